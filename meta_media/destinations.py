@@ -1,0 +1,170 @@
+"""
+Bytes out: a path, a folder, or whatever can be written to, as one kind of thing that takes chunks and is then committed.
+
+A path never holds half a file: bytes go to a temporary file beside it, which replaces it only when they are complete and
+verified, and is removed if they never are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from .errors import ConfigurationError, StorageError
+from .files import in_thread, opened, settled, storage_errors
+
+__all__ = ["Destination", "Sink", "open_sink"]
+
+Destination = str | os.PathLike[str] | Any
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_SUFFIX: Final = ".meta-media.part"
+
+
+class Sink(Protocol):
+    """Where a download's bytes go."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+
+    async def commit(self, name: str) -> Path | None:
+        """Make the bytes appear, in a folder under a name like this one; return the path, if there is one."""
+
+
+@asynccontextmanager
+async def open_sink(destination: Destination, *, overwrite: bool = True) -> AsyncIterator[Sink]:
+    """
+    Prepare to write to a destination; nothing remains of it unless it is committed.
+
+    Args:
+        destination: A path; an existing folder, which gets a name that is still free; an async handle, anything with
+            `async write(bytes)`, or a binary file object, written off the loop. Handles are not closed.
+        overwrite: Whether a path may replace a file.
+
+    Raises:
+        StorageError: It cannot be written to: no such folder, no permission, exists already.
+        ConfigurationError: It is none of these.
+    """
+    if isinstance(destination, str | os.PathLike):
+        target = Path(os.fsdecode(destination))
+        with storage_errors(f"write to {str(target)!r}"):
+            folder, name = await in_thread(_preflight, target, overwrite)
+        temporary = folder / f".{secrets.token_hex(8)}{_SUFFIX}"
+        try:
+            async with opened(temporary, "wb", opener=_create) as handle:
+                yield _File(handle, temporary, folder, name, overwrite=overwrite)
+        finally:
+            with storage_errors(f"remove {str(temporary)!r}"):
+                await in_thread(functools.partial(temporary.unlink, missing_ok=True))
+    elif callable(getattr(destination, "write", None)):
+        yield _Handle(destination)
+    else:
+        raise ConfigurationError(
+            f"cannot download to a {type(destination).__name__}: pass a path, a folder, or something with write(bytes)"
+        )
+
+
+def _preflight(target: Path, overwrite: bool) -> tuple[Path, str | None]:
+    if target.is_dir():
+        return target, None
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "the folder does not exist")
+    if os.path.lexists(target) and not overwrite:
+        raise StorageError(f"{str(target)!r} exists already, and overwrite is off", errno=17)
+    return target.parent, target.name
+
+
+def _create(path: str, _: int) -> int:
+    return os.open(path, _CREATE, 0o600)
+
+
+class _File:
+    def __init__(self, handle: Any, temporary: Path, folder: Path, name: str | None, *, overwrite: bool) -> None:
+        self._handle = handle
+        self._temporary = temporary
+        self._folder = folder
+        self._name = name
+        self._overwrite = overwrite
+
+    async def write(self, chunk: bytes) -> None:
+        with storage_errors(f"write to {str(self._folder)!r}"):
+            await settled(self._handle.write(chunk))
+
+    async def commit(self, name: str) -> Path:
+        with storage_errors(f"write to {str(self._folder)!r}"):
+            await settled(self._handle.close())  # a full disk may show only now
+            return await in_thread(self._place, name)
+
+    def _place(self, name: str) -> Path:
+        if self._name is None:
+            return self._place_beside_others(Path(name))
+        target = self._folder / self._name
+        self._temporary.chmod(_mode(target))
+        if self._overwrite:
+            self._temporary.replace(target)
+        else:
+            _claim(self._temporary, target)
+        return target
+
+    def _place_beside_others(self, name: Path) -> Path:
+        self._temporary.chmod(_mode(None))
+        for number in itertools.count(2):
+            target = self._folder / name
+            try:
+                _claim(self._temporary, target)
+            except FileExistsError:
+                name = name.with_name(f"{name.stem.removesuffix(f' ({number - 1})')} ({number}){name.suffix}")
+            else:
+                return target
+        raise AssertionError("unreachable")
+
+
+class _Handle:
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def write(self, chunk: bytes) -> None:
+        with storage_errors("write to the destination"):
+            while chunk:
+                written = await self._write(chunk)
+                # An unbuffered file says how much it took; most others take all and say nothing useful.
+                chunk = chunk[written:] if isinstance(written, int) and 0 < written < len(chunk) else b""
+
+    async def _write(self, chunk: bytes) -> object:
+        if inspect.iscoroutinefunction(self._handle.write):
+            return await self._handle.write(chunk)
+        return await in_thread(self._handle.write, chunk)
+
+    async def commit(self, name: str) -> None:
+        """Do nothing: the bytes are where they belong."""
+
+
+def _claim(temporary: Path, target: Path) -> None:
+    """Move to a name that nobody has; a hard link fails where one exists, and is never seen half done."""
+    try:
+        os.link(temporary, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: claim the name with an empty file instead
+        os.close(os.open(target, _CREATE, 0o600))
+        temporary.replace(target)
+
+
+def _mode(target: Path | None) -> int:
+    """Keep the permissions of the file that is replaced; a new one gets what any new file gets."""
+    if target is not None and target.is_file():
+        return target.stat().st_mode & 0o777
+    return 0o666 & ~_umask()
+
+
+@functools.cache
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it; strict meanwhile, for other threads' sake
+    os.umask(mask)
+    return mask

@@ -1,0 +1,232 @@
+"""Downloads: one engine that finds, fetches and verifies, behind the three verbs `download`, `stream` and `read`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+from urllib.parse import urljoin
+
+import attrs
+
+from .destinations import Destination, open_sink
+from .errors import DownloadTooLargeError, IntegrityError, ServerError
+from .filenames import safe_filename
+from .files import in_thread
+from .http import Http, Reply
+from .media_types import extension_for
+from .models import DownloadedMedia, InboundMedia, MediaInfo
+from .progress import Meter, ProgressCallback
+from .settings import checked_id
+from .wire import Request, disposition_filename, fetch, graph
+
+__all__ = ["MediaStream", "Wanted", "download", "look_up", "open_stream"]
+
+Wanted = str | MediaInfo | InboundMedia
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 5
+_EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
+
+
+async def look_up(http: Http, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
+    """Ask Meta about a media id; an answer about another one is a `ServerError`."""
+    request = graph("get_info", "GET", http.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
+    info = await http.call(request, MediaInfo)
+    if info.id != media_id:
+        raise ServerError(f"Meta was asked about media {media_id} and answered about {info.id}", retryable=True)
+    return info
+
+
+@attrs.frozen(kw_only=True)
+class _Target:
+    """What to fetch and what is known of it; `renewed` once its URL comes from Meta's own answer to this call."""
+
+    url: str | None
+    media_id: str | None = None
+    info: MediaInfo | None = None
+    mime_type: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    filename: str | None = None
+    renewed: bool = False
+
+
+def _target(what: object) -> _Target:
+    if isinstance(what, MediaInfo):
+        return _Target(
+            url=what.url,
+            media_id=checked_id(what.id, "the media id"),
+            info=what,
+            mime_type=what.mime_type,
+            sha256=what.sha256,
+            size=what.file_size,
+        )
+    if isinstance(what, InboundMedia):
+        return _Target(
+            url=what.url,
+            media_id=checked_id(what.id, "the media id"),
+            mime_type=what.mime_type,
+            sha256=what.sha256,
+            filename=what.filename,
+        )
+    if isinstance(what, str) and "://" in what:
+        return _Target(url=what)
+    return _Target(url=None, media_id=checked_id(what, "the media id"))
+
+
+async def _renewed(http: Http, target: _Target, media_id: str) -> _Target:
+    """Get a new URL, which must be of the same bytes."""
+    info = await look_up(http, media_id)
+    for known, now in ((target.sha256, info.sha256), (target.size, info.file_size)):
+        if known is not None and now is not None and known != now:
+            raise IntegrityError(f"media {media_id} is no longer what it was", expected=known, actual=now)
+    renewed = _target(info)
+    return attrs.evolve(renewed, sha256=renewed.sha256 or target.sha256, filename=target.filename, renewed=True)
+
+
+@asynccontextmanager
+async def open_stream(http: Http, what: object, *, max_size: int | None = None) -> AsyncIterator[MediaStream]:
+    """Open a download, with a new URL if the one at hand has died."""
+    target = _target(what)
+    if target.media_id and target.url is None:
+        target = await _renewed(http, target, target.media_id)
+    async with AsyncExitStack() as stack:
+        request, reply = await _followed(http, target, stack)
+        if reply.status in _EXPIRED and target.media_id and not target.renewed:
+            await stack.aclose()
+            target = await _renewed(http, target, target.media_id)
+            request, reply = await _followed(http, target, stack)
+        if reply.status != 200:
+            raise await http.refused(request, reply)
+        stream = MediaStream(reply, target, http.settings.chunk_size, max_size or http.settings.max_download_size)
+        async with contextlib.aclosing(stream):
+            yield stream
+
+
+async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple[Request, Reply]:
+    """Fetch a URL; every redirect is judged like a new one, and gets the token only if its own host may see it."""
+    url = target.url or ""
+    for _ in range(1 + _MAX_REDIRECTS):
+        request = fetch(url, http.settings, media_id=target.media_id)
+        reply = await stack.enter_async_context(http.exchange(request))
+        if reply.status not in _REDIRECTS:
+            return request, reply
+        url = urljoin(url, reply.headers.get("location", ""))
+        await stack.aclose()
+    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times", status=reply.status)
+
+
+class MediaStream:
+    """
+    A download in progress: iterate once over its chunks of bytes, of `Settings.chunk_size` but for the last.
+
+    When the iteration ends without an error, the length and, where Meta gave one, the SHA-256 have been verified over
+    exactly the bytes that were handed over.
+
+    Attributes:
+        info: What Meta said of it, where it was asked.
+        media_id: None when only a URL was known.
+        mime_type: As Meta says.
+        size: Bytes, where Meta says.
+        filename: A safe name for it.
+    """
+
+    def __init__(self, reply: Reply, target: _Target, chunk_size: int, max_size: int) -> None:
+        served_type = reply.headers.get("content-type")
+        length = reply.headers.get("content-length", "")
+        served_size = int(length) if length.isdecimal() else None
+        self.info = target.info
+        self.media_id = target.media_id
+        self.mime_type = target.mime_type or served_type or "application/octet-stream"
+        self.size = served_size if target.size is None else target.size
+        fallback = f"{target.media_id or 'media'}{extension_for(self.mime_type) or ''}"
+        self.filename = safe_filename(target.filename or disposition_filename(reply.headers), fallback)
+        self._expected_sha256 = target.sha256
+        self._max_size = max_size
+        self._digest = hashlib.sha256()
+        self._chunks = self._verified(reply, chunk_size)
+        if (served_type or "").startswith("text/html") and not self.mime_type.startswith("text/html"):
+            raise ServerError("Meta served an HTML page where the media should be", status=reply.status, retryable=True)
+        if served_size is not None and served_size != self.size:
+            raise IntegrityError(
+                f"{served_size} bytes are served where Meta promised {self.size}",
+                expected=self.size,
+                actual=served_size,
+            )
+        self._check_limit(self.size or 0)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes handed over so far."""
+        return self._digest.hexdigest()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        """Stop; what has not been read is not."""
+        await self._chunks.aclose()
+
+    def _check_limit(self, size: int) -> None:
+        if size > self._max_size:
+            raise DownloadTooLargeError(
+                f"the media has {size} bytes or more, and {self._max_size} are allowed",
+                limit=self._max_size,
+                actual=size,
+            )
+
+    async def _verified(self, reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
+        received = 0
+        async with contextlib.aclosing(_gathered(reply, chunk_size)) as chunks:
+            async for chunk in chunks:
+                received += len(chunk)
+                self._check_limit(received)
+                if self.size is not None and received > self.size:
+                    break
+                await in_thread(self._digest.update, chunk)
+                yield chunk
+        if self.size is not None and received != self.size:
+            raise IntegrityError(
+                f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received
+            )
+        if self._expected_sha256 and not hmac.compare_digest(self._expected_sha256, self.sha256):
+            raise IntegrityError(
+                "the bytes that arrived do not have the SHA-256 that Meta promised",
+                expected=self._expected_sha256,
+                actual=self.sha256,
+            )
+
+
+async def _gathered(reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
+    """Join what arrives into chunks of one size, so that threads are rarely bothered; at most one chunk is held."""
+    held = bytearray()
+    async with contextlib.aclosing(reply.chunks()) as pieces:
+        async for piece in pieces:
+            held += piece
+            while len(held) >= chunk_size:
+                yield bytes(held[:chunk_size])
+                del held[:chunk_size]
+    if held:
+        yield bytes(held)
+
+
+async def download(
+    http: Http, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
+) -> DownloadedMedia:
+    """Write a verified download to a destination."""
+    async with open_sink(destination, overwrite=overwrite) as sink:
+        async with open_stream(http, what) as stream:
+            meter = Meter(progress, stream.size)
+            async for chunk in stream:
+                await sink.write(chunk)
+                await meter.add(len(chunk))
+        return DownloadedMedia(
+            path=await sink.commit(stream.filename),
+            size=meter.transferred,
+            sha256=stream.sha256,
+            mime_type=stream.mime_type,
+            media_id=stream.media_id,
+        )

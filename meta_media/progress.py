@@ -1,0 +1,36 @@
+"""How far a transfer is, told to whoever asked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .models import Progress
+
+__all__ = ["Meter", "ProgressCallback"]
+
+ProgressCallback = Callable[[Progress], Any]
+
+
+class Meter:
+    """
+    Counts bytes and tells a callback.
+
+    Args:
+        callback: Plain or async; whatever it raises ends the transfer and reaches the caller unchanged.
+        total: Bytes expected, where known.
+    """
+
+    def __init__(self, callback: ProgressCallback | None, total: int | None) -> None:
+        self._callback = callback
+        self._total = total
+        self.transferred = 0
+
+    async def add(self, size: int) -> None:
+        """Count so many bytes more."""
+        self.transferred += size
+        if self._callback is not None:
+            told = self._callback(Progress(transferred=self.transferred, total=self._total))
+            if inspect.isawaitable(told):
+                await told

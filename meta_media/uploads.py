@@ -1,0 +1,132 @@
+"""An upload from its source to its id: examine, measure, frame, stream."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
+from typing import Final
+
+import attrs
+
+from .errors import ConfigurationError, CorruptedMediaError
+from .filenames import safe_filename
+from .files import in_thread
+from .http import Http
+from .media_types import check_size, examine, extension_for
+from .models import UploadedMedia
+from .multipart import Form, encode
+from .progress import Meter, ProgressCallback
+from .sources import Body, Buffer, Source
+from .wire import graph
+
+__all__ = ["UploadOptions", "upload"]
+
+_SHORTEST_TTL: Final = timedelta(hours=1)  # Meta's page "No Storage": 60 to 43,200 minutes
+_LONGEST_TTL: Final = timedelta(days=30)
+
+
+def _ttl(_: UploadOptions, __: attrs.Attribute[timedelta | None], value: object) -> None:
+    if value is not None and not (isinstance(value, timedelta) and _SHORTEST_TTL <= value <= _LONGEST_TTL):
+        raise ConfigurationError(f"ttl must be a timedelta from one hour to thirty days, not {value!r}")
+
+
+def _use_case(_: UploadOptions, __: attrs.Attribute[str | None], value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value.replace("_", "").isalnum()):
+        raise ConfigurationError(f"use_case must be a word such as call_voicemail_announcement, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class UploadOptions:
+    """The keywords of `MediaApi.upload`."""
+
+    filename: str | None = None
+    mime_type: str | None = None
+    size: int | None = None
+    validate: bool = True
+    verify: bool = False
+    ttl: timedelta | None = attrs.field(default=None, validator=_ttl)
+    use_case: str | None = attrs.field(default=None, validator=_use_case)
+    progress: ProgressCallback | None = None
+
+
+async def upload(http: Http, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
+    """Send a source to a number's media; with `options.verify` the result carries the SHA-256 of what was sent."""
+    origin = Source.of(source, size=options.size)
+    name = options.filename or origin.name
+    async with origin.open() as body:
+        examined = examine(
+            body.head,
+            filename=name,
+            mime_type=options.mime_type,
+            hint=origin.mime_type,
+            validate=options.validate,
+            complete=body.size == len(body.head),
+        )
+        size = await body.measure(examined.max_size)
+        if options.validate or size > examined.max_size:
+            check_size(examined, size, filename=name)
+        if options.size not in {None, size}:
+            raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
+        form = encode(
+            _fields(examined.mime_type, options),
+            filename=safe_filename(name, "media" + (extension_for(examined.mime_type) or "")),
+            mime_type=examined.mime_type,
+        )
+        headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
+        request = graph("upload", "POST", http.settings, phone_number_id, "media", headers=headers)
+        async with contextlib.aclosing(_Content(form, body, http.settings.chunk_size, size, options)) as content:
+            uploaded = await http.call(request, UploadedMedia, content)
+        return attrs.evolve(uploaded, mime_type=examined.mime_type, file_size=size, sha256=content.sha256)
+
+
+def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
+    fields = {"messaging_product": "whatsapp", "type": mime_type}
+    if options.ttl is not None:
+        fields["ttl_minutes"] = str(options.ttl // timedelta(minutes=1))
+    if options.use_case is not None:
+        fields["use_case"] = options.use_case
+    return fields
+
+
+class _Content:
+    """
+    The request's body, sent once: the file in its frame.
+
+    Attributes:
+        failure: What the source or the progress callback raised, which is not the network's doing.
+    """
+
+    def __init__(self, form: Form, body: Body, chunk_size: int, size: int, options: UploadOptions) -> None:
+        self._form = form
+        self._body = body
+        self._chunk_size = chunk_size
+        self._meter = Meter(options.progress, size)
+        self._digest = hashlib.sha256() if options.verify else None
+        self._generator = self._generate()
+        self.failure: Exception | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return self._digest.hexdigest() if self._digest else None
+
+    def __aiter__(self) -> AsyncIterator[Buffer]:
+        return self._generator
+
+    async def aclose(self) -> None:
+        await self._generator.aclose()
+
+    async def _generate(self) -> AsyncGenerator[Buffer, None]:
+        try:
+            yield self._form.head
+            async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks:
+                async for chunk in chunks:
+                    if self._digest:
+                        await in_thread(self._digest.update, chunk)
+                    yield chunk
+                    await self._meter.add(len(chunk))
+            yield self._form.tail
+        except Exception as error:
+            self.failure = error
+            raise

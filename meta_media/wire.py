@@ -1,0 +1,215 @@
+"""Requests before they are sent and replies after they came: every word of Meta's protocol, and no I/O."""
+
+from __future__ import annotations
+
+import email.message
+import email.utils
+import json
+import math
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
+
+import attrs
+
+from ._version import __version__
+from .codes import from_answer
+from .errors import ApiError, MediaError, Operation, ServerError, UntrustedUrlError
+from .models import hide_query, structure
+from .settings import Settings
+
+__all__ = ["MAX_REPLY", "Request", "decipher", "disposition_filename", "fetch", "graph", "refusal"]
+
+MAX_REPLY: Final = 2**20  # bytes of JSON; real replies are below 2 KB
+_USER_AGENT: Final = f"meta-media/{__version__} python/{platform.python_version()}"
+# A strict subset of RFC 3986, so that nobody after us can read another host out of it: no userinfo, no backslash, no
+# white space, nothing that is not ASCII.
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9]+(?:[.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%{}|^-]*)?"
+)
+_PORTS: Final = {"https": "443", "http": "80"}
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """
+    One request, complete but for the token.
+
+    Attributes:
+        bearer: Whether it goes to a host that may see the token.
+    """
+
+    operation: Operation
+    method: str
+    url: str = attrs.field(repr=hide_query)
+    bearer: bool = True
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    media_id: str | None = None
+
+
+def graph(
+    operation: Operation,
+    method: str,
+    settings: Settings,
+    *path: str,
+    phone_number_id: str | None = None,
+    media_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Request:
+    """Build a request to the Graph API; the path's parts have been checked (`settings.checked_id`)."""
+    query = f"?{urlencode({'phone_number_id': phone_number_id})}" if phone_number_id else ""
+    url = "/".join((settings.base_url, settings.api_version, *path)) + query
+    return Request(
+        operation=operation,
+        method=method,
+        url=url,
+        media_id=media_id,
+        headers=_headers(settings) | dict(headers or {}),
+    )
+
+
+def fetch(url: str, settings: Settings, *, media_id: str | None = None) -> Request:
+    """
+    Build the request for a media URL, which is not to be believed: it may come from a webhook or a redirect.
+
+    Raises:
+        UntrustedUrlError: Its host is neither in `token_hosts` nor in `media_hosts`, or it is not https.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise UntrustedUrlError("the media URL is not a plain https URL, so it was not opened")
+    scheme, host, port = match["scheme"], match["host"].lower(), match["port"]
+    origin = (scheme, host, port or _PORTS[scheme])
+    base = _URL.fullmatch(settings.base_url)
+    ours = base is not None and origin == (base["scheme"], base["host"].lower(), base["port"] or _PORTS[base["scheme"]])
+    address = host if port in {None, "443"} else f"{host}:{port}"
+    bearer = ours or (scheme == "https" and address in settings.token_hosts)
+    if not bearer and (scheme != "https" or not _admitted(address, settings.media_hosts)):
+        shown = f"{scheme}://{host}{f':{port}' if port else ''}"
+        raise UntrustedUrlError(
+            f"{shown} is not trusted to serve media; if it should be, add it to Settings.media_hosts"
+            " (or to token_hosts, if it needs the token)",
+            host=host if port is None else f"{host}:{port}",
+        )
+    return Request(
+        operation="download", method="GET", url=url, bearer=bearer, headers=_headers(settings), media_id=media_id
+    )
+
+
+def _admitted(address: str, hosts: tuple[str, ...]) -> bool:
+    return any(address == host or (host.startswith(".") and address.endswith(host)) for host in hosts)
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    return {
+        "User-Agent": f"{_USER_AGENT} {settings.user_agent_suffix}".rstrip(),
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",  # lengths and hashes are of the bytes as stored; and no decompression bombs
+    }
+
+
+def decipher(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+    """
+    Turn a reply into the value it carries.
+
+    Args:
+        request: What was asked.
+        cls: One of `models`.
+        status: Of the reply.
+        headers: Of the reply, with names in lower case.
+        body: All of it.
+
+    Raises:
+        ApiError: Meta said no; on an upload also `InvalidMediaError`.
+        ServerError: The reply is not what Meta's API replies.
+    """
+    if not 200 <= status < 300:
+        raise refusal(request.operation, status, headers, body)
+    reply = _json_object(body)
+    if reply is None:
+        raise _unexpected(request, status, "is not a JSON object")
+    if "error" in reply:
+        raise refusal(request.operation, status, headers, body)
+    try:
+        return structure(cls, reply)
+    except ValueError as error:
+        raise _unexpected(request, status, f"does not fit: {error}") from error
+
+
+def _unexpected(request: Request, status: int, what: str) -> ServerError:
+    changes = request.method != "GET"
+    return ServerError(f"Meta's reply {what}", status=status, retryable=not changes, maybe_applied=changes)
+
+
+def refusal(operation: Operation, status: int, headers: Mapping[str, str], body: bytes) -> MediaError:
+    """
+    Turn a reply that is not a success into the error it stands for.
+
+    Understands Graph's envelope, the problem document of the download host, and replies that are neither.
+    """
+    reply = _json_object(body) or {}
+    error = reply.get("error")
+    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else reply
+    data = facts.get("error_data")
+    details = data.get("details") if isinstance(data, Mapping) else data
+    said = [facts.get("message"), error, facts.get("detail"), facts.get("title"), _plain_text(headers, body)]
+    shown = [details, facts.get("error_user_msg"), facts.get("error_user_title")]
+    answer = ApiError(
+        _first_text(*said) or f"Meta answered with status {status} and no explanation",
+        status=status,
+        code=_integer(facts.get("code")),
+        subcode=_integer(facts.get("error_subcode")),
+        details=_first_text(*shown),
+        fbtrace_id=_first_text(facts.get("fbtrace_id"), headers.get("x-fb-trace-id")),
+        retry_after=_retry_after(headers),
+        maybe_applied=operation in {"upload", "send"} and status >= 500,
+    )
+    words = " ".join(text for text in (*said, *shown) if isinstance(text, str))
+    return from_answer(operation, answer, words=words, transient=facts.get("is_transient") is True)
+
+
+def _json_object(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
+    return body[:500].decode(errors="replace") if headers.get("content-type", "").startswith("text/plain") else None
+
+
+def _first_text(*candidates: object) -> str | None:
+    for text in candidates:
+        if isinstance(text, str) and text.strip():
+            return re.sub(r"https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text.strip())[:2000]
+    return None
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read RFC 9110 section 10.2.3: seconds, or a date, which is compared with the reply's own Date."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        until, now = (email.utils.parsedate_tz(text) for text in (value, headers.get("date", "")))
+        seconds = email.utils.mktime_tz(until) - email.utils.mktime_tz(now) if until and now else math.nan
+    return seconds if 0 <= seconds < math.inf else None
+
+
+def disposition_filename(headers: Mapping[str, str]) -> str | None:
+    """Read the file name out of a Content-Disposition header (RFC 6266); not safe as a path."""
+    message = email.message.Message()
+    message["content-disposition"] = headers.get("content-disposition", "")
+    return message.get_filename()
