@@ -11,7 +11,6 @@ import functools
 import inspect
 import itertools
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +54,7 @@ async def open_sink(destination: Destination, *, overwrite: bool = True) -> Asyn
         target = Path(os.fsdecode(destination))
         with storage_errors(f"write to {str(target)!r}"):
             folder, name = await in_thread(_preflight, target, overwrite)
-        temporary = folder / f".{secrets.token_hex(8)}{_SUFFIX}"
+        temporary = folder / f".{os.urandom(8).hex()}{_SUFFIX}"
         try:
             async with opened(temporary, "wb", opener=_create) as handle:
                 yield _File(handle, temporary, folder, name, overwrite=overwrite)

@@ -217,6 +217,7 @@ async def download(
     http: Http, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
     """Write a verified download to a destination."""
+    await http.ready()
     async with open_sink(destination, overwrite=overwrite) as sink:
         async with open_stream(http, what) as stream:
             meter = Meter(progress, stream.size)

@@ -4,32 +4,37 @@ Blocking work, which is file work, on threads of our own.
 The event loop's default threads also resolve host names, so a file read there can wait behind a slow DNS server. And a
 thread cannot be stopped, only waited for: were a cancelled caller to go on at once, it would close or delete a file that
 the thread is still writing.
+
+What is slow to import is imported where it is used: asyncio is there by then, and `http` has aiofiles loaded on a thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-import aiofiles
 import anyio
 
 from .errors import StorageError
 
-__all__ = ["executor", "in_thread", "opened", "settled", "storage_errors"]
+if TYPE_CHECKING:
+    from asyncio import CancelledError
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
 
 _WORKERS: Final = 16
 T = TypeVar("T")
 _threads: list[ThreadPoolExecutor] = []
 
 
-def executor() -> ThreadPoolExecutor:
+def _executor() -> ThreadPoolExecutor:
     """Return the threads that all file work of this process shares."""
+    from concurrent.futures import ThreadPoolExecutor
+
     if not _threads:
         _threads.append(ThreadPoolExecutor(_WORKERS, thread_name_prefix="meta_media"))
     return _threads[0]
@@ -39,9 +44,16 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork, and waitin
     os.register_at_fork(after_in_child=_threads.clear)
 
 
+def started(work: Callable[..., T], *args: Any) -> Awaitable[T]:
+    """Start blocking work on our threads; a caller who is cancelled while awaiting it leaves it behind, at work."""
+    import asyncio
+
+    return asyncio.get_running_loop().run_in_executor(_executor(), work, *args)
+
+
 async def in_thread(work: Callable[..., T], *args: Any) -> T:
     """Run blocking work on our threads, to its end; see `settled`."""
-    return await settled(asyncio.get_running_loop().run_in_executor(executor(), work, *args))
+    return await settled(started(work, *args))
 
 
 async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] | None = None) -> T:
@@ -52,8 +64,10 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] 
         work: Something short, such as one write to a file.
         undo: What to do with a result that its cancelled caller will never see.
     """
+    import asyncio
+
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
+    cancelled: CancelledError | None = None
     with anyio.CancelScope(shield=True):  # keeps anyio's cancellations away; asyncio's arrive all the same
         while not task.done():
             try:
@@ -82,11 +96,30 @@ async def opened(
     path: str | os.PathLike[str], mode: Literal["rb", "wb"], *, opener: Callable[[str, int], int] | None = None
 ) -> AsyncIterator[Any]:
     """Open a file as an async handle on our threads, and close it there too, whatever happens."""
-    with storage_errors(f"open {os.fspath(path)!r}"):
-        opening = aiofiles.open(path, mode, opener=opener, executor=executor())
+    import aiofiles
+
+    name = repr(os.fspath(path))
+    async with _closing(aiofiles.open(path, mode, opener=opener, executor=_executor()), name) as handle:
+        yield handle
+
+
+def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
+    """Make an async handle on memory and, beyond so many bytes, on a private temporary file that nobody else can open."""
+    import aiofiles.tempfile
+
+    spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=in_memory, executor=_executor())
+    return _closing(spool, "a temporary file")
+
+
+@asynccontextmanager
+async def _closing(opening: Awaitable[Any], name: str) -> AsyncIterator[Any]:
+    with storage_errors(f"open {name}"):
         handle = await settled(opening, undo=lambda late: late.close())
     try:
         yield handle
-    finally:
-        with storage_errors(f"close {os.fspath(path)!r}"):
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):  # the first failure is the one to tell
             await settled(handle.close())
+        raise
+    with storage_errors(f"close {name}"):
+        await settled(handle.close())

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,7 +19,7 @@ import anyio
 
 from .errors import AuthenticationError, ConfigurationError, MediaError, NetworkError, ServerError, TransferTimeoutError
 from .files import in_thread
-from .models import hide_query
+from .models import converter, hide_query
 from .settings import Settings, checked_token
 from .wire import MAX_REPLY, Request, decipher, refusal
 
@@ -65,6 +65,8 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
         doing: The start of the sentence.
         changes: Whether the request, had it arrived, would have changed something.
     """
+    import ssl
+
     names = [cls.__name__ for cls in type(error).__mro__]
     applied = changes and not _NOT_SENT.intersection(names)
     for name in names:
@@ -114,6 +116,7 @@ class Connections:
         self._opening = anyio.Lock()
         self._concurrency = concurrency
         self._places = {True: anyio.Semaphore(concurrency), False: anyio.Semaphore(concurrency)}
+        self._ready = False
         self.closed = False
 
     def place(self, request: Request) -> anyio.Semaphore:
@@ -125,8 +128,9 @@ class Connections:
         if self.closed:
             raise ConfigurationError("this MediaApi is closed")
         async with self._opening:
-            if self._client is None:
-                self._client = await in_thread(_new_client, self._concurrency)
+            if not self._ready:
+                self._client = await in_thread(_prepared, self._client, self._concurrency)
+                self._ready = True
         return self._client
 
     async def aclose(self) -> None:
@@ -137,11 +141,17 @@ class Connections:
             await client.aclose()
 
 
+def _prepared(client: httpx.AsyncClient | None, concurrency: int) -> httpx.AsyncClient:
+    """Do on a thread what takes a tenth of a second: import aiofiles, cattrs and httpx, load the certificates."""
+    importlib.import_module("aiofiles.tempfile")
+    converter()
+    _hide_queries_in_logs()
+    return client or _new_client(concurrency)
+
+
 def _new_client(concurrency: int) -> httpx.AsyncClient:
-    """Runs on a thread: importing httpx and loading the certificates take a tenth of a second."""
     import httpx
 
-    _hide_queries_in_logs()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * concurrency)
     try:
         # Plain http only ever goes to this machine, where no proxy belongs.
@@ -246,6 +256,10 @@ class Http:
         self.settings = settings
         self.token = token
         self.connections = connections
+
+    async def ready(self) -> None:
+        """Load what is slow to load, before any work is begun; `ConfigurationError` on a closed client."""
+        await self.connections.client()
 
     async def call(self, request: Request, cls: type[T], content: Any = None) -> T:
         """Send a request to the Graph API and decode its reply into one of `models`."""

@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
-import cattrs
+
+if TYPE_CHECKING:
+    import cattrs
 
 __all__ = [
     "DeletedMedia",
@@ -22,6 +24,7 @@ __all__ = [
     "Progress",
     "SentMessage",
     "UploadedMedia",
+    "converter",
     "hide_query",
     "structure",
 ]
@@ -207,8 +210,10 @@ def structure(cls: type[T], data: object) -> T:
     Raises:
         ValueError: In one sentence, with the path of what does not fit.
     """
+    import cattrs
+
     try:
-        return _converter().structure(data, cls)
+        return converter().structure(data, cls)
     except (cattrs.BaseValidationError, TypeError) as error:
         raise ValueError("; ".join(cattrs.transform_error(error, path="reply", format_exception=_sentence))) from error
 
@@ -218,17 +223,23 @@ def _sentence(error: BaseException, _: type | None) -> str:
 
 
 @functools.cache
-def _converter() -> cattrs.Converter:
-    """Strict where Meta is strict: cattrs would turn a null into the text 'None'. Lenient only where Meta varies."""
-    converter = cattrs.Converter()
+def converter() -> cattrs.Converter:
+    """
+    Return the one converter: strict where cattrs would turn a null into the text 'None', lenient where Meta varies.
+
+    Importing cattrs takes a moment: `http` has it done on a thread, before it is needed.
+    """
+    import cattrs
+
+    strict = cattrs.Converter()
     for kind in (str, bool):
-        converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(int, _size)
-    converter.register_structure_hook(datetime, _timestamp)
-    converter.register_structure_hook(SentMessage, _sent)
+        strict.register_structure_hook(kind, _exactly)
+    strict.register_structure_hook(int, _size)
+    strict.register_structure_hook(datetime, _timestamp)
+    strict.register_structure_hook(SentMessage, _sent)
     for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
-        converter.register_structure_hook(cls, functools.partial(_with_extra, converter.get_structure_hook(cls)))
-    return converter
+        strict.register_structure_hook(cls, functools.partial(_with_extra, strict.get_structure_hook(cls)))
+    return strict
 
 
 def _exactly(value: object, kind: type[T]) -> T:

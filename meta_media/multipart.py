@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 
 import attrs
@@ -42,7 +42,7 @@ def encode(fields: Mapping[str, str], *, filename: str, mime_type: str) -> Form:
             characters that parsers disagree on is left in it.
         mime_type: As `media_types.normalise` leaves it.
     """
-    boundary = f"meta-media-{secrets.token_hex(16)}"
+    boundary = f"meta-media-{os.urandom(16).hex()}"
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()

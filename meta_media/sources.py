@@ -7,7 +7,6 @@ A `Source` says what the bytes are. Opening it gives a `Body`, which has read it
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import os
@@ -17,11 +16,10 @@ from pathlib import PurePath
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-import aiofiles.tempfile
 import attrs
 
 from .errors import CorruptedMediaError, InvalidMediaError
-from .files import executor, opened, settled, storage_errors
+from .files import opened, settled, spooled, started, storage_errors
 from .http import network_error
 from .media_types import HEAD_SIZE
 
@@ -215,13 +213,13 @@ class _Threaded:
         self._file = file
 
     async def read(self, size: int) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(executor(), self._file.read, size)
+        return await started(self._file.read, size)
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(executor(), self._file.seek, offset, whence)
+        return await started(self._file.seek, offset, whence)
 
     async def tell(self) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(executor(), self._file.tell)
+        return await started(self._file.tell)
 
 
 class _Memory:
@@ -284,10 +282,7 @@ class _Spooled:
 
     async def measure(self, limit: int) -> int:
         total = 0
-        with storage_errors("keep the source in a temporary file"):
-            spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY, executor=executor())
-            file = await settled(spool, undo=lambda late: late.close())
-        self._stack.push_async_callback(lambda: settled(file.close()))
+        file = await self._stack.enter_async_context(spooled(_SPOOL_IN_MEMORY))
         async for chunk in self._chunks:
             total += len(chunk)
             if total > limit:
@@ -362,7 +357,7 @@ async def _buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIte
             yield chunk
         return
     iterator = iter(chunks)
-    while batch := await asyncio.get_running_loop().run_in_executor(executor(), _pull, iterator):
+    while batch := await started(_pull, iterator):
         yield batch
 
 

@@ -53,6 +53,7 @@ class UploadOptions:
 
 async def upload(http: Http, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media; with `options.verify` the result carries the SHA-256 of what was sent."""
+    await http.ready()
     origin = Source.of(source, size=options.size)
     name = options.filename or origin.name
     async with origin.open() as body:

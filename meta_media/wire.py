@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.message
-import email.utils
 import json
 import math
 import platform
@@ -199,6 +197,8 @@ def _integer(value: object) -> int | None:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Read RFC 9110 section 10.2.3: seconds, or a date, which is compared with the reply's own Date."""
+    import email.utils
+
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
@@ -210,6 +210,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def disposition_filename(headers: Mapping[str, str]) -> str | None:
     """Read the file name out of a Content-Disposition header (RFC 6266); not safe as a path."""
+    import email.message
+
     message = email.message.Message()
     message["content-disposition"] = headers.get("content-disposition", "")
     return message.get_filename()
