@@ -31,9 +31,11 @@ class Sink(Protocol):
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
+        ...
 
     async def commit(self, name: str) -> Path | None:
         """Make the bytes appear, in a folder under a name like this one; return the path, if there is one."""
+        ...
 
 
 @asynccontextmanager

@@ -30,10 +30,10 @@ def safe_filename(name: str | None, fallback: str) -> str:
     """
     last = re.split(r"[/\\]", name or "")[-1]
     composed = unicodedata.normalize("NFC", "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE))
-    tame = _AWKWARD.sub("_", composed).strip(" .")
+    tame = _shortened(_AWKWARD.sub("_", composed).strip(" ."))
     if _DEVICE.match(tame):
-        tame = f"_{tame}"
-    return _shortened(tame) or fallback
+        tame = _shortened(f"_{tame}")
+    return tame or fallback
 
 
 def _shortened(name: str) -> str:

@@ -46,9 +46,11 @@ class Body(Protocol):
 
     async def measure(self, limit: int) -> int:
         """Return the size; where it is unknown, spool until the end, or until it is clear that it is over the limit."""
+        ...
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         """Yield all bytes, in chunks of at most so many; `CorruptedMediaError` when they are not `size` bytes."""
+        ...
 
 
 @attrs.frozen(kw_only=True)

@@ -70,14 +70,14 @@ def graph(
     )
 
 
-def fetch(url: str, settings: Settings, *, media_id: str | None = None) -> Request:
+def fetch(url: object, settings: Settings, *, media_id: str | None = None) -> Request:
     """
     Build the request for a media URL, which is not to be believed: it may come from a webhook or a redirect.
 
     Raises:
         UntrustedUrlError: Its host is neither in `token_hosts` nor in `media_hosts`, or it is not https.
     """
-    match = _URL.fullmatch(url)
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         raise UntrustedUrlError("the media URL is not a plain https URL, so it was not opened")
     scheme, host, port = match["scheme"], match["host"].lower(), match["port"]
@@ -88,13 +88,16 @@ def fetch(url: str, settings: Settings, *, media_id: str | None = None) -> Reque
     bearer = ours or (scheme == "https" and address in settings.token_hosts)
     if not bearer and (scheme != "https" or not _admitted(address, settings.media_hosts)):
         shown = f"{scheme}://{host}{f':{port}' if port else ''}"
+        cure = (
+            "if it should be, add it to Settings.media_hosts (or to token_hosts, if it needs the token)"
+            if scheme == "https"
+            else "it is not https, and of others only Settings.base_url is trusted"
+        )
         raise UntrustedUrlError(
-            f"{shown} is not trusted to serve media; if it should be, add it to Settings.media_hosts"
-            " (or to token_hosts, if it needs the token)",
-            host=host if port is None else f"{host}:{port}",
+            f"{shown} is not trusted to serve media; {cure}", host=host if port is None else f"{host}:{port}"
         )
     return Request(
-        operation="download", method="GET", url=url, bearer=bearer, headers=_headers(settings), media_id=media_id
+        operation="download", method="GET", url=match[0], bearer=bearer, headers=_headers(settings), media_id=media_id
     )
 
 
@@ -179,13 +182,14 @@ def _json_object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
-    return body[:500].decode(errors="replace") if headers.get("content-type", "").startswith("text/plain") else None
+    is_text = headers.get("content-type", "").lower().startswith("text/plain")
+    return body[:500].decode(errors="replace") if is_text else None
 
 
 def _first_text(*candidates: object) -> str | None:
     for text in candidates:
         if isinstance(text, str) and text.strip():
-            return re.sub(r"https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text.strip())[:2000]
+            return re.sub(r"(?i)https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text.strip())[:2000]
     return None
 
 
@@ -197,21 +201,33 @@ def _integer(value: object) -> int | None:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Read RFC 9110 section 10.2.3: seconds, or a date, which is compared with the reply's own Date."""
-    import email.utils
-
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
-        until, now = (email.utils.parsedate_tz(text) for text in (value, headers.get("date", "")))
-        seconds = email.utils.mktime_tz(until) - email.utils.mktime_tz(now) if until and now else math.nan
+        seconds = _seconds_between(headers.get("date", ""), value)
     return seconds if 0 <= seconds < math.inf else None
 
 
+def _seconds_between(start: str, end: str) -> float:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
+    except (OverflowError, TypeError, ValueError):  # not dates, years beyond 9999, or only one of them with a zone
+        return math.nan
+
+
 def disposition_filename(headers: Mapping[str, str]) -> str | None:
-    """Read the file name out of a Content-Disposition header (RFC 6266); not safe as a path."""
+    """Read the file name out of a Content-Disposition header; `filename*` wins (RFC 6266, 4.3). Not safe as a path."""
     import email.message
+    from email.utils import collapse_rfc2231_value
 
     message = email.message.Message()
     message["content-disposition"] = headers.get("content-disposition", "")
-    return message.get_filename()
+    try:
+        parameters = message.get_params([], "content-disposition")
+        names = [collapse_rfc2231_value(value) for name, value in parameters if name.lower() == "filename"]
+    except (TypeError, ValueError):  # a charset that is none, or segments numbered as the email package cannot sort them
+        return None
+    return names[-1] if names else None
