@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import inspect
+import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
+import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 from blockbuster import blockbuster_ctx
+from pytest_markdown_docs._runners import DefaultRunner, register_runner
+from pytest_markdown_docs.definitions import FenceTestDefinition
 
-from meta_media import MediaApi
+from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
 
 
@@ -45,3 +56,29 @@ async def media(emulator: Emulator) -> AsyncIterator[MediaApi]:
     """A client for the emulator."""
     async with emulator.api() as api:
         yield api
+
+
+@register_runner(default=True)
+class ReadmeRunner(DefaultRunner):
+    """Runs an example of the README as its reader would: sample files around it, credentials in the environment."""
+
+    def runtest(self, test: FenceTestDefinition, args: dict[str, Any]) -> None:
+        """Run it, awaiting at the top level where it does."""
+        code = compile(test.source, str(test.source_path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.chdir(folder),
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(Emulator()) as emulator,
+            pytest.MonkeyPatch.context() as environment,
+        ):
+            for sample in samples.paths():
+                shutil.copy(sample, folder)
+            os.mkdir("inbox")
+            environment.setenv("WA_BASE_URL", emulator.base_url)
+            environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)
+            environment.setenv("CLOUD_API_ACCESS_TOKEN", emulator.access_token)
+            if code.co_flags & inspect.CO_COROUTINE:
+                anyio.run(lambda: cast("Any", eval(code, args)))
+            else:
+                exec(code, args)
