@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
 import os
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
 from . import downloads, uploads
+from .connections import Connections, Token
 from .destinations import Destination
 from .downloads import MediaStream
-from .errors import ConfigurationError, IntegrityError, MediaError, MediaNotFoundError, Operation, ServerError
-from .http import Connections, Http, Token
+from .errors import ConfigurationError, MediaError, MediaNotFoundError, ServerError
+from .http import Http
+from .lookups import look_up
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
 from .progress import ProgressCallback
 from .settings import Settings, checked_id, checked_number
 from .sources import Buffer, Source
-from .wire import graph
+from .wire import graph, message
 
 if TYPE_CHECKING:
     import httpx
@@ -32,14 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["MediaApi"]
 
 _CLEAN_UP: Final = 30.0  # seconds that deleting at the end of `uploaded` may take when the block was cancelled
-_MAX_CAPTION: Final = 1024  # characters; Meta's pages "Image messages", "Video messages", "Document messages"
-_EXTRAS: Final[dict[str, frozenset[str]]] = {  # what Meta's message objects take beside the id
-    "audio": frozenset({"voice"}),
-    "document": frozenset({"caption", "filename"}),
-    "image": frozenset({"caption"}),
-    "sticker": frozenset(),
-    "video": frozenset({"caption"}),
-}
 
 
 class MediaApi:
@@ -98,7 +88,7 @@ class MediaApi:
 
         Args:
             access_token: As for the constructor; default the original's.
-            phone_number_id: As for the constructor; default the original's.
+            phone_number_id: Likewise.
             **changes: Fields of `Settings`, except `concurrency`, which belongs to the connections.
         """
         if "concurrency" in changes:
@@ -112,9 +102,7 @@ class MediaApi:
     async def __aenter__(self) -> MediaApi:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -173,30 +161,15 @@ class MediaApi:
             use_case=use_case,
             progress=progress,
         )
-        with _telling("upload"):
-            uploaded = await uploads.upload(self._http, self._number_or(phone_number_id), source, options)
-        if verify:
-            await self._verify(uploaded)
-        return uploaded
-
-    async def _verify(self, uploaded: UploadedMedia) -> None:
-        info = await self.get_info(uploaded.id)
-        with _telling("upload", uploaded.id):
-            if info.sha256 != uploaded.sha256:
-                raise IntegrityError(
-                    f"Meta stored other bytes than were sent, as media {uploaded.id}",
-                    expected=uploaded.sha256,
-                    actual=info.sha256,
-                )
+        async with self._http.turn("upload"):
+            return await uploads.upload(self._http, self._number_or(phone_number_id), source, options)
 
     @asynccontextmanager
     async def uploaded(self, source: Any, **options: Any) -> AsyncIterator[UploadedMedia]:
         """
         Upload for as long as a block lasts: the media is deleted when it ends, also by an error or a cancellation.
 
-        Args:
-            source: As for `upload`.
-            **options: As for `upload`.
+        Takes what `upload` takes.
         """
         uploaded = await self.upload(source, **options)
         number = options.get("phone_number_id")
@@ -223,9 +196,9 @@ class MediaApi:
             MediaNotFoundError: Unknown, expired, deleted, or not for this token to see.
             ServerError: Meta answered about another id, or with something else.
         """
-        with _telling("get_info", media_id):
+        async with self._http.turn("get_info", media_id):
             media_id = checked_id(media_id, "the media id")
-            return await downloads.look_up(self._http, media_id, self._number_if(phone_number_id))
+            return await look_up(self._http, media_id, self._number_if(phone_number_id))
 
     async def download(
         self,
@@ -258,7 +231,7 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not come through.
         """
-        with _telling("download", _id_of(what)):
+        async with self._http.turn("download", _id_of(what)):
             return await downloads.download(self._http, what, destination, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
@@ -274,9 +247,8 @@ class MediaApi:
         Raises:
             IntegrityError: From the iteration, at its end; otherwise as `download`.
         """
-        with _telling("download", _id_of(what)):
-            async with downloads.open_stream(self._http, what) as stream:
-                yield stream
+        async with self._http.turn("download", _id_of(what)), downloads.open_stream(self._http, what) as stream:
+            yield stream
 
     async def read(self, what: str | MediaInfo | InboundMedia, *, max_size: int | None = None) -> bytes:
         """
@@ -289,9 +261,9 @@ class MediaApi:
         Raises:
             DownloadTooLargeError: Over `max_size`; otherwise as `download`.
         """
-        with _telling("download", _id_of(what)):
-            async with downloads.open_stream(self._http, what, max_size=max_size) as stream:
-                return b"".join([chunk async for chunk in stream])
+        turn = self._http.turn("download", _id_of(what))
+        async with turn, downloads.open_stream(self._http, what, max_size=max_size) as stream:
+            return b"".join([chunk async for chunk in stream])
 
     async def delete(
         self, media_id: str, *, missing_ok: bool = False, phone_number_id: str | None = None
@@ -307,16 +279,10 @@ class MediaApi:
         Raises:
             MediaNotFoundError: Unknown, expired, already deleted, or not for this token to see.
         """
-        with _telling("delete", media_id):
+        async with self._http.turn("delete", media_id):
             media_id = checked_id(media_id, "the media id")
-            request = graph(
-                "delete",
-                "DELETE",
-                self.settings,
-                media_id,
-                phone_number_id=self._number_if(phone_number_id),
-                media_id=media_id,
-            )
+            number = self._number_if(phone_number_id)
+            request = graph("delete", "DELETE", self.settings, media_id, phone_number_id=number, media_id=media_id)
             try:
                 deleted = await self._http.call(request, DeletedMedia)
             except MediaNotFoundError:
@@ -360,21 +326,13 @@ class MediaApi:
             MediaNotFoundError: The id is unknown or has expired.
             ApiError: Meta said no.
         """
-        with _telling("send", media_id):
+        async with self._http.turn("send", media_id):
             extras = {"caption": caption, "filename": filename, "voice": voice}
-            message = _message(checked_number(to), checked_id(media_id, "the media id"), kind, extras)
-            if reply_to is not None:
-                message["context"] = {"message_id": reply_to}
-            request = graph(
-                "send",
-                "POST",
-                self.settings,
-                self._number_or(phone_number_id),
-                "messages",
-                media_id=media_id,
-                headers={"Content-Type": "application/json"},
-            )
-            return await self._http.call(request, SentMessage, json.dumps(message).encode())
+            body = message(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
+            number = self._number_or(phone_number_id)
+            json_body = {"Content-Type": "application/json"}
+            request = graph("send", "POST", self.settings, number, "messages", media_id=media_id, headers=json_body)
+            return await self._http.call(request, SentMessage, body)
 
     def _number_or(self, phone_number_id: str | None) -> str:
         number = self._number_if(phone_number_id) or self._number
@@ -386,37 +344,7 @@ class MediaApi:
         return None if phone_number_id is None else checked_id(phone_number_id, "phone_number_id")
 
 
-def _message(to: str, media_id: str, kind: str, extras: dict[str, Any]) -> dict[str, Any]:
-    if kind not in _EXTRAS:
-        raise ConfigurationError(f"kind must be one of {', '.join(_EXTRAS)}, not {kind!r}")
-    given = {name: value for name, value in extras.items() if value is not None}
-    if unfit := sorted(set(given) - _EXTRAS[kind]):
-        raise ConfigurationError(f"a message of kind {kind} takes no {' and no '.join(unfit)}")
-    if len(given.get("caption", "")) > _MAX_CAPTION:
-        raise ConfigurationError(f"a caption has at most {_MAX_CAPTION} characters, not {len(given['caption'])}")
-    return {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        "to": to,
-        "type": kind,
-        kind: {"id": media_id, **given},
-    }
-
-
 def _id_of(what: object) -> str | None:
     if isinstance(what, MediaInfo | InboundMedia):
         return what.id
     return what if isinstance(what, str) and "://" not in what else None
-
-
-@contextlib.contextmanager
-def _telling(operation: Operation, media_id: str | None = None) -> Iterator[None]:
-    """Complete every error of ours that passes with the call it belongs to."""
-    started = time.monotonic()
-    try:
-        yield
-    except MediaError as error:
-        error.operation = error.operation or operation
-        error.media_id = error.media_id or media_id
-        error.elapsed = time.monotonic() - started
-        raise

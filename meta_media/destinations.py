@@ -7,10 +7,11 @@ verified, and is removed if they never are.
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
-import itertools
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,10 +75,16 @@ async def open_sink(destination: Destination, *, overwrite: bool = True) -> Asyn
 def _preflight(target: Path, overwrite: bool) -> tuple[Path, str | None]:
     if target.is_dir():
         return target, None
-    if not target.parent.is_dir():
-        raise FileNotFoundError(2, "the folder does not exist")
-    if os.path.lexists(target) and not overwrite:
-        raise StorageError(f"{str(target)!r} exists already, and overwrite is off", errno=17)
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise
+        return target.parent, target.name
+    if not overwrite:
+        raise StorageError(f"{str(target)!r} exists already, and overwrite is off", errno=errno.EEXIST)
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # replacing /dev/null would harm everybody
+        raise StorageError(f"{str(target)!r} is not a file; open it and pass the handle to write to it")
     return target.parent, target.name
 
 
@@ -115,15 +122,15 @@ class _File:
 
     def _place_beside_others(self, name: Path) -> Path:
         self._temporary.chmod(_mode(None))
-        for number in itertools.count(2):
-            target = self._folder / name
+        number = 1
+        while True:
+            target = self._folder / (name if number == 1 else f"{name.stem} ({number}){name.suffix}")
             try:
                 _claim(self._temporary, target)
             except FileExistsError:
-                name = name.with_name(f"{name.stem.removesuffix(f' ({number - 1})')} ({number}){name.suffix}")
+                number += 1
             else:
                 return target
-        raise AssertionError("unreachable")
 
 
 class _Handle:
@@ -134,8 +141,11 @@ class _Handle:
         with storage_errors("write to the destination"):
             while chunk:
                 written = await self._write(chunk)
-                # An unbuffered file says how much it took; most others take all and say nothing useful.
-                chunk = chunk[written:] if isinstance(written, int) and 0 < written < len(chunk) else b""
+                if not isinstance(written, int) or isinstance(written, bool):
+                    return  # most take all and say nothing useful
+                if written <= 0:
+                    raise OSError(errno.EIO, "it takes nothing")
+                chunk = chunk[written:]  # an unbuffered file says how much it took
 
     async def _write(self, chunk: bytes) -> object:
         if inspect.iscoroutinefunction(self._handle.write):

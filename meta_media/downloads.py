@@ -13,31 +13,22 @@ from urllib.parse import urljoin
 import attrs
 
 from .destinations import Destination, open_sink
-from .errors import DownloadTooLargeError, IntegrityError, ServerError
+from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, ServerError
 from .filenames import safe_filename
 from .files import in_thread
 from .http import Http, Reply
+from .lookups import look_up
 from .media_types import extension_for
 from .models import DownloadedMedia, InboundMedia, MediaInfo
 from .progress import Meter, ProgressCallback
 from .settings import checked_id
-from .wire import Request, disposition_filename, fetch, graph
+from .wire import Request, disposition_filename, fetch
 
-__all__ = ["MediaStream", "Wanted", "download", "look_up", "open_stream"]
+__all__ = ["MediaStream", "download", "open_stream"]
 
-Wanted = str | MediaInfo | InboundMedia
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
-
-
-async def look_up(http: Http, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
-    """Ask Meta about a media id; an answer about another one is a `ServerError`."""
-    request = graph("get_info", "GET", http.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
-    info = await http.call(request, MediaInfo)
-    if info.id != media_id:
-        raise ServerError(f"Meta was asked about media {media_id} and answered about {info.id}", retryable=True)
-    return info
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +75,9 @@ async def _renewed(http: Http, target: _Target, media_id: str) -> _Target:
         if known is not None and now is not None and known != now:
             raise IntegrityError(f"media {media_id} is no longer what it was", expected=known, actual=now)
     renewed = _target(info)
-    return attrs.evolve(renewed, sha256=renewed.sha256 or target.sha256, filename=target.filename, renewed=True)
+    size = target.size if renewed.size is None else renewed.size
+    sha256 = renewed.sha256 or target.sha256
+    return attrs.evolve(renewed, sha256=sha256, size=size, filename=target.filename, renewed=True)
 
 
 @asynccontextmanager
@@ -101,7 +94,8 @@ async def open_stream(http: Http, what: object, *, max_size: int | None = None) 
             request, reply = await _followed(http, target, stack)
         if reply.status != 200:
             raise await http.refused(request, reply)
-        stream = MediaStream(reply, target, http.settings.chunk_size, max_size or http.settings.max_download_size)
+        limit = http.settings.max_download_size if max_size is None else max_size
+        stream = MediaStream(reply, target, http.settings.chunk_size, limit)
         async with contextlib.aclosing(stream):
             yield stream
 
@@ -112,10 +106,14 @@ async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple
     for _ in range(1 + _MAX_REDIRECTS):
         request = fetch(url, http.settings, media_id=target.media_id)
         reply = await stack.enter_async_context(http.exchange(request))
-        if reply.status not in _REDIRECTS:
+        location = reply.headers.get("location")
+        if reply.status not in _REDIRECTS or location is None:
             return request, reply
-        url = urljoin(url, reply.headers.get("location", ""))
         await stack.aclose()
+        try:
+            url = urljoin(url, location)
+        except ValueError:
+            url = location  # which is no URL, as will be found
     raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times", status=reply.status)
 
 
@@ -148,7 +146,8 @@ class MediaStream:
         self._max_size = max_size
         self._digest = hashlib.sha256()
         self._chunks = self._verified(reply, chunk_size)
-        if (served_type or "").startswith("text/html") and not self.mime_type.startswith("text/html"):
+        self._over = False
+        if (served_type or "").lower().startswith("text/html") and not self.mime_type.startswith("text/html"):
             raise ServerError("Meta served an HTML page where the media should be", status=reply.status, retryable=True)
         if served_size is not None and served_size != self.size:
             raise IntegrityError(
@@ -164,10 +163,13 @@ class MediaStream:
         return self._digest.hexdigest()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._over:
+            raise ConfigurationError("a MediaStream is iterated once, inside its block: there is nothing left to give")
         return self._chunks
 
     async def aclose(self) -> None:
         """Stop; what has not been read is not."""
+        self._over = True
         await self._chunks.aclose()
 
     def _check_limit(self, size: int) -> None:
@@ -188,6 +190,7 @@ class MediaStream:
                     break
                 await in_thread(self._digest.update, chunk)
                 yield chunk
+        self._over = True
         if self.size is not None and received != self.size:
             raise IntegrityError(
                 f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received
@@ -217,7 +220,6 @@ async def download(
     http: Http, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
     """Write a verified download to a destination."""
-    await http.ready()
     async with open_sink(destination, overwrite=overwrite) as sink:
         async with open_stream(http, what) as stream:
             meter = Meter(progress, stream.size)

@@ -40,8 +40,8 @@ def _executor() -> ThreadPoolExecutor:
     return _threads[0]
 
 
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork, and waiting for them would hang
-    os.register_at_fork(after_in_child=_threads.clear)
+with contextlib.suppress(AttributeError):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_threads.clear)  # threads do not survive it, and waiting for them would hang
 
 
 def started(work: Callable[..., T], *args: Any) -> Awaitable[T]:

@@ -230,6 +230,7 @@ def converter() -> cattrs.Converter:
     Importing cattrs takes a moment: `http` has it done on a thread, before it is needed.
     """
     import cattrs
+    from cattrs.gen import make_dict_structure_fn, override
 
     strict = cattrs.Converter()
     for kind in (str, bool):
@@ -238,7 +239,8 @@ def converter() -> cattrs.Converter:
     strict.register_structure_hook(datetime, _timestamp)
     strict.register_structure_hook(SentMessage, _sent)
     for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
-        strict.register_structure_hook(cls, functools.partial(_with_extra, strict.get_structure_hook(cls)))
+        hook = make_dict_structure_fn(cls, strict, sha256=override(struct_hook=_hex_digest))
+        strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
     return strict
 
 
@@ -263,7 +265,7 @@ def _timestamp(value: object, _: type[datetime]) -> datetime:
     return datetime.fromtimestamp(int(value), UTC)
 
 
-def _hex_digest(value: object) -> str:
+def _hex_digest(value: object, _: object) -> str:
     """Meta writes SHA-256 as 64 hex digits in replies and as base64 in webhooks."""
     if isinstance(value, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
         return value.lower()
@@ -281,8 +283,6 @@ def _with_extra(hook: Any, data: object, cls: type[attrs.AttrsInstance]) -> obje
         raise TypeError(f"expected an object, got {data!r:.40}")
     known = {field.name for field in attrs.fields(cls)} - {_EXTRA}
     fitted: dict[str, Any] = {name: value for name, value in data.items() if name in known}
-    if "sha256" in fitted:
-        fitted["sha256"] = _hex_digest(fitted["sha256"])
     return hook(fitted | {_EXTRA: {name: value for name, value in data.items() if name not in known}}, cls)
 
 

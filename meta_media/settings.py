@@ -36,6 +36,8 @@ def _base_url(value: object) -> str:
     scheme, host, port = _matched(_BASE_URL, value, sentence).groups()
     if scheme == "http" and host.lower() not in _LOOPBACK:
         raise ConfigurationError(f"base_url must be https, because {host} is not this machine and would see the token")
+    if port and int(port[1:]) > 65535:
+        raise ConfigurationError(f"base_url has a port above 65535: {port[1:]}")
     return f"{scheme}://{host.lower()}{port or ''}"
 
 
@@ -46,7 +48,12 @@ def _api_version(value: object) -> str:
 
 
 def _hosts(value: str | Iterable[str]) -> tuple[str, ...]:
-    hosts = tuple(str(host).lower() for host in ((value,) if isinstance(value, str) else value))
+    try:
+        hosts = tuple(
+            str(host).lower().removesuffix(":443") for host in ((value,) if isinstance(value, str) else value)
+        )
+    except TypeError as error:
+        raise ConfigurationError(f"trusted hosts are a list of names, not {value!r}") from error
     for host in hosts:
         _matched(_HOST, host, f"a trusted host is a name with an optional port, such as example.com:8443, not {host!r}")
     return hosts

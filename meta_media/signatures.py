@@ -225,10 +225,10 @@ def _ole_directory(head: bytes) -> list[bytes]:
     sector = _number(head, 48, 4)
     for _ in range(len(head) >> shift):  # a chain longer than the head is a loop
         start = (sector + 1) << shift
+        if start >= len(head):
+            break
         entries += (head[at : at + 128] for at in range(start, min(start + (1 << shift), len(head)), 128))
         table, row = divmod(sector, 1 << (shift - 2))
-        if start >= len(head) or table >= 109:
-            break
         sector = _number(head, ((_number(head, 76 + 4 * table, 4) + 1) << shift) + 4 * row, 4)
     return entries
 

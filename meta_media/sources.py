@@ -339,11 +339,14 @@ async def _open_stream(buffers: AsyncIterator[Buffer], size: int | None) -> Asyn
 async def _batched(buffers: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:
     """Gather small buffers, so that a thread or a packet is rarely bothered with a few bytes."""
     batch: list[bytes] = []
+    size = 0
     async for buffer in buffers:
-        batch.append(_checked(buffer))
-        if sum(map(len, batch)) >= _BATCH:
+        if chunk := _checked(buffer):
+            batch.append(chunk)
+            size += len(chunk)
+        if size >= _BATCH:
             yield b"".join(batch)
-            batch.clear()
+            batch, size = [], 0
     yield b"".join(batch)
 
 

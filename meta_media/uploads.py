@@ -10,10 +10,11 @@ from typing import Final
 
 import attrs
 
-from .errors import ConfigurationError, CorruptedMediaError
+from .errors import ConfigurationError, CorruptedMediaError, IntegrityError
 from .filenames import safe_filename
 from .files import in_thread
 from .http import Http
+from .lookups import look_up
 from .media_types import check_size, examine, extension_for
 from .models import UploadedMedia
 from .multipart import Form, encode
@@ -37,13 +38,18 @@ def _use_case(_: UploadOptions, __: attrs.Attribute[str | None], value: object) 
         raise ConfigurationError(f"use_case must be a word such as call_voicemail_announcement, not {value!r}")
 
 
+def _size(_: UploadOptions, __: attrs.Attribute[int | None], value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ConfigurationError(f"size must be a number of bytes, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class UploadOptions:
     """The keywords of `MediaApi.upload`."""
 
     filename: str | None = None
     mime_type: str | None = None
-    size: int | None = None
+    size: int | None = attrs.field(default=None, validator=_size)
     validate: bool = True
     verify: bool = False
     ttl: timedelta | None = attrs.field(default=None, validator=_ttl)
@@ -52,8 +58,7 @@ class UploadOptions:
 
 
 async def upload(http: Http, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
-    """Send a source to a number's media; with `options.verify` the result carries the SHA-256 of what was sent."""
-    await http.ready()
+    """Send a source to a number's media, and with `options.verify` make sure that it arrived as it was sent."""
     origin = Source.of(source, size=options.size)
     name = options.filename or origin.name
     async with origin.open() as body:
@@ -79,7 +84,19 @@ async def upload(http: Http, phone_number_id: str, source: object, options: Uplo
         request = graph("upload", "POST", http.settings, phone_number_id, "media", headers=headers)
         async with contextlib.aclosing(_Content(form, body, http.settings.chunk_size, size, options)) as content:
             uploaded = await http.call(request, UploadedMedia, content)
-        return attrs.evolve(uploaded, mime_type=examined.mime_type, file_size=size, sha256=content.sha256)
+    if options.verify:
+        await _verify(http, uploaded.id, content.sha256)
+    return attrs.evolve(uploaded, mime_type=examined.mime_type, file_size=size, sha256=content.sha256)
+
+
+async def _verify(http: Http, media_id: str, sha256: str | None) -> None:
+    info = await look_up(http, media_id)
+    if info.sha256 != sha256:
+        problem = IntegrityError(
+            f"Meta stored other bytes than were sent, as media {media_id}", expected=sha256, actual=info.sha256
+        )
+        problem.media_id = media_id
+        raise problem
 
 
 def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:

@@ -14,11 +14,11 @@ import attrs
 
 from ._version import __version__
 from .codes import from_answer
-from .errors import ApiError, MediaError, Operation, ServerError, UntrustedUrlError
+from .errors import ApiError, ConfigurationError, MediaError, Operation, ServerError, UntrustedUrlError
 from .models import hide_query, structure
 from .settings import Settings
 
-__all__ = ["MAX_REPLY", "Request", "decipher", "disposition_filename", "fetch", "graph", "refusal"]
+__all__ = ["MAX_REPLY", "Request", "decipher", "disposition_filename", "fetch", "graph", "message", "refusal"]
 
 MAX_REPLY: Final = 2**20  # bytes of JSON; real replies are below 2 KB
 _USER_AGENT: Final = f"meta-media/{__version__} python/{platform.python_version()}"
@@ -29,6 +29,14 @@ _URL = re.compile(
     r"(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%{}|^-]*)?"
 )
 _PORTS: Final = {"https": "443", "http": "80"}
+_MAX_CAPTION: Final = 1024  # characters; Meta's pages "Image messages", "Video messages", "Document messages"
+_EXTRAS: Final[dict[str, frozenset[str]]] = {  # what Meta's message objects take beside the id
+    "audio": frozenset({"voice"}),
+    "document": frozenset({"caption", "filename"}),
+    "image": frozenset({"caption"}),
+    "sticker": frozenset(),
+    "video": frozenset({"caption"}),
+}
 T = TypeVar("T")
 
 
@@ -68,6 +76,26 @@ def graph(
         media_id=media_id,
         headers=_headers(settings) | dict(headers or {}),
     )
+
+
+def message(to: str, media_id: str, kind: str, extras: Mapping[str, Any], reply_to: str | None) -> bytes:
+    """
+    Write a message that sends media by its id.
+
+    Raises:
+        ConfigurationError: An extra that this kind of message does not take.
+    """
+    if kind not in _EXTRAS:
+        raise ConfigurationError(f"kind must be one of {', '.join(_EXTRAS)}, not {kind!r}")
+    given = {name: value for name, value in extras.items() if value is not None}
+    if unfit := sorted(set(given) - _EXTRAS[kind]):
+        raise ConfigurationError(f"a message of kind {kind} takes no {' and no '.join(unfit)}")
+    if len(given.get("caption", "")) > _MAX_CAPTION:
+        raise ConfigurationError(f"a caption has at most {_MAX_CAPTION} characters, not {len(given['caption'])}")
+    body: dict[str, Any] = {"messaging_product": "whatsapp", "recipient_type": "individual", "to": to, "type": kind}
+    if reply_to is not None:
+        body["context"] = {"message_id": reply_to}
+    return json.dumps(body | {kind: {"id": media_id, **given}}).encode()
 
 
 def fetch(url: object, settings: Settings, *, media_id: str | None = None) -> Request:
@@ -228,6 +256,6 @@ def disposition_filename(headers: Mapping[str, str]) -> str | None:
     try:
         parameters = message.get_params([], "content-disposition")
         names = [collapse_rfc2231_value(value) for name, value in parameters if name.lower() == "filename"]
-    except (TypeError, ValueError):  # a charset that is none, or segments numbered as the email package cannot sort them
+    except (TypeError, ValueError):  # a charset that is none, or segments that the email package cannot sort
         return None
     return names[-1] if names else None
