@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -46,7 +47,7 @@ async def beat(lateness: list[float]) -> None:
         lateness.append((time.perf_counter() - started - BEAT) * 1000)
 
 
-async def measured(name: str, work: Callable[[int], Awaitable[object]]) -> float:
+async def measured(name: str, work: Callable[[int], Coroutine[Any, Any, object]]) -> float:
     """Run eight transfers beside a heartbeat and print what it noticed; return the worst, in ms."""
     lateness: list[float] = []
     heart = asyncio.create_task(beat(lateness))

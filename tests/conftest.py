@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -62,7 +62,7 @@ async def media(emulator: Emulator) -> AsyncIterator[MediaApi]:
 class ReadmeRunner(DefaultRunner):
     """Runs an example of the README as its reader would: sample files around it, credentials in the environment."""
 
-    def runtest(self, test: FenceTestDefinition, args: dict[str, Any]) -> None:
+    def runtest(self, test: FenceTestDefinition, args: Any, **_: Any) -> None:
         """Run it, awaiting at the top level where it does."""
         code = compile(test.source, str(test.source_path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         with (
@@ -74,7 +74,7 @@ class ReadmeRunner(DefaultRunner):
         ):
             for sample in samples.paths():
                 shutil.copy(sample, folder)
-            os.mkdir("inbox")
+            Path("inbox").mkdir()
             environment.setenv("WA_BASE_URL", emulator.base_url)
             environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)
             environment.setenv("CLOUD_API_ACCESS_TOKEN", emulator.access_token)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, to reset a process's peak size"),
+    pytest.mark.skipif(
+        not Path("/proc/self/clear_refs").exists(), reason="needs Linux, to reset a process's peak size"
+    ),
     pytest.mark.timeout(300),
 ]
 
@@ -125,6 +127,6 @@ def test_memory_stays_flat(case: str, big: Path, server: list[str]) -> None:
     command = [sys.executable, "-c", CLIENT, case, str(big), *server]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=240).stdout
     client, emulator = map(int, printed.split())
-    print(f"{case}: client {client / 1024:.1f} MiB, emulator {emulator / 1024:.1f} MiB over idle")
+    sys.stdout.write(f"{case}: client {client / 1024:.1f} MiB, emulator {emulator / 1024:.1f} MiB over idle\n")
     assert client < ALLOWED
     assert emulator < ALLOWED

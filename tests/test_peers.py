@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pywa_async import WhatsApp
+from pywa_async.client import WhatsApp
 from pywa_async.errors import WhatsAppError
 
 from meta_media.emulator import Emulator
