@@ -1,0 +1,25 @@
+"""
+An emulator of WhatsApp Cloud API's media endpoints, on a real socket, with its data on disk.
+
+```
+emulator  Emulator: the public face; starts and stops everything
+server    the socket: uvicorn in the caller's event loop
+app       the routes, who may do what, and what every request and reply has in common
+upload    POST /{version}/{phone}/media: a streamed form, read no further than needed
+download  the signed URLs and the bytes behind them
+messages  POST /{version}/{phone}/messages: what is checked before a message is accepted
+inbound   media that "a customer sent", and the signed webhook about it
+replies   every refusal and its text, in one table
+accounts  phone numbers and access tokens
+incoming  a file that is arriving: written and hashed off the event loop
+store     metadata in SQLite, bytes in files named by us
+settings  a switch for each thing nobody outside Meta knows, and the clock
+```
+"""
+
+from __future__ import annotations
+
+from .emulator import Emulator
+from .settings import Clock, EmulatorSettings
+
+__all__ = ["Clock", "Emulator", "EmulatorSettings"]

@@ -1,0 +1,187 @@
+"""Download URLs, signed and short-lived, and the bytes behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote, urlencode
+
+import anyio
+import attrs
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .replies import PlainError, problem
+from .settings import EmulatorSettings
+from .store import Store, StoredMedia
+
+__all__ = ["PATH", "FileResponse", "UrlSigner", "file_response", "requested_range"]
+
+PATH: Final = "/whatsapp_business/attachments/"
+_PIECE: Final = 512 * 1024
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class UrlSigner:
+    """Makes and checks download URLs."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+
+    def url(self, base_url: str, media_id: str, source: Literal["getMedia", "webhook"], expires: int) -> str:
+        """Sign a URL in the form that was recorded."""
+        signature = self._signature(media_id, source, str(expires))
+        query = urlencode({"mid": media_id, "source": source, "ext": expires, "hash": signature})
+        return f"{base_url}{PATH}?{query}"
+
+    def check(self, query: Mapping[str, str], settings: EmulatorSettings, now: float) -> str:
+        """
+        Return the media id of a URL.
+
+        Raises:
+            PlainError: It was tampered with, or has expired.
+        """
+        media_id, expires = query.get("mid", ""), query.get("ext", "")
+        expected = self._signature(media_id, query.get("source", ""), expires)
+        if not hmac.compare_digest(expected.encode(), query.get("hash", "").encode()):
+            raise PlainError(problem(404, "Not Found"))
+        if int(expires) <= now:
+            status = settings.expired_url_status
+            # 403 as recorded on fbcdn hosts.
+            expired = Response("URL signature expired", status, media_type="text/plain")
+            raise PlainError(expired if status == 403 else problem(status, "Not Found"))
+        return media_id
+
+    def _signature(self, media_id: str, source: str, expires: str) -> str:
+        digest = hmac.new(self._secret, f"{media_id}|{source}|{expires}".encode(), hashlib.sha256).digest()
+        return ("AT" if source == "getMedia" else "AR") + urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def requested_range(header: str | None, size: int) -> tuple[int, int] | Literal["unsatisfiable"] | None:
+    """
+    Read a `Range` as start and end, the end not included (RFC 9110, section 14.1.2).
+
+    Returns None for one that is absent, of another unit, invalid or of several ranges: such a header is ignored.
+    """
+    match = _RANGE.fullmatch(header or "")
+    if match is None or match[0] == "bytes=-":
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < start:
+            return None
+    return (start, end) if start < min(end, size) else "unsatisfiable"
+
+
+@attrs.frozen(kw_only=True)
+class _Slice:
+    status: int
+    start: int
+    end: int
+    headers: dict[str, str]
+
+
+def file_response(
+    media: StoredMedia, headers: Mapping[str, str], method: str, *, store: Store, settings: EmulatorSettings
+) -> FileResponse:
+    """Decide which bytes to send, and under which headers."""
+    plain = {"content-type": media.mime_type}
+    if settings.accept_ranges:
+        plain["accept-ranges"] = "bytes"
+    if settings.etag:
+        plain["etag"] = f'"{media.sha256}"'
+    if settings.content_disposition and media.filename:
+        plain["content-disposition"] = _disposition(media.filename)
+    part = _slice(media, headers, plain, settings) if method == "GET" else None
+    return FileResponse(media, part or _Slice(status=200, start=0, end=media.file_size, headers=plain), store)
+
+
+def _slice(
+    media: StoredMedia, headers: Mapping[str, str], plain: dict[str, str], settings: EmulatorSettings
+) -> _Slice | None:
+    condition = headers.get("if-range")
+    if not settings.range_requests or (condition is not None and condition != plain.get("etag")):
+        return None
+    part = requested_range(headers.get("range"), media.file_size)
+    if part is None:
+        return None
+    if part == "unsatisfiable":
+        return _Slice(status=416, start=0, end=0, headers={"content-range": f"bytes */{media.file_size}"})
+    start, end = part
+    return _Slice(
+        status=206,
+        start=start,
+        end=end,
+        headers=plain | {"content-range": f"bytes {start}-{end - 1}/{media.file_size}"},
+    )
+
+
+class FileResponse(Response):
+    """Part of a stored file, read off the event loop piece by piece, and no further once the client has hung up."""
+
+    def __init__(self, media: StoredMedia, part: _Slice, store: Store) -> None:
+        super().__init__(None, part.status, {**part.headers, "content-length": str(part.end - part.start)})
+        self._media = media
+        self._part = part
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        start, end = self._part.start, self._part.end if scope["method"] != "HEAD" else self._part.start
+        try:
+            file, piece = await self._store.in_thread(_begin, self._store.path(self._media.id), start, end)
+        except FileNotFoundError:
+            await problem(404, "Not Found")(scope, receive, send)
+            return
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_cancel_on_disconnect, receive, tasks.cancel_scope)
+                while (start := start + len(piece)) < end:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    piece = await self._store.in_thread(_read, file, start, end)
+                await send({"type": "http.response.body", "body": piece, "more_body": False})
+                tasks.cancel_scope.cancel()
+        finally:
+            if not file.closed:
+                with anyio.CancelScope(shield=True):
+                    await self._store.in_thread(file.close)
+
+
+async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _begin(path: Path, start: int, end: int) -> tuple[FileIO, bytes]:
+    file = FileIO(path)
+    piece = _read(file, start, end) if end > start else b""
+    if start + len(piece) >= end:
+        file.close()
+    return file, piece
+
+
+def _read(file: FileIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    piece = file.read(min(_PIECE, end - start))
+    if not piece:
+        file.close()
+        raise OSError("a stored file is shorter than it was")
+    return piece
+
+
+def _disposition(filename: str) -> str:
+    name = _UNSAFE.sub("", filename.replace("\\", "/").rpartition("/")[2])
+    plain = name.encode("ascii", "replace").decode().replace('"', "'")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

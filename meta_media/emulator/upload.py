@@ -1,0 +1,233 @@
+"""
+`POST /{version}/{phone_number_id}/media`: a form that is read as it arrives and no further than needed.
+
+Meta decides by the Content-Type of the part named `file`, not by the field `type` and not by the bytes: what is in the file
+shows only later, when it is sent. So a file of a type that is not accepted is refused at its headers, and one that is too
+large at the byte that is too many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Final
+
+import attrs
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from .incoming import IncomingFile
+from .replies import ACCEPTED_TYPES, GraphError
+from .settings import EmulatorSettings
+from .store import Store, StoredMedia
+
+__all__ = ["FormReader", "UploadSize", "receive_upload"]
+
+_HEAD: Final = 32  # bytes that tell an animated WebP
+_MAX_FIELD: Final = 64 * 1024
+_MAX_FIELDS: Final = 64
+_TTL: Final = range(60, 43_200 + 1)  # minutes; Meta's page "No storage"
+_MINUTES: Final = re.compile(r"[0-9]{1,9}")
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+_EXEMPT: Final = (
+    "call_voicemail_announcement"  # the use case whose files are kept for good; Meta's page "Calling settings"
+)
+
+
+@attrs.frozen(kw_only=True)
+class _FilePart:
+    mime_type: str
+    filename: str
+
+    @property
+    def essence(self) -> str:
+        return self.mime_type.partition(";")[0].strip().lower()
+
+
+class UploadSize:
+    """The size of a file so far, against the limit of its type (Meta's Media guide, "Supported media types")."""
+
+    def __init__(self, essence: str, settings: EmulatorSettings) -> None:
+        self._kind = ACCEPTED_TYPES[essence]
+        self._settings = settings
+        self._head = b""
+        self._size = 0
+
+    def add(self, piece: memoryview) -> None:
+        """
+        Count a piece.
+
+        Raises:
+            GraphError: That was too much.
+        """
+        if len(self._head) < _HEAD:
+            self._head += piece[:_HEAD]
+        self._size += len(piece)
+        if self._size > self._limit():
+            raise GraphError.too_large()
+
+    def _limit(self) -> int:
+        mega, kilo = self._settings.megabyte, self._settings.kilobyte
+        if self._settings.size_limits == "service":
+            return 100 * mega
+        if self._kind == "sticker":
+            return (500 if is_animated_webp(self._head) else 100) * kilo
+        return {"audio": 16, "document": 100, "image": 5, "video": 16}[self._kind] * mega
+
+
+class FormReader:
+    """
+    The form of an upload, fed with the body's pieces.
+
+    Attributes:
+        fields: The fields that are not the file.
+        file: The file's headers, once they have arrived.
+        file_ended: Whether all of the file has arrived.
+    """
+
+    def __init__(self, boundary: bytes, settings: EmulatorSettings) -> None:
+        self.fields: dict[str, str] = {}
+        self.file: _FilePart | None = None
+        self.file_ended = False
+        self._settings = settings
+        self._size: UploadSize | None = None
+        self._pieces: list[memoryview] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._header = (b"", b"")
+        self._field: tuple[str, bytes] | None = None
+        self._in_file = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+            },
+        )
+
+    def feed(self, data: bytes) -> list[memoryview]:
+        """
+        Read on, and return what was in it of the file.
+
+        Raises:
+            GraphError: The file is refused.
+            FormParserError: This is not a form.
+        """
+        self._parser.write(data)
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+        self._field = None
+        self._in_file = False
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        name, value = self._header
+        self._header = (name + data[start:end], value)
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        name, value = self._header
+        self._header = (name, value + data[start:end])
+
+    def _on_header_end(self) -> None:
+        name, value = self._header
+        self._headers[name.lower()] = value
+        self._header = (b"", b"")
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        name = options.get(b"name", b"").decode(errors="replace")
+        if name == "file" and b"filename" in options and self.file is None:
+            self._begin_file(options[b"filename"])
+        elif len(self.fields) < _MAX_FIELDS:
+            self._field = (name, b"")
+
+    def _begin_file(self, filename: bytes) -> None:
+        declared = self._headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
+        mime_type = _UNPRINTABLE.sub("", declared).strip()
+        self.file = _FilePart(mime_type=mime_type, filename=filename.decode(errors="replace"))
+        if self.file.essence not in ACCEPTED_TYPES:
+            raise GraphError.refused_type(mime_type)
+        self._size = UploadSize(self.file.essence, self._settings)
+        self._in_file = True
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file and self._size is not None:
+            piece = memoryview(data)[start:end]
+            self._size.add(piece)
+            self._pieces.append(piece)
+        elif self._field is not None:
+            name, value = self._field
+            self._field = (name, (value + data[start:end])[:_MAX_FIELD])
+
+    def _on_part_end(self) -> None:
+        if self._in_file:
+            self.file_ended = True
+        elif self._field is not None:
+            name, value = self._field
+            self.fields[name] = value.decode(errors="replace")
+
+
+async def receive_upload(
+    content_type: str,
+    body: AsyncIterator[bytes],
+    phone_number_id: str,
+    *,
+    store: Store,
+    settings: EmulatorSettings,
+    now: float,
+) -> StoredMedia:
+    """
+    Read an upload, and store its file.
+
+    Raises:
+        GraphError: It is refused.
+        ClientDisconnect: The client hung up.
+    """
+    form = FormReader(_boundary(content_type), settings)
+    async with IncomingFile(store) as incoming:
+        try:
+            async for data in body:
+                await incoming.write(form.feed(data))
+        except FormParserError:
+            # What cannot be read has no fields: recorded for a boundary that was missing or wrong.
+            form.file_ended = False
+        lifetime = _lifetime(form, settings)
+        if form.file is None or not form.file_ended:
+            raise GraphError(settings.missing_file_text)
+        return await incoming.keep(
+            phone_number_id,
+            form.file.mime_type,
+            filename=form.file.filename,
+            expires_at=None if lifetime is None else now + lifetime,
+        )
+
+
+def is_animated_webp(head: bytes) -> bool:
+    """Read the animation flag of the extended header (Google's WebP container specification)."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 0x02)
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
+    return boundary if 0 < len(boundary) <= 70 else b"no boundary"  # RFC 2046, section 5.1.1: 1 to 70 characters
+
+
+def _lifetime(form: FormReader, settings: EmulatorSettings) -> float | None:
+    product = form.fields.get("messaging_product")
+    if not product:
+        raise GraphError.required("messaging_product")
+    if product != "whatsapp":
+        raise GraphError.invalid(f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
+    minutes = form.fields.get("ttl_minutes")
+    if minutes is not None:
+        if not _MINUTES.fullmatch(minutes) or int(minutes) not in _TTL:
+            raise GraphError.invalid(f"ttl_minutes must be a number from {_TTL[0]} to {_TTL[-1]}")
+        return int(minutes) * 60
+    return None if form.fields.get("use_case") == _EXEMPT else settings.media_lifetime

@@ -1,0 +1,751 @@
+"""The emulator against plain HTTP clients: uploads, metadata, deletion, tokens, messages and webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import itertools
+import json
+import re
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+
+from meta_media.emulator import Emulator, EmulatorSettings
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
+REFUSAL = (
+    "(#100) Param file must be a file with one of the following types: audio/aac, audio/mp4, audio/mpeg, audio/amr,"
+    " audio/ogg, audio/opus, application/vnd.ms-powerpoint, application/msword,"
+    " application/vnd.openxmlformats-officedocument.wordprocessingml.document,"
+    " application/vnd.openxmlformats-officedocument.presentationml.presentation,"
+    " application/vnd.openxmlformats-officedocument.spreadsheetml.sheet, application/pdf, text/plain,"
+    " application/vnd.ms-excel, image/jpeg, image/png, image/webp, video/mp4, video/3gpp."
+)
+GONE = (
+    "Unsupported {verb} request. Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or"
+    " does not support this operation. Please read the Graph API documentation at"
+    " https://developers.facebook.com/docs/graph-api"
+)
+
+
+@pytest.fixture
+async def emulator(tmp_path: Path) -> AsyncIterator[Emulator]:
+    """An emulator whose data folder tests can look into."""
+    async with Emulator(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def http(emulator: Emulator) -> AsyncIterator[httpx.AsyncClient]:
+    """A plain client that sends the default token."""
+    async with client(emulator) as connected:
+        yield connected
+
+
+def client(emulator: Emulator, token: str | None = None) -> httpx.AsyncClient:
+    """Make a plain client."""
+    headers = {"authorization": f"Bearer {token or emulator.access_token}"}
+    return httpx.AsyncClient(base_url=emulator.base_url, headers=headers, trust_env=False)
+
+
+async def upload(
+    http: httpx.AsyncClient,
+    number: str,
+    content: bytes = PNG,
+    mime_type: str = "image/png",
+    filename: str = "photo.png",
+    **fields: str,
+) -> httpx.Response:
+    """Upload as a form."""
+    data = {"messaging_product": "whatsapp"} | fields
+    return await http.post(f"/v25.0/{number}/media", data=data, files={"file": (filename, content, mime_type)})
+
+
+def error_of(response: httpx.Response, status: int = 400) -> dict[str, Any]:
+    """Check what all errors have in common, and return the rest."""
+    assert response.status_code == status
+    assert list(response.json()) == ["error"]
+    error: dict[str, Any] = response.json()["error"]
+    trace = error.pop("fbtrace_id")
+    assert trace.startswith("A")
+    assert response.headers["x-fb-trace-id"] == trace
+    return error
+
+
+def gone(verb: str, media_id: str) -> dict[str, Any]:
+    """What is said of an object that cannot be seen."""
+    text = GONE.format(verb=verb, id=media_id)
+    return {"message": text, "type": "GraphMethodException", "code": 100, "error_subcode": 33}
+
+
+def invalid(message: str) -> dict[str, Any]:
+    """What is said of a parameter."""
+    return {"message": message, "type": "OAuthException", "code": 100}
+
+
+async def stored(tmp_path: Path) -> list[str]:
+    """List the files that hold media."""
+    return sorted([path.name async for path in anyio.Path(tmp_path / "data" / "media").iterdir()])
+
+
+async def raw(emulator: Emulator, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send bytes as they are."""
+    host, port = emulator.base_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    await writer.drain()
+    return reader, writer
+
+
+def form_start(emulator: Emulator, mime_type: str = "image/png", length: int = 10**9) -> bytes:
+    """The beginning of an upload whose end is far away."""
+    part = (
+        '--B\r\nContent-Disposition: form-data; name="messaging_product"\r\n\r\nwhatsapp\r\n'
+        f'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: {mime_type}\r\n\r\n'
+    )
+    head = (
+        f"POST /v25.0/{emulator.phone_number_id}/media HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n"
+        f"Authorization: Bearer {emulator.access_token}\r\nContent-Type: multipart/form-data; boundary=B\r\n\r\n"
+    )
+    return (head + part).encode()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that the emulator does on its own."""
+    with anyio.fail_after(20):
+        for _ in itertools.count():
+            if await condition():
+                return
+            await anyio.sleep(0.01)  # another task's work shows only in the file system
+
+
+async def test_upload_look_up_download_delete(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """An upload can be looked up, downloaded and deleted, and then it is gone."""
+    uploaded = await upload(http, emulator.phone_number_id)
+    assert uploaded.status_code == 200
+    assert list(uploaded.json()) == ["id"]
+    media_id = uploaded.json()["id"]
+    assert re.fullmatch("[0-9]{15,17}", media_id)
+
+    info = await http.get(f"/v25.0/{media_id}")
+    url = info.json()["url"]
+    assert list(info.json()) == ["url", "mime_type", "sha256", "file_size", "id", "messaging_product"]
+    assert info.json() == {
+        "url": url,
+        "mime_type": "image/png",
+        "sha256": hashlib.sha256(PNG).hexdigest(),
+        "file_size": len(PNG),
+        "id": media_id,
+        "messaging_product": "whatsapp",
+    }
+    assert info.headers["facebook-api-version"] == "v25.0"
+    assert info.headers["content-type"] == "application/json; charset=UTF-8"
+    assert '"url":"http:\\/\\/' in info.text
+    shape = (
+        rf"{emulator.base_url}/whatsapp_business/attachments/\?mid={media_id}&source=getMedia&ext=(\d+)&hash=AT[\w-]+"
+    )
+    match = re.fullmatch(shape, url)
+    assert match is not None
+    assert abs(int(match[1]) - 300 - time.time()) < 60
+
+    downloaded = await http.get(url)
+    assert (downloaded.status_code, downloaded.content) == (200, PNG)
+    assert downloaded.headers["content-type"] == "image/png"
+    assert downloaded.headers["content-length"] == str(len(PNG))
+    assert await stored(tmp_path) == [media_id]
+
+    assert (await http.delete(f"/v25.0/{media_id}")).json() == {"success": True}
+    assert await stored(tmp_path) == []
+    assert error_of(await http.get(f"/v25.0/{media_id}")) == gone("get", media_id)
+    assert error_of(await http.delete(f"/v25.0/{media_id}")) == gone("delete", media_id)
+    assert (await http.get(url)).status_code == 404
+
+
+async def test_fields_in_any_order(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """The file may come before messaging_product, and other fields, files and headers do not matter."""
+    parts = [
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n' + PNG,
+        b'Content-Disposition: form-data; name="file"; filename="b.exe"\r\nContent-Type: a/b\r\n\r\nsecond',
+        b'Content-Disposition: form-data; name="type"\r\nX-Other: 1\r\n\r\nvideo/mp4',
+        b"Content-Disposition: form-data\r\n\r\nnameless",
+        b'Content-Disposition: form-data; name="empty"\r\n\r\n',
+        b'Content-Disposition: form-data; name="messaging_product"\r\n\r\nwhatsapp',
+    ]
+    body = b"".join(b"--xyz\r\n" + part + b"\r\n" for part in parts) + b"--xyz--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    uploaded = await http.post(f"/v25.0/{emulator.phone_number_id}/media", content=body, headers=headers)
+    info = (await http.get(f"/v25.0/{uploaded.json()['id']}")).json()
+    assert (info["mime_type"], info["sha256"]) == ("image/png", hashlib.sha256(PNG).hexdigest())
+
+
+async def test_pieces_of_any_size(emulator: Emulator) -> None:
+    """A form may arrive byte by byte."""
+    body = b'--B\r\nContent-Disposition: form-data; name="messaging_product"\r\n\r\nwhatsapp\r\n'
+    body += b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: image/webp\r\n\r\n'
+    body += b"RIFF\r\n--Bogus\r\n--B--\r\n"
+    _, start = form_start(emulator).split(b"\r\n\r\n", 1)
+    head = form_start(emulator, length=len(body)).removesuffix(start)
+    reader, writer = await raw(emulator, head)
+    for position in range(len(body)):
+        writer.write(body[position : position + 1])
+        await writer.drain()
+        await anyio.lowlevel.checkpoint()  # lets each byte become a packet
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("mime_type", [*re.findall(r"\w+/[\w.-]+\w", REFUSAL), "audio/ogg; codecs=opus", "Image/PNG"])
+async def test_accepted_types(emulator: Emulator, http: httpx.AsyncClient, mime_type: str) -> None:
+    """Every type of Meta's text is accepted, with parameters too, and reported as it was declared."""
+    uploaded = await upload(http, emulator.phone_number_id, b"anything", mime_type)
+    info = await http.get(f"/v25.0/{uploaded.json()['id']}")
+    assert info.json()["mime_type"] == mime_type
+
+
+@pytest.mark.parametrize(
+    "mime_type", ["application/octet-stream", "image/jpg", "video/3gp", "text/csv", "", "image/png\x7f/"]
+)
+async def test_refused_types(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path, mime_type: str) -> None:
+    """The part's own type decides, whatever the field says, and nothing of a refused file stays."""
+    refused = await upload(http, emulator.phone_number_id, PNG, mime_type, type="image/png")
+    shown = mime_type.replace("\x7f", "")
+    assert error_of(refused) == invalid(f"{REFUSAL} Received file of type '{shown}'.")
+    assert await stored(tmp_path) == []
+
+
+async def test_part_without_type(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """A part that declares no type is application/octet-stream."""
+    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\nx\r\n--B--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", content=body, headers=headers)
+    assert error_of(refused)["message"].endswith("Received file of type 'application/octet-stream'.")
+
+
+@pytest.mark.parametrize(
+    ("mime_type", "start", "limit"),
+    [
+        ("image/jpeg", b"", 5 * 2**20),
+        ("audio/opus", b"", 16 * 2**20),
+        ("video/mp4", b"", 16 * 2**20),
+        ("image/webp", b"RIFF____WEBPVP8 ", 100 * 2**10),
+        ("image/webp", b"RIFF____WEBPVP8X\x0a\0\0\0\x02", 500 * 2**10),
+        ("image/webp", b"RIFF____WEBPVP8X\x0a\0\0\0\x10", 100 * 2**10),
+    ],
+)
+async def test_size_limits(
+    emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path, mime_type: str, start: bytes, limit: int
+) -> None:
+    """A file may be as large as the limit of its type and not a byte more."""
+    content = start.ljust(limit, b"\0")
+    assert (await upload(http, emulator.phone_number_id, content, mime_type)).status_code == 200
+    refused = error_of(await upload(http, emulator.phone_number_id, content + b"\0", mime_type))
+    assert refused == {
+        "message": "(#100) Invalid parameter",
+        "type": "OAuthException",
+        "code": 100,
+        "error_user_title": "File Too Large",
+        "error_user_msg": "The file you uploaded is too large",
+    }
+    assert len(await stored(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("mime_type", "sent"), [("text/csv", 0), ("image/png", 6 * 2**20)])
+async def test_refused_before_the_end(emulator: Emulator, tmp_path: Path, mime_type: str, sent: int) -> None:
+    """A refusal comes as soon as it is certain, while most of the body is still to be sent."""
+    reader, writer = await raw(emulator, form_start(emulator, mime_type))
+    writer.write(bytes(sent))
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    writer.close()
+    await writer.wait_closed()
+    assert await stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("sent", [0, 100, 5 * 2**20])
+async def test_hang_up(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path, sent: int) -> None:
+    """A client that hangs up in the middle of an upload leaves nothing."""
+    _, writer = await raw(emulator, form_start(emulator, "video/mp4") + bytes(sent))
+
+    async def arrived() -> bool:
+        return len(emulator.requests) == 1 and (sent < 2**20 or bool(await stored(tmp_path)))
+
+    await until(arrived)
+    writer.transport.abort()
+    await writer.wait_closed()
+
+    async def clean() -> bool:
+        return not await stored(tmp_path)
+
+    await until(clean)
+    assert (await upload(http, emulator.phone_number_id)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        ("multipart/form-data", b"--B--", "(#100) The parameter messaging_product is required."),
+        ("multipart/form-data; boundary=" + "B" * 100, b"--B--", "(#100) The parameter messaging_product is required."),
+        ("multipart/form-data; boundary=B", b"not a form", "(#100) The parameter messaging_product is required."),
+        ("multipart/form-data; boundary=B", b"", "(#100) The parameter messaging_product is required."),
+        (
+            "application/json",
+            b'{"messaging_product":"whatsapp"}',
+            "(#100) The parameter messaging_product is required.",
+        ),
+        ("", b"", "(#100) The parameter messaging_product is required."),
+    ],
+)
+async def test_not_a_form(
+    emulator: Emulator, http: httpx.AsyncClient, content_type: str, body: bytes, message: str
+) -> None:
+    """A body that cannot be read as a form has no fields, as people with a hand-made header found out."""
+    headers = {"content-type": content_type}
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", content=body, headers=headers)
+    assert error_of(refused) == invalid(message)
+
+
+async def test_unfinished_form(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """A file without its end is no file, and neither is one in a form that breaks off."""
+    url, headers = f"/v25.0/{emulator.phone_number_id}/media", {"content-type": "multipart/form-data; boundary=B"}
+    _, _, start = form_start(emulator).partition(b"\r\n\r\n")
+    for body in (start + b"abc", start + b"abc\r\n--B\r\nno header\r\n"):
+        refused = await http.post(url, content=body, headers=headers)
+        assert error_of(refused) == invalid("(#100) The parameter file is required.")
+    assert await stored(tmp_path) == []
+
+
+async def test_wrong_fields(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """messaging_product must be there and be whatsapp, and a file must be a file."""
+    url = f"/v25.0/{emulator.phone_number_id}/media"
+    file = {"file": ("a.png", PNG, "image/png")}
+    required = "(#100) The parameter messaging_product is required."
+    assert error_of(await http.post(url, files=file)) == invalid(required)
+    refused = error_of(await http.post(url, files=file, data={"messaging_product": "signal"}))
+    assert refused == invalid('(#100) Param messaging_product must be one of {WHATSAPP} - got "signal".')
+    as_text = {"messaging_product": (None, b"whatsapp"), "file": (None, b"text")}
+    assert error_of(await http.post(url, files=as_text)) == invalid("(#100) The parameter file is required.")
+    assert await stored(tmp_path) == []
+
+
+async def test_huge_forms(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """Too many fields and too long ones are cut off."""
+    data = {f"field{number}": "x" * 2000 for number in range(100)} | {"messaging_product": "whatsapp"}
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", data=data, files={"file": b"x"})
+    assert error_of(refused)["message"].startswith("(#100) Param file must be")
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", files=[(name, (None, b"x")) for name in data])
+    assert error_of(refused)["message"] == "(#100) The parameter messaging_product is required."
+
+
+async def test_lifetimes(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """Media lives for 30 days, or as many minutes as asked for, or for good in the one use case that is exempt."""
+    number = emulator.phone_number_id
+    day = 24 * 60 * 60
+    short = (await upload(http, number, ttl_minutes="60")).json()["id"]
+    usual = (await upload(http, number, use_case="another")).json()["id"]
+    exempt = (await upload(http, number, b"x", "audio/ogg", use_case="call_voicemail_announcement")).json()["id"]
+    statuses = []
+    for seconds in (3599, 2, 30 * day - 3700, 200):
+        emulator.clock.advance(seconds)
+        statuses.append([(await http.get(f"/v25.0/{media_id}")).status_code for media_id in (short, usual, exempt)])
+    assert statuses == [[200, 200, 200], [400, 200, 200], [400, 200, 200], [400, 400, 200]]
+    assert error_of(await http.get(f"/v25.0/{short}")) == gone("get", short)
+
+
+@pytest.mark.parametrize("minutes", ["59", "43201", "-60", "6e3", "", "٦٠", "9" * 5000])
+async def test_wrong_lifetimes(emulator: Emulator, http: httpx.AsyncClient, minutes: str) -> None:
+    """ttl_minutes is a number from 60 to 43200."""
+    refused = await upload(http, emulator.phone_number_id, ttl_minutes=minutes)
+    assert error_of(refused) == invalid("(#100) Param ttl_minutes must be a number from 60 to 43200")
+
+
+@pytest.mark.parametrize("minutes", ["60", "43200"])
+async def test_right_lifetimes(emulator: Emulator, http: httpx.AsyncClient, minutes: str) -> None:
+    """Both ends of the range belong to it."""
+    assert (await upload(http, emulator.phone_number_id, ttl_minutes=minutes)).status_code == 200
+
+
+async def test_unknown_objects(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """Unknown numbers and ids, and verbs that an object does not know, get one and the same error."""
+    assert error_of(await upload(http, "123")) == gone("post", "123")
+    assert error_of(await http.post("/v25.0/123/messages", json={})) == gone("post", "123")
+    assert error_of(await http.get("/v25.0/123")) == gone("get", "123")
+    assert error_of(await http.delete("/v25.0/letters")) == gone("delete", "letters")
+    assert error_of(await http.post("/v25.0/123")) == gone("post", "123")
+    assert error_of(await http.put("/v25.0/123/media")) == gone("put", "123")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/123", "/v99x/123", "/v16.0/123", "/v25/123", "/v25.0/1/2/3", "/whatsapp_business/x"]
+)
+async def test_unknown_paths(http: httpx.AsyncClient, path: str) -> None:
+    """A path that starts with no version, or leads nowhere, is unknown."""
+    error = {"message": f"Unknown path components: {path}", "type": "OAuthException", "code": 2500}
+    assert error_of(await http.get(path)) == error
+
+
+async def test_unknown_verb_on_downloads(http: httpx.AsyncClient) -> None:
+    """Nothing can be posted to a download URL."""
+    assert (await http.post("/whatsapp_business/attachments/")).status_code == 400
+
+
+@pytest.mark.parametrize("version", ["v17.0", "v25.0", "v26.0", "v99.0"])
+async def test_versions(emulator: Emulator, http: httpx.AsyncClient, version: str) -> None:
+    """Every version there may be is served, and named in the reply."""
+    reply = await http.get(f"/{version}/{emulator.phone_number_id}")
+    assert reply.json()["id"] == emulator.phone_number_id
+    assert reply.headers["facebook-api-version"] == version
+
+
+async def test_tokens(emulator: Emulator) -> None:
+    """A missing, an unknown, an expired and a restricted token are told apart, everywhere in the Graph API."""
+    path = f"/v25.0/{emulator.phone_number_id}"
+    async with httpx.AsyncClient(base_url=emulator.base_url, trust_env=False) as http:
+        missing = {
+            "message": "An access token is required to request this resource",
+            "type": "OAuthException",
+            "code": 104,
+        }
+        assert error_of(await http.get(path), 401) == missing
+        assert error_of(await http.get(path, headers={"authorization": "Basic abc"}), 401) == missing
+        active = "An active access token must be used to query information about the current user."
+        assert error_of(await http.get("/v25.0/me")) == {"message": active, "type": "OAuthException", "code": 2500}
+    async with client(emulator, "unknown") as http:
+        unreadable = "Invalid OAuth access token - Cannot parse access token"
+        for reply in (await http.get(path), await upload(http, "1"), await http.delete("/v25.0/1")):
+            assert error_of(reply, 401) == {"message": unreadable, "type": "OAuthException", "code": 190}
+    async with client(emulator) as http:
+        emulator.expire_token(emulator.access_token, after=10)
+        assert (await http.get(path)).status_code == 200
+        emulator.clock.advance(11)
+        expired = error_of(await http.get(path), 401)
+        date = r"\w+day, \d\d-\w{3}-\d\d \d\d:\d\d:\d\d PST"
+        text = rf"Error validating access token: Session has expired on {date}\. The current time is {date}\."
+        assert re.fullmatch(text, expired.pop("message"))
+        assert expired == {"type": "OAuthException", "code": 190, "error_subcode": 463}
+        emulator.add_account(emulator.phone_number_id, emulator.access_token)
+        assert (await http.get(path)).status_code == 200
+        emulator.forbid(emulator.access_token)
+        lacking = "This operation requires additional permissions"
+        assert error_of(await http.get(path), 403) == {"message": lacking, "type": "OAuthException", "code": 200}
+        emulator.forbid(emulator.access_token, code=10)
+        lacking = "(#10) Application does not have permission for this action"
+        assert error_of(await http.get(path), 403) == {"message": lacking, "type": "OAuthException", "code": 10}
+    with pytest.raises(LookupError, match="add_account"):
+        emulator.expire_token("unknown")
+
+
+async def test_token_in_the_query(emulator: Emulator) -> None:
+    """The Graph API takes a token as a parameter too, and under the scheme OAuth; the download host wants a header."""
+    path = f"/v25.0/{emulator.phone_number_id}"
+    async with httpx.AsyncClient(base_url=emulator.base_url, trust_env=False) as http:
+        assert (await http.get(path, params={"access_token": emulator.access_token})).status_code == 200
+        headers = {"authorization": f"OAuth {emulator.access_token}"}
+        media_id = (
+            await http.post(
+                path + "/media",
+                data={"messaging_product": "whatsapp"},
+                files={"file": ("a", b"x", "text/plain")},
+                headers=headers,
+            )
+        ).json()["id"]
+        url = (await http.get(f"/v25.0/{media_id}", headers=headers)).json()["url"]
+        assert (await http.get(url, params={"access_token": emulator.access_token})).status_code == 401
+
+
+async def test_several_accounts(tmp_path: Path) -> None:
+    """A token sees the media of its own numbers only; a number may have several tokens, and a token several numbers."""
+    accounts = {"111": ("first", "shared"), "222": "second"}
+    async with Emulator(tmp_path, accounts=accounts) as emulator:
+        assert (emulator.phone_number_id, emulator.access_token) == ("111", "first")
+        emulator.add_account("222", "shared")
+        async with (
+            client(emulator) as first,
+            client(emulator, "second") as second,
+            client(emulator, "shared") as shared,
+        ):
+            media_id = (await upload(first, "111")).json()["id"]
+            assert (await shared.get(f"/v25.0/{media_id}")).status_code == 200
+            assert error_of(await second.get(f"/v25.0/{media_id}")) == gone("get", media_id)
+            assert error_of(await second.delete(f"/v25.0/{media_id}")) == gone("delete", media_id)
+            assert error_of(await upload(second, "111")) == gone("post", "111")
+            assert (await upload(shared, "222")).status_code == 200
+            url = (await first.get(f"/v25.0/{media_id}")).json()["url"]
+            assert [(await http.get(url)).status_code for http in (first, second, shared)] == [200, 404, 200]
+            message = {
+                "messaging_product": "whatsapp",
+                "to": "+15550001111",
+                "type": "image",
+                "image": {"id": media_id},
+            }
+            refused = error_of(await shared.post("/v25.0/222/messages", json=message))
+            attachment = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
+            assert refused == invalid(attachment)
+            assert (await shared.post("/v25.0/111/messages", json=message)).status_code == 200
+
+
+async def test_phone_number_parameter(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """phone_number_id must be the number of the media, when it is given."""
+    media_id = (await upload(http, emulator.phone_number_id)).json()["id"]
+    right, wrong = {"phone_number_id": emulator.phone_number_id}, {"phone_number_id": "1"}
+    assert (await http.get(f"/v25.0/{media_id}", params=right)).status_code == 200
+    assert error_of(await http.get(f"/v25.0/{media_id}", params=wrong)) == gone("get", media_id)
+    assert error_of(await http.delete(f"/v25.0/{media_id}", params=wrong)) == gone("delete", media_id)
+    assert (await http.delete(f"/v25.0/{media_id}", params=right)).json() == {"success": True}
+
+
+async def test_appsecret_proof(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """A proof may be classic or timed, but not wrong or old."""
+
+    def proof(text: str) -> str:
+        return hmac.new(emulator.app_secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+    async def refused(**params: str) -> bool:
+        reply = await http.get(f"/v25.0/{emulator.phone_number_id}", params=params)
+        if reply.status_code == 200:
+            return False
+        text = "Invalid appsecret_proof provided in the API argument"
+        assert error_of(reply) == {"message": text, "type": "GraphMethodException", "code": 100}
+        return True
+
+    token = emulator.access_token
+    now, old = str(int(time.time())), str(int(time.time()) - 400)
+    assert not await refused(appsecret_proof=proof(token))
+    assert not await refused(appsecret_proof=proof(f"{token}|{now}"), appsecret_time=now)
+    assert await refused(appsecret_proof=proof(f"{token}|{old}"), appsecret_time=old)
+    assert await refused(appsecret_proof=proof(f"{token}|x"), appsecret_time="x")
+    assert await refused(appsecret_proof=proof(token), appsecret_time=now)
+    assert await refused(appsecret_proof="é")
+
+
+async def test_throttle(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """As many requests as a test says are throttled, and then no more."""
+    emulator.throttle(2)
+    path = f"/v25.0/{emulator.phone_number_id}"
+    replies = [await http.get(path) for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [400, 400, 200]
+    assert error_of(replies[0]) == {
+        "message": "(#130429) Rate limit hit",
+        "type": "OAuthException",
+        "code": 130429,
+        "error_data": {"messaging_product": "whatsapp", "details": "Cloud API message throughput has been reached."},
+    }
+    assert "retry-after" not in replies[0].headers
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio", "document", "sticker"])
+async def test_send(emulator: Emulator, http: httpx.AsyncClient, kind: str) -> None:
+    """Media is sent by its id, or by a link that nobody looks at, and each message is remembered."""
+    types = {
+        "image": "image/png",
+        "video": "video/mp4",
+        "audio": "audio/ogg",
+        "document": "image/png",
+        "sticker": "image/webp",
+    }
+    media_id = (await upload(http, emulator.phone_number_id, b"x", types[kind])).json()["id"]
+    for media in ({"id": media_id}, {"link": "https://example.com/a"}):
+        message = {"messaging_product": "whatsapp", "to": "+1 555 000 1111", "type": kind, kind: media}
+        reply = await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=message)
+        body = reply.json()
+        assert list(body) == ["messaging_product", "contacts", "messages"]
+        assert body["contacts"] == [{"input": "+1 555 000 1111", "wa_id": "15550001111"}]
+        message_id = body["messages"][0]["id"]
+        assert message_id.startswith("wamid.HBgL")
+        extra = {"message_id": message_id, "phone_number_id": emulator.phone_number_id}
+        assert emulator.messages[-1] == message | extra
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "text"),
+    [
+        ({"messaging_product": ""}, 100, "(#100) The parameter messaging_product is required."),
+        ({"messaging_product": "x"}, 100, '(#100) Param messaging_product must be one of {WHATSAPP} - got "x".'),
+        ({"to": None}, 100, "(#100) The parameter to is required."),
+        ({"to": "nobody"}, 100, "(#100) The parameter to is required."),
+        ({"type": "hologram"}, 131051, "The emulator sends image, video, document, audio, sticker only."),
+        ({"type": ["image"]}, 131051, "The emulator sends image, video, document, audio, sticker only."),
+        ({"type": "video"}, 100, "(#100) The parameter video is required."),
+        ({"image": {}}, 131008, "image needs one of id and link."),
+        ({"image": {"id": "1", "link": "https://a"}}, 131009, "image takes one of id and link, not both."),
+        ({"image": {"id": 1}}, 100, "(#100) Param image['id'] must be a string."),
+        ({"image": {"link": "ftp://a"}}, 131009, "image['link'] must be an http or https URL."),
+        ({"image": {"link": "http://a", "caption": 1}}, 100, "(#100) Param image['caption'] must be a string."),
+        (
+            {"image": {"link": "http://a", "caption": "x" * 1025}},
+            100,
+            "(#100) Param image['caption'] must be at most 1024 characters long.",
+        ),
+        ({"image": {"link": "http://a", "filename": "a"}}, 131009, "image has no parameter 'filename'."),
+        ({"type": "audio", "audio": {"link": "http://a", "caption": "a"}}, 131009, "audio has no parameter 'caption'."),
+        (
+            {"type": "audio", "audio": {"link": "http://a", "voice": "yes"}},
+            100,
+            "(#100) Param audio['voice'] must be a boolean.",
+        ),
+        (
+            {"image": {"id": "123"}},
+            100,
+            "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID",
+        ),
+        (
+            {"image": {"id": "../123"}},
+            100,
+            "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID",
+        ),
+    ],
+)
+async def test_messages_that_are_refused(
+    emulator: Emulator, http: httpx.AsyncClient, change: dict[str, Any], code: int, text: str
+) -> None:
+    """A message that Meta would not take is refused with the reason."""
+    message = {"messaging_product": "whatsapp", "to": "15550001111", "type": "image", "image": {"link": "https://a"}}
+    reply = await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=message | change)
+    error = error_of(reply)
+    assert (error["code"], error.get("error_data", {"details": error["message"]})["details"]) == (code, text)
+    assert emulator.messages == []
+
+
+async def test_messages_at_the_limits(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """A caption of 1024 characters fits, a document has a name, audio may be a voice note; WebP is no image."""
+    url, base = f"/v25.0/{emulator.phone_number_id}/messages", {"messaging_product": "whatsapp", "to": "15550001111"}
+    document = {"link": "http://a", "caption": "x" * 1024, "filename": "a.pdf"}
+    assert (await http.post(url, json=base | {"type": "document", "document": document})).status_code == 200
+    voice = {"link": "http://a", "voice": True}
+    assert (await http.post(url, json=base | {"type": "audio", "audio": voice})).status_code == 200
+    media_id = (await upload(http, emulator.phone_number_id, b"x", "image/webp")).json()["id"]
+    error = error_of(await http.post(url, json=base | {"type": "image", "image": {"id": media_id}}))
+    assert error["error_data"]["details"] == "image['id'] is media of type image/webp."
+    emulator.clock.advance(31 * 24 * 60 * 60)
+    error = error_of(await http.post(url, json=base | {"type": "sticker", "sticker": {"id": media_id}}))
+    assert error["message"].endswith("is not a valid whatsapp business account media attachment ID")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"a":"' + b"x" * 2**21 + b'"}'])
+async def test_messages_that_cannot_be_read(emulator: Emulator, http: httpx.AsyncClient, body: bytes) -> None:
+    """What is not a JSON object, or is far too long, has no fields."""
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/messages", content=body)
+    assert error_of(refused) == invalid("(#100) The parameter messaging_product is required.")
+
+
+@pytest.mark.parametrize(
+    ("mime_type", "kind", "more"),
+    [
+        ("image/jpeg", "image", {"caption": "leaf / é"}),
+        ("video/mp4", "video", {"caption": "leaf / é"}),
+        ("audio/ogg; codecs=opus", "audio", {"caption": "leaf / é", "voice": True}),
+        ("audio/mpeg", "audio", {"caption": "leaf / é", "voice": False}),
+        ("application/x-anything", "document", {"caption": "leaf / é", "filename": "file"}),
+        ("image/webp", "sticker", {"caption": "leaf / é", "animated": False}),
+    ],
+)
+async def test_receive(
+    emulator: Emulator, http: httpx.AsyncClient, mime_type: str, kind: str, more: dict[str, Any]
+) -> None:
+    """A webhook about received media is signed as sent, and leads to the bytes in both ways."""
+    body, signature = await emulator.receive(PNG, mime_type, caption="leaf / é")
+    assert signature == "sha256=" + hmac.new(emulator.app_secret.encode(), body, hashlib.sha256).hexdigest()
+    assert b"\\/" in body
+    assert body.isascii()
+    payload = json.loads(body)
+    assert payload["object"] == "whatsapp_business_account"
+    value = payload["entry"][0]["changes"][0]["value"]
+    assert value["metadata"]["phone_number_id"] == emulator.phone_number_id
+    message = value["messages"][0]
+    assert message["type"] == kind
+    media = message[kind]
+    expected = {
+        "mime_type": mime_type,
+        "sha256": media["sha256"],
+        "id": media["id"],
+        "url": media["url"],
+    }
+    assert media == expected | more
+    assert b64decode(media["sha256"]) == hashlib.sha256(PNG).digest()
+    expires = int(message["timestamp"]) + 301
+    assert f"?mid={media['id']}&source=webhook&ext={expires}&hash=AR" in media["url"]
+    assert (await http.get(media["url"])).content == PNG
+    assert (await http.get(f"/v25.0/{media['id']}")).json()["sha256"] == hashlib.sha256(PNG).hexdigest()
+    emulator.clock.advance(7 * 24 * 60 * 60)
+    assert (await http.get(f"/v25.0/{media['id']}")).status_code == 400
+
+
+async def test_receive_a_path(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """A path gives the document its name; kind and number can be chosen; a sticker tells whether it is animated."""
+    path = anyio.Path(tmp_path / "order.pdf")
+    await path.write_bytes(b"RIFF____WEBPVP8X\x0a\0\0\0\x02")
+    emulator.add_account("222", emulator.access_token)
+    body, _ = await emulator.receive(str(path), "application/pdf", phone_number_id="222")
+    value = json.loads(body)["entry"][0]["changes"][0]["value"]
+    document = value["messages"][0]["document"]
+    assert (value["metadata"]["phone_number_id"], document["filename"]) == ("222", "order.pdf")
+    assert "caption" not in document
+    assert (await http.get(document["url"])).content == await path.read_bytes()
+    body, _ = await emulator.receive(path, "image/webp", kind="sticker")
+    assert json.loads(body)["entry"][0]["changes"][0]["value"]["messages"][0]["sticker"]["animated"] is True
+
+
+async def test_requests_are_remembered(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """Tests can see what arrived, but not the token."""
+    await upload(http, emulator.phone_number_id)
+    await http.get("/v25.0/1?phone_number_id=2", headers={"range": "bytes=1-", "user-agent": "me"})
+    first, second = emulator.requests
+    assert (first.method, first.path) == ("POST", f"/v25.0/{emulator.phone_number_id}/media")
+    assert first.authorization
+    assert first.content_length is not None
+    assert first.content_length > len(PNG)
+    assert (first.content_type or "").startswith("multipart/form-data; boundary=")
+    assert (second.query, second.range, second.user_agent) == ({"phone_number_id": "2"}, "bytes=1-", "me")
+    assert (second.content_length, second.transfer_encoding) == (None, None)
+    assert emulator.access_token not in repr(emulator.requests)
+
+
+async def test_dates_follow_the_clock(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """Every reply is dated by the emulator's clock."""
+    emulator.clock.advance(100 * 365 * 24 * 60 * 60)
+    assert int((await http.get("/")).headers["date"].split()[3]) > time.gmtime().tm_year + 90
+
+
+async def test_not_running() -> None:
+    """What needs the emulator says so when it does not run, and its repr never shows the token."""
+    emulator = Emulator()
+    assert repr(emulator) == "Emulator(not running)"
+    with pytest.raises(RuntimeError, match="async with"):
+        _ = emulator.requests
+    async with emulator:
+        assert repr(emulator) == f"Emulator({emulator.base_url})"
+
+
+async def test_a_failure_is_metas_failure(
+    emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the emulator itself fails, here for want of its folder, it answers like the Graph API does."""
+    await anyio.Path(tmp_path / "data" / "media").rmdir()
+    reply = await upload(http, emulator.phone_number_id)
+    broken = {"message": "An unknown error occurred", "type": "OAuthException", "code": 1, "is_transient": True}
+    assert error_of(reply, 500) == broken
+    assert "FileNotFoundError" in caplog.text
+    reply = await upload(http, emulator.phone_number_id, bytes(3 * 2**20), "video/mp4")
+    assert error_of(reply, 500) == broken
+
+
+def test_settings_are_checked() -> None:
+    """A switch has no other positions than its own."""
+    for wrong in (
+        {"megabyte": 5},
+        {"size_limits": "x"},
+        {"oversize_reply": "x"},
+        {"repeated_delete": 1},
+        {"url_lifetime": -1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            EmulatorSettings(**wrong)
+    assert "hush" not in repr(EmulatorSettings(app_secret="hush"))
