@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 
 from . import downloads, uploads
+from .bodies import Buffer
 from .connections import Connections, Token
 from .destinations import Destination
 from .downloads import MediaStream
@@ -21,7 +22,7 @@ from .lookups import look_up
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
 from .progress import ProgressCallback
 from .settings import Settings, checked_id, checked_number
-from .sources import Buffer, Source
+from .sources import Source
 from .wire import graph, message
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ class MediaApi:
         **changes: Any,
     ) -> MediaApi:
         """
-        Return a copy over the same connections, for another token, number or setting.
-
-        Closing a copy does nothing; it lives as long as the original.
+        Return a copy for another token, number or setting. It lives as long as the original, whose connections it uses.
 
         Args:
             access_token: As for the constructor; default the original's.
@@ -151,17 +150,17 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not get through; `maybe_applied` tells whether it may have.
         """
-        options = uploads.UploadOptions(
-            filename=filename,
-            mime_type=mime_type,
-            size=size,
-            validate=validate and self.settings.validate,
-            verify=verify,
-            ttl=ttl,
-            use_case=use_case,
-            progress=progress,
-        )
         async with self._http.turn("upload"):
+            options = uploads.UploadOptions(
+                filename=filename,
+                mime_type=mime_type,
+                size=size,
+                validate=validate and self.settings.validate,
+                verify=verify,
+                ttl=ttl,
+                use_case=use_case,
+                progress=progress,
+            )
             return await uploads.upload(self._http, self._number_or(phone_number_id), source, options)
 
     @asynccontextmanager

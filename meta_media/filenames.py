@@ -10,8 +10,9 @@ __all__ = ["safe_filename"]
 
 _MAX_BYTES: Final = 240  # file systems allow 255; the rest is room for " (2)" and the like
 _MAX_EXTENSION: Final = 16
-# Forbidden on Windows. The percent-encodings are how browsers escape a name in a form, and some parsers undo them.
-_AWKWARD = re.compile(r'[<>:"|?*]|%(?=22|0[AaDd])')
+# Forbidden on Windows. Some parsers of forms split at every semicolon, and some undo the percent-encodings with which
+# browsers escape a name.
+_AWKWARD = re.compile(r'[<>:"|?*;]|%(?=22|0[AaDd])')
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[ ]*(?:\.|$)", re.IGNORECASE)
 # Control, format (which holds the bidirectional overrides), surrogate, private, unassigned; line and paragraph breaks.
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -30,7 +31,8 @@ def safe_filename(name: str | None, fallback: str) -> str:
     """
     last = re.split(r"[/\\]", name or "")[-1]
     composed = unicodedata.normalize("NFC", "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE))
-    tame = _shortened(_AWKWARD.sub("_", composed).strip(" ."))
+    spaced = re.sub(r"\s", " ", composed)  # no-break and wide spaces too: a name of nothing else would look empty
+    tame = _shortened(_AWKWARD.sub("_", spaced).strip(" ."))
     if _DEVICE.match(tame):
         tame = _shortened(f"_{tame}")
     return tame or fallback

@@ -98,8 +98,9 @@ async def opened(
     """Open a file as an async handle on our threads, and close it there too, whatever happens."""
     import aiofiles
 
-    name = repr(os.fspath(path))
-    async with _closing(aiofiles.open(path, mode, opener=opener, executor=_executor()), name) as handle:
+    buffering = 0 if mode == "rb" else -1  # closing a buffered pipe would wait for a cancelled read of it
+    opening = aiofiles.open(path, mode, buffering, opener=opener, executor=_executor())
+    async with _closing(opening, repr(os.fspath(path))) as handle:
         yield handle
 
 

@@ -177,7 +177,7 @@ class Http:
         except MediaError as error:
             if error.operation is None:  # else it is another call's, made inside a stream's block
                 error.operation, error.elapsed = operation, time.monotonic() - started
-                error.media_id = media_id if isinstance(media_id, str) else None
+                error.media_id = error.media_id or (media_id if isinstance(media_id, str) else None)
             raise
 
     async def call(self, request: Request, cls: type[T], content: Any = None) -> T:
@@ -245,11 +245,11 @@ def _failures(request: Request, content: Any) -> Iterator[None]:
     with _counted():
         try:
             yield
-        except MediaError:
-            raise
         except Exception as error:
-            if (failure := getattr(content, "failure", None)) is not None:
-                raise failure from failure.__cause__
+            if hasattr(content, "blame"):
+                content.blame()
+            if isinstance(error, MediaError):
+                raise
             doing = f"{request.operation} at {request.url.split('/')[2]}"
             raise network_error(error, doing, changes=request.method != "GET") from error
 

@@ -47,16 +47,17 @@ def _api_version(value: object) -> str:
     return f"v{match[1]}{match[2] or '.0'}"
 
 
+def _host(value: object) -> str:
+    host = value.lower() if isinstance(value, str) else value
+    sentence = f"a trusted host is a name with an optional port, such as example.com:8443, not {value!r}"
+    return _matched(_HOST, host, sentence)[0].removesuffix(":443")
+
+
 def _hosts(value: str | Iterable[str]) -> tuple[str, ...]:
     try:
-        hosts = tuple(
-            str(host).lower().removesuffix(":443") for host in ((value,) if isinstance(value, str) else value)
-        )
+        return tuple(_host(host) for host in ((value,) if isinstance(value, str) else value))
     except TypeError as error:
         raise ConfigurationError(f"trusted hosts are a list of names, not {value!r}") from error
-    for host in hosts:
-        _matched(_HOST, host, f"a trusted host is a name with an optional port, such as example.com:8443, not {host!r}")
-    return hosts
 
 
 def _exact_hosts(_: Settings, attribute: attrs.Attribute[tuple[str, ...]], hosts: tuple[str, ...]) -> None:

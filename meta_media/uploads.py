@@ -10,7 +10,8 @@ from typing import Final
 
 import attrs
 
-from .errors import ConfigurationError, CorruptedMediaError, IntegrityError
+from .bodies import Body, Buffer
+from .errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from .filenames import safe_filename
 from .files import in_thread
 from .http import Http
@@ -19,7 +20,7 @@ from .media_types import check_size, examine, extension_for
 from .models import UploadedMedia
 from .multipart import Form, encode
 from .progress import Meter, ProgressCallback
-from .sources import Body, Buffer, Source
+from .sources import Source
 from .wire import graph
 
 __all__ = ["UploadOptions", "upload"]
@@ -90,13 +91,15 @@ async def upload(http: Http, phone_number_id: str, source: object, options: Uplo
 
 
 async def _verify(http: Http, media_id: str, sha256: str | None) -> None:
-    info = await look_up(http, media_id)
-    if info.sha256 != sha256:
-        problem = IntegrityError(
-            f"Meta stored other bytes than were sent, as media {media_id}", expected=sha256, actual=info.sha256
-        )
-        problem.media_id = media_id
-        raise problem
+    try:
+        info = await look_up(http, media_id)
+        if info.sha256 != sha256:
+            raise IntegrityError(
+                f"Meta stored other bytes than were sent, as media {media_id}", expected=sha256, actual=info.sha256
+            )
+    except MediaError as error:
+        error.media_id, error.maybe_applied = media_id, True  # whatever went wrong now, the upload is there
+        raise
 
 
 def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
@@ -109,12 +112,7 @@ def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
 
 
 class _Content:
-    """
-    The request's body, sent once: the file in its frame.
-
-    Attributes:
-        failure: What the source or the progress callback raised, which is not the network's doing.
-    """
+    """The request's body, sent once: the file in its frame."""
 
     def __init__(self, form: Form, body: Body, chunk_size: int, size: int, options: UploadOptions) -> None:
         self._form = form
@@ -123,7 +121,7 @@ class _Content:
         self._meter = Meter(options.progress, size)
         self._digest = hashlib.sha256() if options.verify else None
         self._generator = self._generate()
-        self.failure: Exception | None = None
+        self._failure: tuple[Exception, BaseException | None, bool] | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -133,7 +131,15 @@ class _Content:
         return self._generator
 
     async def aclose(self) -> None:
+        """Let the file go: httpx's requests and responses refer to each other, and may stay for a while."""
         await self._generator.aclose()
+        del self._generator, self._body
+
+    def blame(self) -> None:
+        """Raise what the source or the progress callback raised, if it did, as it was: httpcore cuts its cause off."""
+        if self._failure is not None:
+            error, error.__cause__, error.__suppress_context__ = self._failure
+            raise error
 
     async def _generate(self) -> AsyncGenerator[Buffer, None]:
         try:
@@ -146,5 +152,5 @@ class _Content:
                     await self._meter.add(len(chunk))
             yield self._form.tail
         except Exception as error:
-            self.failure = error
+            self._failure = error, error.__cause__, error.__suppress_context__
             raise

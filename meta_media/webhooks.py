@@ -42,7 +42,7 @@ def verify_signature(app_secret: str, body: bytes, header: str | bytes | None) -
     if not app_secret:
         raise ConfigurationError("there is no app secret: pass it or set WA_APP_SECRET")
     expected = b"sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest().encode()
-    given = header.encode(errors="replace") if isinstance(header, str) else header or b""
+    given = header.encode(errors="surrogatepass") if isinstance(header, str) else header or b""
     return hmac.compare_digest(expected, given)
 
 
@@ -62,7 +62,7 @@ def verify_subscription(params: Mapping[str, str], verify_token: str) -> str:
         raise ConfigurationError("there is no verify token, so anybody could subscribe")
     given = params.get("hub.verify_token") or ""
     challenge = params.get("hub.challenge")
-    same = hmac.compare_digest(given.encode(errors="replace"), verify_token.encode())
+    same = hmac.compare_digest(given.encode(errors="surrogatepass"), verify_token.encode(errors="surrogatepass"))
     if not same or params.get("hub.mode") != "subscribe" or not challenge:
         raise PermissionDeniedError("the subscription request does not carry the verify token", status=403)
     return challenge

@@ -1,0 +1,266 @@
+"""A scripted TCP server, for whatever a well-behaved web server cannot do: it says exactly the bytes it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+
+__all__ = [
+    "Server",
+    "Step",
+    "cut",
+    "endless",
+    "info",
+    "open_files",
+    "page",
+    "reset",
+    "silence",
+    "stalled",
+    "told",
+    "until",
+]
+
+
+@attrs.frozen(kw_only=True)
+class Received:
+    """
+    A request that arrived whole.
+
+    Attributes:
+        method: As sent.
+        target: Path and query.
+        headers: With names in lower case, in order; repeated ones stay.
+        body: Without its chunked framing.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """Return the one header of this name; more than one is an error."""
+        values = [value for given, value in self.headers if given == name]
+        assert len(values) < 2, f"{name} was sent {len(values)} times"
+        return values[0] if values else None
+
+
+Step = Callable[[Received, asyncio.StreamWriter], Awaitable[None]] | bytes
+
+
+def page(
+    body: bytes | str = b"", status: int = 200, *, length: int | str | None = -1, **headers: str | tuple[str, ...]
+) -> bytes:
+    """
+    Write a whole reply.
+
+    Args:
+        body: As it is.
+        status: HTTP status.
+        length: What Content-Length says: the truth by default; None leaves it out and closes the connection at the end.
+        headers: With underscores for hyphens; a tuple is sent as several.
+    """
+    content = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status} Scripted"]
+    for name, values in headers.items():
+        lines += [f"{name.replace('_', '-')}: {value}" for value in ((values,) if isinstance(values, str) else values)]
+    lines.append(
+        "connection: close" if length is None else f"content-length: {len(content) if length == -1 else length}"
+    )
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
+
+
+def told(value: object, status: int = 200, **headers: str) -> bytes:
+    """Write a reply of JSON."""
+    return page(json.dumps(value), status, content_type="application/json", **headers)
+
+
+def info(url: str, content: bytes = b"", *, media_id: str = "1", mime_type: str = "image/jpeg", **more: Any) -> bytes:
+    """Write Meta's answer about a media id."""
+    known = {"messaging_product": "whatsapp", "id": media_id, "url": url, "mime_type": mime_type}
+    return told(known | ({"file_size": len(content)} if content else {}) | more)
+
+
+def cut(said: bytes) -> Step:
+    """Say something, then hang up."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    return step
+
+
+def reset(said: bytes = b"") -> Step:
+    """Say something, then break the connection with RST."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await writer.drain()
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    return step
+
+
+def endless(said: bytes, more: bytes) -> Step:
+    """Say something, then go on for ever."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        while True:
+            writer.write(more)
+            await writer.drain()
+
+    return step
+
+
+def stalled(said: bytes, until: asyncio.Event, then: bytes = b"") -> Step:
+    """Say something, and the rest only when told to."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await until.wait()
+        writer.write(then)
+
+    return step
+
+
+async def silence(_: Received, __: asyncio.StreamWriter) -> None:
+    """Say nothing, until hung up on."""
+    await asyncio.Event().wait()
+
+
+class Server:
+    """
+    Gives one scripted reply to each request; the last one again and again.
+
+    Attributes:
+        requests: All that arrived whole, the newest last.
+        connections: How many were made.
+        most_at_once: How many requests were being answered at the same time, at most.
+    """
+
+    def __init__(self, *script: Step, tls: ssl.SSLContext | None = None) -> None:
+        self.script: list[Step] = list(script)
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.ensure_future(self._converse(reader, writer))
+        self._tasks.add(task)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+                while not writer.is_closing():
+                    request = await _received(reader)
+                    step = self.script[min(len(self.requests), len(self.script) - 1)]
+                    self.requests.append(request)
+                    self._at_once += 1
+                    self.most_at_once = max(self.most_at_once, self._at_once)
+                    try:
+                        await self._answer(step, request, reader, writer)
+                    finally:
+                        self._at_once -= 1
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(
+        self, step: Step, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if isinstance(step, bytes):
+            writer.write(step)
+            await writer.drain()
+            if b"connection: close" in step.partition(b"\r\n\r\n")[0]:
+                writer.close()
+            return
+        answering = asyncio.ensure_future(step(request, writer))
+        hung_up = asyncio.ensure_future(_end(reader)) if step is silence else None
+        try:
+            await asyncio.wait({answering, *({hung_up} if hung_up else ())}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in filter(None, (answering, hung_up)):
+                task.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+
+
+async def _end(reader: asyncio.StreamReader) -> None:
+    while await reader.read(65536):
+        pass
+
+
+async def _received(reader: asyncio.StreamReader) -> Received:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ")
+    pairs = [line.partition(":") for line in lines if line]
+    headers = tuple((name.lower(), value.strip()) for name, _, value in pairs)
+    return Received(method=method, target=target, headers=headers, body=await _body(reader, dict(headers)))
+
+
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+    if "transfer-encoding" not in headers:
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return body
+
+
+def open_files(folder: str | os.PathLike[str]) -> list[str]:
+    """List what this process holds open below a folder, and every nameless temporary file."""
+    targets = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            targets.append(str(link.readlink()))
+    return sorted(target for target in targets if target.startswith(os.fspath(folder)) or target.endswith("(deleted)"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells of."""
+    while not condition():  # noqa: ASYNC110 - what is waited for happens in threads and in the system
+        await asyncio.sleep(0.01)  # polling
