@@ -25,7 +25,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = (
     {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "settings", "signatures"}
     | {"webhooks", "wire"},
-    {"connections", "destinations", "files", "http", "progress", "sources"},
+    {"bodies", "connections", "destinations", "files", "http", "progress", "sources"},
     {"downloads", "lookups", "uploads"},
     {"__init__", "api"},
     {"__main__", "cli", "emulator", "samples", "testing"},
