@@ -29,10 +29,15 @@ def _matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match
     return match
 
 
+def _shown(value: object) -> str:
+    """Show what was passed by mistake, without what a URL may hold: a password, a signature."""
+    return re.sub(r"//[^/@]*@|[?].*", "…", repr(value)[:100], flags=re.DOTALL)
+
+
 def _base_url(value: object) -> str:
     if isinstance(value, str) and "://" not in value:
         value = f"https://{value}"  # Meta's Node SDK documents WA_BASE_URL=graph.facebook.com, a bare host
-    sentence = f"base_url must be a scheme, host and port such as https://graph.facebook.com, not {value!r}"
+    sentence = f"base_url must be a scheme, host and port such as https://graph.facebook.com, not {_shown(value)}"
     scheme, host, port = _matched(_BASE_URL, value, sentence).groups()
     if scheme == "http" and host.lower() not in _LOOPBACK:
         raise ConfigurationError(f"base_url must be https, because {host} is not this machine and would see the token")
@@ -151,7 +156,7 @@ def checked_token(value: object) -> str:
 def checked_id(value: object, name: str) -> str:
     """Return an id that is safe in a path: `[A-Za-z0-9_-]`, never a slash, dot or scheme."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return _matched(_ID, text, f"{name} must be digits, not {value!r}")[0]
+    return _matched(_ID, text, f"{name} must be digits, not {_shown(value)}")[0]
 
 
 def checked_number(value: object) -> str:

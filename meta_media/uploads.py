@@ -31,7 +31,7 @@ _LONGEST_TTL: Final = timedelta(days=30)
 
 def _ttl(_: UploadOptions, __: attrs.Attribute[timedelta | None], value: object) -> None:
     if value is not None and not (isinstance(value, timedelta) and _SHORTEST_TTL <= value <= _LONGEST_TTL):
-        raise ConfigurationError(f"ttl must be a timedelta from one hour to thirty days, not {value!r}")
+        raise ConfigurationError(f"ttl must be a timedelta from one hour to thirty days, not {value}")
 
 
 def _use_case(_: UploadOptions, __: attrs.Attribute[str | None], value: object) -> None:
@@ -138,7 +138,8 @@ class _Content:
     def blame(self) -> None:
         """Raise what the source or the progress callback raised, if it did, as it was: httpcore cuts its cause off."""
         if self._failure is not None:
-            error, error.__cause__, error.__suppress_context__ = self._failure
+            error, cause, suppressed = self._failure
+            error.__cause__, error.__suppress_context__ = cause, suppressed
             raise error
 
     async def _generate(self) -> AsyncGenerator[Buffer, None]:

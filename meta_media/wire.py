@@ -195,7 +195,7 @@ def refusal(operation: Operation, status: int, headers: Mapping[str, str], body:
         details=_first_text(*shown),
         fbtrace_id=_first_text(facts.get("fbtrace_id"), headers.get("x-fb-trace-id")),
         retry_after=_retry_after(headers),
-        maybe_applied=operation in {"upload", "send"} and status >= 500,
+        maybe_applied=operation in {"upload", "send", "delete"} and status >= 500,
     )
     words = " ".join(text for text in (*said, *shown) if isinstance(text, str))
     return from_answer(operation, answer, words=words, transient=facts.get("is_transient") is True)

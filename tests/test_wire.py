@@ -236,8 +236,8 @@ def test_is_transient(transient: object, code: int, waits: bool) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_maybe_applied(operation: Operation, status: int) -> None:
-    """Only a server that broke while making something may have made it."""
-    expected = operation in {"upload", "send"} and status >= 500
+    """Only a server that broke while changing something may have changed it."""
+    expected = operation in {"upload", "send", "delete"} and status >= 500
 
     assert refused_json({}, operation, status).maybe_applied is expected
 
