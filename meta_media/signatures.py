@@ -309,7 +309,7 @@ def sniff(head: bytes, complete: bool) -> Signature | None:
     return next((reader(head, complete) for pattern, reader in _SIGNATURES if pattern.match(head)), None)
 
 
-_ODD_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # all but tab, line and page breaks, and escape
+_ODD_CONTROLS: Final = bytes(set(range(32)) - {*b"\t\n\v\f\r\x1b"})  # escape colours logs
 
 
 def looks_like_text(head: bytes, complete: bool) -> bool:
@@ -318,4 +318,4 @@ def looks_like_text(head: bytes, complete: bool) -> bool:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=complete)
     except UnicodeDecodeError:
         return False
-    return _ODD_CONTROLS.search(head) is None
+    return len(head.translate(None, _ODD_CONTROLS)) == len(head)
