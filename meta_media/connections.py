@@ -121,7 +121,7 @@ class _HiddenQueries(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _sending.get():
-            record.msg, record.args = re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]*", r"\1…", record.getMessage()), ()
+            record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
         return True
 
 

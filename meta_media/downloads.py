@@ -182,15 +182,17 @@ class MediaStream:
 
     async def _verified(self, reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
         received = 0
-        async with contextlib.aclosing(_gathered(reply, chunk_size)) as chunks:
-            async for chunk in chunks:
-                received += len(chunk)
-                self._check_limit(received)
-                if self.size is not None and received > self.size:
-                    break
-                await in_thread(self._digest.update, chunk)
-                yield chunk
-        self._over = True
+        try:
+            async with contextlib.aclosing(_gathered(reply, chunk_size)) as chunks:
+                async for chunk in chunks:
+                    received += len(chunk)
+                    self._check_limit(received)
+                    if self.size is not None and received > self.size:
+                        break
+                    await in_thread(self._digest.update, chunk)
+                    yield chunk
+        finally:
+            self._over = True  # also after an error: to iterate again must not look like a good end
         if self.size is not None and received != self.size:
             raise IntegrityError(
                 f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received

@@ -122,7 +122,7 @@ class Reply:
         with self._failures():
             if self.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
-        pieces = self._response.aiter_raw()
+        pieces = self._response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
         while True:
             with self._failures():
                 piece = await anext(pieces, None)
@@ -187,7 +187,13 @@ class Http:
                 raise await self.refused(request, reply)
             body = await reply.read(MAX_REPLY)
             if body is None:
-                raise ServerError("Meta's reply is too long to be one", status=reply.status)
+                changes = request.method != "GET"
+                raise ServerError(
+                    "Meta's reply is too long to be one",
+                    status=reply.status,
+                    retryable=not changes,
+                    maybe_applied=changes,
+                )
             return decipher(request, cls, reply.status, reply.headers, body)
 
     async def refused(self, request: Request, reply: Reply) -> MediaError:

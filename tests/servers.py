@@ -16,6 +16,7 @@ from typing import Any, Self
 import attrs
 
 __all__ = [
+    "Received",
     "Server",
     "Step",
     "cut",
