@@ -27,15 +27,19 @@ __all__ = ["from_answer"]
 # What Meta's codes mean for media, from the Cloud API's page "Error codes" (developers.facebook.com,
 # documentation/business-messaging/whatsapp/support/error-codes) and the Graph API's "Handle errors".
 # Meta: build on codes, not on subcodes, titles or HTTP statuses.
-_CODES: Final[dict[int | None, type[ApiError]]] = (
-    dict.fromkeys((0, 104, 190), AuthenticationError)
-    | dict.fromkeys((3, 10, *range(200, 300), 131005), PermissionDeniedError)
-    | dict.fromkeys((33, 100, 131008, 131009, 131051, 132012, 2500), InvalidRequestError)
-    | dict.fromkeys((4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 133016), RateLimitError)
-    | dict.fromkeys((368, 131031, 131042), AccountRestrictedError)
-    | dict.fromkeys((1, 2, 131000, 131016, 131057, 133004), ServerError)
-    | dict.fromkeys((131052, 131053), UploadRejectedError)
-)
+_CODES: Final[dict[int | None, type[ApiError]]] = {
+    code: kind
+    for kind, codes in (
+        (AuthenticationError, (0, 104, 190)),
+        (PermissionDeniedError, (3, 10, *range(200, 300), 131005)),
+        (InvalidRequestError, (33, 100, 131008, 131009, 131051, 132012, 2500)),
+        (RateLimitError, (4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 133016)),
+        (AccountRestrictedError, (368, 131031, 131042)),
+        (ServerError, (1, 2, 131000, 131016, 131057, 133004)),
+        (UploadRejectedError, (131052, 131053)),
+    )
+    for code in codes
+}
 _STATUSES: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,
     403: PermissionDeniedError,

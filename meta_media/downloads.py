@@ -114,7 +114,7 @@ async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple
             url = urljoin(url, location)
         except ValueError:
             url = location  # which is no URL, as will be found
-    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times", status=reply.status)
+    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times")
 
 
 class MediaStream:

@@ -12,6 +12,7 @@ from email.message import Message
 from email.parser import BytesParser
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 from servers import Server, cut, page, reset, silence, stalled, told, until
@@ -429,6 +430,16 @@ async def test_cancelled(connect: Connect, moment: str, times: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (await api.upload(TEXT)).id == "42"
+
+
+async def test_uploaded_in_a_scope_that_is_cancelled(emulator: Emulator, media: MediaApi) -> None:
+    """Media of a block is deleted also when an anyio scope around it is cancelled, which cancels again and again."""
+    with anyio.CancelScope() as scope:
+        async with media.uploaded(TEXT) as uploaded:
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert (emulator.requests[-1].method, emulator.requests[-1].path) == ("DELETE", f"/v25.0/{uploaded.id}")
 
 
 async def test_cancelled_all_day(connect: Connect) -> None:
