@@ -102,19 +102,20 @@ async def open_stream(http: Http, what: object, *, max_size: int | None = None) 
 
 async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple[Request, Reply]:
     """Fetch a URL; every redirect is judged like a new one, and gets the token only if its own host may see it."""
-    url = target.url or ""
+    url, status = target.url or "", None
     for _ in range(1 + _MAX_REDIRECTS):
         request = fetch(url, http.settings, media_id=target.media_id)
         reply = await stack.enter_async_context(http.exchange(request))
         location = reply.headers.get("location")
-        if reply.status not in _REDIRECTS or location is None:
+        status = reply.status
+        if status not in _REDIRECTS or location is None:
             return request, reply
         await stack.aclose()
         try:
             url = urljoin(url, location)
         except ValueError:
             url = location  # which is no URL, as will be found
-    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times")
+    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times", status=status)
 
 
 class MediaStream:
