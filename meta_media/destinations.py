@@ -160,8 +160,6 @@ def _claim(temporary: Path, target: Path) -> None:
     """Move to a name that nobody has; a hard link fails where one exists, and is never seen half done."""
     try:
         os.link(temporary, target, follow_symlinks=False)
-    except FileExistsError:
-        raise
     except OSError:  # a file system without hard links: claim the name with an empty file instead
         os.close(os.open(target, _CREATE, 0o600))
         temporary.replace(target)

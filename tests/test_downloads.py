@@ -461,7 +461,7 @@ async def test_a_length_that_was_not_promised(
     server: Server, scripted: MediaApi, verb: Verb, folder: Path, served: int
 ) -> None:
     """A Content-Length other than Meta's file_size is refused before the first byte."""
-    server.script = [page((CONTENT + b"x")[:served])]
+    server.script = [stalled(page(length=served), asyncio.Event())]
 
     error = await failure(scripted, known(server), verb, folder, IntegrityError)
 
