@@ -26,6 +26,7 @@ from .wire import graph
 __all__ = ["UploadOptions", "upload"]
 
 _SHORTEST_TTL: Final = timedelta(hours=1)  # Meta's page "No Storage": 60 to 43,200 minutes
+_SMALL: Final = 2**17  # bytes up to which a file is sent in one piece
 _LONGEST_TTL: Final = timedelta(days=30)
 
 
@@ -118,6 +119,7 @@ class _Content:
         self._form = form
         self._body = body
         self._chunk_size = chunk_size
+        self._size = size
         self._meter = Meter(options.progress, size)
         self._digest = hashlib.sha256() if options.verify else None
         self._generator = self._generate()
@@ -142,8 +144,20 @@ class _Content:
             error.__cause__, error.__suppress_context__ = cause, suppressed
             raise error
 
+    async def _whole(self) -> bytes:
+        """Join a small file with its frame: one piece leaves at a third of the cost of three."""
+        async with contextlib.aclosing(self._body.chunks(_SMALL)) as chunks:
+            content = b"".join([chunk async for chunk in chunks])
+        if self._digest:
+            self._digest.update(content)
+        return self._form.head + content + self._form.tail
+
     async def _generate(self) -> AsyncGenerator[Buffer, None]:
         try:
+            if self._size <= _SMALL:
+                yield await self._whole()
+                await self._meter.add(self._size)
+                return
             yield self._form.head
             async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks:
                 async for chunk in chunks:
