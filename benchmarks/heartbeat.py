@@ -1,107 +1,88 @@
-"""
-How late the event loop runs while eight transfers of 100 MB do.
-
-`python -m benchmarks.heartbeat` starts an emulator in a process of its own, then uploads and downloads eight files at once,
-while a task on the same loop sleeps 5 ms at a time and notes how late it wakes. `--limit` makes it fail above so many ms.
-"""
+"""What is measured inside a contender's process: time, processor, memory, and how late the event loop runs."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
-import subprocess
-import sys
-import tempfile
+import gc
+import resource
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import anyio
+import psutil
 
-from meta_media import MediaApi, Settings
-
-SIZE = 100 * 2**20
-TRANSFERS = 8
 BEAT = 0.005  # seconds
-
-SERVER = """
-import anyio
-from meta_media.emulator import Emulator
-
-async def main():
-    async with Emulator() as emulator:
-        print(emulator.base_url, emulator.access_token, emulator.phone_number_id, flush=True)
-        await emulator.serve_forever()
-
-anyio.run(main)
-"""
+_STATUS = Path("/proc/self/status")
 
 
-async def beat(lateness: list[float]) -> None:
-    """Sleep, and note how much longer it took than asked, in ms."""
-    while True:
-        started = time.perf_counter()
-        await asyncio.sleep(BEAT)
-        lateness.append((time.perf_counter() - started - BEAT) * 1000)
+class Heart:
+    """A task that sleeps 5 ms at a time and notes how late it wakes: what every other task on the loop would feel."""
+
+    def __init__(self) -> None:
+        self.lateness: list[float] = []  # ms
+
+    async def __aenter__(self) -> Heart:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _beat(self) -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(BEAT)
+            self.lateness.append((time.perf_counter() - started - BEAT) * 1000)
 
 
-async def measured(name: str, work: Callable[[int], Coroutine[Any, Any, object]]) -> float:
-    """Run eight transfers beside a heartbeat and print what it noticed; return the worst, in ms."""
-    lateness: list[float] = []
-    heart = asyncio.create_task(beat(lateness))
-    started = time.perf_counter()
-    async with anyio.create_task_group() as group:
-        for number in range(TRANSFERS):
-            group.start_soon(work, number)
-    seconds = time.perf_counter() - started
-    heart.cancel()
-    lateness.sort()
-    ninety_ninth = lateness[int(len(lateness) * 0.99)]
-    rate = TRANSFERS * SIZE / 2**20 / seconds
-    print(
-        f"{name:9} {TRANSFERS} x 100 MiB  {rate:6.0f} MiB/s  lateness ms: median {lateness[len(lateness) // 2]:.1f}"
-        f"  99th percentile {ninety_ninth:.1f}  worst {lateness[-1]:.1f}  ({len(lateness)} beats)"
-    )
-    return lateness[-1]
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of all values does not exceed; zero of none."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
-async def transfers(base_url: str, token: str, number: str, folder: Path) -> float:
-    """Upload eight files from disk, then download them to disk."""
-    paths = [folder / f"{number}.txt" for number in range(TRANSFERS)]
-    for path in paths:
-        path.write_bytes(os.urandom(SIZE // 2).hex().encode())
-    ids: dict[int, str] = {}
-    async with MediaApi(token, number, settings=Settings(base_url=base_url)) as media:
-        await media.upload(b"warm up")
+@dataclass(frozen=True)
+class Used:
+    """Processor seconds so far: of this process and its children, of the server, and of the whole machine."""
 
-        async def upload(index: int) -> None:
-            ids[index] = (await media.upload(paths[index])).id
+    at: float
+    own: float
+    server: float
+    machine: float
 
-        async def download(index: int) -> None:
-            await media.download(ids[index], folder / f"copy-{index}.txt")
-
-        return max(await measured("upload", upload), await measured("download", download))
-
-
-def main() -> None:
-    """Measure, print, and fail above the limit."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=float, default=float("inf"), help="ms that the worst beat may be late")
-    limit = parser.parse_args().limit
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server,
-    ):
-        assert server.stdout is not None
-        try:
-            base_url, token, number = server.stdout.readline().split()
-            worst = asyncio.run(transfers(base_url, token, number, Path(folder)))
-        finally:
-            server.terminate()
-    sys.exit(worst > limit)
+    @staticmethod
+    def now(server: psutil.Process) -> Used:
+        """Read all clocks."""
+        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        spent = [resource.getrusage(who) for who in whose]
+        served, machine = server.cpu_times(), psutil.cpu_times()
+        return Used(
+            at=time.perf_counter(),
+            own=sum(usage.ru_utime + usage.ru_stime for usage in spent),
+            server=served.user + served.system,
+            machine=sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice,
+        )
 
 
-if __name__ == "__main__":
-    main()
+def memory_reset() -> int:
+    """Let the kernel forget the peak so far and return the bytes held now."""
+    gc.collect()
+    with suppress(OSError):  # some sandboxes forbid it; the peak is then the process's whole life's
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def memory_peak() -> int:
+    """Return the most bytes that were held at once."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
