@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import logging
 import os
-import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,9 +22,7 @@ if TYPE_CHECKING:
 
 _Wires = tuple[Any, Any]  # for http, which stays on this machine, and for https
 
-__all__ = ["Connections", "Secret", "Token", "queries_hidden"]
-
-_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)
+__all__ = ["Connections", "Secret", "Token"]
 
 
 class Secret(str):
@@ -142,26 +136,3 @@ def _tls(*_: str | None) -> ssl.SSLContext:
     import httpx
 
     return httpx.create_ssl_context()
-
-
-class _HiddenQueries(logging.Filter):
-    """httpx logs every URL in full, at INFO, and httpcore every redirect's, at DEBUG; a download's is signed."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _sending.get():
-            record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
-        return True
-
-
-for _name in ("httpx", "httpcore.http11"):
-    logging.getLogger(_name).addFilter(_HiddenQueries())
-
-
-@contextlib.contextmanager
-def queries_hidden() -> Iterator[None]:
-    """Keep the queries of what is sent inside the block out of the logs; other users of httpx are not affected."""
-    outside = _sending.set(True)
-    try:
-        yield
-    finally:
-        _sending.reset(outside)

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
+from .logs import QueriesHidden
+
 __all__ = ["GuardedClient", "guarded"]
 
 T = TypeVar("T")
@@ -76,7 +78,8 @@ class GuardedClient:
         extensions = {"timeout": {**timeouts, "pool": None}}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
-        return GuardedAnswer(await guarded(send, undo=lambda late: late.aclose()))
+        with QueriesHidden():
+            return GuardedAnswer(await guarded(send, undo=lambda late: late.aclose()))
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -99,4 +102,5 @@ class GuardedAnswer:
 
     async def aclose(self) -> None:
         """Let the client have its connection back."""
-        await guarded(self._response.aclose)
+        with anyio.move_on_after(_GRACE, shield=True):
+            await guarded(self._response.aclose)

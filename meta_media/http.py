@@ -8,16 +8,13 @@ the libraries below into ours.
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio
-
-from .connections import Connections, Secret, Token, queries_hidden
+from .connections import Connections, Secret, Token
 from .errors import (
     AuthenticationError,
     MediaError,
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http", "Reply", "network_error"]
 
-_CLOSING: Final = 5.0  # seconds that closing a connection may take before it is abandoned
 _SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
 T = TypeVar("T")
@@ -111,9 +107,7 @@ class Reply:
         headers: With names in lower case.
     """
 
-    def __init__(
-        self, answer: Any, failures: Callable[[], contextlib.AbstractContextManager[None]], token: str
-    ) -> None:
+    def __init__(self, answer: Any, failures: contextlib.AbstractContextManager[None], token: str) -> None:
         self._answer = answer
         self._failures = failures
         self._token = token
@@ -124,12 +118,10 @@ class Reply:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives, exactly as sent."""
-        with self._failures():
-            if self.headers.get("content-encoding", "identity").lower() != "identity":
-                raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
+        self._check_encoding()
         async with contextlib.aclosing(self._answer.chunks()) as pieces:
             while True:
-                with self._failures():
+                with self._failures:
                     piece = await anext(pieces, None)
                 if piece is None:
                     return
@@ -141,15 +133,21 @@ class Reply:
 
         The token is not in it: Meta quotes one that is malformed in its error message, with slashes escaped.
         """
+        self._check_encoding()
         body = bytearray()
-        async with contextlib.aclosing(self.chunks()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    return None
+        with self._failures:
+            async with contextlib.aclosing(self._answer.chunks()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limit:
+                        return None
         for quoted in {self._token, self._token.replace("/", "\\/")} if len(self._token) >= _SHORTEST_TOKEN else ():
             body = body.replace(quoted.encode(), b"***")
         return bytes(body)
+
+    def _check_encoding(self) -> None:
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
 
 
 class Http:
@@ -234,9 +232,9 @@ class Http:
         if request.bearer:
             token = await self.token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
-        failures = functools.partial(_failures, request, content)
+        failures = _Failures(request, content)
         _sent.get()[0] += 1
-        with failures(), queries_hidden():
+        with failures:
             answer = await wire.send(request.method, request.url, headers, content, self._timeouts)
         try:
             yield Reply(answer, failures, token)
@@ -244,19 +242,25 @@ class Http:
             self.token.forget(token)
             raise
         finally:
-            with anyio.move_on_after(_CLOSING, shield=True), contextlib.suppress(MediaError), failures():
+            with contextlib.suppress(MediaError), failures:
                 await answer.aclose()  # all of the reply that anybody wanted has been read
 
 
-@contextlib.contextmanager
-def _failures(request: Request, content: Any) -> Iterator[None]:
-    """Let nothing of the HTTP stack out; but what the caller's own source or callback raised is the caller's."""
-    try:
-        yield
-    except Exception as error:
-        if hasattr(content, "blame"):
-            content.blame()
-        if isinstance(error, MediaError):
-            raise
-        doing = f"{request.operation} at {request.url.split('/')[2]}"
-        raise network_error(error, doing, changes=request.method != "GET") from error
+class _Failures:
+    """Lets nothing of the HTTP stack out; but what the caller's own source or callback raised is the caller's."""
+
+    def __init__(self, request: Request, content: Any) -> None:
+        self._request = request
+        self._content = content
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        if hasattr(self._content, "blame"):
+            self._content.blame()
+        if not isinstance(error, MediaError):
+            doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
+            raise network_error(error, doing, changes=self._request.method != "GET") from error

@@ -20,6 +20,7 @@ from typing import Any, Final
 import httpcore
 import httpx
 
+from .logs import QueriesHidden
 from .network import Stream, connect
 
 __all__ = ["Answer", "Transport"]
@@ -102,9 +103,9 @@ class Transport(httpx.AsyncBaseTransport):
         target = httpcore.URL(url)
         raw = [(b"Host", url.split("/", 3)[2].encode())]
         raw += [(name.encode(), value.encode()) for name, value in headers.items()]
-        return await self.exchange(
-            httpcore.Request(method, target, headers=raw, content=content, extensions={"timeout": timeouts})
-        )
+        request = httpcore.Request(method, target, headers=raw, content=content, extensions={"timeout": timeouts})
+        with QueriesHidden():
+            return await self.exchange(request)
 
     async def exchange(self, request: httpcore.Request) -> Answer:
         """Send a request; whatever goes wrong, its connection is closed."""

@@ -40,6 +40,11 @@ def _use_case(_: UploadOptions, __: attrs.Attribute[str | None], value: object) 
         raise ConfigurationError(f"use_case must be a word such as call_voicemail_announcement, not {value!r}")
 
 
+def _text(_: UploadOptions, attribute: attrs.Attribute[str | None], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not a {type(value).__name__}")
+
+
 def _size(_: UploadOptions, __: attrs.Attribute[int | None], value: object) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ConfigurationError(f"size must be a number of bytes, not {value!r}")
@@ -49,8 +54,8 @@ def _size(_: UploadOptions, __: attrs.Attribute[int | None], value: object) -> N
 class UploadOptions:
     """The keywords of `MediaApi.upload`."""
 
-    filename: str | None = None
-    mime_type: str | None = None
+    filename: str | None = attrs.field(default=None, validator=_text)
+    mime_type: str | None = attrs.field(default=None, validator=_text)
     size: int | None = attrs.field(default=None, validator=_size)
     validate: bool = True
     verify: bool = False
@@ -88,7 +93,9 @@ async def upload(http: Http, phone_number_id: str, source: object, options: Uplo
             uploaded = await http.call(request, UploadedMedia, content)
     if options.verify:
         await _verify(http, uploaded.id, content.sha256)
-    return attrs.evolve(uploaded, mime_type=examined.mime_type, file_size=size, sha256=content.sha256)
+    return UploadedMedia(
+        id=uploaded.id, mime_type=examined.mime_type, file_size=size, sha256=content.sha256, extra=uploaded.extra
+    )
 
 
 async def _verify(http: Http, media_id: str, sha256: str | None) -> None:

@@ -25,7 +25,19 @@ FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = (
     {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "settings", "signatures"}
     | {"webhooks", "wire"},
-    {"bodies", "connections", "destinations", "files", "guard", "http", "network", "progress", "sources", "transport"},
+    {
+        "bodies",
+        "connections",
+        "destinations",
+        "files",
+        "guard",
+        "http",
+        "logs",
+        "network",
+        "progress",
+        "sources",
+        "transport",
+    },
     {"downloads", "lookups", "uploads"},
     {"__init__", "api"},
     {"__main__", "cli", "emulator", "samples", "testing"},
