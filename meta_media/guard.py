@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from .logs import QueriesHidden
 
@@ -75,15 +76,44 @@ class GuardedClient:
     ) -> GuardedAnswer:
         """Send a request; a cancelled one leaves the client as it was."""
         made_by = type(self._client.build_request(method, url))  # httpx's class, or that of its heir
-        extensions = {"timeout": {**timeouts, "pool": None}}
+        new = _NewConnections()
+        extensions = {"timeout": {**timeouts, "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
-        with QueriesHidden():
-            return GuardedAnswer(await guarded(send, undo=lambda late: late.aclose()))
+        return GuardedAnswer(await guarded(functools.partial(new.kept_if, send), undo=lambda late: late.aclose()))
 
     async def aclose(self) -> None:
         """Close the client."""
         await self._client.aclose()
+
+
+class _NewConnections:
+    """
+    Closes what a cancelled request opened.
+
+    httpcore forgets to close a connection when the TLS handshake is cancelled, and loses its place in the pool when the
+    cancellation arrives between handshake and request. Its public trace tells of both moments.
+    """
+
+    def __init__(self) -> None:
+        self._opened: list[Any] = []
+
+    async def heard(self, event: str, about: Mapping[str, Any]) -> None:
+        """Remember a new connection; let a cancellation through where httpcore still minds it."""
+        if event.endswith("connect_tcp.complete"):
+            self._opened.append(about["return_value"])
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            await anyio.lowlevel.checkpoint_if_cancelled()
+
+    async def kept_if(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send, and close what was opened if that fails."""
+        try:
+            return await send()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                for connection in self._opened:
+                    await connection.aclose()
+            raise
 
 
 class GuardedAnswer:

@@ -261,6 +261,5 @@ class _Failures:
             return
         if hasattr(self._content, "blame"):
             self._content.blame()
-        if not isinstance(error, MediaError):
-            doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-            raise network_error(error, doing, changes=self._request.method != "GET") from error
+        doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
+        raise network_error(error, doing, changes=self._request.method != "GET") from error

@@ -167,12 +167,16 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeout: flo
     try:
         async with asyncio.timeout(timeout):
             connected = await _first_connected(host, port)
+            protocol = _Protocol()
             try:
-                _, protocol = await asyncio.get_running_loop().create_connection(
-                    _Protocol, sock=connected, ssl=tls, server_hostname=host if tls else None
+                await asyncio.get_running_loop().create_connection(
+                    lambda: protocol, sock=connected, ssl=tls, server_hostname=host if tls else None
                 )
             except BaseException:
-                connected.close()
+                if protocol.transport is None:
+                    connected.close()
+                else:  # closing the socket below a transport that lives would cross it with the next one of its number
+                    protocol.transport.abort()
                 raise
     except TimeoutError as error:
         raise httpcore.ConnectTimeout("no connection in time") from error
