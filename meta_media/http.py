@@ -8,6 +8,7 @@ the libraries below into ours.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -95,7 +96,12 @@ def _system_cause(error: BaseException) -> OSError | None:
 
 
 def _reason(cause: OSError | None) -> str:
-    return f" ({cause.strerror})" if cause is not None else ""
+    if cause is None:
+        return ""
+    number = (
+        cause.errno or 0
+    )  # asyncio's own words are about its calls; name resolution has negative numbers, and good words
+    return f" ({os.strerror(number) if number > 0 else cause.strerror})"
 
 
 class Reply:
