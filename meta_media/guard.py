@@ -80,7 +80,8 @@ class GuardedClient:
         extensions = {"timeout": {**timeouts, "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
-        return GuardedAnswer(await guarded(functools.partial(new.kept_if, send), undo=lambda late: late.aclose()))
+        with QueriesHidden():
+            return GuardedAnswer(await guarded(functools.partial(new.kept_if, send), undo=lambda late: late.aclose()))
 
     async def aclose(self) -> None:
         """Close the client."""

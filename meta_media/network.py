@@ -2,23 +2,25 @@
 TCP and TLS streams on asyncio's buffered protocol, under httpcore's interface for network streams.
 
 A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is heard:
-the write ends in a `WriteError`, at which httpcore turns to reading the answer. Reads come in pieces of up to a megabyte,
-out of one buffer for all connections, and small writes leave together in one system call.
+the write ends in a `WriteError`, at which httpcore turns to reading the answer. All connections read through one buffer, and
+small writes leave together in one system call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import struct
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import httpcore
 
 __all__ = ["Stream", "connect"]
 
-_READ: Final = 2**20  # bytes that one system call may bring
+_READ: Final = 120 * 2**10  # bytes one system call may bring: above 128 KiB malloc maps fresh pages for each piece
 _HELD: Final = 2**20  # bytes received ahead of the reader, above which the peer has to wait
 _CORKED: Final = 2**16  # bytes written that wait for more to leave with
 _HAPPY_EYEBALLS: Final = 0.25  # seconds before the next address is tried beside the last, as RFC 8305 recommends
@@ -29,7 +31,9 @@ _buffer = memoryview(bytearray(_READ))  # asyncio fills it and hands it over wit
 class _Protocol(asyncio.BufferedProtocol):
     """Keeps what has come until it is wanted, and wakes whoever waits for anything to change."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: socket.socket, *, encrypted: bool) -> None:
+        self.socket = connected
+        self.encrypted = encrypted
         self.transport: Any = None
         self.received: deque[bytes] = deque()
         self.held = 0
@@ -58,9 +62,24 @@ class _Protocol(asyncio.BufferedProtocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.encrypted:
+            with contextlib.suppress(OSError):  # a write failed before the loop could read what had come before
+                while piece := self.socket.recv(_READ):
+                    self.received.append(piece)
+                    self.held += len(piece)
         self.ended = True
         self.error = exc
         self._wake()
+
+    def unread(self) -> bool:
+        """Whether something has come, be it the end, that the loop has not read yet."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -107,7 +126,8 @@ class Stream(httpcore.AsyncNetworkStream):
         """Return what has come, or nothing at the end; what waits to be sent is sent first."""
         protocol = self._protocol
         if self._corked:
-            await self._uncork(timeout)
+            with contextlib.suppress(httpcore.WriteError):  # what has come is what was asked for
+                await self._uncork(timeout)
         while not protocol.received:
             if protocol.error is not None:
                 raise httpcore.ReadError(str(protocol.error)) from protocol.error
@@ -120,7 +140,7 @@ class Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send bytes, soon; a `WriteError` tells that the peer has answered already, or gone."""
         if self._heard():
-            raise httpcore.WriteError("the peer has answered or gone")
+            self._early()
         self._corked.append(buffer)
         self._corked_size += len(buffer)
         if self._corked_size >= _CORKED:
@@ -131,9 +151,18 @@ class Stream(httpcore.AsyncNetworkStream):
         """Send what waits; a peer that takes any of it in time may take its time for the rest."""
         protocol = self._protocol
         waiting, self._corked, self._corked_size = self._corked, [], 0
-        if protocol.ended:
-            return
-        protocol.transport.write(b"".join(waiting) if len(waiting) > 1 else waiting[0])
+        whole = memoryview(b"".join(waiting) if len(waiting) > 1 else waiting[0])
+        size = _CORKED if protocol.encrypted else len(whole)  # an answer in TLS cannot be rescued from a broken socket
+        for start in range(0, len(whole), size):
+            await self._sent(whole[start : start + size], timeout)
+
+    async def _sent(self, piece: memoryview, timeout: float | None) -> None:
+        protocol = self._protocol
+        while not self._heard() and protocol.unread():  # noqa: ASYNC110 - else a broken connection could swallow the answer
+            await asyncio.sleep(0)  # the loop reads at its next turn
+        if self._heard():
+            self._early()
+        protocol.transport.write(piece)
         left = protocol.transport.get_write_buffer_size()
         while not protocol.writable and not self._heard():
             if not await protocol.changed(timeout):
@@ -141,7 +170,13 @@ class Stream(httpcore.AsyncNetworkStream):
                 if left >= before:
                     raise httpcore.WriteTimeout("nothing was taken in time")
         if not protocol.writable:
-            raise httpcore.WriteError("the peer has answered or gone")
+            self._early()
+
+    def _early(self) -> NoReturn:
+        """Turn to the answer; what the system still holds of the request shall not follow it."""
+        with contextlib.suppress(OSError):
+            self._protocol.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise httpcore.WriteError("the peer has answered or gone")
 
     def _heard(self) -> bool:
         return self._protocol.ended or bool(self._protocol.received)
@@ -167,7 +202,7 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeout: flo
     try:
         async with asyncio.timeout(timeout):
             connected = await _first_connected(host, port)
-            protocol = _Protocol()
+            protocol = _Protocol(connected, encrypted=tls is not None)
             try:
                 await asyncio.get_running_loop().create_connection(
                     lambda: protocol, sock=connected, ssl=tls, server_hostname=host if tls else None

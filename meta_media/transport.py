@@ -110,6 +110,8 @@ class Transport(httpx.AsyncBaseTransport):
     async def exchange(self, request: httpcore.Request) -> Answer:
         """Send a request; whatever goes wrong, its connection is closed."""
         url = request.url
+        if url.scheme not in _PORTS or (url.scheme == b"https" and self._tls is None):
+            raise httpcore.UnsupportedProtocol("http, and https with a TLS context, are all that can be spoken")
         origin = (url.scheme, url.host, url.port or _PORTS[url.scheme])
         idle = self._at_home()[origin]
         connection = self._taken(idle)
