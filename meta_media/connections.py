@@ -104,9 +104,10 @@ def _opened(given: httpx.AsyncClient | None, concurrency: int) -> _Wires:
     converter()
     from .guard import GuardedClient
 
-    if given is not None:
-        return (GuardedClient(given),) * 2
-    return _new_wires(concurrency)
+    if given is None:
+        return _new_wires(concurrency)
+    wire = GuardedClient(given)
+    return wire, wire
 
 
 def _new_wires(concurrency: int) -> _Wires:
@@ -120,7 +121,8 @@ def _new_wires(concurrency: int) -> _Wires:
 
     try:
         if {"https", "all"}.isdisjoint(urllib.request.getproxies()):
-            return (Transport(_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))),) * 2
+            wire = Transport(_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")))
+            return wire, wire
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * concurrency)
         return Transport(), GuardedClient(httpx.AsyncClient(limits=limits, follow_redirects=False))
     except Exception as error:

@@ -227,16 +227,16 @@ async def _first_connected(host: str, port: int) -> socket.socket:
     asyncio has this too, but a cancellation at the wrong moment makes it forget an open socket.
     """
     loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     attempts: list[asyncio.Task[socket.socket]] = []
     try:
-        for family, kind, proto, _, address in addresses:
-            attempts.append(loop.create_task(_connected(family, kind, proto, address)))
-            await asyncio.wait(attempts, timeout=_HAPPY_EYEBALLS, return_when=asyncio.FIRST_COMPLETED)
-            if winner := _winner(attempts):
-                return winner
-        while any(not attempt.done() for attempt in attempts):
-            await asyncio.wait([a for a in attempts if not a.done()], return_when=asyncio.FIRST_COMPLETED)
+        while addresses or not all(attempt.done() for attempt in attempts):
+            if addresses:
+                family, kind, proto, _, address = addresses.pop(0)
+                attempts.append(loop.create_task(_connected(family, kind, proto, address)))
+            busy = [attempt for attempt in attempts if not attempt.done()]
+            patience = _HAPPY_EYEBALLS if addresses else None
+            await asyncio.wait(busy, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if winner := _winner(attempts):
                 return winner
         return attempts[-1].result()  # which raises why not

@@ -17,7 +17,7 @@ import pytest
 from servers import Server, reset, silence, until
 from stepping import LeanServer, descriptors, settled_at
 
-from meta_media import MediaApi, Settings
+from meta_media import MediaApi, Settings, network
 from meta_media.errors import NetworkError
 from meta_media.network import Stream, connect
 
@@ -288,3 +288,44 @@ async def test_tls_port_spoken_to_in_plain(tls: ssl.SSLContext) -> None:
         async with MediaApi("token", "1", settings=settings) as api:
             with pytest.raises(NetworkError):
                 await api.get_info("7")
+
+
+async def test_what_came_before_a_failed_write_is_kept() -> None:
+    """When a write breaks the connection before the loop has read the answer, the answer is read all the same."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(b"the answer")
+        protocol = network._Protocol(ours, encrypted=False)
+
+        assert protocol.unread()
+        protocol.connection_lost(BrokenPipeError())
+
+        assert protocol.taken() == b"the answer"
+        assert not protocol.unread()
+        theirs.close()
+        assert protocol.unread()  # the end is something that has come, too
+    assert protocol.unread()  # and so is a failure to look
+
+
+async def test_a_connection_that_came_too_late_is_closed() -> None:
+    """An address that is reached after another one has won, or after everything was cancelled, is let go."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        late = asyncio.ensure_future(network._connected(socket.AF_INET, socket.SOCK_STREAM, 6, listener.getsockname()))
+        connected = await late
+
+        network._close_unused(late)
+
+        assert connected.fileno() == -1
+
+
+async def test_every_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no address can be reached, the last one's reason is told."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()
+    resolving_to(monkeypatch, nobody, nobody)
+
+    with pytest.raises(httpcore.ConnectError) as caught:
+        await connect("both.example", 80, None, 10)
+
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
