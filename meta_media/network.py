@@ -158,7 +158,7 @@ class Stream(httpcore.AsyncNetworkStream):
 
     async def _sent(self, piece: memoryview, timeout: float | None) -> None:
         protocol = self._protocol
-        while not self._heard() and protocol.unread():  # noqa: ASYNC110 - else a broken connection could swallow the answer
+        while not self._heard() and protocol.unread():  # else a broken connection could swallow the answer
             await asyncio.sleep(0)  # the loop reads at its next turn
         if self._heard():
             self._early()
