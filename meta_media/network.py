@@ -153,7 +153,7 @@ class Stream(httpcore.AsyncNetworkStream):
         waiting, self._corked, self._corked_size = self._corked, [], 0
         whole = memoryview(b"".join(waiting) if len(waiting) > 1 else waiting[0])
         size = _CORKED if protocol.encrypted else len(whole)  # an answer in TLS cannot be rescued from a broken socket
-        for start in range(0, len(whole), size):
+        for start in range(0, len(whole), size or 1):
             await self._sent(whole[start : start + size], timeout)
 
     async def _sent(self, piece: memoryview, timeout: float | None) -> None:
