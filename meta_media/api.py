@@ -45,8 +45,8 @@ class MediaApi:
             Default: the environment's `CLOUD_API_ACCESS_TOKEN`.
         phone_number_id: The business number's id (not the number). Default: `WA_PHONE_NUMBER_ID`.
         settings: Everything else.
-        http_client: Any `httpx.AsyncClient`; it is neither changed nor closed, and none of its default headers, cookies
-            or parameters are sent. Default: one of our own, made at first need.
+        http_client: Any `httpx.AsyncClient`; it is not closed, and none of its default headers, cookies or parameters
+            are sent. Default: connections of our own, made at first need.
 
     Raises:
         ConfigurationError: The token or number cannot be one. Missing ones are told of when first needed.
@@ -329,7 +329,7 @@ class MediaApi:
             extras = {"caption": caption, "filename": filename, "voice": voice}
             body = message(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
             number = self._number_or(phone_number_id)
-            json_body = {"Content-Type": "application/json"}
+            json_body = {"Content-Type": "application/json", "Content-Length": str(len(body))}
             request = graph("send", "POST", self.settings, number, "messages", media_id=media_id, headers=json_body)
             return await self._http.call(request, SentMessage, body)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib
-import logging
-import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextvars import ContextVar
+import os
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,11 +16,13 @@ from .models import converter
 from .settings import checked_token
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
-__all__ = ["Connections", "Secret", "Token", "queries_hidden"]
+_Wires = tuple[Any, Any]  # for http, which stays on this machine, and for https
 
-_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)
+__all__ = ["Connections", "Secret", "Token"]
 
 
 class Secret(str):
@@ -64,51 +64,67 @@ class Connections:
     """
 
     def __init__(self, client: httpx.AsyncClient | None, concurrency: int) -> None:
-        self._client = client
-        self._owned = client is None
+        self._given = client
+        self._wires: _Wires | None = None
         self._opening = anyio.Lock()
         self._concurrency = concurrency
         self._places = {True: anyio.Semaphore(concurrency), False: anyio.Semaphore(concurrency)}
-        self._ready = False
         self.closed = False
 
     def place(self, operation: Operation) -> anyio.Semaphore:
         """Return the queue in which a call waits for its turn."""
         return self._places[operation == "download"]
 
-    async def client(self) -> Any:
-        """Return the caller's client, or ours, which is made at first need."""
+    async def wire(self, url: str) -> Any:
+        """Return what sends to a URL: the caller's client, or ours, which is made at first need."""
+        wires = self._wires or await self._open()
+        return wires[url.startswith("https:")]
+
+    async def _open(self) -> _Wires:
         async with self._opening:
             if self.closed:
                 raise ConfigurationError("this MediaApi is closed")
-            if not self._ready:
-                self._client = await in_thread(_prepared, self._client, self._concurrency)
-                self._ready = True
-            return self._client
+            if self._wires is None:
+                self._wires = await in_thread(_opened, self._given, self._concurrency)
+            return self._wires
 
     async def aclose(self) -> None:
         """Close what we opened, once; the caller's client is theirs."""
         self.closed = True
         async with self._opening:  # whoever opens it just now must not leave it behind
-            client, self._client = self._client, None
-        if self._owned and client is not None:
-            await client.aclose()
+            wires, self._wires = self._wires, None
+        if wires is not None and self._given is None:
+            for wire in set(wires):
+                await wire.aclose()
 
 
-def _prepared(client: httpx.AsyncClient | None, concurrency: int) -> httpx.AsyncClient:
+def _opened(given: httpx.AsyncClient | None, concurrency: int) -> _Wires:
     """Do on a thread what takes a tenth of a second: import aiofiles, cattrs and httpx, load the certificates."""
     importlib.import_module("aiofiles.tempfile")
     converter()
-    return client or _new_client(concurrency)
+    from .guard import GuardedClient
+
+    if given is None:
+        return _new_wires(concurrency)
+    wire = GuardedClient(given)
+    return wire, wire
 
 
-def _new_client(concurrency: int) -> httpx.AsyncClient:
+def _new_wires(concurrency: int) -> _Wires:
+    """Make what sends: our transport; but https through a proxy is httpx's business. Proxies never see plain http."""
+    import urllib.request
+
     import httpx
 
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * concurrency)
+    from .guard import GuardedClient
+    from .transport import Transport
+
     try:
-        # Plain http only ever goes to this machine, where no proxy belongs.
-        return httpx.AsyncClient(limits=limits, follow_redirects=False, mounts={"http://": None})
+        if {"https", "all"}.isdisjoint(urllib.request.getproxies()):
+            wire = Transport(_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")))
+            return wire, wire
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * concurrency)
+        return Transport(), GuardedClient(httpx.AsyncClient(limits=limits, follow_redirects=False))
     except Exception as error:
         raise ConfigurationError(
             "the HTTP client could not be made; look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and"
@@ -116,24 +132,9 @@ def _new_client(concurrency: int) -> httpx.AsyncClient:
         ) from error
 
 
-class _HiddenQueries(logging.Filter):
-    """httpx logs every URL in full, at INFO, and httpcore every redirect's, at DEBUG; a download's is signed."""
+@functools.cache
+def _tls(*_: str | None) -> ssl.SSLContext:
+    """Load the certificates once for each value of the environment variables that name them."""
+    import httpx
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _sending.get():
-            record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
-        return True
-
-
-for _name in ("httpx", "httpcore.http11"):
-    logging.getLogger(_name).addFilter(_HiddenQueries())
-
-
-@contextlib.contextmanager
-def queries_hidden() -> Iterator[None]:
-    """Keep the queries of what is sent inside the block out of the logs; other users of httpx are not affected."""
-    outside = _sending.set(True)
-    try:
-        yield
-    finally:
-        _sending.reset(outside)
+    return httpx.create_ssl_context()

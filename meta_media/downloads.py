@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ import attrs
 from .destinations import Destination, open_sink
 from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, ServerError
 from .filenames import safe_filename
-from .files import in_thread
+from .files import settled, started
 from .http import Http, Reply
 from .lookups import look_up
 from .media_types import extension_for
@@ -160,7 +160,7 @@ class MediaStream:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the bytes handed over so far."""
+        """The SHA-256 of the bytes handed over, once the iteration has ended."""
         return self._digest.hexdigest()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -183,6 +183,7 @@ class MediaStream:
 
     async def _verified(self, reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
         received = 0
+        hashing: Awaitable[None] | None = None  # goes on while whoever takes the chunk does something with it
         try:
             async with contextlib.aclosing(_gathered(reply, chunk_size)) as chunks:
                 async for chunk in chunks:
@@ -190,10 +191,14 @@ class MediaStream:
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
                         break
-                    await in_thread(self._digest.update, chunk)
+                    if hashing is not None:
+                        await settled(hashing)
+                    hashing = started(self._digest.update, chunk)
                     yield chunk
         finally:
             self._over = True  # also after an error: to iterate again must not look like a good end
+        if hashing is not None:
+            await settled(hashing)
         if self.size is not None and received != self.size:
             raise IntegrityError(
                 f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received
@@ -207,16 +212,20 @@ class MediaStream:
 
 
 async def _gathered(reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
-    """Join what arrives into chunks of one size, so that threads are rarely bothered; at most one chunk is held."""
-    held = bytearray()
+    """Join what arrives into chunks of one size, so that threads are rarely bothered; little more than one is held."""
+    parts: list[memoryview] = []
+    missing = chunk_size
     async with contextlib.aclosing(reply.chunks()) as pieces:
         async for piece in pieces:
-            held += piece
-            while len(held) >= chunk_size:
-                yield bytes(held[:chunk_size])
-                del held[:chunk_size]
-    if held:
-        yield bytes(held)
+            view = memoryview(piece)
+            while len(view) >= missing:
+                yield b"".join([*parts, view[:missing]])
+                view, parts, missing = view[missing:], [], chunk_size
+            if view:
+                parts.append(view)
+                missing -= len(view)
+    if parts:
+        yield b"".join(parts)
 
 
 async def download(

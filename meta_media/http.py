@@ -8,15 +8,14 @@ the libraries below into ours.
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio
-
-from .connections import Connections, Secret, Token, queries_hidden
+from .connections import Connections, Secret, Token
 from .errors import (
     AuthenticationError,
     MediaError,
@@ -33,9 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Http", "Reply", "network_error"]
 
-_CLOSING: Final = 5.0  # seconds that closing a connection may take before it is abandoned
+_SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
 T = TypeVar("T")
+_sent: ContextVar[list[int]] = ContextVar("meta_media_requests_sent")  # of the call in progress
 
 # httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
 _TIMEOUTS: Final = {
@@ -96,7 +96,12 @@ def _system_cause(error: BaseException) -> OSError | None:
 
 
 def _reason(cause: OSError | None) -> str:
-    return f" ({cause.strerror})" if cause is not None else ""
+    if cause is None:
+        return ""
+    number = (
+        cause.errno or 0
+    )  # asyncio's own words are about its calls; name resolution has negative numbers, and good words
+    return f" ({os.strerror(number) if number > 0 else cause.strerror})"
 
 
 class Reply:
@@ -108,27 +113,25 @@ class Reply:
         headers: With names in lower case.
     """
 
-    def __init__(
-        self, response: Any, failures: Callable[[], contextlib.AbstractContextManager[None]], token: str
-    ) -> None:
-        self._response = response
+    def __init__(self, answer: Any, failures: contextlib.AbstractContextManager[None], token: str) -> None:
+        self._answer = answer
         self._failures = failures
         self._token = token
-        self.status: int = response.status_code
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.status: int = answer.status
+        self.headers: Mapping[str, str] = {
+            name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
+        }
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives, exactly as sent."""
-        with self._failures():
-            if self.headers.get("content-encoding", "identity").lower() != "identity":
-                raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
-        pieces = self._response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
-        while True:
-            with self._failures():
-                piece = await anext(pieces, None)
-            if piece is None:
-                return
-            yield piece
+        self._check_encoding()
+        async with contextlib.aclosing(self._answer.chunks()) as pieces:
+            while True:
+                with self._failures:
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                yield piece
 
     async def read(self, limit: int) -> bytes | None:
         """
@@ -136,15 +139,21 @@ class Reply:
 
         The token is not in it: Meta quotes one that is malformed in its error message, with slashes escaped.
         """
+        self._check_encoding()
         body = bytearray()
-        async with contextlib.aclosing(self.chunks()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    return None
-        for quoted in {self._token, self._token.replace("/", "\\/")} - {""}:
+        with self._failures:
+            async with contextlib.aclosing(self._answer.chunks()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limit:
+                        return None
+        for quoted in {self._token, self._token.replace("/", "\\/")} if len(self._token) >= _SHORTEST_TOKEN else ():
             body = body.replace(quoted.encode(), b"***")
         return bytes(body)
+
+    def _check_encoding(self) -> None:
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
 
 
 class Http:
@@ -161,6 +170,11 @@ class Http:
         self.settings = settings
         self.token = token
         self.connections = connections
+        self._timeouts = {
+            "connect": settings.connect_timeout,
+            "read": settings.read_timeout,
+            "write": settings.write_timeout,
+        }
 
     @asynccontextmanager
     async def turn(self, operation: Operation, media_id: object = None) -> AsyncIterator[None]:
@@ -170,15 +184,20 @@ class Http:
         A call waits before it opens any file, so that thousands of waiting calls hold nothing.
         """
         started = time.monotonic()
+        outside, sent = _sent.get([0]), [0]
+        _sent.set(sent)
         try:
-            await self.connections.client()
+            await self.connections.wire("")
             async with self.connections.place(operation):
                 yield
         except MediaError as error:
             if error.operation is None:  # else it is another call's, made inside a stream's block
                 error.operation, error.elapsed = operation, time.monotonic() - started
+                error.attempts = sent[0]
                 error.media_id = error.media_id or (media_id if isinstance(media_id, str) else None)
             raise
+        finally:
+            _sent.set(outside)
 
     async def call(self, request: Request, cls: type[T], content: Any = None) -> T:
         """Send a request to the Graph API and decode its reply into one of `models`."""
@@ -213,57 +232,40 @@ class Http:
             request: From `wire`.
             content: An async iterable of as many bytes as the request's Content-Length says; or bytes; or nothing.
         """
-        client = await self.connections.client()
+        wire = await self.connections.wire(request.url)
         headers = dict(request.headers)
         token = ""
         if request.bearer:
             token = await self.token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
-        failures = functools.partial(_failures, request, content)
-        with failures(), queries_hidden():
-            built = _built(client, request, headers, content, self.settings)
-            response = await client.send(built, stream=True, auth=None, follow_redirects=False)
+        failures = _Failures(request, content)
+        _sent.get()[0] += 1
+        with failures:
+            answer = await wire.send(request.method, request.url, headers, content, self._timeouts)
         try:
-            with _counted():
-                yield Reply(response, failures, token)
+            yield Reply(answer, failures, token)
         except AuthenticationError:
             self.token.forget(token)
             raise
         finally:
-            with anyio.move_on_after(_CLOSING, shield=True), contextlib.suppress(MediaError), failures():
-                await response.aclose()  # all of the reply that anybody wanted has been read
+            with contextlib.suppress(MediaError), failures:
+                await answer.aclose()  # all of the reply that anybody wanted has been read
 
 
-@contextlib.contextmanager
-def _counted() -> Iterator[None]:
-    """Note on every error that a request was sent, but for those of other calls made inside a stream's block."""
-    try:
-        yield
-    except MediaError as error:
-        if error.operation is None:
-            error.attempts = 1
-        raise
+class _Failures:
+    """Lets nothing of the HTTP stack out; but what the caller's own source or callback raised is the caller's."""
 
+    def __init__(self, request: Request, content: Any) -> None:
+        self._request = request
+        self._content = content
 
-@contextlib.contextmanager
-def _failures(request: Request, content: Any) -> Iterator[None]:
-    """Let nothing of the HTTP stack out; but what the caller's own source or callback raised is the caller's."""
-    with _counted():
-        try:
-            yield
-        except Exception as error:
-            if hasattr(content, "blame"):
-                content.blame()
-            if isinstance(error, MediaError):
-                raise
-            doing = f"{request.operation} at {request.url.split('/')[2]}"
-            raise network_error(error, doing, changes=request.method != "GET") from error
+    def __enter__(self) -> None:
+        pass
 
-
-def _built(client: Any, request: Request, headers: Mapping[str, str], content: Any, settings: Settings) -> Any:
-    """Build a request of the client's class that carries what we say, and no headers or cookies of the client's own."""
-    timeouts = {"connect": settings.connect_timeout, "read": settings.read_timeout, "write": settings.write_timeout}
-    made_by = type(client.build_request(request.method, request.url))
-    return made_by(
-        request.method, request.url, content=content, headers=headers, extensions={"timeout": timeouts | {"pool": None}}
-    )
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        if hasattr(self._content, "blame"):
+            self._content.blame()
+        doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
+        raise network_error(error, doing, changes=self._request.method != "GET") from error

@@ -26,6 +26,7 @@ from .wire import graph
 __all__ = ["UploadOptions", "upload"]
 
 _SHORTEST_TTL: Final = timedelta(hours=1)  # Meta's page "No Storage": 60 to 43,200 minutes
+_SMALL: Final = 2**17  # bytes up to which a file is sent in one piece
 _LONGEST_TTL: Final = timedelta(days=30)
 
 
@@ -39,6 +40,11 @@ def _use_case(_: UploadOptions, __: attrs.Attribute[str | None], value: object) 
         raise ConfigurationError(f"use_case must be a word such as call_voicemail_announcement, not {value!r}")
 
 
+def _text(_: UploadOptions, attribute: attrs.Attribute[str | None], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not a {type(value).__name__}")
+
+
 def _size(_: UploadOptions, __: attrs.Attribute[int | None], value: object) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ConfigurationError(f"size must be a number of bytes, not {value!r}")
@@ -48,8 +54,8 @@ def _size(_: UploadOptions, __: attrs.Attribute[int | None], value: object) -> N
 class UploadOptions:
     """The keywords of `MediaApi.upload`."""
 
-    filename: str | None = None
-    mime_type: str | None = None
+    filename: str | None = attrs.field(default=None, validator=_text)
+    mime_type: str | None = attrs.field(default=None, validator=_text)
     size: int | None = attrs.field(default=None, validator=_size)
     validate: bool = True
     verify: bool = False
@@ -87,7 +93,9 @@ async def upload(http: Http, phone_number_id: str, source: object, options: Uplo
             uploaded = await http.call(request, UploadedMedia, content)
     if options.verify:
         await _verify(http, uploaded.id, content.sha256)
-    return attrs.evolve(uploaded, mime_type=examined.mime_type, file_size=size, sha256=content.sha256)
+    return UploadedMedia(
+        id=uploaded.id, mime_type=examined.mime_type, file_size=size, sha256=content.sha256, extra=uploaded.extra
+    )
 
 
 async def _verify(http: Http, media_id: str, sha256: str | None) -> None:
@@ -118,6 +126,7 @@ class _Content:
         self._form = form
         self._body = body
         self._chunk_size = chunk_size
+        self._size = size
         self._meter = Meter(options.progress, size)
         self._digest = hashlib.sha256() if options.verify else None
         self._generator = self._generate()
@@ -142,8 +151,20 @@ class _Content:
             error.__cause__, error.__suppress_context__ = cause, suppressed
             raise error
 
+    async def _whole(self) -> bytes:
+        """Join a small file with its frame: one piece leaves at a third of the cost of three."""
+        async with contextlib.aclosing(self._body.chunks(_SMALL)) as chunks:
+            content = b"".join([chunk async for chunk in chunks])
+        if self._digest:
+            self._digest.update(content)
+        return self._form.head + content + self._form.tail
+
     async def _generate(self) -> AsyncGenerator[Buffer, None]:
         try:
+            if self._size <= _SMALL:
+                yield await self._whole()
+                await self._meter.add(self._size)
+                return
             yield self._form.head
             async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks:
                 async for chunk in chunks:

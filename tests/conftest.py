@@ -6,6 +6,8 @@ import ast
 import contextlib
 import inspect
 import shutil
+import ssl
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -42,6 +44,30 @@ def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     for name in (*names, "WA_BUSINESS_ACCOUNT_ID", "WA_PHONE_NUMBER_ID", *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for every name of this machine, which nobody trusts, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"]
+    files = ["-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
+    subprocess.run([openssl, "req", "-x509", *made, *name, *files], check=True, capture_output=True)
+    return folder / "certificate", folder / "key"
+
+
+@pytest.fixture
+def tls(tls_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What a server needs to speak TLS 1.3 as this machine; the environment says that it is to be trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(*tls_files)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_files[0]))
+    return context
 
 
 @pytest.fixture

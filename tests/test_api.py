@@ -1076,6 +1076,9 @@ async def test_logs_keep_secrets(emulator: Emulator, media: MediaApi, caplog: py
 
     await media.read((await media.upload(PHOTO)).id)
     async with httpx.AsyncClient(trust_env=False) as theirs:
+        settings = Settings(base_url=emulator.base_url)
+        over_theirs = MediaApi(emulator.access_token, emulator.phone_number_id, settings=settings, http_client=theirs)
+        await over_theirs.read((await over_theirs.upload(PHOTO)).id)
         await theirs.get(f"{emulator.base_url}/v25.0/x", params={"mine": "shown"})
 
     assert emulator.access_token not in caplog.text

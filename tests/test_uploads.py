@@ -120,6 +120,8 @@ async def test_ttl_and_use_case(connect: Connect, ttl: timedelta, minutes: str) 
         {"use_case": "a b"},
         {"use_case": 'x"\r\n'},
         {"use_case": 5},
+        {"filename": 5},
+        {"mime_type": b"image/jpeg"},
         {"size": -1},
         {"size": True},
         {"size": "7"},

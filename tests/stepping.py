@@ -1,0 +1,209 @@
+"""Cancels a call at any of its awaits, deterministically; and a server lean enough for thousands of such calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any, Self
+
+__all__ = ["LeanServer", "Stepper", "descriptors", "settled_at"]
+
+_stepper: ContextVar[Stepper | None] = ContextVar("stepper", default=None)
+
+
+class Stepper:
+    """
+    Runs a call as a task, counts its awaits and those of every task it makes, and cancels it at one of them.
+
+    Args:
+        at: Which await, from 1; 0 for none.
+        times: How often to cancel, on successive turns of the loop.
+        late: Whether to cancel only once what is awaited has come, just before anybody hears of it.
+
+    Attributes:
+        count: Awaits so far.
+        tasks: The call's own, and all it made.
+    """
+
+    def __init__(self, at: int = 0, *, times: int = 1, late: bool = False) -> None:
+        self.count = 0
+        self._at = at
+        self._times = times
+        self._late = late
+        self._main: asyncio.Task[Any] | None = None
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    @property
+    def alive(self) -> list[asyncio.Task[Any]]:
+        """The call's tasks that have not ended."""
+        return [task for task in self.tasks if not task.done()]
+
+    @property
+    def reached(self) -> bool:
+        """Whether the call got as far as the await at which it was to be cancelled."""
+        return 0 < self._at <= self.count
+
+    async def run(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """Return the call's task once it is done, whatever it ended with."""
+        loop = asyncio.get_running_loop()
+        before = loop.get_task_factory()
+        loop.set_task_factory(_counted_task)
+        entered = _stepper.set(self)
+        try:
+            self._main = loop.create_task(call())
+        finally:
+            _stepper.reset(entered)
+        try:
+            await asyncio.wait((self._main,))
+        finally:
+            loop.set_task_factory(before)
+        return self._main
+
+    def awaited(self, what: Any) -> None:
+        """Count an await, and cancel if it is the one."""
+        self.count += 1
+        if self.count != self._at:
+            return
+        if not self._late:
+            self._cancel(self._times)
+        elif what is None:
+            asyncio.get_running_loop().call_soon(self._cancel, self._times)
+        else:
+            what.add_done_callback(lambda _: self._cancel(self._times))
+
+    def _cancel(self, times: int) -> None:
+        assert self._main is not None
+        self._main.cancel()
+        if times > 1:
+            asyncio.get_running_loop().call_soon(self._cancel, times - 1)
+
+
+def _counted_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    stepper = _stepper.get()
+    if stepper is None:
+        return asyncio.Task(work, loop=loop, **options)
+    task = asyncio.Task(_awaiting(work, stepper), loop=loop, **options)
+    stepper.tasks.append(task)
+    return task
+
+
+async def _awaiting(work: Coroutine[Any, Any, Any], stepper: Stepper) -> Any:
+    return await _trampoline(work, stepper)
+
+
+@types.coroutine
+def _trampoline(work: Coroutine[Any, Any, Any], stepper: Stepper) -> Generator[Any, Any, Any]:
+    failure: BaseException | None = None
+    try:
+        while True:
+            awaited = work.send(None) if failure is None else work.throw(failure)
+            failure = None
+            stepper.awaited(awaited)
+            try:
+                yield awaited
+            except BaseException as error:  # noqa: BLE001 - it is handed on
+                failure = error
+    except StopIteration as end:
+        return end.value
+
+
+def descriptors() -> int:
+    """Count what this process holds open."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - thousands of times
+
+
+async def settled_at(expected: Any, measure: Callable[[], Any]) -> None:
+    """Wait until a measure has a value: the other end of a closed connection hears of it a few turns later."""
+    async with asyncio.timeout(20):
+        while measure() != expected:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)  # a turn of the loop
+
+
+Answer = Callable[[str, str], bytes]
+
+
+class LeanServer:
+    """
+    Answers each request at once, with what a function of method and target says; `connection: close` is obeyed.
+
+    Attributes:
+        open: The connections that are open.
+        connections: How many were made.
+        requests: Method and target of each request that arrived whole.
+        served_by: Which connection, from 1, each of them came over.
+    """
+
+    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.open: set[_LeanConnection] = set()
+        self.connections = 0
+        self.requests: list[tuple[str, str]] = []
+        self.served_by: list[int] = []
+        self.answer = answer
+        self._tls = tls
+        self._host = host
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _LeanConnection(self), self._host, 0, ssl=self._tls)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in tuple(self.open):
+            connection.transport.abort()
+        await settled_at(set(), lambda: self.open)
+
+
+class _LeanConnection(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def __init__(self, server: LeanServer) -> None:
+        self._server = server
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._server.connections += 1
+        self._number = self._server.connections
+        self._server.open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.open.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or len(body) < _length(head):
+            return
+        self._received.clear()
+        method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
+        self._server.requests.append((method, target))
+        self._server.served_by.append(self._number)
+        said = self._server.answer(method, target)
+        self.transport.write(said)
+        if b"connection: close" in said.partition(b"\r\n\r\n")[0]:
+            self.transport.close()
+
+
+def _length(head: bytes | bytearray) -> int:
+    lines = bytes(head).lower().split(b"\r\n")
+    return next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
