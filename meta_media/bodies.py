@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from .errors import CorruptedMediaError, InvalidMediaError
-from .files import opened, settled, spooled, started, storage_errors
+from .files import ahead, opened, settled, spooled, started, storage_errors
 from .media_types import HEAD_SIZE
 
 __all__ = ["Body", "Buffer", "Memory", "buffers", "open_handle", "open_path", "open_stream"]
@@ -153,7 +153,10 @@ class _Seekable:
     async def measure(self, limit: int) -> int:
         return self._size
 
-    async def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+        return ahead(self._read(chunk_size))
+
+    async def _read(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         left = self._size
         with storage_errors("read the source"):
             await self._file.seek(self._start)

@@ -44,6 +44,8 @@ class Token:
 
     async def get(self) -> str:
         """Return the token; `ConfigurationError` if there is none."""
+        if self._known is not None:
+            return self._known
         async with self._asking:
             if self._known is None:
                 self._known = Secret(checked_token(await self._ask() if self._ask else None))
@@ -68,7 +70,7 @@ class Connections:
         self._wires: _Wires | None = None
         self._opening = anyio.Lock()
         self._concurrency = concurrency
-        self._places = {True: anyio.Semaphore(concurrency), False: anyio.Semaphore(concurrency)}
+        self._places = {kind: anyio.Semaphore(concurrency, fast_acquire=True) for kind in (True, False)}
         self.closed = False
 
     def place(self, operation: Operation) -> anyio.Semaphore:

@@ -30,8 +30,8 @@ _SUFFIX: Final = ".meta-media.part"
 class Sink(Protocol):
     """Where a download's bytes go."""
 
-    async def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+    async def write(self, chunk: memoryview) -> None:
+        """Take the next bytes, which are the writer's until this has ended."""
         ...
 
     async def commit(self, name: str) -> Path | None:
@@ -100,7 +100,7 @@ class _File:
         self._name = name
         self._overwrite = overwrite
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: memoryview) -> None:
         with storage_errors(f"write to {str(self._folder)!r}"):
             await settled(self._handle.write(chunk))
 
@@ -137,10 +137,10 @@ class _Handle:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
-                written = await self._write(chunk)
+                written = await self._write(bytes(chunk))  # which it may keep
                 if not isinstance(written, int) or isinstance(written, bool):
                     return  # most take all and say nothing useful
                 if written <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ import attrs
 from .destinations import Destination, open_sink
 from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, ServerError
 from .filenames import safe_filename
-from .files import settled, started
+from .files import Behind, started
 from .http import Http, Reply
 from .lookups import look_up
 from .media_types import extension_for
@@ -28,6 +28,7 @@ __all__ = ["MediaStream", "download", "open_stream"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
+_SMALL: Final = 2**16  # bytes up to which hashing is sooner done than handed to a thread
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
 
 
@@ -105,7 +106,7 @@ async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple
     url, status = target.url or "", None
     for _ in range(1 + _MAX_REDIRECTS):
         request = fetch(url, http.settings, media_id=target.media_id)
-        reply = await stack.enter_async_context(http.exchange(request))
+        reply = await stack.enter_async_context(await http.send(request))
         location = reply.headers.get("location")
         status = reply.status
         if status not in _REDIRECTS or location is None:
@@ -135,26 +136,26 @@ class MediaStream:
 
     def __init__(self, reply: Reply, target: _Target, chunk_size: int, max_size: int) -> None:
         served_type = reply.headers.get("content-type")
-        length = reply.headers.get("content-length", "")
-        served_size = int(length) if length.isdecimal() else None
         self.info = target.info
         self.media_id = target.media_id
         self.mime_type = target.mime_type or served_type or "application/octet-stream"
-        self.size = served_size if target.size is None else target.size
+        self.size = reply.length if target.size is None else target.size
         fallback = f"{target.media_id or 'media'}{extension_for(self.mime_type) or ''}"
         self.filename = safe_filename(target.filename or disposition_filename(reply.headers), fallback)
         self._expected_sha256 = target.sha256
         self._max_size = max_size
         self._digest = hashlib.sha256()
-        self._chunks = self._verified(reply, chunk_size)
+        self._reply = reply
+        self._chunk_size = chunk_size
+        self._chunks = self._copied()
         self._over = False
         if (served_type or "").lower().startswith("text/html") and not self.mime_type.startswith("text/html"):
             raise ServerError("Meta served an HTML page where the media should be", status=reply.status, retryable=True)
-        if served_size is not None and served_size != self.size:
+        if reply.length is not None and reply.length != self.size:
             raise IntegrityError(
-                f"{served_size} bytes are served where Meta promised {self.size}",
+                f"{reply.length} bytes are served where Meta promised {self.size}",
                 expected=self.size,
-                actual=served_size,
+                actual=reply.length,
             )
         self._check_limit(self.size or 0)
 
@@ -181,24 +182,44 @@ class MediaStream:
                 actual=size,
             )
 
-    async def _verified(self, reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
+    async def _copied(self) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(self.views()) as views:
+            async for view in views:
+                yield bytes(view)
+
+    async def views(self) -> AsyncGenerator[memoryview, None]:
+        """
+        Yield the chunks in two buffers, by turns: one is filled while the other is hashed, and used.
+
+        Each is the receiver's until the next but one is asked for.
+        """
+        room = self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)  # so that the end is seen
+        buffer, other = memoryview(bytearray(room)), None
         received = 0
-        hashing: Awaitable[None] | None = None  # goes on while whoever takes the chunk does something with it
         try:
-            async with contextlib.aclosing(_gathered(reply, chunk_size)) as chunks:
-                async for chunk in chunks:
-                    received += len(chunk)
+            async with Behind() as hashing:
+                while count := await self._reply.readinto(buffer):
+                    received += count
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
                         break
-                    if hashing is not None:
-                        await settled(hashing)
-                    hashing = started(self._digest.update, chunk)
-                    yield chunk
+                    await self._hashed(buffer[:count], hashing)
+                    yield buffer[:count]
+                    if count < room:
+                        break
+                    buffer, other = other or memoryview(bytearray(room)), buffer
         finally:
             self._over = True  # also after an error: to iterate again must not look like a good end
-        if hashing is not None:
-            await settled(hashing)
+        self._check(received)
+
+    async def _hashed(self, view: memoryview, hashing: Behind) -> None:
+        if len(view) <= _SMALL:
+            await hashing.settle()
+            self._digest.update(view)
+        else:
+            await hashing.begin(started(self._digest.update, view))
+
+    def _check(self, received: int) -> None:
         if self.size is not None and received != self.size:
             raise IntegrityError(
                 f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received
@@ -211,23 +232,6 @@ class MediaStream:
             )
 
 
-async def _gathered(reply: Reply, chunk_size: int) -> AsyncGenerator[bytes, None]:
-    """Join what arrives into chunks of one size, so that threads are rarely bothered; little more than one is held."""
-    parts: list[memoryview] = []
-    missing = chunk_size
-    async with contextlib.aclosing(reply.chunks()) as pieces:
-        async for piece in pieces:
-            view = memoryview(piece)
-            while len(view) >= missing:
-                yield b"".join([*parts, view[:missing]])
-                view, parts, missing = view[missing:], [], chunk_size
-            if view:
-                parts.append(view)
-                missing -= len(view)
-    if parts:
-        yield b"".join(parts)
-
-
 async def download(
     http: Http, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
@@ -235,9 +239,10 @@ async def download(
     async with open_sink(destination, overwrite=overwrite) as sink:
         async with open_stream(http, what) as stream:
             meter = Meter(progress, stream.size)
-            async for chunk in stream:
-                await sink.write(chunk)
-                await meter.add(len(chunk))
+            async with contextlib.aclosing(stream.views()) as views, Behind() as writing:
+                async for view in views:
+                    await writing.begin(sink.write(view))
+                    await meter.add(len(view))
         return DownloadedMedia(
             path=await sink.commit(stream.filename),
             size=meter.transferred,

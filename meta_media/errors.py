@@ -207,10 +207,11 @@ class NetworkError(MediaError):
 
 class TransferTimeoutError(NetworkError):
     """
-    A phase took longer than its setting allows.
+    It took longer than a setting allows.
 
     Attributes:
-        phase: `"connect"`, `"read"`, `"write"` or `"pool"`.
+        phase: What ran out: the wait to `"connect"`, to `"read"` or to `"write"` anything; the `"rate"`; the `"deadline"`.
+            Or `"pool"`, of an injected client.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncio import CancelledError
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
+__all__ = ["Behind", "ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
 
 _WORKERS: Final = 16
 T = TypeVar("T")
@@ -79,6 +79,48 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] 
     if task.exception() is None and undo is not None:
         await settled(undo(task.result()))
     raise cancelled
+
+
+class Behind:
+    """Work that goes on while its owner does something else, one piece at a time; all is over when the block ends."""
+
+    def __init__(self) -> None:
+        self._work: Awaitable[object] | None = None
+
+    async def __aenter__(self) -> Behind:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        with contextlib.suppress(Exception) if error else contextlib.nullcontext():  # the first failure is the one to tell
+            await self.settle()
+
+    async def begin(self, work: Awaitable[object]) -> None:
+        """Begin the next piece, after the last one."""
+        import asyncio
+
+        await self.settle()
+        self._work = asyncio.ensure_future(work)
+
+    async def settle(self) -> None:
+        """Wait for the piece under way, and raise what it raised."""
+        if self._work is not None:
+            work, self._work = self._work, None
+            await settled(work)
+
+
+async def ahead(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Iterate, with the next step under way while this one is being used."""
+    import asyncio
+
+    async with contextlib.aclosing(steps):
+        step: asyncio.Future[T | None] = asyncio.ensure_future(anext(steps, None))
+        try:
+            while (value := await settled(step)) is not None:
+                step = asyncio.ensure_future(anext(steps, None))
+                yield value
+        finally:
+            with contextlib.suppress(Exception):
+                await settled(step)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,13 @@ can cancel, and a cancellation is handed on to it as that of a scope.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from .clocks import Clock
 from .logs import QueriesHidden
 
 __all__ = ["GuardedClient", "guarded"]
@@ -72,16 +73,17 @@ class GuardedClient:
         self._client = client
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: Any, timeouts: Mapping[str, float]
+        self, method: str, url: str, headers: Mapping[str, str], content: Any, clock: Clock
     ) -> GuardedAnswer:
         """Send a request; a cancelled one leaves the client as it was."""
         made_by = type(self._client.build_request(method, url))  # httpx's class, or that of its heir
         new = _NewConnections()
-        extensions = {"timeout": {**timeouts, "pool": None}, "trace": new.heard}
+        extensions = {"timeout": {**clock.timeouts(), "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
         with QueriesHidden():
-            return GuardedAnswer(await guarded(functools.partial(new.kept_if, send), undo=lambda late: late.aclose()))
+            response = await _in_time(clock, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
+        return GuardedAnswer(response, clock)
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -118,20 +120,42 @@ class _NewConnections:
 
 
 class GuardedAnswer:
-    """A reply on somebody else's connection; see `transport.Answer`."""
+    """A reply on somebody else's connection; see `exchange.Exchange`."""
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: Any, clock: Clock) -> None:
         self._response = response
+        self._clock = clock
+        self._pieces = response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
+        self._rest = memoryview(b"")
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it comes."""
-        pieces = self._response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
-        while (piece := await guarded(functools.partial(anext, pieces, None))) is not None:
-            yield piece
+    async def readinto(self, wanted: memoryview) -> int:
+        """Fill a buffer with the next bytes of the body; return how many came, which are fewer only at its end."""
+        size = len(wanted)
+        while wanted and (self._rest or await self._more()):
+            count = min(len(self._rest), len(wanted))
+            wanted[:count] = self._rest[:count]
+            self._rest, wanted = self._rest[count:], wanted[count:]
+        return size - len(wanted)
+
+    async def _more(self) -> bool:
+        self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
+        self._clock.moved(len(self._rest))
+        return bool(self._rest)
 
     async def aclose(self) -> None:
         """Let the client have its connection back."""
         with anyio.move_on_after(_GRACE, shield=True):
             await guarded(self._response.aclose)
+
+
+async def _in_time(clock: Clock, work: Callable[[], Awaitable[T]], **options: Any) -> T:
+    """Guard, up to the deadline."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(clock.left()):
+            return await guarded(work, **options)
+    except TimeoutError as error:
+        raise clock.over("read") from error

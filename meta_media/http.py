@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .clocks import Clock
 from .connections import Connections, Secret, Token
 from .errors import (
     AuthenticationError,
@@ -27,15 +27,13 @@ from .errors import (
 from .settings import Settings
 from .wire import MAX_REPLY, Request, decipher, refusal
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["Http", "Reply", "network_error"]
 
 _SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
 T = TypeVar("T")
-_sent: ContextVar[list[int]] = ContextVar("meta_media_requests_sent")  # of the call in progress
+_UNKNOWN: Final = 2**14  # bytes to make room for where a reply does not say how many it has
+_calls: ContextVar[_Call] = ContextVar("meta_media_call")  # the one in progress
 
 # httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
 _TIMEOUTS: Final = {
@@ -43,6 +41,8 @@ _TIMEOUTS: Final = {
     "ReadTimeout": "read",
     "WriteTimeout": "write",
     "PoolTimeout": "pool",
+    "TooSlow": "rate",
+    "DeadlineExceeded": "deadline",
     "TimeoutException": "read",
 }
 _FAILURES: Final = {
@@ -106,32 +106,42 @@ def _reason(cause: OSError | None) -> str:
 
 class Reply:
     """
-    A reply whose body has not been read.
+    A reply whose body has not been read; it is left by `async with`.
 
     Attributes:
         status: HTTP status.
         headers: With names in lower case.
+        length: What it says of its body's length, in bytes.
     """
 
-    def __init__(self, answer: Any, failures: contextlib.AbstractContextManager[None], token: str) -> None:
+    def __init__(self, answer: Any, clock: Clock, failures: _Failures, token: Token, shown: str) -> None:
         self._answer = answer
+        self._clock = clock
         self._failures = failures
         self._token = token
+        self._shown = shown
         self.status: int = answer.status
         self.headers: Mapping[str, str] = {
             name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
+        length = self.headers.get("content-length", "")
+        self.length = int(length) if length.isdecimal() else None
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives, exactly as sent."""
-        self._check_encoding()
-        async with contextlib.aclosing(self._answer.chunks()) as pieces:
-            while True:
-                with self._failures:
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+    async def __aenter__(self) -> Reply:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, AuthenticationError):
+            self._token.forget(self._shown)
+        with contextlib.suppress(MediaError), self._failures:
+            await self._answer.aclose()  # all of the reply that anybody wanted has been read
+
+    async def readinto(self, wanted: memoryview) -> int:
+        """Fill a buffer with the next bytes of the body, exactly as sent; return how many: fewer only at its end."""
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
+        with self._failures, self._clock:
+            return int(await self._answer.readinto(wanted))
 
     async def read(self, limit: int) -> bytes | None:
         """
@@ -139,21 +149,71 @@ class Reply:
 
         The token is not in it: Meta quotes one that is malformed in its error message, with slashes escaped.
         """
-        self._check_encoding()
         body = bytearray()
-        with self._failures:
-            async with contextlib.aclosing(self._answer.chunks()) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > limit:
-                        return None
-        for quoted in {self._token, self._token.replace("/", "\\/")} if len(self._token) >= _SHORTEST_TOKEN else ():
+        while True:
+            expected = _UNKNOWN if self.length is None else self.length
+            piece = memoryview(bytearray(min(expected, limit - len(body)) + 1))  # one more, so that the end is seen
+            count = await self.readinto(piece)
+            body += piece[:count]
+            if len(body) > limit:
+                return None
+            if count < len(piece):
+                break
+        for quoted in {self._shown, self._shown.replace("/", "\\/")} if len(self._shown) >= _SHORTEST_TOKEN else ():
             body = body.replace(quoted.encode(), b"***")
         return bytes(body)
 
-    def _check_encoding(self) -> None:
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
+
+class _Call:
+    """What its requests have in common: how many were sent, and the time that all may take."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sent = 0
+        self.clock = Clock(
+            connect=settings.connect_timeout,
+            read=settings.read_timeout,
+            write=settings.write_timeout,
+            rate=settings.minimum_rate,
+            deadline=settings.deadline,
+        )
+
+
+class _Turn:
+    """
+    A place among the connections, and the context of a call.
+
+    A call waits before it opens any file, so that thousands of waiting calls hold nothing.
+    """
+
+    def __init__(self, http: Http, operation: Operation, media_id: object) -> None:
+        self._connections = http.connections
+        self._place = http.connections.place(operation)
+        self._operation: Operation = operation
+        self._media_id = media_id
+        self._outside = _calls.get(None)
+        self._call = _Call(http.settings)
+
+    async def __aenter__(self) -> None:
+        self._started = time.monotonic()
+        _calls.set(self._call)
+        try:
+            await self._connections.wire("")
+            await self._place.acquire()
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._place.release()
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Complete an error of ours with the call it belongs to, unless that is another one, made inside a stream's block."""
+        _calls.set(self._outside)
+        if isinstance(error, MediaError) and error.operation is None:
+            error.operation, error.elapsed = self._operation, time.monotonic() - self._started
+            error.attempts = self._call.sent
+            error.media_id = error.media_id or (self._media_id if isinstance(self._media_id, str) else None)
 
 
 class Http:
@@ -170,38 +230,14 @@ class Http:
         self.settings = settings
         self.token = token
         self.connections = connections
-        self._timeouts = {
-            "connect": settings.connect_timeout,
-            "read": settings.read_timeout,
-            "write": settings.write_timeout,
-        }
 
-    @asynccontextmanager
-    async def turn(self, operation: Operation, media_id: object = None) -> AsyncIterator[None]:
-        """
-        Wait for a place, and complete every error of ours with the call it belongs to.
-
-        A call waits before it opens any file, so that thousands of waiting calls hold nothing.
-        """
-        started = time.monotonic()
-        outside, sent = _sent.get([0]), [0]
-        _sent.set(sent)
-        try:
-            await self.connections.wire("")
-            async with self.connections.place(operation):
-                yield
-        except MediaError as error:
-            if error.operation is None:  # else it is another call's, made inside a stream's block
-                error.operation, error.elapsed = operation, time.monotonic() - started
-                error.attempts = sent[0]
-                error.media_id = error.media_id or (media_id if isinstance(media_id, str) else None)
-            raise
-        finally:
-            _sent.set(outside)
+    def turn(self, operation: Operation, media_id: object = None) -> _Turn:
+        """Wait for a place, and complete every error of ours with the call it belongs to: `async with`."""
+        return _Turn(self, operation, media_id)
 
     async def call(self, request: Request, cls: type[T], content: Any = None) -> T:
         """Send a request to the Graph API and decode its reply into one of `models`."""
-        async with self.exchange(request, content) as reply:
+        async with await self.send(request, content) as reply:
             if not 200 <= reply.status < 300:
                 raise await self.refused(request, reply)
             body = await reply.read(MAX_REPLY)
@@ -223,10 +259,9 @@ class Http:
             body = None
         return refusal(request.operation, reply.status, reply.headers, body or b"")
 
-    @asynccontextmanager
-    async def exchange(self, request: Request, content: Any = None) -> AsyncIterator[Reply]:
+    async def send(self, request: Request, content: Any = None) -> Reply:
         """
-        Send a request, and give its reply for as long as the block lasts.
+        Send a request, and give its reply, which wants `async with` at once.
 
         Args:
             request: From `wire`.
@@ -239,17 +274,14 @@ class Http:
             token = await self.token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
         failures = _Failures(request, content)
-        _sent.get()[0] += 1
-        with failures:
-            answer = await wire.send(request.method, request.url, headers, content, self._timeouts)
-        try:
-            yield Reply(answer, failures, token)
-        except AuthenticationError:
-            self.token.forget(token)
-            raise
-        finally:
-            with contextlib.suppress(MediaError), failures:
-                await answer.aclose()  # all of the reply that anybody wanted has been read
+        call = _calls.get()
+        call.sent += 1
+        call.clock.expect(int(headers.get("Content-Length", 0)))
+        with failures, call.clock:
+            answer = await wire.send(request.method, request.url, headers, content, call.clock)
+        reply = Reply(answer, call.clock, failures, self.token, token)
+        call.clock.expect(reply.length or self.settings.max_download_size)
+        return reply
 
 
 class _Failures:

@@ -1,103 +1,274 @@
 """
-TCP and TLS streams on asyncio's buffered protocol, under httpcore's interface for network streams.
+TCP and TLS streams on asyncio's buffered protocol.
 
-A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is heard:
-the write ends in a `WriteError`, at which httpcore turns to reading the answer. All connections read through one buffer, and
-small writes leave together in one system call.
+A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is heard.
+TLS is done here, between socket and reader, because asyncio's own throws away what it has not decrypted yet when a write
+fails, and with it the answer of a server that refused an upload and hung up. Bytes are received right where the reader wants
+them; all connections share the buffer for those that nobody waits for yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import struct
 from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import httpcore
+import httpx
+
+from .clocks import Clock
 
 __all__ = ["Stream", "connect"]
 
 _READ: Final = 120 * 2**10  # bytes one system call may bring: above 128 KiB malloc maps fresh pages for each piece
-_HELD: Final = 2**20  # bytes received ahead of the reader, above which the peer has to wait
-_CORKED: Final = 2**16  # bytes written that wait for more to leave with
+_HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
+_RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
+_PIECE: Final = 2**18  # bytes given to the system at a time: an early answer is looked for in between
 _HAPPY_EYEBALLS: Final = 0.25  # seconds before the next address is tried beside the last, as RFC 8305 recommends
 
 _buffer = memoryview(bytearray(_READ))  # asyncio fills it and hands it over without a pause between: one is enough
 
 
-class _Protocol(asyncio.BufferedProtocol):
-    """Keeps what has come until it is wanted, and wakes whoever waits for anything to change."""
+class Stream(asyncio.BufferedProtocol):
+    """One connection. Closing it is immediate, and takes no await."""
 
-    def __init__(self, connected: socket.socket, *, encrypted: bool) -> None:
-        self.socket = connected
-        self.encrypted = encrypted
-        self.transport: Any = None
-        self.received: deque[bytes] = deque()
-        self.held = 0
-        self.ended = False
-        self.error: Exception | None = None
-        self.reading = True
-        self.writable = True
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._transport: Any = None
+        self._tls: Any = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._shaking = False
+        self._received: deque[memoryview] = deque()
+        self._held = 0
+        self._wanted: memoryview | None = None  # where a reader waits for bytes; shrinks as they come
+        self._ended = False
+        self._error: Exception | None = None
+        self._reading = True
+        self._writable = True
         self._waiter: asyncio.Future[bool] | None = None
 
+    # What asyncio calls
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        """Begin."""
+        self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _buffer
+        """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
+        return _buffer if self._wanted is None or self._tls or self._shaking else self._wanted
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.received.append(bytes(_buffer[:nbytes]))
-        self.held += nbytes
-        if self.held >= _HELD and self.reading:
-            self.reading = False
-            self.transport.pause_reading()
-        self._wake()
+        """Take what has come."""
+        if self._shaking:
+            self._incoming.write(_buffer[:nbytes])
+            self._wake()
+        elif self._tls is not None:
+            self._incoming.write(_buffer[:nbytes])
+            self._decrypt()
+        elif self._wanted is not None:
+            self._fill(nbytes)
+        else:
+            self._keep(bytes(_buffer[:nbytes]))
 
     def eof_received(self) -> None:
-        self.ended = True
+        """Note that no more will come."""
+        self._ended = True
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and not self.encrypted:
-            with contextlib.suppress(OSError):  # a write failed before the loop could read what had come before
-                while piece := self.socket.recv(_READ):
-                    self.received.append(piece)
-                    self.held += len(piece)
-        self.ended = True
-        self.error = exc
+        """Save what the system still holds: a failed write must not cost us the answer that came before it."""
+        if exc is not None:
+            with contextlib.suppress(OSError):
+                while count := self._socket.recv_into(_buffer):
+                    self._incoming.write(_buffer[:count]) if self._tls else self._keep(bytes(_buffer[:count]))
+            if self._tls is not None:
+                self._decrypt()
+        self._ended = True
+        self._error = self._error or exc
         self._wake()
 
-    def unread(self) -> bool:
-        """Whether something has come, be it the end, that the loop has not read yet."""
+    def pause_writing(self) -> None:
+        """Wait: the peer does not keep up."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writable = True
+        self._wake()
+
+    @property
+    def stale(self) -> bool:
+        """Whether an idle connection has said something, or ended, even if the loop has not heard of it yet."""
+        if self.heard:
+            return True
         try:
-            self.socket.recv(1, socket.MSG_PEEK)
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
             return True
         return True
 
-    def pause_writing(self) -> None:
-        self.writable = False
+    @property
+    def unsent(self) -> bool:
+        """Whether something that was written is still to leave."""
+        return bool(self._transport.get_write_buffer_size())
 
-    def resume_writing(self) -> None:
-        self.writable = True
-        self._wake()
+    @property
+    def connected(self) -> bool:
+        """Whether asyncio looks after the socket."""
+        return self._transport is not None
 
-    def taken(self) -> bytes:
-        """Give away the next piece, and let the peer go on once there is room."""
-        piece = self.received.popleft()
-        self.held -= len(piece)
-        if not self.reading and self.held < _HELD and not self.ended:
-            self.reading = True
-            self.transport.resume_reading()
+    # Reading
+
+    @property
+    def heard(self) -> bool:
+        """Whether the peer has said something that was not read yet, or has gone."""
+        return self._ended or bool(self._received)
+
+    async def read(self, clock: Clock) -> memoryview:
+        """Return what has come, or nothing at the end."""
+        while not self._received:
+            if self._ended:
+                self._check()
+                return memoryview(b"")
+            if not await self._changed(clock.wait("read")):
+                raise clock.over("read")
+        return self._taken()
+
+    async def readinto(self, wanted: memoryview, clock: Clock) -> int:
+        """Fill a buffer, but for what is missing at the end; return how many bytes came."""
+        size = len(wanted)
+        while wanted and self._received:
+            piece = self._received[0]
+            if len(piece) > len(wanted):
+                self._received[0] = piece[len(wanted) :]
+                self._held -= len(wanted)
+                piece = piece[: len(wanted)]
+            else:
+                self._taken()
+            wanted[: len(piece)] = piece
+            wanted = wanted[len(piece) :]
+        self._wanted = wanted
+        before = len(wanted)
+        try:
+            while self._wanted and not self._ended:
+                if not await self._changed(clock.wait("read")):
+                    clock.waited("read", before - len(self._wanted))
+                    before = len(self._wanted)
+            if self._wanted:
+                self._check()
+            return size - len(self._wanted)
+        finally:
+            self._wanted = None
+
+    def _taken(self) -> memoryview:
+        piece = self._received.popleft()
+        self._held -= len(piece)
+        if not self._reading and self._held < _HELD and not self._ended:
+            self._reading = True
+            self._transport.resume_reading()
         return piece
 
-    async def changed(self, timeout: float | None) -> bool:
+    def _check(self) -> None:
+        if self._error is not None:
+            raise httpx.ReadError(str(self._error)) from self._error
+
+    def _keep(self, piece: bytes) -> None:
+        self._received.append(memoryview(piece))
+        self._held += len(piece)
+        if self._held >= _HELD and self._reading and not self._ended:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+
+    def _fill(self, count: int) -> None:
+        assert self._wanted is not None
+        self._wanted = self._wanted[count:]
+        if not self._wanted:
+            self._wake()
+
+    def _decrypt(self) -> None:
+        """Decrypt all that is there; a record may also ask for an answer of TLS's own."""
+        try:
+            while not self._ended:
+                if self._wanted:
+                    count = self._tls.read(len(self._wanted), self._wanted)
+                    self._fill(count)
+                else:
+                    piece = self._tls.read(_RECORD)
+                    count = len(piece)
+                    self._keep(piece)
+                if not count:
+                    self.eof_received()
+        except ssl.SSLWantReadError:
+            self._send_encrypted()
+        except ssl.SSLError as error:
+            self._error = self._error or error
+            self.eof_received()
+
+    # Writing
+
+    async def write(self, data: memoryview, clock: Clock) -> int:
+        """Send bytes; return how many were given away when the last had left, or the peer had spoken or gone."""
+        given = 0
+        while given < len(data) and not self.heard:
+            if given:
+                await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
+            piece = data[given : given + _PIECE]
+            given += len(piece)
+            if self._tls is None:
+                self._transport.write(piece)
+            else:
+                self._tls.write(piece)
+                self._send_encrypted()
+            if not self._writable:
+                await self._drained(clock)
+        return given
+
+    async def _drained(self, clock: Clock) -> None:
+        left = self._transport.get_write_buffer_size()
+        while not self._writable and not self.heard:
+            if not await self._changed(clock.wait("write")):
+                before, left = left, self._transport.get_write_buffer_size()
+                clock.waited("write", before - left)
+
+    def _send_encrypted(self) -> None:
+        if self._outgoing.pending:
+            self._transport.write(self._outgoing.read())
+
+    # Beginning and end
+
+    async def shake_hands(self, tls: ssl.SSLContext, host: str) -> None:
+        """Begin TLS; `ssl.SSLError` if it cannot be, `OSError` if the peer goes away."""
+        secured = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._shaking = True
+        while self._shaking:
+            try:
+                secured.do_handshake()
+                self._shaking = False
+            except ssl.SSLWantReadError:
+                if self._ended:
+                    raise self._error or ConnectionResetError(errno.ECONNRESET, "hung up") from None
+            finally:
+                self._send_encrypted()  # if nothing else, the alert that tells the peer why not
+            if self._shaking:
+                await self._changed(None)
+        self._tls = secured
+        self._decrypt()
+
+    def abort(self, *, unsent: bool = False) -> None:
+        """Close at once; with `unsent`, what the system still holds of a request does not follow."""
+        if unsent:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    async def _changed(self, timeout: float | None) -> bool:
         """Wait until anything happens; False if nothing did in time."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
@@ -114,110 +285,27 @@ class _Protocol(asyncio.BufferedProtocol):
             self._waiter.set_result(happened)
 
 
-class Stream(httpcore.AsyncNetworkStream):
-    """One connection. Closing it is immediate, and takes no await."""
-
-    def __init__(self, protocol: _Protocol) -> None:
-        self._protocol = protocol
-        self._corked: list[bytes] = []
-        self._corked_size = 0
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what has come, or nothing at the end; what waits to be sent is sent first."""
-        protocol = self._protocol
-        if self._corked:
-            with contextlib.suppress(httpcore.WriteError):  # what has come is what was asked for
-                await self._uncork(timeout)
-        while not protocol.received:
-            if protocol.error is not None:
-                raise httpcore.ReadError(str(protocol.error)) from protocol.error
-            if protocol.ended:
-                return b""
-            if not await protocol.changed(timeout):
-                raise httpcore.ReadTimeout("nothing came in time")
-        return protocol.taken()
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send bytes, soon; a `WriteError` tells that the peer has answered already, or gone."""
-        if self._heard():
-            self._early()
-        self._corked.append(buffer)
-        self._corked_size += len(buffer)
-        if self._corked_size >= _CORKED:
-            await self._uncork(timeout)
-            await asyncio.sleep(0)  # a fast peer must not keep us from everybody else
-
-    async def _uncork(self, timeout: float | None) -> None:
-        """Send what waits; a peer that takes any of it in time may take its time for the rest."""
-        protocol = self._protocol
-        waiting, self._corked, self._corked_size = self._corked, [], 0
-        whole = memoryview(b"".join(waiting) if len(waiting) > 1 else waiting[0])
-        size = _CORKED if protocol.encrypted else len(whole)  # an answer in TLS cannot be rescued from a broken socket
-        for start in range(0, len(whole), size or 1):
-            await self._sent(whole[start : start + size], timeout)
-
-    async def _sent(self, piece: memoryview, timeout: float | None) -> None:
-        protocol = self._protocol
-        while not self._heard() and protocol.unread():  # else a broken connection could swallow the answer
-            await asyncio.sleep(0)  # the loop reads at its next turn
-        if self._heard():
-            self._early()
-        protocol.transport.write(piece)
-        left = protocol.transport.get_write_buffer_size()
-        while not protocol.writable and not self._heard():
-            if not await protocol.changed(timeout):
-                before, left = left, protocol.transport.get_write_buffer_size()
-                if left >= before:
-                    raise httpcore.WriteTimeout("nothing was taken in time")
-        if not protocol.writable:
-            self._early()
-
-    def _early(self) -> NoReturn:
-        """Turn to the answer; what the system still holds of the request shall not follow it."""
-        with contextlib.suppress(OSError):
-            self._protocol.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raise httpcore.WriteError("the peer has answered or gone")
-
-    def _heard(self) -> bool:
-        return self._protocol.ended or bool(self._protocol.received)
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._corked.clear()
-        self._protocol.transport.abort()
-
-    async def aclose(self) -> None:
-        """Close at once."""
-        self.abort()
-
-    def get_extra_info(self, info: str) -> Any:
-        """Tell httpcore whether an idle connection can be read from, which is always a bad sign."""
-        if info == "is_readable":
-            return self._heard()
-        return self._protocol.transport.get_extra_info(info)
-
-
-async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeout: float | None) -> Stream:
+async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock) -> Stream:
     """Connect, and for TLS shake hands."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(clock.wait("connect")):
             connected = await _first_connected(host, port)
-            protocol = _Protocol(connected, encrypted=tls is not None)
+            stream = Stream(connected)
             try:
-                await asyncio.get_running_loop().create_connection(
-                    lambda: protocol, sock=connected, ssl=tls, server_hostname=host if tls else None
-                )
+                await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
+                if tls is not None:
+                    await stream.shake_hands(tls, host)
             except BaseException:
-                if protocol.transport is None:
+                if stream.connected:  # to close a socket below its transport would cross it with the next of its number
+                    stream.abort()
+                else:
                     connected.close()
-                else:  # closing the socket below a transport that lives would cross it with the next one of its number
-                    protocol.transport.abort()
                 raise
     except TimeoutError as error:
-        raise httpcore.ConnectTimeout("no connection in time") from error
+        raise clock.over("connect") from error
     except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
-    return Stream(protocol)
+        raise httpx.ConnectError(str(error)) from error
+    return stream
 
 
 async def _first_connected(host: str, port: int) -> socket.socket:

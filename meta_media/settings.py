@@ -76,6 +76,11 @@ def _positive(_: Settings, attribute: attrs.Attribute[Any], value: object) -> No
         raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
 
 
+def _not_negative(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value != 0:
+        _positive(_, attribute, value)
+
+
 def _count(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{attribute.name} must be a whole number above zero, not {value!r}")
@@ -108,6 +113,11 @@ class Settings:
         connect_timeout: Seconds to connect, TLS included. Default 10.
         read_timeout: Seconds without a byte from Meta. Default 30.
         write_timeout: Seconds that one piece of at most `chunk_size` bytes may take to leave. Default 30.
+        minimum_rate: Bytes per second below which a transfer is given up, on average over such a wait; 0 for any rate that
+            is not idle. Default 1024.
+        deadline: Seconds that all requests of a call may take together; not counted are waits for a connection's turn,
+            and what the caller does with a stream's chunks. Default: what these waits allow for each request and reply,
+            and for their bytes at `minimum_rate`.
         concurrency: Connections at most; further calls wait for one. Default 16.
         chunk_size: Bytes read, sent and written at a time. Default 1 MiB.
         max_download_size: Bytes above which a download is refused. Default 100 MiB, Meta's own ceiling.
@@ -129,6 +139,8 @@ class Settings:
     connect_timeout: float = attrs.field(default=10.0, validator=_positive)
     read_timeout: float = attrs.field(default=30.0, validator=_positive)
     write_timeout: float = attrs.field(default=30.0, validator=_positive)
+    minimum_rate: float = attrs.field(default=1024.0, validator=_not_negative)
+    deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
     concurrency: int = attrs.field(default=16, validator=_count)
     chunk_size: int = attrs.field(default=2**20, validator=_count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=_count)

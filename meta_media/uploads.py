@@ -13,7 +13,7 @@ import attrs
 from .bodies import Body, Buffer
 from .errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from .filenames import safe_filename
-from .files import in_thread
+from .files import Behind, started
 from .http import Http
 from .lookups import look_up
 from .media_types import check_size, examine, extension_for
@@ -166,10 +166,10 @@ class _Content:
                 await self._meter.add(self._size)
                 return
             yield self._form.head
-            async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks:
+            async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks, Behind() as hashing:
                 async for chunk in chunks:
                     if self._digest:
-                        await in_thread(self._digest.update, chunk)
+                        await hashing.begin(started(self._digest.update, chunk))
                     yield chunk
                     await self._meter.add(len(chunk))
             yield self._form.tail
