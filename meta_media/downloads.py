@@ -217,7 +217,7 @@ class MediaStream:
             await hashing.settle()
             self._digest.update(view)
         else:
-            await hashing.begin(started(self._digest.update, view))
+            await hashing.begin(started, self._digest.update, view)
 
     def _check(self, received: int) -> None:
         if self.size is not None and received != self.size:
@@ -241,7 +241,7 @@ async def download(
             meter = Meter(progress, stream.size)
             async with contextlib.aclosing(stream.views()) as views, Behind() as writing:
                 async for view in views:
-                    await writing.begin(sink.write(view))
+                    await writing.begin(sink.write, view)
                     await meter.add(len(view))
         return DownloadedMedia(
             path=await sink.commit(stream.filename),

@@ -94,12 +94,12 @@ class Behind:
         with contextlib.suppress(Exception) if error else contextlib.nullcontext():  # the first failure is the one to tell
             await self.settle()
 
-    async def begin(self, work: Awaitable[object]) -> None:
-        """Begin the next piece, after the last one."""
+    async def begin(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Call what begins the next piece, after the last one."""
         import asyncio
 
         await self.settle()
-        self._work = asyncio.ensure_future(work)
+        self._work = asyncio.ensure_future(work(*args))
 
     async def settle(self) -> None:
         """Wait for the piece under way, and raise what it raised."""

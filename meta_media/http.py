@@ -33,7 +33,7 @@ _SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be pa
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
 T = TypeVar("T")
 _UNKNOWN: Final = 2**14  # bytes to make room for where a reply does not say how many it has
-_calls: ContextVar[_Call] = ContextVar("meta_media_call")  # the one in progress
+_calls: ContextVar[Any] = ContextVar("meta_media_call", default=None)  # the `_Call` in progress
 
 # httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
 _TIMEOUTS: Final = {
@@ -190,7 +190,7 @@ class _Turn:
         self._place = http.connections.place(operation)
         self._operation: Operation = operation
         self._media_id = media_id
-        self._outside = _calls.get(None)
+        self._outside = _calls.get()
         self._call = _Call(http.settings)
 
     async def __aenter__(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import httpx
 
+from .addresses import first_connected
 from .clocks import Clock
 
 __all__ = ["Stream", "connect"]
@@ -28,7 +29,6 @@ _READ: Final = 120 * 2**10  # bytes one system call may bring: above 128 KiB mal
 _HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
 _RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
 _PIECE: Final = 2**18  # bytes given to the system at a time: an early answer is looked for in between
-_HAPPY_EYEBALLS: Final = 0.25  # seconds before the next address is tried beside the last, as RFC 8305 recommends
 
 _buffer = memoryview(bytearray(_READ))  # asyncio fills it and hands it over without a pause between: one is enough
 
@@ -289,7 +289,7 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
     """Connect, and for TLS shake hands."""
     try:
         async with asyncio.timeout(clock.wait("connect")):
-            connected = await _first_connected(host, port)
+            connected = await first_connected(host, port)
             stream = Stream(connected)
             try:
                 await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
@@ -306,53 +306,3 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
     except OSError as error:
         raise httpx.ConnectError(str(error)) from error
     return stream
-
-
-async def _first_connected(host: str, port: int) -> socket.socket:
-    """
-    Race a host's addresses (RFC 8305).
-
-    asyncio has this too, but a cancellation at the wrong moment makes it forget an open socket.
-    """
-    loop = asyncio.get_running_loop()
-    addresses = list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    attempts: list[asyncio.Task[socket.socket]] = []
-    try:
-        while addresses or not all(attempt.done() for attempt in attempts):
-            if addresses:
-                family, kind, proto, _, address = addresses.pop(0)
-                attempts.append(loop.create_task(_connected(family, kind, proto, address)))
-            busy = [attempt for attempt in attempts if not attempt.done()]
-            patience = _HAPPY_EYEBALLS if addresses else None
-            await asyncio.wait(busy, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if winner := _winner(attempts):
-                return winner
-        return attempts[-1].result()  # which raises why not
-    finally:
-        for attempt in attempts:
-            attempt.add_done_callback(_close_unused)
-            attempt.cancel()
-
-
-async def _connected(family: int, kind: int, proto: int, address: Any) -> socket.socket:
-    candidate = socket.socket(family, kind, proto)
-    try:
-        candidate.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(candidate, address)
-    except BaseException:
-        candidate.close()
-        raise
-    return candidate
-
-
-def _winner(attempts: list[asyncio.Task[socket.socket]]) -> socket.socket | None:
-    for attempt in attempts:
-        if attempt.done() and not attempt.cancelled() and attempt.exception() is None:
-            attempts.remove(attempt)
-            return attempt.result()
-    return None
-
-
-def _close_unused(attempt: asyncio.Task[socket.socket]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()

@@ -29,7 +29,6 @@ __all__ = ["Transport"]
 _KEEP_ALIVE: Final = 5.0  # seconds that an idle connection is kept, which is less than servers keep them
 _PORTS: Final = {"https": 443, "http": 80}
 Origin = tuple[str, str, int]
-Headers = Iterable[tuple[str | bytes, str | bytes]]
 Idle = deque[tuple[float, Stream]]
 
 
@@ -78,7 +77,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._busy.clear()
 
     async def _sent(
-        self, origin: Origin, method: str, target: str | bytes, headers: Headers, content: Any, clock: Clock
+        self, origin: Origin, method: str, target: str | bytes, headers: Iterable[tuple[Any, Any]], content: Any, clock: Clock
     ) -> Exchange:
         """Send a request; whatever goes wrong, its connection is closed."""
         scheme, host, port = origin

@@ -169,7 +169,7 @@ class _Content:
             async with contextlib.aclosing(self._body.chunks(self._chunk_size)) as chunks, Behind() as hashing:
                 async for chunk in chunks:
                     if self._digest:
-                        await hashing.begin(started(self._digest.update, chunk))
+                        await hashing.begin(started, self._digest.update, chunk)
                     yield chunk
                     await self._meter.add(len(chunk))
             yield self._form.tail

@@ -26,9 +26,12 @@ FLOORS = (
     {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "settings", "signatures"}
     | {"webhooks", "wire"},
     {
+        "addresses",
         "bodies",
+        "clocks",
         "connections",
         "destinations",
+        "exchange",
         "files",
         "guard",
         "http",
@@ -44,13 +47,13 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 CORE = sorted(room for room, floor in FLOOR_OF.items() if floor <= 3)
-DEPENDENCIES = {"aiofiles", "anyio", "attrs", "attr", "cattrs", "httpcore", "httpx"}
+DEPENDENCIES = {"aiofiles", "anyio", "attrs", "attr", "cattrs", "h11", "httpx"}
 IMPURE = {
     "aiofiles",
     "anyio",
     "asyncio",
     "concurrent",
-    "httpcore",
+    "h11",
     "httpx",
     "io",
     "selectors",
@@ -63,7 +66,7 @@ IMPURE = {
     "threading",
 }
 EXTRAS = {"cyclopts", "pytest", "python_multipart", "rich", "starlette", "uvicorn"}
-LAZY = {"cattrs", "httpcore", "httpx"}  # imported on a thread, at first need
+LAZY = {"cattrs", "h11", "httpx"}  # imported on a thread, at first need
 
 
 def room_of(file: Path) -> str:
@@ -143,7 +146,7 @@ def test_errors_stand_alone() -> None:
 
 
 def test_only_the_sending_rooms_know_httpx() -> None:
-    """Outside `connections` and `transport`, which send, httpx is no more than the type of what a caller passes in."""
+    """Outside the rooms that connect and send, httpx is no more than the type of what a caller passes in."""
     at_run_time = {
         room
         for room in CORE
@@ -153,7 +156,7 @@ def test_only_the_sending_rooms_know_httpx() -> None:
         if isinstance(inner, ast.Import) and any(alias.name.startswith("httpx") for alias in inner.names)
     }
 
-    assert at_run_time <= {"connections", "transport"}
+    assert at_run_time <= {"clocks", "connections", "exchange", "network", "transport"}
 
 
 def test_import_is_light() -> None:
