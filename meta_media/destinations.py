@@ -12,13 +12,13 @@ import functools
 import inspect
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from .errors import ConfigurationError, StorageError
-from .files import in_thread, opened, settled, storage_errors
+from .files import in_thread, opened, storage_errors
 
 __all__ = ["Destination", "Sink", "open_sink"]
 
@@ -28,10 +28,19 @@ _SUFFIX: Final = ".meta-media.part"
 
 
 class Sink(Protocol):
-    """Where a download's bytes go."""
+    """
+    Where a download's bytes go: to `blocking`, which is called on a thread, or where there is none, to `write`.
+
+    A chunk is the sink's until either has ended.
+    """
+
+    @property
+    def blocking(self) -> Callable[[memoryview], None] | None:
+        """Take the next bytes."""
+        ...
 
     async def write(self, chunk: memoryview) -> None:
-        """Take the next bytes, which are the writer's until this has ended."""
+        """Take the next bytes."""
         ...
 
     async def commit(self, name: str) -> Path | None:
@@ -59,11 +68,13 @@ async def open_sink(destination: Destination, *, overwrite: bool = True) -> Asyn
             folder, name = await in_thread(_preflight, target, overwrite)
         temporary = folder / f".{os.urandom(8).hex()}{_SUFFIX}"
         try:
-            async with opened(temporary, "wb", opener=_create) as handle:
-                yield _File(handle, temporary, folder, name, overwrite=overwrite)
+            async with opened(temporary, "wb", opener=_create) as file:
+                yield _File(file, temporary, folder, name, overwrite=overwrite)
         finally:
             with storage_errors(f"remove {str(temporary)!r}"):
                 await in_thread(functools.partial(temporary.unlink, missing_ok=True))
+    elif inspect.iscoroutinefunction(getattr(destination, "write", None)):
+        yield _AsyncHandle(destination)
     elif callable(getattr(destination, "write", None)):
         yield _Handle(destination)
     else:
@@ -92,24 +103,29 @@ def _create(path: str, _: int) -> int:
     return os.open(path, _CREATE, 0o600)
 
 
-class _File:
-    def __init__(self, handle: Any, temporary: Path, folder: Path, name: str | None, *, overwrite: bool) -> None:
-        self._handle = handle
+class _Blocking:
+    async def write(self, chunk: memoryview) -> None:
+        """Do nothing: there is `blocking`."""
+
+
+class _File(_Blocking):
+    def __init__(self, file: IO[bytes], temporary: Path, folder: Path, name: str | None, *, overwrite: bool) -> None:
+        self._file = file
         self._temporary = temporary
         self._folder = folder
         self._name = name
         self._overwrite = overwrite
 
-    async def write(self, chunk: memoryview) -> None:
+    def blocking(self, chunk: memoryview) -> None:
         with storage_errors(f"write to {str(self._folder)!r}"):
-            await settled(self._handle.write(chunk))
+            self._file.write(chunk)
 
     async def commit(self, name: str) -> Path:
         with storage_errors(f"write to {str(self._folder)!r}"):
-            await settled(self._handle.close())  # a full disk may show only now
             return await in_thread(self._place, name)
 
     def _place(self, name: str) -> Path:
+        self._file.close()  # a full disk may show only now
         if self._name is None:
             return self._place_beside_others(Path(name))
         target = self._folder / self._name
@@ -133,27 +149,41 @@ class _File:
                 return target
 
 
-class _Handle:
+class _Handle(_Blocking):
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def blocking(self, chunk: memoryview) -> None:
+        with storage_errors("write to the destination"):
+            while chunk:
+                chunk = _left(chunk, self._handle.write(bytes(chunk)))  # which it may keep
+
+    async def commit(self, name: str) -> None:
+        """Do nothing: the bytes are where they belong."""
+
+
+class _AsyncHandle:
+    blocking = None
+
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
     async def write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
-                written = await self._write(bytes(chunk))  # which it may keep
-                if not isinstance(written, int) or isinstance(written, bool):
-                    return  # most take all and say nothing useful
-                if written <= 0:
-                    raise OSError(errno.EIO, "it takes nothing")
-                chunk = chunk[written:]  # an unbuffered file says how much it took
-
-    async def _write(self, chunk: bytes) -> object:
-        if inspect.iscoroutinefunction(self._handle.write):
-            return await self._handle.write(chunk)
-        return await in_thread(self._handle.write, chunk)
+                chunk = _left(chunk, await self._handle.write(bytes(chunk)))
 
     async def commit(self, name: str) -> None:
         """Do nothing: the bytes are where they belong."""
+
+
+def _left(chunk: memoryview, written: object) -> memoryview:
+    """Return what is still to be written: an unbuffered file says how much it took, most say nothing useful."""
+    if not isinstance(written, int) or isinstance(written, bool):
+        return chunk[:0]
+    if written <= 0:
+        raise OSError(errno.EIO, "it takes nothing")
+    return chunk[written:]
 
 
 def _claim(temporary: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin
@@ -28,7 +28,6 @@ __all__ = ["MediaStream", "download", "open_stream"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
-_SMALL: Final = 2**16  # bytes up to which hashing is sooner done than handed to a thread
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
 
 
@@ -187,23 +186,28 @@ class MediaStream:
             async for view in views:
                 yield bytes(view)
 
-    async def views(self) -> AsyncGenerator[memoryview, None]:
+    async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
         """
         Yield the chunks in two buffers, by turns: one is filled while the other is hashed, and used.
 
         Each is the receiver's until the next but one is asked for.
+
+        Args:
+            work: What else to do with each, on the thread that hashes it.
         """
-        room = self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)  # so that the end is seen
+        room = (
+            self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)
+        )  # so that the end is seen
         buffer, other = memoryview(bytearray(room)), None
         received = 0
         try:
-            async with Behind() as hashing:
+            async with Behind() as worker:
                 while count := await self._reply.readinto(buffer):
                     received += count
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
                         break
-                    await self._hashed(buffer[:count], hashing)
+                    await worker.begin(started, self._worked, buffer[:count], work)
                     yield buffer[:count]
                     if count < room:
                         break
@@ -212,12 +216,10 @@ class MediaStream:
             self._over = True  # also after an error: to iterate again must not look like a good end
         self._check(received)
 
-    async def _hashed(self, view: memoryview, hashing: Behind) -> None:
-        if len(view) <= _SMALL:
-            await hashing.settle()
-            self._digest.update(view)
-        else:
-            await hashing.begin(started, self._digest.update, view)
+    def _worked(self, view: memoryview, work: Callable[[memoryview], None] | None) -> None:
+        self._digest.update(view)
+        if work is not None:
+            work(view)
 
     def _check(self, received: int) -> None:
         if self.size is not None and received != self.size:
@@ -239,7 +241,7 @@ async def download(
     async with open_sink(destination, overwrite=overwrite) as sink:
         async with open_stream(http, what) as stream:
             meter = Meter(progress, stream.size)
-            async with contextlib.aclosing(stream.views()) as views, Behind() as writing:
+            async with contextlib.aclosing(stream.views(sink.blocking)) as views, Behind() as writing:
                 async for view in views:
                     await writing.begin(sink.write, view)
                     await meter.add(len(view))

@@ -14,7 +14,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import anyio
 
@@ -91,7 +91,9 @@ class Behind:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        with contextlib.suppress(Exception) if error else contextlib.nullcontext():  # the first failure is the one to tell
+        with (
+            contextlib.suppress(Exception) if error else contextlib.nullcontext()
+        ):  # the first failure is the one to tell
             await self.settle()
 
     async def begin(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
@@ -136,14 +138,15 @@ def storage_errors(doing: str) -> Iterator[None]:
 @asynccontextmanager
 async def opened(
     path: str | os.PathLike[str], mode: Literal["rb", "wb"], *, opener: Callable[[str, int], int] | None = None
-) -> AsyncIterator[Any]:
-    """Open a file as an async handle on our threads, and close it there too, whatever happens."""
-    import aiofiles
-
+) -> AsyncIterator[IO[bytes]]:
+    """Open a file on our threads, and close it there too, whatever happens."""
     buffering = 0 if mode == "rb" else -1  # closing a buffered pipe would wait for a cancelled read of it
-    opening = aiofiles.open(path, mode, buffering, opener=opener, executor=_executor())
-    async with _closing(opening, repr(os.fspath(path))) as handle:
-        yield handle
+
+    def opening() -> IO[bytes]:
+        return open(path, mode, buffering, opener=opener)
+
+    async with _closing(started(opening), lambda file: in_thread(file.close), repr(os.fspath(path))) as file:
+        yield file
 
 
 def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
@@ -151,18 +154,18 @@ def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
     import aiofiles.tempfile
 
     spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=in_memory, executor=_executor())
-    return _closing(spool, "a temporary file")
+    return _closing(spool, lambda handle: handle.close(), "a temporary file")
 
 
 @asynccontextmanager
-async def _closing(opening: Awaitable[Any], name: str) -> AsyncIterator[Any]:
+async def _closing(opening: Awaitable[T], close: Callable[[T], Awaitable[object]], name: str) -> AsyncIterator[T]:
     with storage_errors(f"open {name}"):
-        handle = await settled(opening, undo=lambda late: late.close())
+        handle = await settled(opening, undo=close)
     try:
         yield handle
     except BaseException:
         with contextlib.suppress(OSError, ValueError):  # the first failure is the one to tell
-            await settled(handle.close())
+            await settled(close(handle))
         raise
     with storage_errors(f"close {name}"):
-        await settled(handle.close())
+        await settled(close(handle))

@@ -194,13 +194,14 @@ class Stream(asyncio.BufferedProtocol):
 
     def _decrypt(self) -> None:
         """Decrypt all that is there; a record may also ask for an answer of TLS's own."""
+        read = self._tls.read
         try:
             while not self._ended:
                 if self._wanted:
-                    count = self._tls.read(len(self._wanted), self._wanted)
+                    count = read(len(self._wanted), self._wanted)
                     self._fill(count)
                 else:
-                    piece = self._tls.read(_RECORD)
+                    piece = read(_RECORD)
                     count = len(piece)
                     self._keep(piece)
                 if not count:

@@ -77,7 +77,13 @@ class Transport(httpx.AsyncBaseTransport):
         self._busy.clear()
 
     async def _sent(
-        self, origin: Origin, method: str, target: str | bytes, headers: Iterable[tuple[Any, Any]], content: Any, clock: Clock
+        self,
+        origin: Origin,
+        method: str,
+        target: str | bytes,
+        headers: Iterable[tuple[Any, Any]],
+        content: Any,
+        clock: Clock,
     ) -> Exchange:
         """Send a request; whatever goes wrong, its connection is closed."""
         scheme, host, port = origin

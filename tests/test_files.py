@@ -127,7 +127,7 @@ async def test_first_failure_is_told() -> None:
     async def write(failure: type[Exception] | None) -> None:
         async with opened("/dev/full", "wb") as handle:
             handles.append(handle)
-            await handle.write(b"refused when it is flushed")
+            handle.write(b"refused when it is flushed")
             if failure:
                 raise failure
 

@@ -36,6 +36,8 @@ def test_defaults() -> None:
         "connect_timeout": 10.0,
         "read_timeout": 30.0,
         "write_timeout": 30.0,
+        "minimum_rate": 1024.0,
+        "deadline": None,
         "concurrency": 16,
         "chunk_size": 1048576,
         "max_download_size": 104857600,
