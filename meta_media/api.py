@@ -64,7 +64,7 @@ class MediaApi:
         token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)
         number = phone_number_id or os.environ.get("WA_PHONE_NUMBER_ID") or None
         self._number = checked_id(number, "phone_number_id") if number else None
-        self._http = Http(settings, token, Connections(http_client, settings.concurrency))
+        self._http = Http(settings, token, Connections(http_client, settings.concurrency, settings.proxy))
         self._owner = True
 
     def __repr__(self) -> str:
@@ -88,10 +88,10 @@ class MediaApi:
         Args:
             access_token: As for the constructor; default the original's.
             phone_number_id: Likewise.
-            **changes: Fields of `Settings`, except `concurrency`, which belongs to the connections.
+            **changes: Fields of `Settings`, except `concurrency` and `proxy`, which belong to the connections.
         """
-        if "concurrency" in changes:
-            raise ConfigurationError("concurrency belongs to the connections, which a copy shares")
+        if shared := {"concurrency", "proxy"}.intersection(changes):
+            raise ConfigurationError(f"{min(shared)} belongs to the connections, which a copy shares")
         twin = copy.copy(self)
         token = self._http.token if access_token is None else Token(access_token)
         http = Http(self.settings.changed(changes), token, self._http.connections)

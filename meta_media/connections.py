@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-_Wires = tuple[Any, Any]  # for http, which stays on this machine, and for https
-
 __all__ = ["Connections", "Secret", "Token"]
 
 
@@ -65,11 +63,11 @@ class Connections:
     cannot wait for itself.
     """
 
-    def __init__(self, client: httpx.AsyncClient | None, concurrency: int) -> None:
+    def __init__(self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None) -> None:
         self._given = client
-        self._wires: _Wires | None = None
+        self._proxy = proxy
+        self._wire: Any = None
         self._opening = anyio.Lock()
-        self._concurrency = concurrency
         self._places = {kind: anyio.Semaphore(concurrency, fast_acquire=True) for kind in (True, False)}
         self.closed = False
 
@@ -77,61 +75,44 @@ class Connections:
         """Return the queue in which a call waits for its turn."""
         return self._places[operation == "download"]
 
-    async def wire(self, url: str) -> Any:
-        """Return what sends to a URL: the caller's client, or ours, which is made at first need."""
-        wires = self._wires or await self._open()
-        return wires[url.startswith("https:")]
+    async def wire(self) -> Any:
+        """Return what sends: the caller's client, or ours, which is made at first need."""
+        return self._wire or await self._open()
 
-    async def _open(self) -> _Wires:
+    async def _open(self) -> Any:
         async with self._opening:
             if self.closed:
                 raise ConfigurationError("this MediaApi is closed")
-            if self._wires is None:
-                self._wires = await in_thread(_opened, self._given, self._concurrency)
-            return self._wires
+            if self._wire is None:
+                self._wire = await in_thread(_opened, self._given, self._proxy)
+            return self._wire
 
     async def aclose(self) -> None:
         """Close what we opened, once; the caller's client is theirs."""
         self.closed = True
         async with self._opening:  # whoever opens it just now must not leave it behind
-            wires, self._wires = self._wires, None
-        if wires is not None and self._given is None:
-            for wire in set(wires):
-                await wire.aclose()
+            wire, self._wire = self._wire, None
+        if wire is not None and self._given is None:
+            await wire.aclose()
 
 
-def _opened(given: httpx.AsyncClient | None, concurrency: int) -> _Wires:
+def _opened(given: httpx.AsyncClient | None, proxy: str | None) -> Any:
     """Do on a thread what takes a tenth of a second: import aiofiles, cattrs and httpx, load the certificates."""
     importlib.import_module("aiofiles.tempfile")
     converter()
-    from .guard import GuardedClient
+    if given is not None:
+        from .guard import GuardedClient
 
-    if given is None:
-        return _new_wires(concurrency)
-    wire = GuardedClient(given)
-    return wire, wire
-
-
-def _new_wires(concurrency: int) -> _Wires:
-    """Make what sends: our transport; but https through a proxy is httpx's business. Proxies never see plain http."""
-    import urllib.request
-
-    import httpx
-
-    from .guard import GuardedClient
+        return GuardedClient(given)
+    from .proxies import Proxy
     from .transport import Transport
 
+    named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     try:
-        if {"https", "all"}.isdisjoint(urllib.request.getproxies()):
-            wire = Transport(_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")))
-            return wire, wire
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * concurrency)
-        return Transport(), GuardedClient(httpx.AsyncClient(limits=limits, follow_redirects=False))
-    except Exception as error:
-        raise ConfigurationError(
-            "the HTTP client could not be made; look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and"
-            f" SSL_CERT_DIR in the environment ({type(error).__name__})"
-        ) from error
+        return Transport(_tls(*named.values()), Proxy.of(proxy))
+    except OSError as error:  # of which SSLError is one
+        culprits = " or ".join(name for name, value in named.items() if value) or "the system's CA certificates"
+        raise ConfigurationError(f"{culprits} cannot be used: {error.strerror or type(error).__name__}") from error
 
 
 @functools.cache

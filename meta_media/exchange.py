@@ -124,15 +124,13 @@ class Exchange:
         if method == "HEAD" or reply.status_code in {204, 304} or b"transfer-encoding" in headers:
             return
         if b"content-length" in headers:  # one number: h11 has seen to that
-            self._left = int(headers[b"content-length"])
-            self._take(memoryview(self._h11.trailing_data[0]))
+            self._take(memoryview(self._h11.trailing_data[0]), int(headers[b"content-length"]))
 
-    def _take(self, piece: memoryview) -> None:
-        """Take the next piece of a body whose length is known."""
-        assert self._left is not None
-        self._rest = piece[: self._left]
-        self._surplus = len(piece) > self._left
-        self._left -= len(self._rest)
+    def _take(self, piece: memoryview, left: int) -> None:
+        """Take the next piece of a body of which so many bytes are left."""
+        self._rest = piece[:left]
+        self._surplus = len(piece) > left
+        self._left = left - len(self._rest)
         self._over = not self._left
 
     async def _more(self) -> None:
@@ -141,7 +139,7 @@ class Exchange:
             piece = await self.stream.read(self._clock)
             if not piece:
                 raise self._cut_short()
-            self._take(piece)
+            self._take(piece, self._left)
             return
         while (event := self._event()) is h11.NEED_DATA:
             await self._feed()

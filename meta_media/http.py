@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from .clocks import Clock
 from .connections import Connections, Secret, Token
@@ -81,6 +81,8 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
                 f"{doing}: no progress in the {phase} phase", phase=phase, maybe_applied=applied
             )
     why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
+    if "ProxyError" in names and str(error)[:3].isdecimal():
+        why += f" with status {str(error)[:3]}"
     cause = _system_cause(error)
     refused = isinstance(cause, ssl.SSLCertVerificationError)
     text = f": {cause.verify_message}" if isinstance(cause, ssl.SSLCertVerificationError) else _reason(cause)
@@ -197,7 +199,7 @@ class _Turn:
         self._started = time.monotonic()
         _calls.set(self._call)
         try:
-            await self._connections.wire("")
+            await self._connections.wire()
             await self._place.acquire()
         except BaseException as error:
             self._leave(error)
@@ -267,7 +269,7 @@ class Http:
             request: From `wire`.
             content: An async iterable of as many bytes as the request's Content-Length says; or bytes; or nothing.
         """
-        wire = await self.connections.wire(request.url)
+        wire = await self.connections.wire()
         headers = dict(request.headers)
         token = ""
         if request.bearer:

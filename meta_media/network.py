@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
@@ -23,7 +24,7 @@ import httpx
 from .addresses import first_connected
 from .clocks import Clock
 
-__all__ = ["Stream", "connect"]
+__all__ = ["Stream", "connect", "secure"]
 
 _READ: Final = 120 * 2**10  # bytes one system call may bring: above 128 KiB malloc maps fresh pages for each piece
 _HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
@@ -70,7 +71,7 @@ class Stream(asyncio.BufferedProtocol):
             self._incoming.write(_buffer[:nbytes])
             self._decrypt()
         elif self._wanted is not None:
-            self._fill(nbytes)
+            self._fill(self._wanted[nbytes:])
         else:
             self._keep(bytes(_buffer[:nbytes]))
 
@@ -186,10 +187,9 @@ class Stream(asyncio.BufferedProtocol):
             self._transport.pause_reading()
         self._wake()
 
-    def _fill(self, count: int) -> None:
-        assert self._wanted is not None
-        self._wanted = self._wanted[count:]
-        if not self._wanted:
+    def _fill(self, left: memoryview) -> None:
+        self._wanted = left
+        if not left:
             self._wake()
 
     def _decrypt(self) -> None:
@@ -199,7 +199,7 @@ class Stream(asyncio.BufferedProtocol):
             while not self._ended:
                 if self._wanted:
                     count = read(len(self._wanted), self._wanted)
-                    self._fill(count)
+                    self._fill(self._wanted[count:])
                 else:
                     piece = read(_RECORD)
                     count = len(piece)
@@ -288,22 +288,38 @@ class Stream(asyncio.BufferedProtocol):
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock) -> Stream:
     """Connect, and for TLS shake hands."""
+    async with _connecting(clock):
+        connected = await first_connected(host, port)
+        stream = Stream(connected)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
+        except BaseException:
+            if stream.connected:  # to close a socket below its transport would cross it with the next of its number
+                stream.abort()
+            else:
+                connected.close()
+            raise
+    if tls is not None:
+        await secure(stream, host, tls, clock)
+    return stream
+
+
+async def secure(stream: Stream, host: str, tls: ssl.SSLContext, clock: Clock) -> None:
+    """Shake hands with a host, which ends the connection if it fails."""
+    try:
+        async with _connecting(clock):
+            await stream.shake_hands(tls, host)
+    except BaseException:
+        stream.abort()
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _connecting(clock: Clock) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(clock.wait("connect")):
-            connected = await first_connected(host, port)
-            stream = Stream(connected)
-            try:
-                await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
-                if tls is not None:
-                    await stream.shake_hands(tls, host)
-            except BaseException:
-                if stream.connected:  # to close a socket below its transport would cross it with the next of its number
-                    stream.abort()
-                else:
-                    connected.close()
-                raise
+            yield
     except TimeoutError as error:
         raise clock.over("connect") from error
     except OSError as error:
         raise httpx.ConnectError(str(error)) from error
-    return stream

@@ -118,6 +118,8 @@ class Settings:
         deadline: Seconds that all requests of a call may take together; not counted are waits for a connection's turn,
             and what the caller does with a stream's chunks. Default: what these waits allow for each request and reply,
             and for their bytes at `minimum_rate`.
+        proxy: URL (`http://user:password@host:port`) of a proxy for everything over https. Default: the environment's
+            `HTTPS_PROXY`, else `ALL_PROXY`, except for the hosts in `NO_PROXY`. Never shown.
         concurrency: Connections at most; further calls wait for one. Default 16.
         chunk_size: Bytes read, sent and written at a time. Default 1 MiB.
         max_download_size: Bytes above which a download is refused. Default 100 MiB, Meta's own ceiling.
@@ -141,6 +143,7 @@ class Settings:
     write_timeout: float = attrs.field(default=30.0, validator=_positive)
     minimum_rate: float = attrs.field(default=1024.0, validator=_not_negative)
     deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    proxy: str | None = attrs.field(default=None, repr=False)
     concurrency: int = attrs.field(default=16, validator=_count)
     chunk_size: int = attrs.field(default=2**20, validator=_count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=_count)

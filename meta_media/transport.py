@@ -22,7 +22,8 @@ import httpx
 
 from .clocks import Clock
 from .exchange import Exchange
-from .network import Stream, connect
+from .network import Stream, connect, secure
+from .proxies import Proxy
 
 __all__ = ["Transport"]
 
@@ -38,10 +39,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     Args:
         tls: For https; None refuses it.
+        proxy: For https; nothing else leaves this machine.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None) -> None:
         self._tls = tls
+        self._proxy = proxy
         self._idle: defaultdict[Origin, Idle] = defaultdict(deque)
         self._busy: set[Stream] = set()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -86,12 +89,7 @@ class Transport(httpx.AsyncBaseTransport):
         clock: Clock,
     ) -> Exchange:
         """Send a request; whatever goes wrong, its connection is closed."""
-        scheme, host, port = origin
-        if scheme not in _PORTS or (scheme == "https" and self._tls is None):
-            raise httpx.UnsupportedProtocol("http, and https with a TLS context, are all that can be spoken")
-        stream = _taken(self._at_home()[origin])
-        if stream is None:
-            stream = await connect(host, port, self._tls if scheme == "https" else None, clock)
+        stream = _taken(self._at_home()[origin]) or await self._connected(origin, clock)
         self._busy.add(stream)
         exchange = Exchange(stream, clock, lambda over: self._given_back(origin, over))
         try:
@@ -100,6 +98,23 @@ class Transport(httpx.AsyncBaseTransport):
             await exchange.aclose()
             raise
         return exchange
+
+    async def _connected(self, origin: Origin, clock: Clock) -> Stream:
+        scheme, host, port = origin
+        if scheme == "http":
+            return await connect(host, port, None, clock)
+        if scheme != "https" or self._tls is None:
+            raise httpx.UnsupportedProtocol("http, and https with a TLS context, are all that can be spoken")
+        if self._proxy is None or not self._proxy.serves(host):
+            return await connect(host, port, self._tls, clock)
+        stream = await connect(self._proxy.host, self._proxy.port, None, clock)
+        try:
+            await self._proxy.tunnel(stream, host, port, clock)
+        except BaseException:
+            stream.abort()
+            raise
+        await secure(stream, host, self._tls, clock)
+        return stream
 
     def _given_back(self, origin: Origin, exchange: Exchange) -> None:
         if exchange.stream in self._busy and exchange.complete:

@@ -38,6 +38,7 @@ def test_defaults() -> None:
         "write_timeout": 30.0,
         "minimum_rate": 1024.0,
         "deadline": None,
+        "proxy": None,
         "concurrency": 16,
         "chunk_size": 1048576,
         "max_download_size": 104857600,
