@@ -15,8 +15,8 @@ import attrs
 from .destinations import Destination, open_sink
 from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, ServerError
 from .filenames import safe_filename
-from .files import Behind, started
 from .http import Http, Reply
+from .lanes import Lane
 from .lookups import look_up
 from .media_types import extension_for
 from .models import DownloadedMedia, InboundMedia, MediaInfo
@@ -28,6 +28,7 @@ __all__ = ["MediaStream", "download", "open_stream"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
+_BUFFERS: Final = 3  # one to fill, one to hash and write, one between, so that neither waits for the other
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
 
 
@@ -188,9 +189,9 @@ class MediaStream:
 
     async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
         """
-        Yield the chunks in two buffers, by turns: one is filled while the other is hashed, and used.
+        Yield the chunks in three buffers, by turns: one is filled while others are hashed.
 
-        Each is the receiver's until the next but one is asked for.
+        Each is the receiver's until the next is asked for.
 
         Args:
             work: What else to do with each, on the thread that hashes it.
@@ -198,28 +199,31 @@ class MediaStream:
         room = (
             self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)
         )  # so that the end is seen
-        buffer, other = memoryview(bytearray(room)), None
+        buffers = [memoryview(bytearray(room))]
         received = 0
+
+        def worked(view: memoryview) -> None:
+            self._digest.update(view)
+            if work is not None:
+                work(view)
+
         try:
-            async with Behind() as worker:
-                while count := await self._reply.readinto(buffer):
+            async with Lane(worked, depth=_BUFFERS - 1) as lane:
+                while count := await self._reply.readinto(buffers[0]):
                     received += count
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
                         break
-                    await worker.begin(started, self._worked, buffer[:count], work)
-                    yield buffer[:count]
+                    await lane.put(buffers[0][:count])
+                    yield buffers[0][:count]
                     if count < room:
                         break
-                    buffer, other = other or memoryview(bytearray(room)), buffer
+                    if len(buffers) < _BUFFERS:
+                        buffers.append(memoryview(bytearray(room)))
+                    buffers.insert(0, buffers.pop())  # the one that was handed over first
         finally:
             self._over = True  # also after an error: to iterate again must not look like a good end
         self._check(received)
-
-    def _worked(self, view: memoryview, work: Callable[[memoryview], None] | None) -> None:
-        self._digest.update(view)
-        if work is not None:
-            work(view)
 
     def _check(self, received: int) -> None:
         if self.size is not None and received != self.size:
@@ -241,9 +245,9 @@ async def download(
     async with open_sink(destination, overwrite=overwrite) as sink:
         async with open_stream(http, what) as stream:
             meter = Meter(progress, stream.size)
-            async with contextlib.aclosing(stream.views(sink.blocking)) as views, Behind() as writing:
+            async with contextlib.aclosing(stream.views(sink.blocking)) as views:
                 async for view in views:
-                    await writing.begin(sink.write, view)
+                    await sink.write(view)
                     await meter.add(len(view))
         return DownloadedMedia(
             path=await sink.commit(stream.filename),

@@ -21,10 +21,10 @@ import anyio
 from .errors import StorageError
 
 if TYPE_CHECKING:
-    from asyncio import CancelledError
+    from asyncio import CancelledError, Future
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Behind", "ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
+__all__ = ["ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
 
 _WORKERS: Final = 16
 T = TypeVar("T")
@@ -44,7 +44,7 @@ with contextlib.suppress(AttributeError):  # Windows cannot fork
     os.register_at_fork(after_in_child=_threads.clear)  # threads do not survive it, and waiting for them would hang
 
 
-def started(work: Callable[..., T], *args: Any) -> Awaitable[T]:
+def started(work: Callable[..., T], *args: Any) -> Future[T]:
     """Start blocking work on our threads; a caller who is cancelled while awaiting it leaves it behind, at work."""
     import asyncio
 
@@ -79,35 +79,6 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] 
     if task.exception() is None and undo is not None:
         await settled(undo(task.result()))
     raise cancelled
-
-
-class Behind:
-    """Work that goes on while its owner does something else, one piece at a time; all is over when the block ends."""
-
-    def __init__(self) -> None:
-        self._work: Awaitable[object] | None = None
-
-    async def __aenter__(self) -> Behind:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        with (
-            contextlib.suppress(Exception) if error else contextlib.nullcontext()
-        ):  # the first failure is the one to tell
-            await self.settle()
-
-    async def begin(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Call what begins the next piece, after the last one."""
-        import asyncio
-
-        await self.settle()
-        self._work = asyncio.ensure_future(work(*args))
-
-    async def settle(self) -> None:
-        """Wait for the piece under way, and raise what it raised."""
-        if self._work is not None:
-            work, self._work = self._work, None
-            await settled(work)
 
 
 async def ahead(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

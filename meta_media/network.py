@@ -154,15 +154,16 @@ class Stream(asyncio.BufferedProtocol):
                 self._taken()
             wanted[: len(piece)] = piece
             wanted = wanted[len(piece) :]
-        self._wanted = wanted
+        self._wanted = wanted or None
         before = len(wanted)
         try:
-            while self._wanted and not self._ended:
+            while self._wanted is not None and not self._ended:
                 if not await self._changed(clock.wait("read")):
-                    clock.waited("read", before - len(self._wanted))
-                    before = len(self._wanted)
-            if self._wanted:
-                self._check()
+                    before, moved = len(self._wanted), before - len(self._wanted)
+                    clock.waited("read", moved)
+            if self._wanted is None:
+                return size
+            self._check()
             return size - len(self._wanted)
         finally:
             self._wanted = None
@@ -188,7 +189,7 @@ class Stream(asyncio.BufferedProtocol):
         self._wake()
 
     def _fill(self, left: memoryview) -> None:
-        self._wanted = left
+        self._wanted = left or None
         if not left:
             self._wake()
 
@@ -197,13 +198,13 @@ class Stream(asyncio.BufferedProtocol):
         read = self._tls.read
         try:
             while not self._ended:
-                if self._wanted:
+                if self._wanted is None:
+                    count = len(piece := read(_RECORD))
+                    if count:
+                        self._keep(piece)
+                else:
                     count = read(len(self._wanted), self._wanted)
                     self._fill(self._wanted[count:])
-                else:
-                    piece = read(_RECORD)
-                    count = len(piece)
-                    self._keep(piece)
                 if not count:
                     self.eof_received()
         except ssl.SSLWantReadError:

@@ -35,6 +35,7 @@ FLOORS = (
         "files",
         "guard",
         "http",
+        "lanes",
         "logs",
         "network",
         "progress",
