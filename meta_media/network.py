@@ -26,7 +26,8 @@ from .clocks import Clock
 
 __all__ = ["Stream", "connect", "secure"]
 
-_READ: Final = 120 * 2**10  # bytes one system call may bring: above 128 KiB malloc maps fresh pages for each piece
+_READ: Final = 2**19  # bytes that one system call may bring
+_KEPT: Final = 120 * 2**10  # bytes of a piece that nobody waits for: above 128 KiB malloc maps fresh pages for each
 _HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
 _RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
 _PIECE: Final = 2**18  # bytes given to the system at a time: an early answer is looked for in between
@@ -60,7 +61,9 @@ class Stream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
-        return _buffer if self._wanted is None or self._tls or self._shaking else self._wanted
+        if self._tls or self._shaking:
+            return _buffer
+        return _buffer[:_KEPT] if self._wanted is None else self._wanted
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
@@ -84,7 +87,7 @@ class Stream(asyncio.BufferedProtocol):
         """Save what the system still holds: a failed write must not cost us the answer that came before it."""
         if exc is not None:
             with contextlib.suppress(OSError):
-                while count := self._socket.recv_into(_buffer):
+                while count := self._socket.recv_into(_buffer[:_KEPT]):
                     self._incoming.write(_buffer[:count]) if self._tls else self._keep(bytes(_buffer[:count]))
             if self._tls is not None:
                 self._decrypt()
@@ -195,15 +198,14 @@ class Stream(asyncio.BufferedProtocol):
 
     def _decrypt(self) -> None:
         """Decrypt all that is there; a record may also ask for an answer of TLS's own."""
-        read = self._tls.read
         try:
             while not self._ended:
                 if self._wanted is None:
-                    count = len(piece := read(_RECORD))
+                    count = len(piece := self._tls.read(_RECORD))
                     if count:
                         self._keep(piece)
                 else:
-                    count = read(len(self._wanted), self._wanted)
+                    count = self._tls.read(len(self._wanted), self._wanted)
                     self._fill(self._wanted[count:])
                 if not count:
                     self.eof_received()
