@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Clock", "DeadlineExceeded", "TooSlow"]
+__all__ = ["Clock", "DeadlineError", "TooSlowError"]
 
 Phase = Literal["connect", "read", "write"]
 
 
-class TooSlow(Exception):
+class TooSlowError(Exception):
     """Bytes move, but fewer than the minimum rate."""
 
 
-class DeadlineExceeded(Exception):
+class DeadlineError(Exception):
     """Bytes may move as they like: the time for all of them is over."""
 
 
@@ -29,6 +29,9 @@ class Clock:
         write: Seconds in which the peer takes nothing.
         rate: Bytes per second that must move, on average over such a wait; 0 for any.
         deadline: Seconds in all. None: what the waits above add up to for each `expect`, and its bytes at `rate`.
+
+    Attributes:
+        timer: An `asyncio.Timeout` that is to stand still whenever the clocks do.
     """
 
     def __init__(
@@ -41,55 +44,73 @@ class Clock:
         }
         self._rate = rate
         self._scales = deadline is None
-        self._left = 0.0 if deadline is None else deadline  # while stopped
-        self._ends = math.inf  # while running
-        self._since, self._moved = 0.0, 0
+        self._allowed = deadline or 0.0
+        self._spent = 0.0
+        self._began = math.inf  # when they were last set going
+        self._since, self._moved = 0.0, 0  # since when, by `_spent`, so many bytes came
+        self.timer: Any = None
 
     def expect(self, size: int) -> None:
-        """Allow for one more request and reply, of so many bytes together."""
+        """Allow for one more request or reply, of so many bytes."""
         if self._scales:
-            self._left += sum(self._limits.values()) + (size / self._rate if self._rate else math.inf)
+            self._allowed += sum(self._limits.values()) + (size / self._rate if self._rate else math.inf)
+        self._since, self._moved = self._spent, 0
 
     def __enter__(self) -> None:
-        self._since, self._moved = time.monotonic(), 0
-        self._ends = self._since + self._left
+        self._began = time.monotonic()
+        self._reschedule(self.ends())
 
     def __exit__(self, *_: object) -> None:
-        self._left = self._ends - time.monotonic()
+        self._spent += time.monotonic() - self._began
+        self._reschedule(None)
 
-    def wait(self, phase: Phase) -> float | None:
-        """Return the seconds that the next wait may take; None for ever."""
-        seconds = min(self._limits[phase], max(self._ends - time.monotonic(), 0.0))
-        return None if seconds == math.inf else seconds
+    def _reschedule(self, when: float | None) -> None:
+        if self.timer is not None and not self.timer.expired():
+            self.timer.reschedule(when)
+
+    def ends(self) -> float | None:
+        """Return when the deadline is, by the event loop's time, if they go on until then; None for never."""
+        ends = self._began + self._allowed - self._spent
+        return None if ends == math.inf else ends
 
     def timeouts(self) -> dict[str, float]:
         """Return the waits as httpx takes them."""
         return {phase: limit for phase, limit in self._limits.items() if limit < math.inf}
 
-    def left(self) -> float | None:
-        """Return the seconds until the deadline; None for ever."""
-        return None if self._ends == math.inf else max(self._ends - time.monotonic(), 0.0)
-
-    def moved(self, count: int) -> None:
-        """Judge bytes that came from somebody who minds the idle waits alone."""
-        self._moved += count
-        now = time.monotonic()
-        if now - self._since >= self._limits["read"]:
-            self.waited("read", self._moved)
-            self._since, self._moved = now, 0
+    def wait(self, phase: Phase) -> float | None:
+        """Return the seconds that the next wait may take; None for ever."""
+        left = self._began + self._allowed - self._spent - time.monotonic()
+        seconds = min(self._limits[phase], max(left, 0.0))
+        return None if seconds == math.inf else seconds
 
     def waited(self, phase: Phase, moved: int) -> None:
         """Judge a wait that took all of its time, in which so many bytes moved; return if it may go on."""
-        if moved <= 0 or time.monotonic() >= self._ends:
+        if moved <= 0 or self._late():
             raise self.over(phase)
         if moved < self._rate * self._limits[phase]:
-            raise TooSlow(f"{moved} bytes in {self._limits[phase]:g} seconds")
+            raise self._too_slow(moved, self._limits[phase])
+
+    def came(self, count: int) -> None:
+        """Judge bytes of a body that came in any number of waits."""
+        self._moved += count
+        spent = self._spent + time.monotonic() - self._began
+        seconds = spent - self._since
+        if seconds >= self._limits["read"]:
+            if self._moved < self._rate * seconds:
+                raise self._too_slow(self._moved, seconds)
+            self._since, self._moved = spent, 0
 
     def over(self, phase: Phase) -> Exception:
         """Say what a wait for nothing has run into."""
         import httpx
 
-        if time.monotonic() >= self._ends:
-            return DeadlineExceeded("the time for the whole transfer is over")
+        if self._late():
+            return DeadlineError("the time for the whole transfer is over")
         idle = {"connect": httpx.ConnectTimeout, "read": httpx.ReadTimeout, "write": httpx.WriteTimeout}
         return idle[phase]("no progress")
+
+    def _late(self) -> bool:
+        return time.monotonic() >= self._began + self._allowed - self._spent
+
+    def _too_slow(self, moved: int, seconds: float) -> TooSlowError:
+        return TooSlowError(f"{moved} bytes in {seconds:.1f} seconds")

@@ -97,19 +97,19 @@ class Exchange:
         return None
 
     async def _feed(self) -> None:
-        piece: Any = await self.stream.read(self._clock)  # a view does as well as bytes
+        piece: Any = b""  # a view does as well as bytes
+        try:
+            piece = await self.stream.read(self._clock)
+        except httpx.ReadError:
+            if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
+                raise  # else it is how a server ends that did not want the rest of our request (RFC 9112, section 9.6)
         self._h11.receive_data(piece)
 
     def _reply(self) -> h11.Response | None:
         """Look for the final reply in what has come; None if more is needed."""
-        while True:
-            event = self._event()
-            if isinstance(event, h11.Response):
-                return event
-            if event is h11.NEED_DATA:
-                return None
-            if not isinstance(event, h11.InformationalResponse):
-                raise httpx.RemoteProtocolError("the server hung up without a reply")
+        while isinstance(event := self._event(), h11.InformationalResponse):
+            pass
+        return event if isinstance(event, h11.Response) else None
 
     def _event(self) -> Any:
         try:
@@ -139,12 +139,14 @@ class Exchange:
             piece = await self.stream.read(self._clock)
             if not piece:
                 raise self._cut_short()
+            self._clock.came(len(piece))
             self._take(piece, self._left)
             return
         while (event := self._event()) is h11.NEED_DATA:
             await self._feed()
         if isinstance(event, h11.Data):
             self._rest = memoryview(event.data)
+            self._clock.came(len(event.data))
         else:
             self._over = True
 
@@ -174,6 +176,7 @@ class Exchange:
                 count = await self.stream.readinto(wanted[: self._left], self._clock)
                 if count < min(self._left, len(wanted)):
                     raise self._cut_short()
+                self._clock.came(count)
                 self._left -= count
                 self._over = not self._left
             wanted = wanted[count:]

@@ -85,10 +85,6 @@ class GuardedClient:
             response = await _in_time(clock, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
         return GuardedAnswer(response, clock)
 
-    async def aclose(self) -> None:
-        """Close the client."""
-        await self._client.aclose()
-
 
 class _NewConnections:
     """
@@ -141,7 +137,7 @@ class GuardedAnswer:
 
     async def _more(self) -> bool:
         self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
-        self._clock.moved(len(self._rest))
+        self._clock.came(len(self._rest))
         return bool(self._rest)
 
     async def aclose(self) -> None:
@@ -155,7 +151,9 @@ async def _in_time(clock: Clock, work: Callable[[], Awaitable[T]], **options: An
     import asyncio
 
     try:
-        async with asyncio.timeout(clock.left()):
+        async with asyncio.timeout_at(clock.ends()) as clock.timer:
             return await guarded(work, **options)
     except TimeoutError as error:
         raise clock.over("read") from error
+    finally:
+        clock.timer = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
@@ -41,8 +41,8 @@ _TIMEOUTS: Final = {
     "ReadTimeout": "read",
     "WriteTimeout": "write",
     "PoolTimeout": "pool",
-    "TooSlow": "rate",
-    "DeadlineExceeded": "deadline",
+    "TooSlowError": "rate",
+    "DeadlineError": "deadline",
     "TimeoutException": "read",
 }
 _FAILURES: Final = {
@@ -279,6 +279,8 @@ class Http:
         call = _calls.get()
         call.sent += 1
         call.clock.expect(int(headers.get("Content-Length", 0)))
+        if isinstance(content, AsyncIterable):
+            content = _unhurried(content, call.clock)
         with failures, call.clock:
             answer = await wire.send(request.method, request.url, headers, content, call.clock)
         reply = Reply(answer, call.clock, failures, self.token, token)
@@ -303,3 +305,17 @@ class _Failures:
             self._content.blame()
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
         raise network_error(error, doing, changes=self._request.method != "GET") from error
+
+
+async def _unhurried(content: AsyncIterable[Any], clock: Clock) -> AsyncIterator[Any]:
+    """Stop the clocks while the caller's source has its turn."""
+    pieces = aiter(content)
+    while True:
+        clock.__exit__()
+        try:
+            piece = await anext(pieces, None)
+        finally:
+            clock.__enter__()
+        if piece is None:
+            return
+        yield piece

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from .files import settled, started
 
@@ -14,6 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["Lane"]
 
 T = TypeVar("T")
+_PATIENCE: Final = 0.1  # seconds to wait for a turn: whoever has it may be waiting for a slow disk
+
+
+def _renew() -> None:
+    """Let as many threads work as leave the event loop a processor: with more it would wait for one, too."""
+    _turns[:] = [threading.Semaphore(max((os.cpu_count() or 1) - 1, 1))]
+
+
+_turns: list[threading.Semaphore] = []
+_renew()
+with contextlib.suppress(AttributeError):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_renew)  # whoever had a turn does not survive it
 
 
 class Lane(Generic[T]):
@@ -83,7 +98,13 @@ class Lane(Generic[T]):
     def _run(self) -> None:
         """Work, on the thread, for as long as there is anything to do."""
         while self._pieces:
-            self._work(self._pieces.popleft())
+            turns = _turns[0]
+            in_turn = turns.acquire(timeout=_PATIENCE)
+            try:
+                self._work(self._pieces.popleft())
+            finally:
+                if in_turn:
+                    turns.release()
             self._finished += 1
             if self._waiter is not None:
                 self._loop.call_soon_threadsafe(self._wake)

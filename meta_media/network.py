@@ -30,7 +30,7 @@ _READ: Final = 2**19  # bytes that one system call may bring
 _KEPT: Final = 120 * 2**10  # bytes of a piece that nobody waits for: above 128 KiB malloc maps fresh pages for each
 _HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
 _RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
-_PIECE: Final = 2**18  # bytes given to the system at a time: an early answer is looked for in between
+_PIECE: Final = 2**18  # bytes taken from the system, or given to it, at a time: others want their turn, too
 
 _buffer = memoryview(bytearray(_READ))  # asyncio fills it and hands it over without a pause between: one is enough
 
@@ -63,7 +63,7 @@ class Stream(asyncio.BufferedProtocol):
         """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
         if self._tls or self._shaking:
             return _buffer
-        return _buffer[:_KEPT] if self._wanted is None else self._wanted
+        return _buffer[:_KEPT] if self._wanted is None else self._wanted[:_PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
@@ -79,21 +79,16 @@ class Stream(asyncio.BufferedProtocol):
             self._keep(bytes(_buffer[:nbytes]))
 
     def eof_received(self) -> None:
-        """Note that no more will come."""
-        self._ended = True
-        self._wake()
+        """Note that no more will come; asyncio closes the connection then."""
+        self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Save what the system still holds: a failed write must not cost us the answer that came before it."""
-        if exc is not None:
+        if exc is not None and not self._ended:
             with contextlib.suppress(OSError):
-                while count := self._socket.recv_into(_buffer[:_KEPT]):
-                    self._incoming.write(_buffer[:count]) if self._tls else self._keep(bytes(_buffer[:count]))
-            if self._tls is not None:
-                self._decrypt()
-        self._ended = True
-        self._error = self._error or exc
-        self._wake()
+                while count := self._socket.recv_into(self.get_buffer(-1)):
+                    self.buffer_updated(count)
+        self._end(exc)
 
     def pause_writing(self) -> None:
         """Wait: the peer does not keep up."""
@@ -208,12 +203,18 @@ class Stream(asyncio.BufferedProtocol):
                     count = self._tls.read(len(self._wanted), self._wanted)
                     self._fill(self._wanted[count:])
                 if not count:
-                    self.eof_received()
+                    self._end(None)
+                    self._transport.close()  # a peer that has taken its leave waits for ours
         except ssl.SSLWantReadError:
             self._send_encrypted()
         except ssl.SSLError as error:
-            self._error = self._error or error
-            self.eof_received()
+            self._end(error)
+            self._transport.close()
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._ended:  # else it is too late for an error to matter
+            self._ended, self._error = True, error
+        self._wake()
 
     # Writing
 
@@ -296,14 +297,14 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
         stream = Stream(connected)
         try:
             await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
+            if tls is not None:
+                await stream.shake_hands(tls, host)
         except BaseException:
             if stream.connected:  # to close a socket below its transport would cross it with the next of its number
                 stream.abort()
             else:
                 connected.close()
             raise
-    if tls is not None:
-        await secure(stream, host, tls, clock)
     return stream
 
 

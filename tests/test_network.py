@@ -433,10 +433,7 @@ async def kept(stream: Stream, said: bytes, say: Callable[[], None], waiting: bo
     return bytes(received[:count])
 
 
-LOST = pytest.mark.xfail(reason="what was saved lies beside the waiting reader's buffer, and is not given to it")
-
-
-@pytest.mark.parametrize("waiting", [False, pytest.param(True, marks=LOST)], ids=["nobody waits", "a reader waits"])
+@pytest.mark.parametrize("waiting", [False, True], ids=["nobody waits", "a reader waits"])
 async def test_what_came_before_a_failed_write_is_kept(waiting: bool) -> None:
     """When a write breaks the connection before the loop has read the answer, the answer is read all the same."""
     ours, theirs = socket.socketpair()
@@ -478,10 +475,6 @@ async def test_loop_that_hands_over_more_than_was_wanted() -> None:
         assert bytes(await stream.read(patient())) == b"456789"
 
 
-ENDED = pytest.mark.xfail(reason="an error that follows the end takes its place")
-
-
-@ENDED
 async def test_an_error_after_the_end_is_none() -> None:
     """When the peer has ended properly, a later failure to write does not turn that into an error of reading."""
     ours, theirs = socket.socketpair()

@@ -646,7 +646,6 @@ async def test_early_refusal(way: str, scheme: str, tls: ssl.SSLContext) -> None
         assert server.received <= AHEAD
 
 
-@pytest.mark.xfail(reason="after the end, a failure to send the rest takes the end's place")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_early_refusal_without_a_length(scheme: str, tls: ssl.SSLContext) -> None:
     """An early refusal that ends with its connection is heard, too."""
