@@ -47,7 +47,7 @@ class Clock:
         self._allowed = deadline or 0.0
         self._spent = 0.0
         self._began = math.inf  # when they were last set going
-        self._since, self._moved = 0.0, 0  # since when, by `_spent`, so many bytes came
+        self._since, self._moved = 0.0, 0  # since when, by `_spent`, so many bytes moved
         self.timer: Any = None
 
     def expect(self, size: int) -> None:
@@ -90,12 +90,12 @@ class Clock:
         if moved < self._rate * self._limits[phase]:
             raise self._too_slow(moved, self._limits[phase])
 
-    def came(self, count: int) -> None:
-        """Judge bytes of a body that came in any number of waits."""
+    def moved(self, phase: Phase, count: int) -> None:
+        """Judge bytes of a body that moved in any number of waits."""
         self._moved += count
         spent = self._spent + time.monotonic() - self._began
         seconds = spent - self._since
-        if seconds >= self._limits["read"]:
+        if seconds >= self._limits[phase]:
             if self._moved < self._rate * seconds:
                 raise self._too_slow(self._moved, seconds)
             self._since, self._moved = spent, 0

@@ -139,14 +139,14 @@ class Exchange:
             piece = await self.stream.read(self._clock)
             if not piece:
                 raise self._cut_short()
-            self._clock.came(len(piece))
+            self._clock.moved("read", len(piece))
             self._take(piece, self._left)
             return
         while (event := self._event()) is h11.NEED_DATA:
             await self._feed()
         if isinstance(event, h11.Data):
             self._rest = memoryview(event.data)
-            self._clock.came(len(event.data))
+            self._clock.moved("read", len(event.data))
         else:
             self._over = True
 
@@ -176,7 +176,7 @@ class Exchange:
                 count = await self.stream.readinto(wanted[: self._left], self._clock)
                 if count < min(self._left, len(wanted)):
                     raise self._cut_short()
-                self._clock.came(count)
+                self._clock.moved("read", count)
                 self._left -= count
                 self._over = not self._left
             wanted = wanted[count:]

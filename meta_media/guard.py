@@ -137,7 +137,7 @@ class GuardedAnswer:
 
     async def _more(self) -> bool:
         self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
-        self._clock.came(len(self._rest))
+        self._clock.moved("read", len(self._rest))
         return bool(self._rest)
 
     async def aclose(self) -> None:

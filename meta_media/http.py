@@ -308,7 +308,7 @@ class _Failures:
 
 
 async def _unhurried(content: AsyncIterable[Any], clock: Clock) -> AsyncIterator[Any]:
-    """Stop the clocks while the caller's source has its turn."""
+    """Stop the clocks while the caller's source has its turn; judge how fast its pieces leave."""
     pieces = aiter(content)
     while True:
         clock.__exit__()
@@ -319,3 +319,4 @@ async def _unhurried(content: AsyncIterable[Any], clock: Clock) -> AsyncIterator
         if piece is None:
             return
         yield piece
+        clock.moved("write", len(piece))

@@ -52,6 +52,9 @@ class Stream(asyncio.BufferedProtocol):
         self._reading = True
         self._writable = True
         self._waiter: asyncio.Future[bool] | None = None
+        with contextlib.suppress(AttributeError, OSError):  # neither Windows nor what is not TCP has it
+            # megabytes that the system holds would still be leaving while we wait for the reply to them
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE)
 
     # What asyncio calls
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_waits_without_limits(clock_time: Time) -> None:
         clock_time.now += 10**9
         assert [clock.wait(phase) for phase in PHASES] == [None, None, None]
         assert remaining(clock) is None
-        clock.came(1)
+        clock.moved("read", 1)
     assert clock.timeouts() == {}
     assert made().timeouts() == {"connect": 1, "read": 2, "write": 4}
 
@@ -150,27 +151,27 @@ def test_bytes_that_came_in_any_number_of_waits(clock_time: Time) -> None:
     clock = made(rate=100, deadline=1000)
     with clock:
         for _ in range(3):
-            clock.came(10)
+            clock.moved("read", 10)
             clock_time.now += 1
-            clock.came(10)
+            clock.moved("read", 10)
             clock_time.now += 1
-            clock.came(180)  # which makes two hundred in two seconds
+            clock.moved("read", 180)  # which makes two hundred in two seconds
         clock_time.now += 1.9
-        clock.came(1)
+        clock.moved("read", 1)
         clock_time.now += 0.1
         with pytest.raises(TooSlowError):
-            clock.came(198)
+            clock.moved("read", 198)
     clock.expect(10**6)  # which begins anew
     for _ in range(3):
         clock_time.now += 100  # not ours
         with clock:
-            clock.came(60)
+            clock.moved("read", 60)
             clock_time.now += 0.5
     clock_time.now += 100  # not ours
     with clock:
         clock_time.now += 0.5
         with pytest.raises(TooSlowError):
-            clock.came(10)
+            clock.moved("read", 10)
 
 
 # Through everything
@@ -304,6 +305,49 @@ async def test_slow_but_steady_download(client: httpx.AsyncClient | None) -> Non
             started = time.monotonic()
             assert len(await api.read(f"{server.base_url}/media")) == 20_000 * pieces
             assert time.monotonic() - started > 3 * 0.5
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system takes as much as it likes")
+async def test_what_the_system_holds_is_not_silence() -> None:
+    """At the end of an upload to a slow but steady server, the wait for the reply begins when nearly all has left."""
+    size = 4 * 10**6
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            left = size
+            while left > 0:
+                left -= len(await reader.read(20_000))
+                await asyncio.sleep(0.02)  # the pace
+            writer.write(told({"id": "7"}))
+            await writer.drain()
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # what waits there has left
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            await asyncio.start_server(take, sock=listener, limit=2**15),
+            MediaApi("token", "1", settings=Settings(base_url=url, read_timeout=1.5)) as api,
+        ):
+            uploaded = await api.upload(bytes(size), filename="a.txt", mime_type="text/plain", validate=False)
+            assert uploaded.id == "7"
+
+
+async def test_the_caller_s_source_takes_its_time(client: httpx.AsyncClient | None) -> None:
+    """Time that the caller's own source takes counts for no clock, whether a deadline was set or follows from the waits."""
+
+    async def source() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.4)  # its time
+            yield bytes(300_000)
+
+    async with Server(told({"id": "7"})) as server:
+        waits = {"connect_timeout": 0.3, "read_timeout": 0.3, "write_timeout": 0.3, "minimum_rate": 10**7}
+        for settings in ({"deadline": 1.0}, waits):
+            configured = Settings(base_url=server.base_url, **settings)  # type: ignore[arg-type]  # of several types
+            async with MediaApi("token", "1", settings=configured, http_client=client) as api:
+                made = api.upload(source(), size=1_200_000, filename="a.txt", mime_type="text/plain", validate=False)
+                assert (await made).id == "7"
 
 
 async def test_slow_but_steady_upload(client: httpx.AsyncClient | None) -> None:
