@@ -73,17 +73,22 @@ class Exchange:
 
     async def _sent(self, together: list[Any], content: AsyncIterable[Any] | bytes | None) -> h11.Response | None:
         """Send; give the reply that came before the request had gone."""
-        size = 0
-        async for piece in content if isinstance(content, AsyncIterable) else _once(content):
-            together += self._h11.send_with_data_passthrough(h11.Data(data=piece)) or ()
-            size += len(piece)
-            if size >= _TOGETHER:
-                if early := await self._written(together):
-                    return early
-                await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
-                together, size = [], 0
-        together += self._h11.send_with_data_passthrough(h11.EndOfMessage()) or ()
-        return await self._written(together)
+        if isinstance(content, bytes):
+            together += self._framed(h11.Data(data=content))
+        elif content is not None:
+            size = 0
+            async for piece in content:
+                together += self._framed(h11.Data(data=piece))
+                size += len(piece)
+                if size >= _TOGETHER:
+                    if early := await self._written(together):
+                        return early
+                    await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
+                    together, size = [], 0
+        return await self._written([*together, *self._framed(h11.EndOfMessage())])
+
+    def _framed(self, event: h11.Event) -> list[Any]:
+        return self._h11.send_with_data_passthrough(event) or []
 
     async def _written(self, together: list[Any]) -> h11.Response | None:
         """Write; interim replies that come meanwhile are passed over, a final one ends it."""
@@ -202,8 +207,3 @@ class Exchange:
     def abort(self) -> None:
         """Close the connection at once."""
         self.stream.abort(unsent=self._h11.our_state is h11.SEND_BODY or self.stream.unsent)
-
-
-async def _once(content: bytes | None) -> AsyncIterator[bytes]:
-    if content:
-        yield content

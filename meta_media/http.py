@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
@@ -280,7 +280,7 @@ class Http:
         call.sent += 1
         call.clock.expect(int(headers.get("Content-Length", 0)))
         if isinstance(content, AsyncIterable):
-            content = _unhurried(content, call.clock)
+            content = _Unhurried(content, call.clock)
         with failures, call.clock:
             answer = await wire.send(request.method, request.url, headers, content, call.clock)
         reply = Reply(answer, call.clock, failures, self.token, token)
@@ -307,16 +307,23 @@ class _Failures:
         raise network_error(error, doing, changes=self._request.method != "GET") from error
 
 
-async def _unhurried(content: AsyncIterable[Any], clock: Clock) -> AsyncIterator[Any]:
-    """Stop the clocks while the caller's source has its turn; judge how fast its pieces leave."""
-    pieces = aiter(content)
-    while True:
-        clock.__exit__()
+class _Unhurried:
+    """The caller's source, with the clocks standing still while it has its turn; judged is how fast its pieces leave."""
+
+    def __init__(self, content: AsyncIterable[Any], clock: Clock) -> None:
+        self._pieces = aiter(content)
+        self._clock = clock
+        self._leaving = 0
+
+    def __aiter__(self) -> _Unhurried:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._clock.moved("write", self._leaving)
+        self._clock.__exit__()
         try:
-            piece = await anext(pieces, None)
+            piece = await anext(self._pieces)
         finally:
-            clock.__enter__()
-        if piece is None:
-            return
-        yield piece
-        clock.moved("write", len(piece))
+            self._clock.__enter__()
+        self._leaving = len(piece)
+        return piece

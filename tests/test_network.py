@@ -265,6 +265,7 @@ async def test_slow_but_steady_peer() -> None:
         assert await stream.write(memoryview(bytes(LARGE)), patient(write=0.4, rate=1000)) == LARGE
         await until(lambda: not stream.unsent)
         stream.abort()
+        await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
         await until(lambda: received[0] == LARGE)
         assert time.monotonic() - started > 0.4
 
@@ -286,6 +287,7 @@ async def test_fast_peer_starves_nobody() -> None:
         heart.cancel()
         await until(lambda: not stream.unsent)
         stream.abort()
+        await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
         await until(lambda: received[0] == LARGE)
     assert beats >= 100
 
