@@ -70,8 +70,7 @@ class Lane(Generic[T]):
         self._loop = asyncio.get_running_loop()
         while self._full():
             self._waiter = self._loop.create_future()
-            if self._full():  # still, now that the thread can see who waits
-                await self._waiter
+            await self._waiter
         self._check()
         self._unfinished += 1
         self._pieces.append(piece)
@@ -106,8 +105,7 @@ class Lane(Generic[T]):
                 if in_turn:
                     turns.release()
             self._finished += 1
-            if self._waiter is not None:
-                self._loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _over(self, job: Future[None]) -> None:
         """Begin again if something was handed over just when the thread had left."""

@@ -120,11 +120,6 @@ class Stream(asyncio.BufferedProtocol):
         """Whether something that was written is still to leave."""
         return bool(self._transport.get_write_buffer_size())
 
-    @property
-    def connected(self) -> bool:
-        """Whether asyncio looks after the socket."""
-        return self._transport is not None
-
     # Reading
 
     @property
@@ -303,10 +298,7 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
             if tls is not None:
                 await stream.shake_hands(tls, host)
         except BaseException:
-            if stream.connected:  # to close a socket below its transport would cross it with the next of its number
-                stream.abort()
-            else:
-                connected.close()
+            stream.abort()  # asyncio has made its transport before anything can fail
             raise
     return stream
 

@@ -15,6 +15,7 @@ from meta_media.errors import ConfigurationError
 from meta_media.settings import Settings, checked_id, checked_number, checked_token
 
 NAMES = [field.name for field in attrs.fields(Settings)]
+RATES = (0, 0.5, 10**6)
 SECONDS = ("connect_timeout", "read_timeout", "write_timeout")
 COUNTS = ("concurrency", "chunk_size", "max_download_size")
 
@@ -205,6 +206,20 @@ def test_suffixes_are_for_media_only() -> None:
         ConfigurationError, match=r"^token_hosts takes exact hosts only, not the suffix '\.example\.com'$"
     ):
         Settings(token_hosts=("a.example", ".Example.com"))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_minimum_rate(rate: float) -> None:
+    """Any rate from nothing at all is taken."""
+    assert Settings(minimum_rate=rate).minimum_rate == rate
+
+
+@pytest.mark.parametrize("name", ["minimum_rate", "deadline"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", True])
+def test_a_rate_or_deadline_that_cannot_be(name: str, value: Any) -> None:
+    """A rate below nothing, a deadline in the past and what is no number at all are refused."""
+    with pytest.raises(ConfigurationError, match=name):
+        changed(name, value)
 
 
 @pytest.mark.parametrize("name", SECONDS)

@@ -214,6 +214,20 @@ async def test_sixty_four_at_once() -> None:
     assert server.connections <= 64
 
 
+async def test_closed_twice() -> None:
+    """An exchange that is closed twice gives its connection back once."""
+    async with LeanServer(lambda *_: page("text")) as server:
+        transport = Transport()
+        clock = Clock(connect=20, read=20, write=20, rate=0, deadline=None)
+        for _ in range(2):
+            exchange = await transport.send("GET", f"{server.base_url}/", {}, None, clock)
+            assert [piece async for piece in exchange.pieces()] == [b"text"]
+            await exchange.aclose()
+            await exchange.aclose()
+        await transport.aclose()
+    assert server.served_by == [1, 1]
+
+
 # Under any client
 
 
