@@ -13,8 +13,8 @@ from .rounds import Results
 from .summary import Line, by_case, verdicts
 
 _NOTES = """\
-Every contender ran once per round in a process of its own, one after the other, so that a disturbance hits all alike; each
-warmed up first. Rates are medians, with the least and the most of all rounds behind them.
+Every contender ran once per round in a process of its own, one after the other in an order that changes, so that a disturbance
+hits all alike; each warmed up first. Rates are medians, with the least and the most of all rounds behind them.
 
 - **ratio**: meta_media's median divided by this contender's. Above 1, meta_media is faster. Behind it, the least and the most of
   the ratios within each round.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -93,14 +94,35 @@ def run(cases: Sequence[Case], rounds: int) -> Results:
         photo = photograph(folder / "sources" / "photo.jpg")
         with running(folder / "served", (small, large)) as servers:
             bench = _Bench(servers, small, large, photo, folder / "saved")
+            dice = random.Random(rounds)
             for number in range(rounds):
-                for done, row in enumerate(rows):
+                for done, row in enumerate(_shuffled(rows, dice)):
                     _tell(
                         f"round {number + 1} of {rounds}, {done + 1} of {len(rows)}: {row.case.name}, {row.entry.name}"
                     )
                     _measure(bench, row)
             _tell("")
             return Results(rows, missing, rounds, servers.download_server)
+
+
+def _shuffled(rows: list[Row], dice: random.Random) -> list[Row]:
+    """Give every contender of a case its turn to be the first."""
+    shuffled = dice.sample(rows, len(rows))
+    cases = [row.case for row in rows]
+    return sorted(shuffled, key=lambda row: cases.index(row.case))
+
+
+def _settle(folder: Path, size: int) -> None:
+    """
+    Write as many bytes as will be written, and delete them.
+
+    A virtual machine's free memory may not be there until it is used: the first to write would pay for all.
+    """
+    path, piece = folder / "settle", bytes(2**20)
+    with path.open("wb") as file:
+        for _ in range(size // len(piece)):
+            file.write(piece)
+    path.unlink()
 
 
 def _tell(text: str) -> None:
@@ -111,6 +133,8 @@ def _tell(text: str) -> None:
 def _measure(bench: _Bench, row: Row) -> None:
     """Run one process and keep what it says."""
     environment = {name: value for name, value in os.environ.items() if name.upper() not in {*_CLEARED, *_OURS}}
+    if row.case.work == "save":
+        _settle(bench.saved, row.case.limit * row.case.size * 2)
     environment["SSL_CERT_FILE"] = environment["CURL_CA_BUNDLE"] = str(bench.servers.certificate)
     try:
         ended = subprocess.run(
