@@ -4,7 +4,7 @@ TCP and TLS streams on asyncio's buffered protocol.
 A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is heard.
 TLS is done here, between socket and reader, because asyncio's own throws away what it has not decrypted yet when a write
 fails, and with it the answer of a server that refused an upload and hung up. Bytes are received right where the reader wants
-them; all connections share the buffer for those that nobody waits for yet.
+them; what nobody waits for yet, or is still encrypted, passes through a buffer that connections share.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import socket
 import ssl
 import struct
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -32,7 +33,15 @@ _HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer
 _RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
 _PIECE: Final = 2**18  # bytes taken from the system, or given to it, at a time: others want their turn, too
 
-_buffer = memoryview(bytearray(_READ))  # asyncio fills it and hands it over without a pause between: one is enough
+
+class _Shared(threading.local):
+    """What all connections of a thread receive into: its event loop fills it and hands it over without a pause between."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_READ))
+
+
+_shared = _Shared()
 
 
 class Stream(asyncio.BufferedProtocol):
@@ -44,6 +53,7 @@ class Stream(asyncio.BufferedProtocol):
         self._tls: Any = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._shaking = False
+        self._buffer = _shared.buffer
         self._received: deque[memoryview] = deque()
         self._held = 0
         self._wanted: memoryview | None = None  # where a reader waits for bytes; shrinks as they come
@@ -65,21 +75,21 @@ class Stream(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
         if self._tls or self._shaking:
-            return _buffer
-        return _buffer[:_KEPT] if self._wanted is None else self._wanted[:_PIECE]
+            return self._buffer
+        return self._buffer[:_KEPT] if self._wanted is None else self._wanted[:_PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
         if self._shaking:
-            self._incoming.write(_buffer[:nbytes])
+            self._incoming.write(self._buffer[:nbytes])
             self._wake()
         elif self._tls is not None:
-            self._incoming.write(_buffer[:nbytes])
+            self._incoming.write(self._buffer[:nbytes])
             self._decrypt()
         elif self._wanted is not None:
             self._fill(self._wanted[nbytes:])
         else:
-            self._keep(bytes(_buffer[:nbytes]))
+            self._keep(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> None:
         """Note that no more will come; asyncio closes the connection then."""

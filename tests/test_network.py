@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from servers import Server, reset, silence, stalled, until
+from servers import Server, page, reset, silence, stalled, until
 from stepping import LeanServer, descriptors, settled_at
 
 from meta_media import MediaApi, Settings, addresses
@@ -488,6 +488,27 @@ async def test_an_error_after_the_end_is_none() -> None:
         stream.connection_lost(BrokenPipeError())
         assert bytes(await stream.read(patient())) == b"text"
         assert bytes(await stream.read(patient())) == b""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_event_loops_in_two_threads(scheme: str, tls: ssl.SSLContext) -> None:
+    """Connections of event loops in two threads receive at the same time, and neither gets the other's bytes."""
+    bodies = [bytes([number]) * 2_000_000 for number in range(2)]
+
+    async def work(url: str, body: bytes) -> int:
+        async with MediaApi("token", "1", settings=Settings(base_url=url, chunk_size=50_000)) as api:
+            for _ in range(8):
+                async with api.stream(f"{url}/{body[0]}") as stream:
+                    async for chunk in stream:
+                        await asyncio.sleep(0)  # so that some comes while nobody waits
+                        assert chunk == body[: len(chunk)]
+        return body[0]
+
+    async with LeanServer(
+        lambda _, target: page(bodies[int(target[1:])]), tls if scheme == "https" else None
+    ) as server:
+        works = [asyncio.to_thread(asyncio.run, work(server.base_url, body)) for body in bodies]
+        assert await asyncio.gather(*works) == [0, 1]
 
 
 # TLS
