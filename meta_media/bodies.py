@@ -128,7 +128,7 @@ class Memory:
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size: int | None = self._view.nbytes
-        self.head = bytes(self._view[:HEAD_SIZE])
+        self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
 
     async def measure(self, limit: int) -> int:
         """See `Body`."""
