@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import urllib.request
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 import httpx
@@ -51,17 +51,18 @@ class Proxy:
         name, url = next(((name, url) for name, url in known.items() if url), ("", ""))
         if not url:
             return None
-        try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-            host, port = parts.hostname, parts.port or 80
-        except ValueError:
-            host = None
-        if not host or parts.scheme != "http":
+        parts = _http_url(url)
+        if parts is None:
             raise ConfigurationError(
                 f"{name} must be an http:// URL with a host; for other proxies pass http_client=httpx.AsyncClient(proxy=…)"
             )
         credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        return cls(host=host, port=port, credentials=credentials.removesuffix(":"), always=name == "Settings.proxy")
+        return cls(
+            host=parts.hostname or "",
+            port=parts.port or 80,
+            credentials=credentials.removesuffix(":"),
+            always=name == "Settings.proxy",
+        )
 
     def serves(self, host: str) -> bool:
         """Whether connections to a host go through it."""
@@ -77,3 +78,11 @@ class Proxy:
         await exchange.send("CONNECT", target, headers, None)
         if not 200 <= exchange.status < 300:
             raise httpx.ProxyError(str(exchange.status))
+
+
+def _http_url(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        return parts if parts.scheme == "http" and parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
