@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import urllib.request
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -81,8 +82,9 @@ class Proxy:
 
 
 def _http_url(url: str) -> SplitResult | None:
-    try:
+    found = None
+    with contextlib.suppress(ValueError):
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        return parts if parts.scheme == "http" and parts.hostname and parts.port != 0 else None
-    except ValueError:
-        return None
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            found = parts
+    return found
