@@ -45,6 +45,7 @@ _TIMEOUTS: Final = {
     "DeadlineError": "deadline",
     "TimeoutException": "read",
 }
+_TOO_LONG: Final = {"rate": "it was slower than minimum_rate allows", "deadline": "it was not over by its deadline"}
 _FAILURES: Final = {
     "ConnectError": "could not connect",
     "ProxyError": "the proxy refused",
@@ -77,9 +78,8 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
     for name in names:
         if name in _TIMEOUTS:
             phase = _TIMEOUTS[name]
-            return TransferTimeoutError(
-                f"{doing}: no progress in the {phase} phase", phase=phase, maybe_applied=applied
-            )
+            told = _TOO_LONG.get(phase, f"no progress in the {phase} phase")
+            return TransferTimeoutError(f"{doing}: {told}", phase=phase, maybe_applied=applied)
     why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
     if "ProxyError" in names and str(error)[:3].isdecimal():
         why += f" with status {str(error)[:3]}"

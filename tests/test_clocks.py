@@ -268,6 +268,8 @@ async def ended(call: Call, url: str, path: Path, client: httpx.AsyncClient | No
             await asyncio.wait_for(call(api, url, path), 30)
         assert time.monotonic() - started < 15
         assert caught.value.maybe_applied is (call is upload)
+        told = {"rate": "minimum_rate", "deadline": "deadline"}.get(str(caught.value.phase), "no progress")
+        assert told in str(caught.value)
         return str(caught.value.phase)
 
 
