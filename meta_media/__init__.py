@@ -2,6 +2,7 @@
 
 from ._version import __version__
 from .api import MediaApi
+from .destinations import clean_stale
 from .downloads import MediaStream
 from .errors import MediaError
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, Progress, SentMessage, UploadedMedia
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "UploadedMedia",
     "__version__",
+    "clean_stale",
     "inbound_media",
     "verify_signature",
     "verify_subscription",

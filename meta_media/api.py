@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import anyio
 
@@ -16,12 +17,12 @@ from .bodies import Buffer
 from .connections import Connections, Token
 from .destinations import Destination
 from .downloads import MediaStream
-from .errors import ConfigurationError, MediaError, MediaNotFoundError, ServerError
-from .http import Http
-from .lookups import look_up
+from .errors import ConfigurationError, MediaError, Operation
+from .http import Call, Http
+from .lookups import forget, look_up
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
 from .progress import ProgressCallback
-from .settings import Settings, checked_id, checked_number
+from .settings import Secret, Settings, checked_id, checked_number
 from .sources import Source
 from .wire import graph, message
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MediaApi"]
 
+T = TypeVar("T")
 _CLEAN_UP: Final = 30.0  # seconds that deleting at the end of `uploaded` may take when the block was cancelled
 
 
@@ -150,7 +152,7 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not get through; `maybe_applied` tells whether it may have.
         """
-        async with self._http.turn("upload"):
+        async with self._call("upload", phone_number_id) as call:
             options = uploads.UploadOptions(
                 filename=filename,
                 mime_type=mime_type,
@@ -161,7 +163,7 @@ class MediaApi:
                 use_case=use_case,
                 progress=progress,
             )
-            return await uploads.upload(self._http, self._number_or(phone_number_id), source, options)
+            return await uploads.upload(call, self._number_or(phone_number_id), source, options)
 
     @asynccontextmanager
     async def uploaded(self, source: Any, **options: Any) -> AsyncIterator[UploadedMedia]:
@@ -195,9 +197,8 @@ class MediaApi:
             MediaNotFoundError: Unknown, expired, deleted, or not for this token to see.
             ServerError: Meta answered about another id, or with something else.
         """
-        async with self._http.turn("get_info", media_id):
-            media_id = checked_id(media_id, "the media id")
-            return await look_up(self._http, media_id, self._number_if(phone_number_id))
+        async with self._call("get_info", phone_number_id, media_id) as call:
+            return await look_up(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
 
     async def download(
         self,
@@ -230,8 +231,9 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not come through.
         """
-        async with self._http.turn("download", _id_of(what)):
-            return await downloads.download(self._http, what, destination, overwrite=overwrite, progress=progress)
+        what = _shy(what)
+        async with self._call("download", None, _id_of(what)) as call:
+            return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
     async def stream(self, what: str | MediaInfo | InboundMedia) -> AsyncIterator[MediaStream]:
@@ -246,7 +248,8 @@ class MediaApi:
         Raises:
             IntegrityError: From the iteration, at its end; otherwise as `download`.
         """
-        async with self._http.turn("download", _id_of(what)), downloads.open_stream(self._http, what) as stream:
+        what = _shy(what)
+        async with self._call("download", None, _id_of(what)) as call, downloads.open_stream(call, what) as stream:
             yield stream
 
     async def read(self, what: str | MediaInfo | InboundMedia, *, max_size: int | None = None) -> bytes:
@@ -260,9 +263,9 @@ class MediaApi:
         Raises:
             DownloadTooLargeError: Over `max_size`; otherwise as `download`.
         """
-        turn = self._http.turn("download", _id_of(what))
-        async with turn, downloads.open_stream(self._http, what, max_size=max_size) as stream:
-            return b"".join([chunk async for chunk in stream])
+        what = _shy(what)
+        async with self._call("download", None, _id_of(what)) as call:
+            return await downloads.read(call, what, max_size)
 
     async def delete(
         self, media_id: str, *, missing_ok: bool = False, phone_number_id: str | None = None
@@ -278,19 +281,9 @@ class MediaApi:
         Raises:
             MediaNotFoundError: Unknown, expired, already deleted, or not for this token to see.
         """
-        async with self._http.turn("delete", media_id):
-            media_id = checked_id(media_id, "the media id")
-            number = self._number_if(phone_number_id)
-            request = graph("delete", "DELETE", self.settings, media_id, phone_number_id=number, media_id=media_id)
-            try:
-                deleted = await self._http.call(request, DeletedMedia)
-            except MediaNotFoundError:
-                if missing_ok:
-                    return DeletedMedia(success=False)
-                raise
-            if not deleted.success:
-                raise ServerError(f"Meta did not delete media {media_id}, and did not say why", maybe_applied=True)
-            return deleted
+        async with self._call("delete", phone_number_id, media_id) as call:
+            media_id, number = checked_id(media_id, "the media id"), self._number_if(phone_number_id)
+            return await forget(call, media_id, missing_ok=missing_ok, phone_number_id=number)
 
     async def send(
         self,
@@ -325,13 +318,16 @@ class MediaApi:
             MediaNotFoundError: The id is unknown or has expired.
             ApiError: Meta said no.
         """
-        async with self._http.turn("send", media_id):
+        async with self._call("send", phone_number_id, media_id) as call:
             extras = {"caption": caption, "filename": filename, "voice": voice}
             body = message(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
             number = self._number_or(phone_number_id)
             json_body = {"Content-Type": "application/json", "Content-Length": str(len(body))}
             request = graph("send", "POST", self.settings, number, "messages", media_id=media_id, headers=json_body)
-            return await self._http.call(request, SentMessage, body)
+            return await call.ask(request, SentMessage, lambda: contextlib.nullcontext(body))
+
+    def _call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
+        return self._http.call(operation, phone_number_id or self._number, media_id)
 
     def _number_or(self, phone_number_id: str | None) -> str:
         number = self._number_if(phone_number_id) or self._number
@@ -341,6 +337,11 @@ class MediaApi:
 
     def _number_if(self, phone_number_id: str | None) -> str | None:
         return None if phone_number_id is None else checked_id(phone_number_id, "phone_number_id")
+
+
+def _shy(what: T) -> T | Secret:
+    """Keep a URL, which is signed, out of tracebacks that show local variables."""
+    return Secret(what) if isinstance(what, str) and "://" in what else what
 
 
 def _id_of(what: object) -> str | None:

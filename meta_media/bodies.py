@@ -32,7 +32,7 @@ class Body(Protocol):
     Attributes:
         head: The first `media_types.HEAD_SIZE` bytes, or all there are.
         size: Bytes in all; None where only `measure` can tell.
-        replayable: Whether `chunks` may be called again, for another attempt.
+        replayable: Whether `chunks` may be called, for the first try or another.
     """
 
     head: bytes
@@ -208,9 +208,8 @@ class _Spooled:
 class _Declared:
     """A stream whose size the caller vouches for: it goes straight through, once."""
 
-    replayable = False
-
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
+        self.replayable = True  # until it has been begun
         self._chunks = chunks
         self._size = size
         self.size: int | None = size
@@ -220,6 +219,7 @@ class _Declared:
         return self._size
 
     async def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+        self.replayable = False
         sent = 0
         async for chunk in self._chunks:
             sent += len(chunk)

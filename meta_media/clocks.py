@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import AsyncIterable
 from typing import Any, Literal
 
-__all__ = ["Clock", "DeadlineError", "TooSlowError"]
+__all__ = ["Clock", "DeadlineError", "TooSlowError", "Unhurried"]
 
 Phase = Literal["connect", "read", "write"]
 
@@ -68,6 +69,11 @@ class Clock:
         if self.timer is not None and not self.timer.expired():
             self.timer.reschedule(when)
 
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, while they stand still."""
+        return self._allowed - self._spent
+
     def ends(self) -> float | None:
         """Return when the deadline is, by the event loop's time, if they go on until then; None for never."""
         ends = self._began + self._allowed - self._spent
@@ -114,3 +120,25 @@ class Clock:
 
     def _too_slow(self, moved: int, seconds: float) -> TooSlowError:
         return TooSlowError(f"{moved} bytes in {seconds:.1f} seconds")
+
+
+class Unhurried:
+    """The caller's source, with the clocks standing still while it has its turn; judged is how fast its pieces leave."""
+
+    def __init__(self, content: AsyncIterable[Any], clock: Clock) -> None:
+        self._pieces = aiter(content)
+        self._clock = clock
+        self._leaving = 0
+
+    def __aiter__(self) -> Unhurried:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._clock.moved("write", self._leaving)
+        self._clock.__exit__()
+        try:
+            piece = await anext(self._pieces)
+        finally:
+            self._clock.__enter__()
+        self._leaving = len(piece)
+        return piece

@@ -43,6 +43,7 @@ _CODES: Final[dict[int | None, type[ApiError]]] = {
 _STATUSES: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,
     403: PermissionDeniedError,
+    408: ServerError,  # it gave up waiting for the request
     429: RateLimitError,
 }
 _UPLOAD_STATUSES: Final[dict[int, type[ApiError]]] = {413: UploadRejectedError, 415: UploadRejectedError}
@@ -88,6 +89,9 @@ def from_answer(operation: Operation, answer: ApiError, *, words: str, transient
             return verdict(f"{sentence}: {answer}", answer=answer)
     kind = _class_of(operation, answer, words)
     waits = issubclass(kind, (RateLimitError, ServerError)) and answer.code not in _PERMANENT
+    waits = waits and (
+        answer.code is not None or (answer.status or 0) >= 400
+    )  # a redirect that leads nowhere stays one
     error = kind(answer.message)
     error.__dict__.update(answer.__dict__)
     error.retryable = waits or transient

@@ -1,4 +1,4 @@
-"""What the copies of a `MediaApi` share: connections, the places in front of them, and the token."""
+"""What the copies of a `MediaApi` share: connections, the places in front of them, their pace, and the token."""
 
 from __future__ import annotations
 
@@ -13,23 +13,15 @@ import anyio
 from .errors import ConfigurationError, Operation
 from .files import in_thread
 from .models import converter
-from .settings import checked_token
+from .pacing import Pacing
+from .settings import Secret, checked_token
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
 
-__all__ = ["Connections", "Secret", "Token"]
-
-
-class Secret(str):
-    """Text that is itself when used, and nothing when shown: tracebacks with local variables end in logs."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
+__all__ = ["Connections", "Token"]
 
 
 class Token:
@@ -40,7 +32,7 @@ class Token:
         self._known = Secret(checked_token(source)) if isinstance(source, str) else None
         self._asking = anyio.Lock()
 
-    async def get(self) -> str:
+    async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
         if self._known is not None:
             return self._known
@@ -50,8 +42,8 @@ class Token:
             return self._known
 
     def forget(self, refused: str) -> None:
-        """Ask again next time, where there is somebody to ask and nobody has since this token was given out."""
-        if self._ask and self._known == refused:
+        """Ask again next time, where there is somebody to ask and nobody has since this very token was given out."""
+        if self._ask and self._known is refused:
             self._known = None
 
 
@@ -63,7 +55,10 @@ class Connections:
     cannot wait for itself.
     """
 
-    def __init__(self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None, pacing: Pacing | None = None
+    ) -> None:
+        self.pacing = pacing or Pacing()
         self._given = client
         self._proxy = proxy
         self._wire: Any = None

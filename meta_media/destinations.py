@@ -11,20 +11,24 @@ import errno
 import functools
 import inspect
 import os
+import re
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from .errors import ConfigurationError, StorageError
 from .files import in_thread, opened, storage_errors
 
-__all__ = ["Destination", "Sink", "open_sink"]
+__all__ = ["Destination", "Sink", "clean_stale", "open_sink"]
 
 Destination = str | os.PathLike[str] | Any
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SUFFIX: Final = ".meta-media.part"
+_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 
 class Sink(Protocol):
@@ -32,7 +36,12 @@ class Sink(Protocol):
     Where a download's bytes go: to `blocking`, which is called on a thread, or where there is none, to `write`.
 
     A chunk is the sink's until either has ended.
+
+    Attributes:
+        rewindable: Whether what was written can be taken back.
     """
+
+    rewindable: bool
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
@@ -43,13 +52,17 @@ class Sink(Protocol):
         """Take the next bytes."""
         ...
 
+    async def rewind(self) -> None:
+        """Take back what was written."""
+        ...
+
     async def commit(self, name: str) -> Path | None:
         """Make the bytes appear, in a folder under a name like this one; return the path, if there is one."""
         ...
 
 
 @asynccontextmanager
-async def open_sink(destination: Destination, *, overwrite: bool = True) -> AsyncIterator[Sink]:
+async def open_sink(destination: Destination, *, overwrite: bool = True, fsync: bool = False) -> AsyncIterator[Sink]:
     """
     Prepare to write to a destination; nothing remains of it unless it is committed.
 
@@ -57,6 +70,7 @@ async def open_sink(destination: Destination, *, overwrite: bool = True) -> Asyn
         destination: A path; an existing folder, which gets a name that is still free; an async handle, anything with
             `async write(bytes)`, or a binary file object, written off the loop. Handles are not closed.
         overwrite: Whether a path may replace a file.
+        fsync: Whether a path waits for the disk before it appears.
 
     Raises:
         StorageError: It cannot be written to: no such folder, no permission, exists already.
@@ -69,7 +83,7 @@ async def open_sink(destination: Destination, *, overwrite: bool = True) -> Asyn
         temporary = folder / f".{os.urandom(8).hex()}{_SUFFIX}"
         try:
             async with opened(temporary, "wb", opener=_create) as file:
-                yield _File(file, temporary, folder, name, overwrite=overwrite)
+                yield _File(file, temporary, folder, name, overwrite=overwrite, fsync=fsync)
         finally:
             with storage_errors(f"remove {str(temporary)!r}"):
                 await in_thread(functools.partial(temporary.unlink, missing_ok=True))
@@ -104,12 +118,22 @@ def _create(path: str, _: int) -> int:
 
 
 class _Blocking:
+    rewindable = False
+
+    async def rewind(self) -> None:
+        """Do nothing: what was written has gone."""
+
     async def write(self, chunk: memoryview) -> None:
         """Do nothing: there is `blocking`."""
 
 
 class _File(_Blocking):
-    def __init__(self, file: IO[bytes], temporary: Path, folder: Path, name: str | None, *, overwrite: bool) -> None:
+    rewindable = True
+
+    def __init__(
+        self, file: IO[bytes], temporary: Path, folder: Path, name: str | None, *, overwrite: bool, fsync: bool
+    ) -> None:
+        self._fsync = fsync
         self._file = file
         self._temporary = temporary
         self._folder = folder
@@ -120,15 +144,30 @@ class _File(_Blocking):
         with storage_errors(f"write to {str(self._folder)!r}"):
             self._file.write(chunk)
 
+    async def rewind(self) -> None:
+        with storage_errors(f"write to {str(self._folder)!r}"):
+            await in_thread(self._empty)
+
+    def _empty(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
     async def commit(self, name: str) -> Path:
         with storage_errors(f"write to {str(self._folder)!r}"):
             return await in_thread(self._place, name)
 
     def _place(self, name: str) -> Path:
+        if self._fsync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()  # a full disk may show only now
-        if self._name is None:
-            return self._place_beside_others(Path(name))
-        target = self._folder / self._name
+        target = self._place_beside_others(Path(name)) if self._name is None else self._place_at(self._name)
+        if self._fsync:
+            _sync_folder(self._folder)
+        return target
+
+    def _place_at(self, name: str) -> Path:
+        target = self._folder / name
         self._temporary.chmod(_mode(target))
         if self._overwrite:
             self._temporary.replace(target)
@@ -164,6 +203,7 @@ class _Handle(_Blocking):
 
 class _AsyncHandle:
     blocking = None
+    rewindable = False
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -172,6 +212,9 @@ class _AsyncHandle:
         with storage_errors("write to the destination"):
             while chunk:
                 chunk = _left(chunk, await self._handle.write(bytes(chunk)))
+
+    async def rewind(self) -> None:
+        """Do nothing: what was written has gone."""
 
     async def commit(self, name: str) -> None:
         """Do nothing: the bytes are where they belong."""
@@ -190,9 +233,52 @@ def _claim(temporary: Path, target: Path) -> None:
     """Move to a name that nobody has; a hard link fails where one exists, and is never seen half done."""
     try:
         os.link(temporary, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
     except OSError:  # a file system without hard links: claim the name with an empty file instead
         os.close(os.open(target, _CREATE, 0o600))
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            target.unlink()
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a name survive a power cut, too; systems that cannot open a folder keep names by other means."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+async def clean_stale(folder: str | os.PathLike[str], *, older_than: timedelta = timedelta(hours=1)) -> list[Path]:
+    """
+    Remove what downloads into a folder left when their process was killed, or the power was cut.
+
+    Args:
+        folder: Not searched below.
+        older_than: How long nothing must have been written to a temporary file: a download under way writes to its own.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        StorageError: It cannot be looked into, or something in it cannot be removed.
+    """
+    with storage_errors(f"clean {os.fsdecode(folder)!r}"):
+        return await in_thread(_clean, Path(os.fsdecode(folder)), older_than.total_seconds())
+
+
+def _clean(folder: Path, seconds: float) -> list[Path]:
+    removed = []
+    for path in sorted(folder.iterdir()):
+        if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= seconds:
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
 
 
 def _mode(target: Path | None) -> int:

@@ -6,117 +6,36 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import urljoin
 
-import attrs
-
-from .destinations import Destination, open_sink
-from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, ServerError
+from .destinations import Destination, Sink, open_sink
+from .errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from .filenames import safe_filename
-from .http import Http, Reply
+from .http import Call
 from .lanes import Lane
-from .lookups import look_up
 from .media_types import extension_for
-from .models import DownloadedMedia, InboundMedia, MediaInfo
+from .models import DownloadedMedia
+from .origins import Origin
 from .progress import Meter, ProgressCallback
-from .settings import checked_id
-from .wire import Request, disposition_filename, fetch
+from .retries import Tries
+from .wire import disposition_filename
 
-__all__ = ["MediaStream", "download", "open_stream"]
+__all__ = ["MediaStream", "download", "open_stream", "read"]
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MAX_REDIRECTS: Final = 5
 _BUFFERS: Final = 3  # one to fill, one to hash and write, one between, so that neither waits for the other
-_EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
-
-
-@attrs.frozen(kw_only=True)
-class _Target:
-    """What to fetch and what is known of it; `renewed` once its URL comes from Meta's own answer to this call."""
-
-    url: str | None
-    media_id: str | None = None
-    info: MediaInfo | None = None
-    mime_type: str | None = None
-    sha256: str | None = None
-    size: int | None = None
-    filename: str | None = None
-    renewed: bool = False
-
-
-def _target(what: object) -> _Target:
-    if isinstance(what, MediaInfo):
-        return _Target(
-            url=what.url,
-            media_id=checked_id(what.id, "the media id"),
-            info=what,
-            mime_type=what.mime_type,
-            sha256=what.sha256,
-            size=what.file_size,
-        )
-    if isinstance(what, InboundMedia):
-        return _Target(
-            url=what.url,
-            media_id=checked_id(what.id, "the media id"),
-            mime_type=what.mime_type,
-            sha256=what.sha256,
-            filename=what.filename,
-        )
-    if isinstance(what, str) and "://" in what:
-        return _Target(url=what)
-    return _Target(url=None, media_id=checked_id(what, "the media id"))
-
-
-async def _renewed(http: Http, target: _Target, media_id: str) -> _Target:
-    """Get a new URL, which must be of the same bytes."""
-    info = await look_up(http, media_id)
-    for known, now in ((target.sha256, info.sha256), (target.size, info.file_size)):
-        if known is not None and now is not None and known != now:
-            raise IntegrityError(f"media {media_id} is no longer what it was", expected=known, actual=now)
-    renewed = _target(info)
-    size = target.size if renewed.size is None else renewed.size
-    sha256 = renewed.sha256 or target.sha256
-    return attrs.evolve(renewed, sha256=sha256, size=size, filename=target.filename, renewed=True)
 
 
 @asynccontextmanager
-async def open_stream(http: Http, what: object, *, max_size: int | None = None) -> AsyncIterator[MediaStream]:
-    """Open a download, with a new URL if the one at hand has died."""
-    target = _target(what)
-    if target.media_id and target.url is None:
-        target = await _renewed(http, target, target.media_id)
-    async with AsyncExitStack() as stack:
-        request, reply = await _followed(http, target, stack)
-        if reply.status in _EXPIRED and target.media_id and not target.renewed:
-            await stack.aclose()
-            target = await _renewed(http, target, target.media_id)
-            request, reply = await _followed(http, target, stack)
-        if reply.status != 200:
-            raise await http.refused(request, reply)
-        limit = http.settings.max_download_size if max_size is None else max_size
-        stream = MediaStream(reply, target, http.settings.chunk_size, limit)
+async def open_stream(
+    call: Call, what: object, *, max_size: int | None = None, tries: Tries | None = None
+) -> AsyncIterator[MediaStream]:
+    """Open a download, which survives whatever a resumed transfer cures."""
+    limit = call.settings.max_download_size if max_size is None else max_size
+    async with Origin(call, what, tries or Tries()) as origin:
+        stream = MediaStream(origin, call.settings.chunk_size, limit)
         async with contextlib.aclosing(stream):
             yield stream
-
-
-async def _followed(http: Http, target: _Target, stack: AsyncExitStack) -> tuple[Request, Reply]:
-    """Fetch a URL; every redirect is judged like a new one, and gets the token only if its own host may see it."""
-    url, status = target.url or "", None
-    for _ in range(1 + _MAX_REDIRECTS):
-        request = fetch(url, http.settings, media_id=target.media_id)
-        reply = await stack.enter_async_context(await http.send(request))
-        location = reply.headers.get("location")
-        status = reply.status
-        if status not in _REDIRECTS or location is None:
-            return request, reply
-        await stack.aclose()
-        try:
-            url = urljoin(url, location)
-        except ValueError:
-            url = location  # which is no URL, as will be found
-    raise ServerError(f"the media URL redirects more than {_MAX_REDIRECTS} times", status=status)
 
 
 class MediaStream:
@@ -134,29 +53,20 @@ class MediaStream:
         filename: A safe name for it.
     """
 
-    def __init__(self, reply: Reply, target: _Target, chunk_size: int, max_size: int) -> None:
-        served_type = reply.headers.get("content-type")
+    def __init__(self, origin: Origin, chunk_size: int, max_size: int) -> None:
+        target = origin.target
         self.info = target.info
         self.media_id = target.media_id
-        self.mime_type = target.mime_type or served_type or "application/octet-stream"
-        self.size = reply.length if target.size is None else target.size
+        self.mime_type = target.mime_type or origin.served_type or "application/octet-stream"
+        self.size = origin.size
         fallback = f"{target.media_id or 'media'}{extension_for(self.mime_type) or ''}"
-        self.filename = safe_filename(target.filename or disposition_filename(reply.headers), fallback)
-        self._expected_sha256 = target.sha256
+        self.filename = safe_filename(target.filename or disposition_filename(origin.headers), fallback)
+        self._origin = origin
         self._max_size = max_size
         self._digest = hashlib.sha256()
-        self._reply = reply
         self._chunk_size = chunk_size
         self._chunks = self._copied()
         self._over = False
-        if (served_type or "").lower().startswith("text/html") and not self.mime_type.startswith("text/html"):
-            raise ServerError("Meta served an HTML page where the media should be", status=reply.status, retryable=True)
-        if reply.length is not None and reply.length != self.size:
-            raise IntegrityError(
-                f"{reply.length} bytes are served where Meta promised {self.size}",
-                expected=self.size,
-                actual=reply.length,
-            )
         self._check_limit(self.size or 0)
 
     @property
@@ -209,7 +119,7 @@ class MediaStream:
 
         try:
             async with Lane(worked, depth=_BUFFERS - 1) as lane:
-                while count := await self._reply.readinto(buffers[0]):
+                while count := await self._origin.readinto(buffers[0]):
                     received += count
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
@@ -230,29 +140,57 @@ class MediaStream:
             raise IntegrityError(
                 f"{received} bytes arrived where Meta promised {self.size}", expected=self.size, actual=received
             )
-        if self._expected_sha256 and not hmac.compare_digest(self._expected_sha256, self.sha256):
+        promised = self._origin.target.sha256
+        if promised and not hmac.compare_digest(promised, self.sha256):
             raise IntegrityError(
                 "the bytes that arrived do not have the SHA-256 that Meta promised",
-                expected=self._expected_sha256,
+                expected=promised,
                 actual=self.sha256,
             )
 
 
 async def download(
-    http: Http, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
+    call: Call, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
-    """Write a verified download to a destination."""
-    async with open_sink(destination, overwrite=overwrite) as sink:
-        async with open_stream(http, what) as stream:
-            meter = Meter(progress, stream.size)
-            async with contextlib.aclosing(stream.views(sink.blocking)) as views:
-                async for view in views:
-                    await sink.write(view)
-                    await meter.add(len(view))
+    """Write a verified download to a destination; where bytes can be taken back, wrong ones get a fresh try."""
+    tries = Tries()
+    async with open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync) as sink:
+        while True:
+            try:
+                stream, size = await _written(call, what, sink, tries, progress)
+                break
+            except MediaError as error:
+                if not sink.rewindable:
+                    raise
+                await call.recover(error, tries)
+                await sink.rewind()
         return DownloadedMedia(
             path=await sink.commit(stream.filename),
-            size=meter.transferred,
+            size=size,
             sha256=stream.sha256,
             mime_type=stream.mime_type,
             media_id=stream.media_id,
         )
+
+
+async def _written(
+    call: Call, what: object, sink: Sink, tries: Tries, progress: ProgressCallback | None
+) -> tuple[MediaStream, int]:
+    async with open_stream(call, what, tries=tries) as stream:
+        meter = Meter(progress, stream.size)
+        async with contextlib.aclosing(stream.views(sink.blocking)) as views:
+            async for view in views:
+                await sink.write(view)
+                await meter.add(len(view))
+    return stream, meter.transferred
+
+
+async def read(call: Call, what: object, max_size: int | None) -> bytes:
+    """Return a verified download; wrong bytes get a fresh try."""
+    tries = Tries()
+    while True:
+        try:
+            async with open_stream(call, what, max_size=max_size, tries=tries) as stream:
+                return b"".join([chunk async for chunk in stream])
+        except MediaError as error:
+            await call.recover(error, tries)

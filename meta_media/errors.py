@@ -202,7 +202,14 @@ class ServerError(ApiError):
 
 
 class NetworkError(MediaError):
-    """The request did not get through, or its reply did not: DNS, connect, TLS, reset."""
+    """
+    The request did not get through, or its reply did not: DNS, connect, TLS, reset.
+
+    Attributes:
+        stale: Whether a kept connection turned out to be one that the server had given up.
+    """
+
+    stale: bool = False
 
 
 class TransferTimeoutError(NetworkError):

@@ -35,6 +35,8 @@ class Exchange:
     Attributes:
         status: HTTP status.
         headers: As received, in bytes; names in lower case.
+        heard: Whether any of the reply has come.
+        filled: How many bytes the last `readinto` brought, also when it failed.
     """
 
     def __init__(self, stream: Stream, clock: Clock, give_back: Callable[[Exchange], None]) -> None:
@@ -42,6 +44,8 @@ class Exchange:
         self._give_back: Callable[[Exchange], None] | None = give_back
         self.status = 0
         self.headers: Iterable[tuple[bytes, bytes]] = ()
+        self.heard = False
+        self.filled = 0
         self._clock = clock
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         self._rest = memoryview(b"")  # of the body, come already
@@ -108,6 +112,7 @@ class Exchange:
         except httpx.ReadError:
             if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
                 raise  # else it is how a server ends that did not want the rest of our request (RFC 9112, section 9.6)
+        self.heard = self.heard or bool(piece)
         self._h11.receive_data(piece)
 
     def _reply(self) -> h11.Response | None:
@@ -166,26 +171,33 @@ class Exchange:
 
     async def readinto(self, wanted: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return how many came, which are fewer only at its end."""
-        size = len(wanted)
-        while wanted:
+        self.filled = 0
+        while self.filled < len(wanted):
             if self._rest:
-                count = min(len(self._rest), len(wanted))
-                wanted[:count] = self._rest[:count]
+                count = min(len(self._rest), len(wanted) - self.filled)
+                wanted[self.filled : self.filled + count] = self._rest[:count]
                 self._rest = self._rest[count:]
+                self.filled += count
             elif self._over:
                 break
             elif self._left is None:
                 await self._more()
-                continue
             else:
-                count = await self.stream.readinto(wanted[: self._left], self._clock)
-                if count < min(self._left, len(wanted)):
-                    raise self._cut_short()
-                self._clock.moved("read", count)
-                self._left -= count
-                self._over = not self._left
-            wanted = wanted[count:]
-        return size - len(wanted)
+                await self._receive(wanted[self.filled :][: self._left])
+        return self.filled
+
+    async def _receive(self, wanted: memoryview) -> None:
+        """Fill a buffer with bytes of a body whose length is known, past h11."""
+        left = self._left or 0
+        try:
+            count = await self.stream.readinto(wanted, self._clock)
+        finally:
+            self.filled += self.stream.filled
+        if count < len(wanted):
+            raise self._cut_short()
+        self._clock.moved("read", count)
+        self._left = left - count
+        self._over = not self._left
 
     def _cut_short(self) -> Exception:
         return httpx.RemoteProtocolError("the server hung up before the end of the body")
@@ -197,6 +209,10 @@ class Exchange:
             return False
         replied = self._left == 0 or (self._h11.their_state is h11.DONE and not self._h11.trailing_data[0])
         return replied and self._h11.our_state is h11.DONE
+
+    def distrust(self) -> None:
+        """Let nothing follow on this connection: its server does not seem to know what it answers."""
+        self._surplus = True
 
     async def aclose(self) -> None:
         """End, whatever is left to send or to read; no await is needed."""

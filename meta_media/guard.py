@@ -123,22 +123,27 @@ class GuardedAnswer:
         self._clock = clock
         self._pieces = response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
         self._rest = memoryview(b"")
+        self.filled = 0
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 
     async def readinto(self, wanted: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return how many came, which are fewer only at its end."""
-        size = len(wanted)
-        while wanted and (self._rest or await self._more()):
-            count = min(len(self._rest), len(wanted))
-            wanted[:count] = self._rest[:count]
-            self._rest, wanted = self._rest[count:], wanted[count:]
-        return size - len(wanted)
+        self.filled = 0
+        while self.filled < len(wanted) and (self._rest or await self._more()):
+            count = min(len(self._rest), len(wanted) - self.filled)
+            wanted[self.filled : self.filled + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            self.filled += count
+        return self.filled
 
     async def _more(self) -> bool:
         self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
         self._clock.moved("read", len(self._rest))
         return bool(self._rest)
+
+    def distrust(self) -> None:
+        """Do nothing: what becomes of the connection is its owner's business."""
 
     async def aclose(self) -> None:
         """Let the client have its connection back."""

@@ -1,257 +1,176 @@
 """
-One request and its reply: the only room that sends.
+A call's requests and their replies: the only room that sends, and the only one that tries again.
 
-It adds the token for hosts that may see it, holds calls back while all connections are busy, and turns every exception of
-the libraries below into ours.
+It adds the token for hosts that may see it, holds calls back while all connections are busy or Meta wants a pause, follows
+redirects, and decides after each failure whether and when there is another try.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import time
-from collections.abc import AsyncIterable, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from .clocks import Clock
-from .connections import Connections, Secret, Token
+from .clocks import Clock, Unhurried
+from .connections import Connections, Token
 from .errors import (
+    ApiError,
     AuthenticationError,
     MediaError,
     NetworkError,
     Operation,
+    RateLimitError,
     ServerError,
     TransferTimeoutError,
 )
-from .settings import Settings
-from .wire import MAX_REPLY, Request, decipher, refusal
+from .failures import Failures
+from .pacing import LONGEST_WAIT, Gate, backoff_delay
+from .replies import Reply
+from .retries import Tries, cost
+from .settings import Secret, Settings
+from .wire import MAX_REPLY, Request, decipher, proven, redirected, refusal
 
-__all__ = ["Http", "Reply", "network_error"]
+__all__ = ["Call", "Http"]
 
-_SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 5
 T = TypeVar("T")
-_UNKNOWN: Final = 2**14  # bytes to make room for where a reply does not say how many it has
-_calls: ContextVar[Any] = ContextVar("meta_media_call", default=None)  # the `_Call` in progress
-
-# httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
-_TIMEOUTS: Final = {
-    "ConnectTimeout": "connect",
-    "ReadTimeout": "read",
-    "WriteTimeout": "write",
-    "PoolTimeout": "pool",
-    "TooSlowError": "rate",
-    "DeadlineError": "deadline",
-    "TimeoutException": "read",
-}
-_TOO_LONG: Final = {"rate": "it was slower than minimum_rate allows", "deadline": "it was not over by its deadline"}
-_FAILURES: Final = {
-    "ConnectError": "could not connect",
-    "ProxyError": "the proxy refused",
-    "UnsupportedProtocol": "the URL has a scheme that cannot be used",
-    "InvalidURL": "the URL is not valid",
-    "DecodingError": "the reply could not be decoded",
-    "RemoteProtocolError": "the server broke off or broke the rules of HTTP",
-    "LocalProtocolError": "the request would have broken the rules of HTTP",
-    "ReadError": "the connection was lost while waiting for the reply",
-    "WriteError": "the connection was lost while sending",
-    "CloseError": "the connection could not be closed",
-    "SSLError": "the encrypted connection failed",
-}
-_NOT_SENT: Final = frozenset({"ConnectTimeout", "PoolTimeout", "ConnectError", "ProxyError", "UnsupportedProtocol"})
+Content = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-def network_error(error: Exception, doing: str, *, changes: bool = False) -> NetworkError:
+class Call:
     """
-    Turn an exception of the HTTP stack into ours, in words without addresses or headers.
+    What a public verb does on the wire: its requests, what they have in common, and what became of them; `async with`.
 
-    Args:
-        error: Anything that came out of the stack.
-        doing: The start of the sentence.
-        changes: Whether the request, had it arrived, would have changed something.
-    """
-    import ssl
-
-    names = [cls.__name__ for cls in type(error).__mro__]
-    applied = changes and not _NOT_SENT.intersection(names)
-    for name in names:
-        if name in _TIMEOUTS:
-            phase = _TIMEOUTS[name]
-            told = _TOO_LONG.get(phase, f"no progress in the {phase} phase")
-            return TransferTimeoutError(f"{doing}: {told}", phase=phase, maybe_applied=applied)
-    why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
-    if "ProxyError" in names and str(error)[:3].isdecimal():
-        why += f" with status {str(error)[:3]}"
-    cause = _system_cause(error)
-    refused = isinstance(cause, ssl.SSLCertVerificationError)
-    text = f": {cause.verify_message}" if isinstance(cause, ssl.SSLCertVerificationError) else _reason(cause)
-    return NetworkError(f"{doing}: {why}{text}", retryable=not refused, maybe_applied=applied)
-
-
-def _system_cause(error: BaseException) -> OSError | None:
-    seen: BaseException | None = error
-    while seen is not None and not (isinstance(seen, OSError) and seen.strerror):
-        several = seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()  # one for each address of a host
-        seen = seen.__cause__ or seen.__context__ or next(iter(several), None)
-    return seen
-
-
-def _reason(cause: OSError | None) -> str:
-    if cause is None:
-        return ""
-    number = (
-        cause.errno or 0
-    )  # asyncio's own words are about its calls; name resolution has negative numbers, and good words
-    return f" ({os.strerror(number) if number > 0 else cause.strerror})"
-
-
-class Reply:
-    """
-    A reply whose body has not been read; it is left by `async with`.
+    It waits for a place among the connections before anything else, so that thousands of waiting calls hold nothing, and
+    completes every error of ours that leaves it.
 
     Attributes:
-        status: HTTP status.
-        headers: With names in lower case.
-        length: What it says of its body's length, in bytes.
+        settings: In force.
+        clock: The time that all its requests may take.
+        ambiguous: Whether Meta may have done what one of them asked, without our hearing of it.
     """
 
-    def __init__(self, answer: Any, clock: Clock, failures: _Failures, token: Token, shown: str) -> None:
-        self._answer = answer
-        self._clock = clock
-        self._failures = failures
-        self._token = token
-        self._shown = shown
-        self.status: int = answer.status
-        self.headers: Mapping[str, str] = {
-            name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
-        }
-        length = self.headers.get("content-length", "")
-        self.length = int(length) if length.isdecimal() else None
-
-    async def __aenter__(self) -> Reply:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, AuthenticationError):
-            self._token.forget(self._shown)
-        with contextlib.suppress(MediaError), self._failures:
-            await self._answer.aclose()  # all of the reply that anybody wanted has been read
-
-    async def readinto(self, wanted: memoryview) -> int:
-        """Fill a buffer with the next bytes of the body, exactly as sent; return how many: fewer only at its end."""
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
-        with self._failures, self._clock:
-            return int(await self._answer.readinto(wanted))
-
-    async def read(self, limit: int) -> bytes | None:
-        """
-        Return the whole body, or None when it is longer than `limit`.
-
-        The token is not in it: Meta quotes one that is malformed in its error message, with slashes escaped.
-        """
-        body = bytearray()
-        while True:
-            expected = _UNKNOWN if self.length is None else self.length
-            piece = memoryview(bytearray(min(expected, limit - len(body)) + 1))  # one more, so that the end is seen
-            count = await self.readinto(piece)
-            body += piece[:count]
-            if len(body) > limit:
-                return None
-            if count < len(piece):
-                break
-        for quoted in {self._shown, self._shown.replace("/", "\\/")} if len(self._shown) >= _SHORTEST_TOKEN else ():
-            body = body.replace(quoted.encode(), b"***")
-        return bytes(body)
-
-
-class _Call:
-    """What its requests have in common: how many were sent, and the time that all may take."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.sent = 0
+    def __init__(self, http: Http, operation: Operation, number: str | None, media_id: object) -> None:
+        self.settings = http.settings
+        self.ambiguous = False
         self.clock = Clock(
-            connect=settings.connect_timeout,
-            read=settings.read_timeout,
-            write=settings.write_timeout,
-            rate=settings.minimum_rate,
-            deadline=settings.deadline,
+            connect=http.settings.connect_timeout,
+            read=http.settings.read_timeout,
+            write=http.settings.write_timeout,
+            rate=http.settings.minimum_rate,
+            deadline=http.settings.deadline,
         )
-
-
-class _Turn:
-    """
-    A place among the connections, and the context of a call.
-
-    A call waits before it opens any file, so that thousands of waiting calls hold nothing.
-    """
-
-    def __init__(self, http: Http, operation: Operation, media_id: object) -> None:
+        self._token = http.token
         self._connections = http.connections
+        self._pacing = http.connections.pacing
+        self._gate: Gate = self._pacing.gate(number)
         self._place = http.connections.place(operation)
+        self._placed = False
         self._operation: Operation = operation
-        self._media_id = media_id
-        self._outside = _calls.get()
-        self._call = _Call(http.settings)
+        self._media_id = media_id if isinstance(media_id, str) else None
+        self._sent = 0
+        self._shown = Secret()
+        self._given_up: MediaError | None = None
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Call:
         self._started = time.monotonic()
-        _calls.set(self._call)
         try:
             await self._connections.wire()
-            await self._place.acquire()
+            await self._ready()
         except BaseException as error:
             self._leave(error)
             raise
+        return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._place.release()
         self._leave(error)
 
     def _leave(self, error: BaseException | None) -> None:
         """Complete an error of ours with the call it belongs to, unless that is another one, made inside a stream's block."""
-        _calls.set(self._outside)
-        if isinstance(error, MediaError) and error.operation is None:
+        self._give_place()
+        if error is None:
+            self._pacing.budget.earn()
+        elif isinstance(error, MediaError) and error.operation is None:
             error.operation, error.elapsed = self._operation, time.monotonic() - self._started
-            error.attempts = self._call.sent
-            error.media_id = error.media_id or (self._media_id if isinstance(self._media_id, str) else None)
+            error.attempts = self._sent
+            error.media_id = error.media_id or self._media_id
 
+    # Its place and its pace
 
-class Http:
-    """
-    Sends requests for one token over shared connections.
+    async def _ready(self) -> None:
+        if self._operation == "upload" and self.settings.uploads_per_second:
+            await self._gate.upload_slot(self.settings.uploads_per_second)
+        await self._admitted()
 
-    Args:
-        settings: Timeouts.
-        token: What to send to hosts that may see it.
-        connections: Where to.
-    """
+    async def _admitted(self) -> None:
+        """Have a place while the number's gate is open: nobody else has to wait because this number has to."""
+        while not (self._placed and self._gate.open):
+            self._give_place()
+            await self._gate.opened()
+            await self._place.acquire()
+            self._placed = True
 
-    def __init__(self, settings: Settings, token: Token, connections: Connections) -> None:
-        self.settings = settings
-        self.token = token
-        self.connections = connections
+    def _give_place(self) -> None:
+        if self._placed:
+            self._placed = False
+            self._place.release()
 
-    def turn(self, operation: Operation, media_id: object = None) -> _Turn:
-        """Wait for a place, and complete every error of ours with the call it belongs to: `async with`."""
-        return _Turn(self, operation, media_id)
+    def _learn(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
+        """Draw from an answer what matters to other calls: a dead token, a throttled number, a lookup that was refused."""
+        if isinstance(error, AuthenticationError):
+            self._token.forget(token)
+        if isinstance(error, RateLimitError) and error.retryable:
+            self._gate.shut(ticket, error.retry_after, self.settings.backoff)
+        if request.operation == "get_info":
+            self._gate.lookup_refused()
 
-    async def call(self, request: Request, cls: type[T], content: Any = None) -> T:
-        """Send a request to the Graph API and decode its reply into one of `models`."""
-        async with await self.send(request, content) as reply:
-            if not 200 <= reply.status < 300:
-                raise await self.refused(request, reply)
-            body = await reply.read(MAX_REPLY)
-            if body is None:
-                changes = request.method != "GET"
-                raise ServerError(
-                    "Meta's reply is too long to be one",
-                    status=reply.status,
-                    retryable=not changes,
-                    maybe_applied=changes,
-                )
-            return decipher(request, cls, reply.status, reply.headers, body)
+    # Requests
+
+    async def ask(
+        self,
+        request: Request,
+        cls: type[T],
+        content: Content = contextlib.nullcontext,
+        *,
+        check: Callable[[T], None] | None = None,
+        replayable: Callable[[], bool] = lambda: True,
+    ) -> T:
+        """
+        Send a request to the Graph API, as often as it takes, and decode its reply.
+
+        Args:
+            request: From `wire`.
+            cls: One of `models`.
+            content: Opens the request's body for one try; see `send`.
+            check: Raises if the reply is not one to this request.
+            replayable: Whether the body can be opened again.
+        """
+        tries = Tries(replayable)
+        while True:
+            try:
+                async with content() as sending, self.open(request, sending) as reply:
+                    answer = await self._understood(request, reply, cls)
+                    if check is not None:
+                        check(answer)
+                    return answer
+            except MediaError as error:
+                await self.recover(error, tries)
+
+    async def _understood(self, request: Request, reply: Reply, cls: type[T]) -> T:
+        if not 200 <= reply.status < 300:
+            raise await self.refused(request, reply)
+        body = await reply.read(MAX_REPLY)
+        if body is None:
+            changes = request.method != "GET"
+            raise ServerError(
+                "Meta's reply is too long to be one", status=reply.status, retryable=not changes, maybe_applied=changes
+            )
+        return decipher(request, cls, reply.status, reply.headers, body)
 
     async def refused(self, request: Request, reply: Reply) -> MediaError:
         """Read a reply that is not the expected success into the error it stands for; its status alone will do."""
@@ -261,69 +180,117 @@ class Http:
             body = None
         return refusal(request.operation, reply.status, reply.headers, body or b"")
 
+    @asynccontextmanager
+    async def open(self, request: Request, content: Any = None) -> AsyncIterator[Reply]:
+        """Send a request, and go where its reply leads; each redirect is judged as if it were the first URL."""
+        for _ in range(1 + _MAX_REDIRECTS):
+            async with await self.send(request, content) as reply:
+                if reply.status not in _REDIRECTS or "location" not in reply.headers:
+                    yield reply
+                    return
+                request = redirected(request, reply.status, Secret(reply.headers["location"]), self.settings)
+        raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=reply.status)
+
     async def send(self, request: Request, content: Any = None) -> Reply:
         """
-        Send a request, and give its reply, which wants `async with` at once.
+        Send a request once, and give its reply, which wants `async with` at once.
 
         Args:
             request: From `wire`.
             content: An async iterable of as many bytes as the request's Content-Length says; or bytes; or nothing.
         """
-        wire = await self.connections.wire()
+        await self._admitted()
+        wire = await self._connections.wire()
+        if request.operation == "get_info" and self.settings.info_errors_per_hour:
+            self._gate.check_lookups(self.settings.info_errors_per_hour)
         headers = dict(request.headers)
-        token = ""
+        token = Secret()
         if request.bearer:
-            token = await self.token.get()
+            token = self._shown = await self._token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
-        failures = _Failures(request, content)
-        call = _calls.get()
-        call.sent += 1
-        call.clock.expect(int(headers.get("Content-Length", 0)))
+            request = proven(request, token, self.settings)
+        failures = Failures(request, content)
+        self._sent += 1
+        self.clock.expect(int(headers.get("Content-Length", 0)))
         if isinstance(content, AsyncIterable):
-            content = _Unhurried(content, call.clock)
-        with failures, call.clock:
-            answer = await wire.send(request.method, request.url, headers, content, call.clock)
-        reply = Reply(answer, call.clock, failures, self.token, token)
-        call.clock.expect(reply.length or self.settings.max_download_size)
+            content = Unhurried(content, self.clock)
+        ticket, well = self._gate.enter(), False
+        try:
+            with failures, self.clock:
+                answer = await wire.send(request.method, Secret(request.url), headers, content, self.clock)
+            well = answer.status < 400
+        finally:
+            self._gate.leave(ticket, well=well)
+        learn = functools.partial(self._learn, request, token, ticket)
+        reply = Reply(answer, clock=self.clock, failures=failures, token=token, learn=learn)
+        self.clock.expect(reply.length or self.settings.max_download_size)
         return reply
 
+    # Trying again
 
-class _Failures:
-    """Lets nothing of the HTTP stack out; but what the caller's own source or callback raised is the caller's."""
-
-    def __init__(self, request: Request, content: Any) -> None:
-        self._request = request
-        self._content = content
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, Exception):
-            return
-        if hasattr(self._content, "blame"):
-            self._content.blame()
-        doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-        raise network_error(error, doing, changes=self._request.method != "GET") from error
-
-
-class _Unhurried:
-    """The caller's source, with the clocks standing still while it has its turn; judged is how fast its pieces leave."""
-
-    def __init__(self, content: AsyncIterable[Any], clock: Clock) -> None:
-        self._pieces = aiter(content)
-        self._clock = clock
-        self._leaving = 0
-
-    def __aiter__(self) -> _Unhurried:
-        return self
-
-    async def __anext__(self) -> Any:
-        self._clock.moved("write", self._leaving)
-        self._clock.__exit__()
+    async def recover(self, error: MediaError, tries: Tries) -> None:
+        """After a failure, wait until the work may be tried again; raise the error if it is not to be."""
+        self.ambiguous = error.maybe_applied = self.ambiguous or error.maybe_applied
+        if error is self._given_up:
+            raise error
         try:
-            piece = await anext(self._pieces)
-        finally:
-            self._clock.__enter__()
-        self._leaving = len(piece)
-        return piece
+            if await self._has_new_token(error, tries):
+                return
+            await self._wait_after(error, tries)
+        except MediaError as final:
+            self._given_up = final
+            raise
+
+    async def _has_new_token(self, error: MediaError, tries: Tries) -> bool:
+        """Ask for another token, once, if this one was refused and there is somebody to ask."""
+        if not isinstance(error, AuthenticationError) or tries.token_renewed or not tries.replayable():
+            return False
+        tries.token_renewed = True
+        return await self._token.get() != self._shown
+
+    async def _wait_after(self, error: MediaError, tries: Tries) -> None:
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        worth = tries.worth(error, self._operation, self.settings.max_retries)
+        if not worth or (asked or 0) > LONGEST_WAIT or not self._pacing.budget.afford(cost(error)):
+            raise error
+        tries.count += 1
+        delay = (asked or 0) + backoff_delay(tries.count, self.settings.backoff, self._pacing.dice)
+        if isinstance(error, RateLimitError):
+            delay = self._gate.left
+        if isinstance(error, NetworkError) and error.stale:
+            delay = 0
+        if delay >= self.clock.left:
+            what = f"{self._operation}: the deadline does not leave the time for another try"
+            raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
+        self._give_place()
+        if delay:
+            with self.clock:
+                await self._pacing.sleep(delay)
+        await self._ready()
+
+
+class Http:
+    """
+    Makes the calls of one token over shared connections.
+
+    Args:
+        settings: Timeouts, retries, pace.
+        token: What to send to hosts that may see it.
+        connections: Where to.
+    """
+
+    def __init__(self, settings: Settings, token: Token, connections: Connections) -> None:
+        self.settings = settings
+        self.token = token
+        self.connections = connections
+
+    def call(self, operation: Operation, number: str | None, media_id: object = None) -> Call:
+        """
+        Make a call, to be entered by `async with`.
+
+        Args:
+            operation: The public verb.
+            number: The phone number whose pace it keeps.
+            media_id: What it is about.
+        """
+        return Call(self, operation, number, media_id)

@@ -1,19 +1,37 @@
-"""What Meta knows of a media id: asked by users, by downloads that need a URL, and by uploads that verify."""
+"""What Meta knows of a media id, and that it should forget it: asked by users, by downloads, by uploads that verify."""
 
 from __future__ import annotations
 
-from .errors import ServerError
-from .http import Http
-from .models import MediaInfo
+from .errors import MediaNotFoundError, ServerError
+from .http import Call
+from .models import DeletedMedia, MediaInfo
 from .wire import graph
 
-__all__ = ["look_up"]
+__all__ = ["forget", "look_up"]
 
 
-async def look_up(http: Http, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
+async def look_up(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
     """Ask Meta about a media id; an answer about another one is a `ServerError`."""
-    request = graph("get_info", "GET", http.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
-    info = await http.call(request, MediaInfo)
-    if info.id != media_id:
-        raise ServerError(f"Meta was asked about media {media_id} and answered about {info.id}", retryable=True)
-    return info
+
+    def about_it(info: MediaInfo) -> None:
+        if info.id != media_id:
+            what = f"Meta was asked about media {media_id} and answered about {info.id}"
+            raise ServerError(what, status=200, retryable=True)
+
+    request = graph("get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
+    return await call.ask(request, MediaInfo, check=about_it)
+
+
+async def forget(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
+    """Delete a media; one that is gone after a try whose reply was lost was deleted by that."""
+    request = graph("delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
+    try:
+        deleted = await call.ask(request, DeletedMedia)
+    except MediaNotFoundError as error:
+        if error.maybe_applied or missing_ok:
+            return DeletedMedia(success=error.maybe_applied)
+        raise
+    if not deleted.success:
+        what = f"Meta did not delete media {media_id}, and did not say why"
+        raise ServerError(what, status=200, maybe_applied=True)
+    return deleted

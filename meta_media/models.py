@@ -6,6 +6,7 @@ import base64
 import binascii
 import functools
 import re
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,8 @@ class UploadedMedia:
         mime_type: As sent.
         file_size: Bytes sent.
         sha256: 64 hex digits of the bytes sent; only with `verify=True`.
+        maybe_duplicate: Whether it was sent more than once, because a reply was lost: then Meta may hold it under another
+            id, too, until that expires.
         extra: Whatever else the reply held.
     """
 
@@ -65,6 +68,7 @@ class UploadedMedia:
     mime_type: str | None = None
     file_size: int | None = None
     sha256: str | None = None
+    maybe_duplicate: bool = False
     extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
 
@@ -80,6 +84,7 @@ class MediaInfo:
         sha256: 64 hex digits.
         file_size: Bytes.
         extra: Whatever else the reply held.
+        received_at: When that was, in seconds of the monotonic clock: how old `url` is must not depend on the wall clock.
     """
 
     id: str
@@ -89,6 +94,7 @@ class MediaInfo:
     file_size: int | None = None
     messaging_product: str = "whatsapp"
     extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    received_at: float = attrs.field(factory=time.monotonic, init=False, eq=False, repr=False)
 
     @property
     def url_expires_at(self) -> datetime | None:
@@ -166,6 +172,7 @@ class InboundMedia:
         timestamp: When it was sent, in UTC.
         phone_number_id: The business number that received it.
         extra: Whatever else the media object held.
+        received_at: When that was, in seconds of the monotonic clock.
     """
 
     id: str
@@ -182,6 +189,7 @@ class InboundMedia:
     timestamp: datetime | None = None
     phone_number_id: str | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    received_at: float = attrs.field(factory=time.monotonic, init=False, eq=False, repr=False)
 
     @property
     def url_expires_at(self) -> datetime | None:

@@ -45,7 +45,12 @@ _shared = _Shared()
 
 
 class Stream(asyncio.BufferedProtocol):
-    """One connection. Closing it is immediate, and takes no await."""
+    """
+    One connection. Closing it is immediate, and takes no await.
+
+    Attributes:
+        filled: How many bytes the last `readinto` brought, also when it failed.
+    """
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -57,6 +62,7 @@ class Stream(asyncio.BufferedProtocol):
         self._received: deque[memoryview] = deque()
         self._held = 0
         self._wanted: memoryview | None = None  # where a reader waits for bytes; shrinks as they come
+        self.filled = 0
         self._ended = False
         self._error: Exception | None = None
         self._reading = True
@@ -172,6 +178,7 @@ class Stream(asyncio.BufferedProtocol):
             self._check()
             return size - len(self._wanted)
         finally:
+            self.filled = size - len(self._wanted or b"")
             self._wanted = None
 
     def _taken(self) -> memoryview:

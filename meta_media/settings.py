@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
 from .errors import ConfigurationError
 
-__all__ = ["Settings", "checked_id", "checked_number", "checked_token"]
+__all__ = ["Secret", "Settings", "checked_id", "checked_number", "checked_token"]
 
 _BASE_URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _HOST = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
@@ -20,6 +20,15 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NUMBER = re.compile(r"\+?[0-9]{5,20}")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _DEFAULT_VERSION: Final = "v25.0"  # the version that Meta's own Media guide uses; served until 29 July 2028
+
+
+class Secret(str):
+    """Text that is itself when used, and nothing when shown: tracebacks with local variables end in logs."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def _matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:
@@ -86,6 +95,16 @@ def _count(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
         raise ConfigurationError(f"{attribute.name} must be a whole number above zero, not {value!r}")
 
 
+def _whole(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
+    if value != 0 or isinstance(value, bool):
+        _count(_, attribute, value)
+
+
+def _proof(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("timed", "classic", None):
+        raise ConfigurationError(f'{attribute.name} must be "timed", "classic" or None, not {value!r}')
+
+
 def _header_text(_: Settings, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
         raise ConfigurationError(f"{attribute.name} must be printable ASCII, because it is sent in a header")
@@ -105,7 +124,9 @@ class Settings:
             `https://graph.facebook.com`.
         api_version: Accepts `25`, `"v25"`, `"25.0"`. `CLOUD_API_VERSION`, else `v25.0`, as in Meta's Media guide.
         business_account_id: The WhatsApp Business Account (WABA). `WA_BUSINESS_ACCOUNT_ID`.
-        app_secret: Of your Meta app, for `verify_signature`. `WA_APP_SECRET`. Never shown.
+        app_secret: Of your Meta app, for `verify_signature`, and for `appsecret_proof`. `WA_APP_SECRET`. Never shown.
+        appsecret_proof: How Graph requests prove that they know `app_secret`, if that is set: `"timed"`, by a signature that
+            holds for five minutes, as Meta's page "Login security" has it; `"classic"`, without a time; None for not at all.
         token_hosts: Exact hosts, beside that of `base_url`, that may receive the token over https. Default: the host
             of every media URL Meta hands out.
         media_hosts: Hosts that may serve bytes but never see the token; a leading dot admits sub-domains. Default:
@@ -120,9 +141,19 @@ class Settings:
             and for their bytes at `minimum_rate`.
         proxy: URL (`http://user:password@host:port`) of a proxy for everything over https. Default: the environment's
             `HTTPS_PROXY`, else `ALL_PROXY`, except for the hosts in `NO_PROXY`. Never shown.
+        max_retries: How often a request, or a download's transfer, is tried again at most. Default 2.
+        backoff: Seconds that the first retry waits at most; twice that the second, and so on up to 8, of which each waits a
+            random part. Default 0.5. What Meta asks for (`Retry-After`) is obeyed up to a minute; if it is more, the error
+            is raised at once.
+        uploads_per_second: Uploads that one phone number starts per second at most, after as many at once. Default: any;
+            360dialog allows 25.
+        info_errors_per_hour: Refused lookups of media ids, per phone number and hour, from which on lookups are refused here
+            instead (`RateLimitError`, nothing is sent). Default: any; 360dialog blocks those with 20 for half an hour.
         concurrency: Connections at most; further calls wait for one. Default 16.
         chunk_size: Bytes read, sent and written at a time. Default 1 MiB.
         max_download_size: Bytes above which a download is refused. Default 100 MiB, Meta's own ceiling.
+        fsync: Whether a download to a path waits for the disk before it appears, so that it also survives a power cut.
+            Default false.
         validate: Whether `upload` checks type and size before it sends. Default true.
         user_agent_suffix: Added to the one User-Agent header that is always sent.
 
@@ -134,6 +165,7 @@ class Settings:
     api_version: str = attrs.field(default=_environment("CLOUD_API_VERSION", _DEFAULT_VERSION), converter=_api_version)
     business_account_id: str | None = attrs.field(default=_environment("WA_BUSINESS_ACCOUNT_ID", None))
     app_secret: str | None = attrs.field(default=_environment("WA_APP_SECRET", None), repr=False)
+    appsecret_proof: Literal["timed", "classic"] | None = attrs.field(default="timed", validator=_proof)
     token_hosts: tuple[str, ...] = attrs.field(
         default=("lookaside.fbsbx.com",), converter=_hosts, validator=_exact_hosts
     )
@@ -144,9 +176,14 @@ class Settings:
     minimum_rate: float = attrs.field(default=1024.0, validator=_not_negative)
     deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
     proxy: str | None = attrs.field(default=None, repr=False)
+    max_retries: int = attrs.field(default=2, validator=_whole)
+    backoff: float = attrs.field(default=0.5, validator=_not_negative)
+    uploads_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    info_errors_per_hour: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count))
     concurrency: int = attrs.field(default=16, validator=_count)
     chunk_size: int = attrs.field(default=2**20, validator=_count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=_count)
+    fsync: bool = False
     validate: bool = True
     user_agent_suffix: str = attrs.field(default="", validator=_header_text)
 

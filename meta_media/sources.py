@@ -14,7 +14,7 @@ import attrs
 
 from .bodies import Body, Buffer, Memory, buffers, open_handle, open_path, open_stream
 from .errors import InvalidMediaError
-from .http import network_error
+from .failures import network_error
 
 __all__ = ["Source"]
 

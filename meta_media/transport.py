@@ -24,13 +24,19 @@ from .clocks import Clock
 from .exchange import Exchange
 from .network import Stream, connect, secure
 from .proxies import Proxy
+from .settings import Secret
 
-__all__ = ["Transport"]
+__all__ = ["StaleConnectionError", "Transport"]
 
 _KEEP_ALIVE: Final = 5.0  # seconds that an idle connection is kept, which is less than servers keep them
 _PORTS: Final = {"https": 443, "http": 80}
+_HUNG_UP: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 Origin = tuple[str, str, int]
 Idle = deque[tuple[float, Stream]]
+
+
+class StaleConnectionError(httpx.RemoteProtocolError):
+    """A server hung up on a kept connection instead of answering: most likely it had done so before the request came."""
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -58,10 +64,8 @@ class Transport(httpx.AsyncBaseTransport):
         clock: Clock,
     ) -> Exchange:
         """Send a request of ours: a complete URL, all headers but Host."""
-        parts = urlsplit(url)
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        origin = parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-        return await self._sent(origin, method, target, [("Host", parts.netloc), *headers.items()], content, clock)
+        origin, host, target = _parted(url)
+        return await self._sent(origin, method, target, [("Host", host), *headers.items()], content, clock)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve any `httpx.AsyncClient`."""
@@ -89,15 +93,24 @@ class Transport(httpx.AsyncBaseTransport):
         clock: Clock,
     ) -> Exchange:
         """Send a request; whatever goes wrong, its connection is closed."""
-        stream = _taken(self._at_home()[origin]) or await self._connected(origin, clock)
+        kept = _taken(self._at_home()[origin])
+        stream = kept or await self._connected(origin, clock)
         self._busy.add(stream)
         exchange = Exchange(stream, clock, lambda over: self._given_back(origin, over))
         try:
             await exchange.send(method, target, headers, content)
-        except BaseException:
+        except BaseException as error:
             await exchange.aclose()
+            if kept and not exchange.heard and isinstance(error, _HUNG_UP):
+                self._drop(origin)
+                raise StaleConnectionError("hung up before a byte of the reply") from error
             raise
         return exchange
+
+    def _drop(self, origin: Origin) -> None:
+        """Close the idle connections of an origin: they are as old as one that its server had given up."""
+        for _, stream in self._idle.pop(origin, ()):
+            stream.abort()
 
     async def _connected(self, origin: Origin, clock: Clock) -> Stream:
         scheme, host, port = origin
@@ -131,6 +144,13 @@ class Transport(httpx.AsyncBaseTransport):
             self._idle = defaultdict(deque)
             self._busy = set()
         return self._idle
+
+
+def _parted(url: str) -> tuple[Origin, str, Secret]:
+    """Part a URL into origin, Host and target, of which the last is kept out of tracebacks: a query may be a signature."""
+    parts = urlsplit(url)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    return (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)), parts.netloc, Secret(target)
 
 
 def _taken(idle: Idle) -> Stream | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Final
 
@@ -13,7 +14,7 @@ import attrs
 from .bodies import Body, Buffer
 from .errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from .filenames import safe_filename
-from .http import Http
+from .http import Call
 from .lanes import Lane
 from .lookups import look_up
 from .media_types import check_size, examine, extension_for
@@ -64,7 +65,7 @@ class UploadOptions:
     progress: ProgressCallback | None = None
 
 
-async def upload(http: Http, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
+async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media, and with `options.verify` make sure that it arrived as it was sent."""
     origin = Source.of(source, size=options.size)
     name = options.filename or origin.name
@@ -88,19 +89,25 @@ async def upload(http: Http, phone_number_id: str, source: object, options: Uplo
             mime_type=examined.mime_type,
         )
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
-        request = graph("upload", "POST", http.settings, phone_number_id, "media", headers=headers)
-        async with contextlib.aclosing(_Content(form, body, http.settings.chunk_size, size, options)) as content:
-            uploaded = await http.call(request, UploadedMedia, content)
+        request = graph("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
+        contents: list[_Content] = []  # the latest try's
+
+        def content() -> AbstractAsyncContextManager[_Content]:
+            contents[:] = [_Content(form, body, call.settings.chunk_size, size, options)]
+            return contextlib.aclosing(contents[0])
+
+        uploaded = await call.ask(request, UploadedMedia, content, replayable=lambda: body.replayable)
+    duplicate, sha256 = call.ambiguous, contents[0].sha256
     if options.verify:
-        await _verify(http, uploaded.id, content.sha256)
-    return UploadedMedia(
-        id=uploaded.id, mime_type=examined.mime_type, file_size=size, sha256=content.sha256, extra=uploaded.extra
+        await _verify(call, uploaded.id, sha256)
+    return attrs.evolve(
+        uploaded, mime_type=examined.mime_type, file_size=size, sha256=sha256, maybe_duplicate=duplicate
     )
 
 
-async def _verify(http: Http, media_id: str, sha256: str | None) -> None:
+async def _verify(call: Call, media_id: str, sha256: str | None) -> None:
     try:
-        info = await look_up(http, media_id)
+        info = await look_up(call, media_id)
         if info.sha256 != sha256:
             raise IntegrityError(
                 f"Meta stored other bytes than were sent, as media {media_id}", expected=sha256, actual=info.sha256

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import math
 import platform
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin
 
 import attrs
 
 from ._version import __version__
 from .codes import from_answer
-from .errors import ApiError, ConfigurationError, MediaError, Operation, ServerError, UntrustedUrlError
+from .errors import (
+    ApiError,
+    ConfigurationError,
+    MediaError,
+    Operation,
+    RateLimitError,
+    ServerError,
+    UntrustedUrlError,
+)
 from .models import hide_query, structure
-from .settings import Settings
+from .settings import Secret, Settings
 
-__all__ = ["MAX_REPLY", "Request", "decipher", "disposition_filename", "fetch", "graph", "message", "refusal"]
+__all__ = [
+    "MAX_REPLY",
+    "Request",
+    "decipher",
+    "disposition_filename",
+    "fetch",
+    "graph",
+    "message",
+    "proven",
+    "redirected",
+    "refusal",
+]
 
 MAX_REPLY: Final = 2**20  # bytes of JSON; real replies are below 2 KB
+_DAY: Final = 86_400.0  # seconds; whoever asks us to wait for longer is mistaken
 _USER_AGENT: Final = f"meta-media/{__version__} python/{platform.python_version()}"
 # A strict subset of RFC 3986, so that nobody after us can read another host out of it: no userinfo, no backslash, no
 # white space, nothing that is not ASCII.
@@ -47,12 +70,14 @@ class Request:
 
     Attributes:
         bearer: Whether it goes to a host that may see the token.
+        graph: Whether it is one to the Graph API, which wants `appsecret_proof`.
     """
 
     operation: Operation
     method: str
     url: str = attrs.field(repr=hide_query)
     bearer: bool = True
+    graph: bool = False
     headers: Mapping[str, str] = attrs.field(factory=dict)
     media_id: str | None = None
 
@@ -74,8 +99,41 @@ def graph(
         method=method,
         url=url,
         media_id=media_id,
+        graph=True,
         headers=_headers(settings) | dict(headers or {}),
     )
+
+
+def proven(request: Request, token: str, settings: Settings) -> Request:
+    """
+    Add the proof that we know the app's secret, where there is one and the request is one to the Graph API.
+
+    Meta's page "Login security": the timed form is valid for five minutes; the classic one has no time.
+    """
+    if not (request.graph and settings.app_secret and settings.appsecret_proof):
+        return request
+    proof = {"appsecret_time": str(int(time.time()))} if settings.appsecret_proof == "timed" else {}
+    signed = "|".join((token, *proof.values()))
+    proof["appsecret_proof"] = hmac.new(settings.app_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
+    return attrs.evolve(request, url=f"{request.url}{'&' if '?' in request.url else '?'}{urlencode(proof)}")
+
+
+def redirected(request: Request, status: int, location: str, settings: Settings) -> Request:
+    """
+    Build the request that a redirect asks for, which is judged like any other media URL.
+
+    Raises:
+        UntrustedUrlError: It leads to a host that is not trusted.
+        ServerError: The request would change something: such a one is not sent to wherever a reply says.
+    """
+    try:
+        url = Secret(urljoin(request.url, location))
+    except ValueError:
+        url = Secret(location)  # which is no URL, as will be found
+    following = fetch(url, settings, media_id=request.media_id)
+    if request.method != "GET":
+        raise ServerError(f"Meta redirected a request to {request.operation}, which is not followed", status=status)
+    return attrs.evolve(following, operation=request.operation, headers=request.headers)
 
 
 def message(to: str, media_id: str, kind: str, extras: Mapping[str, Any], reply_to: str | None) -> bytes:
@@ -98,9 +156,15 @@ def message(to: str, media_id: str, kind: str, extras: Mapping[str, Any], reply_
     return json.dumps(body | {kind: {"id": media_id, **given}}).encode()
 
 
-def fetch(url: object, settings: Settings, *, media_id: str | None = None) -> Request:
+def fetch(url: object, settings: Settings, *, media_id: str | None = None, start: int = 0) -> Request:
     """
     Build the request for a media URL, which is not to be believed: it may come from a webhook or a redirect.
+
+    Args:
+        url: With its signature.
+        settings: Whom to trust.
+        media_id: What it is the URL of, where known.
+        start: Which byte to begin with (RFC 9110, section 14.2).
 
     Raises:
         UntrustedUrlError: Its host is neither in `token_hosts` nor in `media_hosts`, or it is not https.
@@ -108,7 +172,8 @@ def fetch(url: object, settings: Settings, *, media_id: str | None = None) -> Re
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         raise UntrustedUrlError("the media URL is not a plain https URL, so it was not opened")
-    scheme, host, port = match["scheme"], match["host"].lower(), match["port"]
+    scheme, host, port, plain = match["scheme"], match["host"].lower(), match["port"], Secret(match[0])
+    del match  # its repr shows some of the URL
     origin = (scheme, host, port or _PORTS[scheme])
     base = _URL.fullmatch(settings.base_url)
     ours = base is not None and origin == (base["scheme"], base["host"].lower(), base["port"] or _PORTS[base["scheme"]])
@@ -124,9 +189,8 @@ def fetch(url: object, settings: Settings, *, media_id: str | None = None) -> Re
         raise UntrustedUrlError(
             f"{shown} is not trusted to serve media; {cure}", host=host if port is None else f"{host}:{port}"
         )
-    return Request(
-        operation="download", method="GET", url=match[0], bearer=bearer, headers=_headers(settings), media_id=media_id
-    )
+    headers = _headers(settings) | ({"Range": f"bytes={start}-"} if start else {})
+    return Request(operation="download", method="GET", url=plain, bearer=bearer, headers=headers, media_id=media_id)
 
 
 def _admitted(address: str, hosts: tuple[str, ...]) -> bool:
@@ -159,6 +223,8 @@ def decipher(request: Request, cls: type[T], status: int, headers: Mapping[str, 
     if not 200 <= status < 300:
         raise refusal(request.operation, status, headers, body)
     reply = _json_object(body)
+    if reply is None and not body.strip() and request.operation == "upload":  # more likely lost than left out
+        raise ServerError("Meta's reply is empty", status=status, retryable=True, maybe_applied=True)
     if reply is None:
         raise _unexpected(request, status, "is not a JSON object")
     if "error" in reply:
@@ -198,7 +264,10 @@ def refusal(operation: Operation, status: int, headers: Mapping[str, str], body:
         maybe_applied=operation in {"upload", "send", "delete"} and status >= 500,
     )
     words = " ".join(text for text in (*said, *shown) if isinstance(text, str))
-    return from_answer(operation, answer, words=words, transient=facts.get("is_transient") is True)
+    refused = from_answer(operation, answer, words=words, transient=facts.get("is_transient") is True)
+    if isinstance(refused, RateLimitError) and refused.retry_after is None:
+        refused.retry_after = _regain(headers)
+    return refused
 
 
 def _json_object(body: bytes) -> Mapping[str, Any] | None:
@@ -234,7 +303,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         seconds = _seconds_between(headers.get("date", ""), value)
-    return seconds if 0 <= seconds < math.inf else None
+    return min(seconds, _DAY) if 0 <= seconds < math.inf else None
+
+
+def _regain(headers: Mapping[str, str]) -> float | None:
+    """Read Meta's page "Rate limits": of several usages the worst, whose time to regain access is in minutes."""
+    usages = _json_object(headers.get("x-business-use-case-usage", "").encode()) or {}
+    entries = [entry for usage in usages.values() if isinstance(usage, list) for entry in usage]
+    waits = [entry.get("estimated_time_to_regain_access") for entry in entries if isinstance(entry, dict)]
+    minutes = max((wait for wait in waits if isinstance(wait, int | float) and wait > 0), default=None)
+    return None if minutes is None else min(minutes * 60.0, _DAY)
 
 
 def _seconds_between(start: str, end: str) -> float:

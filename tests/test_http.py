@@ -41,7 +41,7 @@ from meta_media.errors import (
     ServerError,
     TransferTimeoutError,
 )
-from meta_media.http import network_error
+from meta_media.failures import network_error
 
 CANARY = "EAAGcanaryTOKENcanary"
 DEAD = told(
