@@ -2,8 +2,8 @@
 
 from ._version import __version__
 from .api import MediaApi
-from .destinations import clean_stale
 from .downloads import MediaStream
+from .drafts import clean_stale
 from .errors import MediaError
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, Progress, SentMessage, UploadedMedia
 from .settings import Settings

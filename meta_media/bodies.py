@@ -51,7 +51,7 @@ class Body(Protocol):
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
     """Open a file, off the event loop."""
-    async with opened(path, "rb") as file, open_handle(file, None) as body:
+    async with opened(path) as file, open_handle(file, None) as body:
         yield body
 
 

@@ -14,7 +14,8 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeVar
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -106,18 +107,13 @@ def storage_errors(doing: str) -> Iterator[None]:
         raise StorageError(f"could not {doing}: {why}", errno=getattr(error, "errno", None)) from error
 
 
-@asynccontextmanager
-async def opened(
-    path: str | os.PathLike[str], mode: Literal["rb", "wb"], *, opener: Callable[[str, int], int] | None = None
-) -> AsyncIterator[IO[bytes]]:
-    """Open a file on our threads, and close it there too, whatever happens."""
-    buffering = 0 if mode == "rb" else -1  # closing a buffered pipe would wait for a cancelled read of it
+def opened(path: str | os.PathLike[str]) -> AbstractAsyncContextManager[IO[bytes]]:
+    """Open a file to read on our threads, and close it there too, whatever happens."""
 
     def opening() -> IO[bytes]:
-        return open(path, mode, buffering, opener=opener)
+        return Path(path).open("rb", buffering=0)  # closing a buffered pipe would wait for a cancelled read of it
 
-    async with _closing(started(opening), lambda file: in_thread(file.close), repr(os.fspath(path))) as file:
-        yield file
+    return _closing(started(opening), lambda file: in_thread(file.close), repr(os.fspath(path)))
 
 
 def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
@@ -134,9 +130,6 @@ async def _closing(opening: Awaitable[T], close: Callable[[T], Awaitable[object]
         handle = await settled(opening, undo=close)
     try:
         yield handle
-    except BaseException:
-        with contextlib.suppress(OSError, ValueError):  # the first failure is the one to tell
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # what was only read, or has no name, loses nothing by it
             await settled(close(handle))
-        raise
-    with storage_errors(f"close {name}"):
-        await settled(close(handle))

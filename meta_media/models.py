@@ -247,7 +247,9 @@ def converter() -> cattrs.Converter:
     strict.register_structure_hook(datetime, _timestamp)
     strict.register_structure_hook(SentMessage, _sent)
     for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
-        hook = make_dict_structure_fn(cls, strict, sha256=override(struct_hook=_hex_digest))
+        hook = make_dict_structure_fn(
+            cls, strict, id=override(struct_hook=_id), sha256=override(struct_hook=_hex_digest)
+        )
         strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
     return strict
 
@@ -256,6 +258,14 @@ def _exactly(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
     return value
+
+
+def _id(value: object, _: object) -> str:
+    """Refuse what is no id: it becomes part of the next request's path."""
+    text = _exactly(value, str)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+        raise TypeError(f"expected an id, got {text!r:.40}")
+    return text
 
 
 def _size(value: object, _: type[int]) -> int:
@@ -298,7 +308,7 @@ def _sent(data: object, _: type[SentMessage]) -> SentMessage:
     """Flatten Meta's reply to one recipient: `{"contacts": [{"wa_id"}], "messages": [{"id", "message_status"?}]}`."""
     lists = [data.get(key) if isinstance(data, Mapping) else None for key in ("messages", "contacts")]
     message, contact = (found[0] if isinstance(found, list) and found else {} for found in lists)
-    if not isinstance(message, Mapping) or not isinstance(message.get("id"), str):
+    if not isinstance(message, Mapping) or not isinstance(message.get("id"), str) or not message["id"]:
         raise TypeError("expected the id of one message")
     wa_id = contact.get("wa_id") if isinstance(contact, Mapping) else None
     status = message.get("message_status")

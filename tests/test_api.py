@@ -94,7 +94,7 @@ async def photo(media: MediaApi) -> str:
 
 def client(server: Server, **settings: Any) -> MediaApi:
     """Make a client for a scripted server."""
-    return MediaApi(TOKEN, NUMBER, settings=Settings(base_url=server.base_url, **settings))
+    return MediaApi(TOKEN, NUMBER, settings=Settings(base_url=server.base_url, **{"max_retries": 0} | settings))
 
 
 def refusing(code: int, message: str = "No.", *, status: int = 400, **more: Any) -> bytes:
@@ -214,7 +214,7 @@ async def test_nothing_of_the_callers_client_is_sent(server: Server, flavour: An
         trust_env=False,
     ) as theirs:
         api = MediaApi(TOKEN, NUMBER, settings=Settings(base_url=server.base_url), http_client=theirs)
-        await failure(ServerError, api.get_info("1"))
+        await failure(ServerError, api.delete("1"))
         await api.delete("1")
 
     for request in server.requests:
@@ -300,7 +300,7 @@ async def test_a_foreign_number(emulator: Emulator, media: MediaApi, photo: str)
 async def test_throttled() -> None:
     """A limit of Meta's is a RateLimitError that says how long to wait."""
     settings = EmulatorSettings(retry_after=7, throttle_status=429)
-    async with Emulator(settings=settings) as emulator, emulator.api() as media:
+    async with Emulator(settings=settings) as emulator, emulator.api(max_retries=0) as media:
         emulator.throttle(1)
 
         error = await failure(RateLimitError, media.get_info("1"))
@@ -508,10 +508,8 @@ async def test_a_token_is_asked_for_again(emulator: Emulator) -> None:
         await media.upload(PHOTO)
         emulator.expire_token(emulator.access_token)
         emulator.add_account(emulator.phone_number_id, "EAAGnew")
-        results = await asyncio.gather(*(media.upload(PHOTO) for _ in range(5)), return_exceptions=True)
-        assert all(isinstance(result, AuthenticationError | UploadedMedia) for result in results)
-        assert isinstance(results[0], AuthenticationError)
-        await media.upload(PHOTO)
+        results = await asyncio.gather(*(media.upload(PHOTO) for _ in range(5)))
+        assert all(isinstance(result, UploadedMedia) for result in results)
     assert tokens == []
 
 
@@ -527,11 +525,9 @@ async def test_a_late_refusal_forgets_no_new_token(server: Server) -> None:
     async with MediaApi(token, settings=Settings(base_url=server.base_url)) as media:
         late = asyncio.create_task(media.delete("1"))
         await until(lambda: len(server.requests) == 1)
-        await failure(AuthenticationError, media.delete("2"))
-        await media.delete("3")
+        await media.delete("2")
         go_on.set()
-        await failure(AuthenticationError, late)
-        await media.delete("4")
+        await late
 
     sent = [request.header("authorization") for request in server.requests]
     assert sent == ["Bearer first", "Bearer first", "Bearer second", "Bearer second"]
@@ -1038,7 +1034,7 @@ async def test_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) 
         await passed.upload(PHOTO)
         assert (media.settings.app_secret, media.settings.business_account_id) == (SECRET, "5")
 
-    sent = [(request.target, request.header("authorization")) for request in server.requests]
+    sent = [(request.target.partition("?")[0], request.header("authorization")) for request in server.requests]
     assert sent == [
         (f"/v24.0/{OTHER}/media", "Bearer EAAGenvironment"),
         (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}"),

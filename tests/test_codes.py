@@ -241,7 +241,7 @@ def test_status_decides_without_a_known_code(
     error = judged(operation, status, code, "no")
 
     assert type(error) is special.get(operation, usual)
-    assert error.retryable is (usual in {RateLimitError, ServerError})
+    assert error.retryable is (usual in {RateLimitError, ServerError} and (status >= 400 or code is not None))
 
 
 def test_no_status_at_all() -> None:

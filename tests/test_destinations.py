@@ -27,7 +27,7 @@ import pytest
 from servers import Server, cut, info, open_files, page, stalled, until
 
 from meta_media import DownloadedMedia, MediaApi, Settings
-from meta_media.destinations import _claim
+from meta_media.drafts import Draft
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import ConfigurationError, IntegrityError, MediaError, StorageError
 from meta_media.models import InboundMedia
@@ -196,7 +196,7 @@ async def test_path_that_cannot_be_written(
 async def test_folder_without_permission(media: MediaApi, emulator: Emulator, media_id: str) -> None:
     """A folder in which nobody may create files, root included, is a StorageError before any request."""
     before = len(emulator.requests)
-    with pytest.raises(StorageError, match="could not open '/proc/self/fd/") as caught:
+    with pytest.raises(StorageError, match="could not write to '/proc/self/fd/") as caught:
         await media.download(media_id, "/proc/self/fd/copy.txt")
     assert caught.value.errno in {1, 2, 13}
     assert len(emulator.requests) == before
@@ -646,15 +646,15 @@ def refuse_hard_links() -> bool:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86-64")
 def test_without_hard_links(tmp_path: Path) -> None:
     """Where no hard link can be made, a free name is claimed all the same, and a taken one still left alone."""
-    for name in ("first", "second"):
-        (tmp_path / name).write_bytes(name.encode())
-    (tmp_path / "taken").write_bytes(OLD)
+    drafts = [Draft(tmp_path / name, overwrite=False, fsync=False) for name in ("free", "taken")]
+    (tmp_path / "taken").write_bytes(OLD)  # by somebody who was faster
 
     def work() -> tuple[bool, Exception | None]:
         able = refuse_hard_links()
         try:
-            _claim(tmp_path / "first", tmp_path / "free")
-            _claim(tmp_path / "second", tmp_path / "taken")
+            for draft in drafts:
+                draft.file.write(b"new")
+                draft.place("")
         except FileExistsError as error:
             return able, error
         return able, None
@@ -664,4 +664,6 @@ def test_without_hard_links(tmp_path: Path) -> None:
     if not able:
         pytest.skip("this system does not let a thread give up a system call")
     assert isinstance(error, FileExistsError)
-    assert listing(tmp_path) == {"free": b"first", "second": b"second", "taken": OLD}
+    for draft in drafts:
+        draft.discard()
+    assert listing(tmp_path) == {"free": b"new", "taken": OLD}

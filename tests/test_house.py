@@ -31,6 +31,7 @@ FLOORS = (
         "clocks",
         "connections",
         "destinations",
+        "drafts",
         "exchange",
         "failures",
         "files",

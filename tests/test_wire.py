@@ -269,7 +269,7 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
         ("120", "", 120.0),
         (" 120 ", NOW, 120.0),
         ("1.5", "", 1.5),
-        ("1000000000", "", 1e9),
+        ("1000000000", "", 86400.0),
         ("Sun, 22 Nov 2026 10:00:30 GMT", NOW, 30.0),
         ("Sunday, 22-Nov-26 10:00:30 GMT", NOW, 30.0),
         ("Sun Nov 22 10:00:30 2026", NOW, None),
@@ -470,6 +470,7 @@ def test_graph_requests() -> None:
         method="DELETE",
         url=f"https://graph.example:8443/v24.0/{ID}",
         bearer=True,
+        graph=True,
         headers=HEADERS_ALWAYS,
         media_id=ID,
     )
