@@ -18,7 +18,10 @@ _HEAD_START: Final = 0.25  # seconds before the next address is tried beside the
 async def first_connected(host: str, port: int) -> socket.socket:
     """Return a socket that is connected to one of a host's addresses; `OSError` of the last one if none can be reached."""
     loop = asyncio.get_running_loop()
-    addresses = list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:  # an address needs no thread, of which others may hold all while they wait for a name
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        addresses = list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     attempts: list[asyncio.Task[socket.socket]] = []
     try:
         while addresses or not all(attempt.done() for attempt in attempts):

@@ -203,6 +203,11 @@ class Exchange:
         return httpx.RemoteProtocolError("the server hung up before the end of the body")
 
     @property
+    def asked(self) -> bool:
+        """Whether all of the request was sent; a server may refuse it before that."""
+        return self._h11.our_state is not h11.SEND_BODY
+
+    @property
     def complete(self) -> bool:
         """Whether both messages are, to the byte, and may be followed by others: a surplus would be the next reply."""
         if not self._over or self._rest or self._surplus or self.stream.heard or self.stream.unsent:

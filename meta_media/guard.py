@@ -124,6 +124,7 @@ class GuardedAnswer:
         self._pieces = response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
         self._rest = memoryview(b"")
         self.filled = 0
+        self.asked = True  # for all we know
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 

@@ -74,6 +74,7 @@ class Call:
         self._operation: Operation = operation
         self._media_id = media_id if isinstance(media_id, str) else None
         self._sent = 0
+        self._paid = 0  # for the last retry
         self._shown = Secret()
         self._given_up: MediaError | None = None
 
@@ -94,7 +95,7 @@ class Call:
         """Complete an error of ours with the call it belongs to, unless that is another one, made inside a stream's block."""
         self._give_place()
         if error is None:
-            self._pacing.budget.earn()
+            self._pacing.budget.earn(self._paid)
         elif isinstance(error, MediaError) and error.operation is None:
             error.operation, error.elapsed = self._operation, time.monotonic() - self._started
             error.attempts = self._sent
@@ -178,7 +179,9 @@ class Call:
             body = await reply.read(_REFUSAL)
         except (NetworkError, ServerError):
             body = None
-        return refusal(request.operation, reply.status, reply.headers, body or b"")
+        refused = refusal(request.operation, reply.status, reply.headers, body or b"")
+        refused.maybe_applied = refused.maybe_applied and reply.asked  # what never arrived whole was not done
+        return refused
 
     @asynccontextmanager
     async def open(self, request: Request, content: Any = None) -> AsyncIterator[Reply]:
@@ -251,7 +254,8 @@ class Call:
     async def _wait_after(self, error: MediaError, tries: Tries) -> None:
         asked = error.retry_after if isinstance(error, ApiError) else None
         worth = tries.worth(error, self._operation, self.settings.max_retries)
-        if not worth or (asked or 0) > LONGEST_WAIT or not self._pacing.budget.afford(cost(error)):
+        self._paid = cost(error)
+        if not worth or (asked or 0) > LONGEST_WAIT or not self._pacing.budget.afford(self._paid):
             raise error
         tries.count += 1
         delay = (asked or 0) + backoff_delay(tries.count, self.settings.backoff, self._pacing.dice)

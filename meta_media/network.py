@@ -193,13 +193,16 @@ class Stream(asyncio.BufferedProtocol):
         if self._error is not None:
             raise httpx.ReadError(str(self._error)) from self._error
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes) -> int:
+        if not piece:
+            return 0
         self._received.append(memoryview(piece))
         self._held += len(piece)
         if self._held >= _HELD and self._reading and not self._ended:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
+        return len(piece)
 
     def _fill(self, left: memoryview) -> None:
         self._wanted = left or None
@@ -211,9 +214,7 @@ class Stream(asyncio.BufferedProtocol):
         try:
             while not self._ended:
                 if self._wanted is None:
-                    count = len(piece := self._tls.read(_RECORD))
-                    if count:
-                        self._keep(piece)
+                    count = self._keep(self._tls.read(_RECORD))  # no variable: tracebacks may show them
                 else:
                     count = self._tls.read(len(self._wanted), self._wanted)
                     self._fill(self._wanted[count:])

@@ -43,7 +43,8 @@ class Budget:
     """
     Retries that a client can afford, so that a service in trouble is not sent three times what it cannot bear already.
 
-    A retry costs 5, one after a timeout 10; a success earns 1. There are 500 to begin with, and never more.
+    A retry costs 5, one after a timeout 10; the last one before a success gives that back, and a success at once earns 1.
+    There are 500 to begin with, and never more.
     """
 
     def __init__(self) -> None:
@@ -56,9 +57,9 @@ class Budget:
         self._left -= cost
         return True
 
-    def earn(self) -> None:
-        """Note a success."""
-        self._left = min(self._left + 1, _CAPACITY)
+    def earn(self, cost: int) -> None:
+        """Note a success, and what the last retry before it cost."""
+        self._left = min(self._left + max(cost, 1), _CAPACITY)
 
 
 class Gate:

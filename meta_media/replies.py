@@ -30,6 +30,7 @@ class Reply:
 
     Attributes:
         status: HTTP status.
+        asked: Whether all of the request had been sent by then.
         headers: With names in lower case.
         length: What it says of its body's length, in bytes.
     """
@@ -43,6 +44,7 @@ class Reply:
         self._token = token
         self._learn = learn
         self.status: int = answer.status
+        self.asked: bool = answer.asked
         self.headers: Mapping[str, str] = {
             name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }

@@ -223,8 +223,10 @@ def decipher(request: Request, cls: type[T], status: int, headers: Mapping[str, 
     if not 200 <= status < 300:
         raise refusal(request.operation, status, headers, body)
     reply = _json_object(body)
-    if reply is None and not body.strip() and request.operation == "upload":  # more likely lost than left out
-        raise ServerError("Meta's reply is empty", status=status, retryable=True, maybe_applied=True)
+    unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # so nobody saw where it should have ended
+    if reply is None and (unframed or (request.operation == "upload" and not body.strip())):
+        what = "Meta's reply is empty, or broke off"
+        raise ServerError(what, status=status, retryable=True, maybe_applied=request.method != "GET")
     if reply is None:
         raise _unexpected(request, status, "is not a JSON object")
     if "error" in reply:
