@@ -188,8 +188,9 @@ class Draft:
         with contextlib.suppress(OSError):  # a full disk, once more
             self.file.close()
         try:
-            if self._left and self._stat(self.name) is not None:
-                os.unlink(self._at(self.name), dir_fd=self._folder)
+            if self._left:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._at(self.name), dir_fd=self._folder)
         finally:
             self._let_go()
 
