@@ -7,6 +7,7 @@ asyncio has this too, but a cancellation at the wrong moment makes it forget an 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from typing import Any, Final
 
@@ -18,10 +19,12 @@ _HEAD_START: Final = 0.25  # seconds before the next address is tried beside the
 async def first_connected(host: str, port: int) -> socket.socket:
     """Return a socket that is connected to one of a host's addresses; `OSError` of the last one if none can be reached."""
     loop = asyncio.get_running_loop()
-    try:  # an address needs no thread, of which others may hold all while they wait for a name
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
         addresses = list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    else:  # needs no thread, of which others may hold all while they wait for a name
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     attempts: list[asyncio.Task[socket.socket]] = []
     try:
         while addresses or not all(attempt.done() for attempt in attempts):

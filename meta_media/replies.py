@@ -9,7 +9,7 @@ from typing import Any, Final
 from .clocks import Clock
 from .errors import ApiError, MediaError, ServerError
 from .failures import Failures
-from .settings import Secret
+from .settings import Secret, SecretBytes
 
 __all__ = ["Reply"]
 
@@ -93,4 +93,4 @@ class Reply:
         shown = str(self._token)
         for quoted in map(Secret, {shown, shown.replace("/", "\\/")}) if len(shown) >= _SHORTEST_TOKEN else ():
             body = body.replace(quoted.encode(), b"***")
-        return bytes(body)
+        return SecretBytes(body)

@@ -11,7 +11,7 @@ import attrs
 
 from .errors import ConfigurationError
 
-__all__ = ["Secret", "Settings", "checked_id", "checked_number", "checked_token"]
+__all__ = ["Secret", "SecretBytes", "Settings", "checked_id", "checked_number", "checked_token"]
 
 _BASE_URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _HOST = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
@@ -29,6 +29,15 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+
+class SecretBytes(bytes):
+    """The same for what has not been decoded yet."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
 
 
 def _matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:

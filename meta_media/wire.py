@@ -220,21 +220,26 @@ def decipher(request: Request, cls: type[T], status: int, headers: Mapping[str, 
         ApiError: Meta said no; on an upload also `InvalidMediaError`.
         ServerError: The reply is not what Meta's API replies.
     """
-    if not 200 <= status < 300:
-        raise refusal(request.operation, status, headers, body)
+    outcome = _outcome(request, cls, status, headers, body)
+    if isinstance(outcome, MediaError):
+        raise outcome  # here, where no variable shows what the reply said: its URL is signed
+    return outcome
+
+
+def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T | MediaError:
     reply = _json_object(body)
+    if not 200 <= status < 300 or (reply is not None and "error" in reply):
+        return refusal(request.operation, status, headers, body)
     unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # so nobody saw where it should have ended
     if reply is None and (unframed or (request.operation == "upload" and not body.strip())):
         what = "Meta's reply is empty, or broke off"
-        raise ServerError(what, status=status, retryable=True, maybe_applied=request.method != "GET")
+        return ServerError(what, status=status, retryable=True, maybe_applied=request.method != "GET")
     if reply is None:
-        raise _unexpected(request, status, "is not a JSON object")
-    if "error" in reply:
-        raise refusal(request.operation, status, headers, body)
+        return _unexpected(request, status, "is not a JSON object")
     try:
         return structure(cls, reply)
     except ValueError as error:
-        raise _unexpected(request, status, f"does not fit: {error}") from error
+        return _unexpected(request, status, f"does not fit: {error}")
 
 
 def _unexpected(request: Request, status: int, what: str) -> ServerError:

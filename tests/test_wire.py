@@ -428,11 +428,32 @@ UNEXPECTED = [
 def test_unexpected_successes(body: bytes, what: str, method: str) -> None:
     """A success that makes no sense is Meta's fault: asking again is safe, and what changes things may have done so."""
     with pytest.raises(ServerError) as caught:
-        decipher(asked(method=method), UploadedMedia, 200, {}, body)
+        decipher(asked(method=method), UploadedMedia, 200, {"content-length": str(len(body))}, body)
 
     error = caught.value
     assert str(error) == f"Meta's reply {what} (HTTP 200)"
     assert (error.retryable, error.maybe_applied) == (method == "GET", method != "GET")
+
+
+@pytest.mark.parametrize(
+    ("operation", "headers", "body", "retryable"),
+    [
+        ("delete", {}, b'{"succ', True),
+        ("get_info", {}, b'{"id', True),
+        ("upload", {}, b"<html>", True),
+        ("upload", {"content-length": "0"}, b"", True),
+        ("upload", {"transfer-encoding": "chunked"}, b" ", True),
+        ("upload", {"transfer-encoding": "chunked"}, b"{", False),
+        ("delete", {"content-length": "0"}, b"", False),
+        ("delete", {}, b"{}", False),
+    ],
+)
+def test_replies_that_broke_off(operation: Any, headers: dict[str, str], body: bytes, retryable: bool) -> None:
+    """Where nobody can have seen where a reply ends, one that makes no sense is taken for one that broke off."""
+    method = "GET" if operation == "get_info" else "POST"
+    with pytest.raises(ServerError) as caught:
+        decipher(asked(operation=operation, method=method), UploadedMedia, 200, headers, body)
+    assert (caught.value.retryable, caught.value.maybe_applied) == (retryable, method == "POST")
 
 
 def test_error_in_a_success() -> None:

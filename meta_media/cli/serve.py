@@ -7,15 +7,19 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+import anyio.to_thread
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ..errors import StorageError
+from ..errors import ConfigurationError, StorageError
 from ..settings import Settings
 from .options import Report
 from .output import Output, printable
+
+if TYPE_CHECKING:
+    from ..emulator import PlannedFault
 
 __all__ = ["data_folder", "serve"]
 
@@ -39,6 +43,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = _PORT,
     data: Path | None = None,
+    faults: Path | None = None,
     report: Report = _REPORT,
 ) -> int:
     """
@@ -48,16 +53,21 @@ async def serve(
         host: Where to listen. Anything but a loopback address lets other machines in.
         port: Which port to listen on; 0 for a free one.
         data: The folder for its data. Default: a folder of your user account's, which is printed.
+        faults: A TOML file of what is to go wrong, with a table [[fault]] for each.
         report: How to say it.
     """
     from ..emulator import Emulator
 
     output = report.output()
     folder = data or data_folder()
+    planned = [] if faults is None else await _faults_of(faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
     try:
         async with Emulator(folder, host=host, port=port) as emulator:
+            emulator.plan(planned)
+            if planned:
+                await output.remark(f"faults planned: {len(planned)}")
             await _announce(output, folder, emulator.base_url, emulator.phone_number_id, emulator.access_token)
             await emulator.serve_forever()
         if sys.stderr.isatty():
@@ -69,6 +79,16 @@ async def serve(
     except (RuntimeError, sqlite3.Error) as error:
         raise StorageError(f"the emulator could not keep data in {os.fspath(folder)!r}: {error}") from error
     return output.status
+
+
+async def _faults_of(file: Path) -> list[PlannedFault]:
+    from ..emulator import read_faults
+
+    try:
+        return await anyio.to_thread.run_sync(read_faults, file)
+    except (OSError, ValueError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{printable(str(file))} cannot be used as a file of faults: {why}") from error
 
 
 async def _announce(output: Output, folder: Path, base_url: str, phone_number_id: str, access_token: str) -> None:

@@ -10,6 +10,11 @@ download  the signed URLs and the bytes behind them
 messages  POST /{version}/{phone}/messages: what is checked before a message is accepted
 inbound   media that "a customer sent", and the signed webhook about it
 replies   every refusal and its text, in one table
+faults    what may go wrong: the description of a fault
+schedule  when it does: the queue of the faults that have not happened yet
+fault_file both, read from TOML
+misbehave acting a fault out: byte by byte, below ASGI
+checks    validators that refuse in a sentence
 accounts  phone numbers and access tokens
 incoming  a file that is arriving: written and hashed off the event loop
 store     metadata in SQLite, bytes in files named by us
@@ -20,6 +25,9 @@ settings  a switch for each thing nobody outside Meta knows, and the clock
 from __future__ import annotations
 
 from .emulator import Emulator
+from .fault_file import read_faults
+from .faults import Fault
+from .schedule import PlannedFault
 from .settings import Clock, EmulatorSettings
 
-__all__ = ["Clock", "Emulator", "EmulatorSettings"]
+__all__ = ["Clock", "Emulator", "EmulatorSettings", "Fault", "PlannedFault", "read_faults"]

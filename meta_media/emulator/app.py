@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -19,7 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .accounts import Accounts, Token
 from .download import PATH, UrlSigner, file_response
 from .messages import accepted, check_attachment, parse_message
+from .misbehave import misbehave, scripted
 from .replies import GraphError, GraphResponse, PlainError, problem
+from .schedule import Faults, operation_of
 from .settings import Clock, EmulatorSettings
 from .store import Store, StoredMedia
 from .upload import receive_upload
@@ -73,6 +76,7 @@ class Application:
         clock: Clock,
         settings: EmulatorSettings,
         app_secret: str,
+        faults: Faults,
     ) -> None:
         self._store = store
         self._accounts = accounts
@@ -80,9 +84,9 @@ class Application:
         self._clock = clock
         self._settings = settings
         self._app_secret = app_secret
+        self._faults = faults
         self.requests: deque[ReceivedRequest] = deque(maxlen=settings.remembered)
         self.messages: deque[dict[str, Any]] = deque(maxlen=settings.remembered)
-        self.throttled = 0
         self.base_url = ""
         graph = self._graph
         routes = [
@@ -97,20 +101,34 @@ class Application:
         self._app: ASGIApp = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, dated by the emulator's clock."""
+        """Answer one request, or do what a fault says."""
         request = Request(scope)
         self.requests.append(_received(request))
-        date = formatdate(self._clock.now(), usegmt=True).encode()
-
-        async def send_dated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _add_header(message, (b"date", date))
-            await send(message)
-
+        fault = self._faults.take(operation_of(request.method, scope["path"]))
         try:
-            await self._app(scope, receive, send_dated)
+            if fault is None:
+                await self._dated(self._app)(scope, receive, send)
+            else:
+                scope["state"]["expired_url"] = fault.expired_url
+                app, instead = self._dated(self._app), self._dated(scripted(fault))
+                await misbehave(fault, app, instead, scope, receive, send)
         except ClientDisconnect:
             return  # nobody is left to be told
+
+    def _dated(self, app: ASGIApp) -> ASGIApp:
+        """Let replies be dated by the emulator's clock."""
+
+        async def dated(scope: Scope, receive: Receive, send: Send) -> None:
+            date = formatdate(self._clock.now(), usegmt=True).encode()
+
+            async def send_dated(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    _add_header(message, (b"date", date))
+                await send(message)
+
+            await app(scope, receive, send_dated)
+
+        return dated
 
     def _graph(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -127,9 +145,6 @@ class Application:
         return endpoint
 
     def _authorize(self, request: Request) -> Token:
-        if self.throttled:
-            self.throttled -= 1
-            raise GraphError.throttled(self._settings.throttle_status, self._settings.retry_after)
         value = _bearer(request) or request.query_params.get("access_token")
         if not value and request.path_params["object_id"] == "me":
             raise GraphError.no_user()
@@ -165,7 +180,8 @@ class Application:
         media = await self._own_media(request, token, "get")
         host = request.headers.get("host", "")
         base_url = f"http://{host}" if _HOST.fullmatch(host) else self.base_url
-        expires = int(self._clock.now()) + self._settings.url_lifetime
+        lifetime = 0 if request.scope["state"].get("expired_url") else self._settings.url_lifetime
+        expires = int(self._clock.now()) + lifetime
         size = media.file_size
         return {
             "url": self._signer.url(base_url, media.id, "getMedia", expires),
@@ -212,7 +228,8 @@ class Application:
             return problem(status, "Bad Request")
         try:
             token = self._accounts.authenticate(_bearer(request))
-            media_id = self._signer.check(request.query_params, self._settings, self._clock.now())
+            now = math.inf if request.scope["state"].get("expired_url") else self._clock.now()
+            media_id = self._signer.check(request.query_params, self._settings, now)
         except GraphError:
             return problem(401, "Authentication Error")
         except PlainError as refusal:

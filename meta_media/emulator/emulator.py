@@ -9,7 +9,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +22,10 @@ from .. import MediaApi, Settings
 from .accounts import Accounts
 from .app import Application, ReceivedRequest
 from .download import UrlSigner
+from .faults import Fault
 from .inbound import Kind, default_kind, media_object, sign, webhook
 from .incoming import IncomingFile
+from .schedule import FaultOperation, Faults, PlannedFault
 from .server import Server
 from .settings import Clock, EmulatorSettings
 from .store import Store
@@ -83,6 +85,8 @@ class Emulator:
         self._data = None if data is None else Path(data)
         self._address = (host, port)
         self._given = _pairs(accounts or {})
+        self._faults = Faults()
+        self._throttle: PlannedFault | None = None
         self._parts: _Parts | None = None
         self._exit = contextlib.AsyncExitStack()
 
@@ -156,8 +160,56 @@ class Emulator:
         parts.store.keep_token(parts.accounts.forbid(access_token, code))
 
     def throttle(self, requests: int) -> None:
-        """Refuse the next so many requests to the Graph API with code 130429."""
-        self._running.application.throttled = requests
+        """Refuse the next so many requests to the Graph API with code 130429; an earlier call counts no more."""
+        if self._throttle is not None:
+            self._faults.withdraw(self._throttle)
+        if requests:
+            status, retry_after = self.settings.throttle_status, self.settings.retry_after
+            fault = Fault.throttle(status=status, retry_after=retry_after)
+            self._throttle = PlannedFault(operation="graph", fault=fault, times=requests)
+            self.plan([self._throttle])
+
+    def fail(
+        self,
+        operation: FaultOperation,
+        fault: Fault,
+        *,
+        times: int | None = 1,
+        probability: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Let something go wrong. May be called from any thread, also before the emulator runs.
+
+        A request meets the first fault that was planned for its operation and has not been used up.
+
+        Args:
+            operation: `"upload"`, `"get_info"`, `"download"`, `"delete"` or `"send"`; `"graph"` for all of these but
+                downloads; `"any"` for every request.
+            fault: What happens.
+            times: To how many requests; None for all that will come.
+            probability: How likely it happens to a request: above 0, at most 1.
+            seed: Chooses the requests that a probability below 1 happens to; the same ones in each run.
+
+        Raises:
+            ValueError: Something of this cannot be.
+        """
+        planned = PlannedFault(operation=operation, fault=fault, times=times, probability=probability, seed=seed)
+        self.plan([planned])
+
+    def plan(self, faults: Iterable[PlannedFault]) -> None:
+        """Let things go wrong that were planned elsewhere, as in a file; see `fail` and `read_faults`."""
+        for planned in faults:
+            self._faults.add(planned)
+
+    def heal(self) -> None:
+        """Forget every fault that has not happened."""
+        self._faults.clear()
+
+    @property
+    def faults(self) -> list[PlannedFault]:
+        """The faults that have not happened yet, in order, each with how often it still will."""
+        return self._faults.left()
 
     async def receive(
         self,
@@ -218,6 +270,7 @@ class Emulator:
             clock=self.clock,
             settings=self.settings,
             app_secret=self.app_secret,
+            faults=self._faults,
         )
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)

@@ -46,6 +46,15 @@ _OBJECT_GONE: Final = (
     " does not support this operation. Please read the Graph API documentation at"
     " https://developers.facebook.com/docs/graph-api"
 )
+# The titles of Meta's table of error codes, and the details where a reply was documented.
+_THROTTLES: Final[Mapping[int, tuple[str, ...]]] = {
+    4: ("API Too Many Calls",),
+    613: ("Calls to this api have exceeded the rate limit.",),
+    80007: ("Rate limit issues",),
+    80008: ("There have been too many calls to this WhatsApp Business account.",),
+    130429: ("Rate limit hit", "Cloud API message throughput has been reached."),
+    131056: ("(Business Account, Consumer Account) pair rate limit hit",),
+}
 
 
 class PlainError(Exception):
@@ -137,11 +146,21 @@ class GraphError(Exception):
         return cls("Invalid appsecret_proof provided in the API argument", kind="GraphMethodException")
 
     @classmethod
-    def throttled(cls, status: int, retry_after: int | None) -> GraphError:
+    def throttled(
+        cls, status: int, retry_after: float | str | None, *, code: int = 130429, usage_minutes: int | None = None
+    ) -> GraphError:
         """Documented, except for `Retry-After`, of which there is no sample."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        details = {"messaging_product": "whatsapp", "details": "Cloud API message throughput has been reached."}
-        return cls("(#130429) Rate limit hit", code=130429, status=status, headers=headers, error_data=details)
+        if usage_minutes is not None:
+            # Percentages and minutes (Graph API, "Rate limits"), by the id of a business account.
+            usage = {"type": "whatsapp", "call_count": 100, "total_cputime": 100, "total_time": 100}
+            usage |= {"estimated_time_to_regain_access": usage_minutes}
+            headers["X-Business-Use-Case-Usage"] = json.dumps({"1020304050607": [usage]}, separators=(",", ":"))
+        text, *details = _THROTTLES.get(code, ("Too many calls",))
+        error = cls(f"(#{code}) {text}", code=code, status=status, headers=headers)
+        if details:
+            error.error["error_data"] = {"messaging_product": "whatsapp", "details": details[0]}
+        return error
 
     @classmethod
     def required(cls, parameter: str) -> GraphError:

@@ -1,29 +1,55 @@
-"""The socket: uvicorn in the caller's event loop, quiet, without signal handlers, and gone at once when told to stop."""
+"""
+The socket: uvicorn in the caller's event loop, quiet, without signal handlers, and gone at once when told to stop.
+
+A request's `Connection` is in its ASGI scope, for those who have something to say that uvicorn would not.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any, Final
 
 import anyio.to_thread
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ["Server"]
+__all__ = ["Connection", "Server"]
 
 _LOGGER: Final = logging.getLogger("meta_media.emulator")
 _KEEP_ALIVE: Final = 60  # seconds; longer than clients keep an idle connection, so that they never find it closed
+_MAX_HEAD: Final = 2**16  # bytes of a request's head; uvicorn's own limit
 _ACCEPTING: Final = 3  # turns of the event loop in which asyncio hands over a connection that it has accepted
 
 
-class _QuietProtocol(H11Protocol):
-    """Leaves uvicorn's global loggers alone: its access log would show signed URLs to whoever listens at the root."""
+class _Http(h11.Connection):
+    """HTTP's state, which can move on without a word."""
+
+    hushed = False
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """Say an event."""
+        said = super().send_with_data_passthrough(event)
+        return [] if self.hushed and said is not None else said
+
+
+class Connection(H11Protocol):
+    """
+    One connection, which is `scope["state"]["connection"]` of its requests.
+
+    Leaves uvicorn's global loggers alone: its access log would show signed URLs to whoever listens at the root.
+
+    Attributes:
+        lost: Set when the connection is gone, whoever ended it.
+    """
 
     def __init__(
         self,
@@ -32,9 +58,40 @@ class _QuietProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state | {"connection": self}, _loop)
         self.access_log = False
         self.logger = _LOGGER
+        self.lost = asyncio.Event()
+        self._http = self.conn = _Http(h11.SERVER, _MAX_HEAD)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell those who wait."""
+        super().connection_lost(exc)
+        self.lost.set()
+
+    async def idle(self, seconds: float) -> None:
+        """Let time pass, as long as there is a connection."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.lost.wait()
+
+    @contextlib.contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Let uvicorn talk without a word of it being sent."""
+        self._http.hushed = True
+        try:
+            yield
+        finally:
+            self._http.hushed = False
+
+    def read_at_most(self, size: int | None) -> None:
+        """Ask the system for no more bytes at once; where the event loop cannot, it reads in pieces of its own size."""
+        with contextlib.suppress(TypeError):  # "vars() argument must have __dict__": not asyncio's own transport
+            known = vars(self.transport)
+            if size is None:
+                known.pop("max_size", None)
+            else:
+                known["max_size"] = size
 
 
 class Server:
@@ -43,7 +100,7 @@ class Server:
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(
             app,
-            http=_QuietProtocol,
+            http=Connection,
             ws="none",
             lifespan="off",
             interface="asgi3",
