@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 
 from meta_media import samples
@@ -388,6 +389,49 @@ def test_wrong_usage(shell: Shell, variables: dict[str, str], arguments: list[st
     assert done.stderr.startswith(b"meta-media: ")
     told = lines(shell.run(*arguments, "--json").stdout)
     assert told[-1]["error"]["message"]
+
+
+def test_serve_with_faults(shell: Shell) -> None:
+    """`serve --faults` does what the file says to the first requests it is about, and then serves them as ever."""
+    (shell.folder / "faults.toml").write_text(
+        '[[fault]]\noperation = "get_info"\ntimes = 2\nkind = "html"\nstatus = 502\n'
+        '[[fault]]\noperation = "any"\nat = "head"\nend = "reset"\n'
+    )
+    arguments = ("--port", "0", "--data", shell.folder / "data", "--faults", shell.folder / "faults.toml", "--json")
+    with shell.start("serve", *arguments) as process:
+        assert process.stdout is not None
+        try:
+            told = json.loads(process.stdout.readline())
+            url = f"{told['WA_BASE_URL']}/v25.0/{told['WA_PHONE_NUMBER_ID']}"
+            headers = {"authorization": f"Bearer {told['CLOUD_API_ACCESS_TOKEN']}"}
+            with httpx.Client(headers=headers, trust_env=False) as client:
+                assert [client.get(url).status_code for _ in range(2)] == [502, 502]
+                with pytest.raises(httpx.TransportError):
+                    client.get(url)
+                assert client.get(url).status_code == 200
+        finally:
+            process.terminate()
+            _, errors = process.communicate(timeout=PATIENCE)
+    assert errors == b"faults planned: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        ("[[fault", "it is not TOML: "),
+        ('[[fault]]\noperation = "any"\nstauts = 500', "fault 1: there is no 'stauts'; there are operation, times, "),
+    ],
+)
+def test_faults_that_cannot_be_read(shell: Shell, content: str | None, why: str) -> None:
+    """A wrong file of faults: status 2 and one sentence, before anything is started."""
+    file = shell.folder / "faults.toml"
+    if content is not None:
+        file.write_text(content)
+    done = shell.run("serve", "--port", "0", "--data", shell.folder / "data", "--faults", file)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
+    assert f"faults.toml cannot be used as a file of faults: {why}" in done.stderr.decode()
+    assert not (shell.folder / "data").exists()
 
 
 def test_token_on_the_command_line(shell: Shell) -> None:
