@@ -76,7 +76,7 @@ class GuardedClient:
         self, method: str, url: str, headers: Mapping[str, str], content: Any, clock: Clock
     ) -> GuardedAnswer:
         """Send a request; a cancelled one leaves the client as it was."""
-        made_by = type(self._client.build_request(method, url))  # httpx's class, or that of its heir
+        made_by = _shy(type(self._client.build_request(method, url)))  # httpx's class, or that of its heir
         new = _NewConnections()
         extensions = {"timeout": {**clock.timeouts(), "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
@@ -84,6 +84,12 @@ class GuardedClient:
         with QueriesHidden():
             response = await _in_time(clock, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
         return GuardedAnswer(response, clock)
+
+
+@functools.cache
+def _shy(kind: Any) -> Any:
+    """Derive a class of requests that tracebacks with local variables may show: a URL may be signed."""
+    return type(kind.__name__, (kind,), {"__repr__": lambda _: f"<{kind.__name__}>"})
 
 
 class _NewConnections:
