@@ -97,11 +97,15 @@ class Failures:
     Args:
         request: What the block is about.
         content: What is being sent; `blame` of it raises what it was that failed.
+
+    Attributes:
+        changes: Whether the request, had it arrived, would have changed something.
     """
 
     def __init__(self, request: Request, content: Any) -> None:
         self._request = request
         self._content = content
+        self.changes = request.method != "GET"
 
     def __enter__(self) -> None:
         pass
@@ -112,4 +116,4 @@ class Failures:
         if hasattr(self._content, "blame"):
             self._content.blame()
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-        raise network_error(error, doing, changes=self._request.method != "GET") from error
+        raise network_error(error, doing, changes=self.changes) from error

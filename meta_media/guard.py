@@ -76,7 +76,7 @@ class GuardedClient:
         self, method: str, url: str, headers: Mapping[str, str], content: Any, clock: Clock
     ) -> GuardedAnswer:
         """Send a request; a cancelled one leaves the client as it was."""
-        made_by = _shy(type(self._client.build_request(method, url)))  # httpx's class, or that of its heir
+        made_by = _shy(self._client.build_request(method, url).__class__)  # httpx's class, or that of its heir
         new = _NewConnections()
         extensions = {"timeout": {**clock.timeouts(), "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)

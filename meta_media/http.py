@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,6 +36,7 @@ from .wire import MAX_REPLY, Request, decipher, proven, redirected, refusal
 
 __all__ = ["Call", "Http"]
 
+_log: Final = logging.getLogger("meta_media")
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
@@ -127,7 +129,7 @@ class Call:
             self._token.forget(token)
         if isinstance(error, RateLimitError) and error.retryable:
             self._gate.shut(ticket, error.retry_after, self.settings.backoff)
-        if request.operation == "get_info":
+        if request.operation == "get_info" and (error.status or 0) >= 400:
             self._gate.lookup_refused()
 
     # Requests
@@ -266,6 +268,7 @@ class Call:
         if delay >= self.clock.left:
             what = f"{self._operation}: the deadline does not leave the time for another try"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
+        _log.info("%s: trying again in %.1f s: %s", self._operation, delay, error)
         self._give_place()
         if delay:
             with self.clock:

@@ -70,7 +70,8 @@ class Reply:
     async def readinto(self, wanted: memoryview) -> int:
         """Fill a buffer with the next bytes of the body, exactly as sent; return how many: fewer only at its end."""
         if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ServerError("Meta's reply is compressed although that was declined", status=self.status)
+            what = "Meta's reply is compressed although that was declined"
+            raise ServerError(what, status=self.status, maybe_applied=self._failures.changes)
         with self._failures, self._clock:
             return int(await self._answer.readinto(wanted))
 

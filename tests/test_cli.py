@@ -234,6 +234,7 @@ def test_info(shell: Shell) -> None:
     assert (facts["id"], facts["mime_type"], facts["file_size"]) == (media_id, "image/jpeg", "4346")
     assert facts["url"].endswith("?…")
     assert facts["url_expires_at"].endswith("+00:00")
+    assert "received_at" not in facts
 
 
 def test_unknown_id(shell: Shell) -> None:

@@ -249,6 +249,16 @@ async def test_a_kept_connection_that_is_dead(server: Server, slept: Slept) -> N
     assert (slept, len(server.requests), server.connections) == ([], 2, kept + 1)
 
 
+async def test_what_is_logged(server: Server, media: MediaApi, caplog: pytest.LogCaptureFixture) -> None:
+    """Each further try is told to the logger `meta_media`, with its reason and without the token."""
+    server.script = [reset(), BUSY, good(server, "get_info")]
+    with caplog.at_level("INFO", logger="meta_media"):
+        await media.get_info("1")
+    told_of = [record.getMessage() for record in caplog.records if record.name == "meta_media"]
+    assert [line.partition(" s: ")[2][:15] for line in told_of] == ["get_info at 127", "Meta answered w"]
+    assert TOKEN not in caplog.text
+
+
 # The budget
 
 
@@ -313,11 +323,14 @@ async def test_throttled_uploads(status: int, code: int) -> None:
 
 async def test_a_pause_is_for_one_number(server: Server) -> None:
     """While one number pauses, it takes no place of the others."""
-    server.script = [throttled(retry_after="30")]
+
+    async def judge(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(throttled(retry_after="30") if NUMBER in request.target else DONE)
+
+    server.script = [judge]
     async with client(server, concurrency=2) as media:
         waiting = [asyncio.ensure_future(media.upload(TEXT)) for _ in range(10)]
         await until(lambda: len(server.requests) >= 1)
-        server.script = [DONE]
         other = media.with_options(phone_number_id="2")
         for _ in range(5):
             assert (await other.upload(TEXT)).id == "42"

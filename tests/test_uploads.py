@@ -245,6 +245,7 @@ REPLIES: dict[str, tuple[Any, type[MediaError], bool, bool]] = {
     "id is null": (told({"id": None}), ServerError, False, True),
     "id is a number": (told({"id": 5}), ServerError, False, True),
     "HTML": (page("<html>", content_type="text/html"), ServerError, False, True),
+    "compressed": (page(b"x", content_encoding="gzip"), ServerError, False, True),
     "2 MiB": (page(b'{"id":"1"}' + b" " * 2**21), ServerError, False, True),
     "nested": (page("[" * 200_000), ServerError, False, True),
     "500": (page("", 500), ServerError, True, True),

@@ -229,7 +229,8 @@ def _object(result: attrs.AttrsInstance) -> dict[str, Any]:
     """Return a result as a JSON object: Meta's further fields beside the known ones, and no signed query."""
     fields = attrs.asdict(result)
     extra = fields.pop("extra", {})
-    fields.pop("media_id", None)
+    for name in ("media_id", "received_at"):
+        fields.pop(name, None)
     if fields.get("url"):
         fields["url"] = hide_query(fields["url"])
     return {**extra, **fields}
