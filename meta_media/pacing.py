@@ -107,8 +107,9 @@ class Gate:
 
     @property
     def idle(self) -> bool:
-        """Whether it remembers nothing that matters."""
-        return self._allowed == math.inf and not self._refused_lookups and self._next_upload <= self._now()
+        """Whether nobody uses it, and it remembers nothing that matters."""
+        waits = self._under_way or self._refused_lookups or self._next_upload > self._now()
+        return self._allowed == math.inf and not waits
 
     async def opened(self) -> None:
         """Wait until it is open, first come, first served."""

@@ -255,7 +255,12 @@ async def test_gates_of_many_numbers(time: Time) -> None:
     pacing = Pacing(now=time, sleep=time.sleep)
     kept = pacing.gate("1")
     kept.shut(kept.enter(), 9.0, first=0.5)
+    used = pacing.gate("3")
+    ticket = used.enter()
     for number in range(5000):
         pacing.gate(f"n{number}")
     assert pacing.gate("1") is kept is not pacing.gate("2")
+    assert pacing.gate("3") is used
+    used.leave(ticket, well=True)
+    assert (kept.idle, used.idle) == (False, True)
     assert len(pacing._gates) <= 1001
