@@ -209,7 +209,7 @@ class Call:
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
             self._gate.check_lookups(self.settings.info_errors_per_hour)
         headers = dict(request.headers)
-        token = Secret()
+        token = self._shown = Secret()
         if request.bearer:
             token = self._shown = await self._token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
@@ -248,7 +248,8 @@ class Call:
 
     async def _has_new_token(self, error: MediaError, tries: Tries) -> bool:
         """Ask for another token, once, if this one was refused and there is somebody to ask."""
-        if not isinstance(error, AuthenticationError) or tries.token_renewed or not tries.replayable():
+        refused = isinstance(error, AuthenticationError) and self._shown
+        if not refused or tries.token_renewed or not tries.replayable():
             return False
         tries.token_renewed = True
         return await self._token.get() != self._shown

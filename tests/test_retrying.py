@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -513,6 +514,22 @@ async def test_a_second_dead_token(server: Server) -> None:
         with pytest.raises(AuthenticationError) as caught:
             await media.get_info("1")
     assert (caught.value.attempts, len(server.requests)) == (2, 2)
+
+
+async def test_no_token_was_shown(server: Server, tls: ssl.SSLContext) -> None:
+    """Where a host that may not see the token wants one, there is no other to be asked for."""
+    asked: list[int] = []
+
+    async def ask() -> str:
+        asked.append(1)
+        return TOKEN
+
+    async with Server(page("", 401), tls=tls) as elsewhere:
+        url = f"https://localhost:{elsewhere.port}/media"
+        async with client(server, token=ask, media_hosts=(f"localhost:{elsewhere.port}",)) as media:
+            with pytest.raises(AuthenticationError):
+                await media.read(url)
+    assert (len(elsewhere.requests), asked) == (1, [])
 
 
 # Redirects
