@@ -1,0 +1,138 @@
+"""What must hold after every call, whatever it met: nothing half done, nothing left behind, nothing secret told."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import meta_media
+from faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
+from meta_media.errors import ApiError, MediaError
+
+__all__ = ["check_error", "check_files", "check_secrets"]
+
+_OURS: Final = str(Path(meta_media.__file__).parent)
+_ABOUT_MEDIA: Final = frozenset({"get_info", "download", "delete", "send"})
+_VERBS: Final = {"read": "download", "stream": "download", "handle": "download"}
+
+
+def check_files(scene: Scene, *, done: bool | None) -> None:
+    """
+    Check that nothing is half done, on the disk and at Meta.
+
+    Args:
+        scene: After the call.
+        done: Whether the call came out well; None if nobody can know, because it was cancelled.
+    """
+    names = {entry.name for entry in scene.folder.iterdir()}
+    assert names <= {scene.target.name, *scene.others}
+    if scene.target.name in names and scene.target.is_file():
+        downloaded = scene.cell.operation == "download"
+        allowed = {OLD, CONTENT} if done is None and downloaded else {CONTENT if done and downloaded else OLD}
+        assert scene.target.read_bytes() in allowed
+    assert all(stored == scene.sent for stored in scene.server.graph.stored)
+    assert scene.server.errors == []
+
+
+def check_error(scene: Scene, error: BaseException) -> None:
+    """Check that an error says all that is known, and can be handled like any other."""
+    cell = scene.cell
+    if isinstance(error, MediaError):
+        operation = _VERBS.get(cell.operation, cell.operation.partition(" ")[0])
+        assert error.operation == operation
+        assert error.media_id == ("7" if operation in _ABOUT_MEDIA or cell.operation == "upload verified" else None)
+        assert error.attempts == cell.attempts
+        assert error.elapsed > 0
+        said = (error.retryable, error.maybe_applied)
+        assert said == (cell.retryable, cell.maybe_applied), f"retryable, maybe_applied: {said}"
+        assert {name: getattr(error, name) for name in cell.facts} == cell.facts
+        assert str(error)
+        last = cell.faults[-1] if cell.faults else None
+        if last is not None and isinstance(error, ApiError) and (last.status or 0) >= 400 and last.text is None:
+            assert error.fbtrace_id == "AbScriptedTrace"
+            assert error.status == last.status
+    for twin in _handled(error):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        known, found = _facts(error), _facts(twin)
+        assert known == found
+
+
+def _facts(error: BaseException) -> dict[str, Any]:
+    """List an error's attributes, without the notes; an answer within it by its own."""
+    facts = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    return {name: vars(value) if isinstance(value, BaseException) else value for name, value in facts.items()}
+
+
+def _handled(error: BaseException) -> Iterator[BaseException]:
+    """Do to an error whatever programs do to errors; give what came out."""
+    yield pickle.loads(pickle.dumps(error))
+    yield copy.copy(error)
+    yield copy.deepcopy(error)
+    noted = copy.copy(error)
+    noted.add_note("a note")
+    yield noted
+    yield _raised(error, _manager())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_manager())
+        yield _raised(error, stack.pop_all())
+
+
+@contextlib.contextmanager
+def _manager() -> Iterator[None]:
+    yield
+
+
+def _raised(error: BaseException, manager: contextlib.AbstractContextManager[object]) -> BaseException:
+    before = error.__traceback__
+    with pytest.raises(type(error)) as caught, manager:
+        raise error
+    assert caught.value is error
+    error.__traceback__ = before  # which the frames of this test have been added to
+    return caught.value
+
+
+def check_secrets(scene: Scene, error: BaseException | None, records: list[logging.LogRecord], *more: object) -> None:
+    """Check that neither a token nor anything out of a query is in an error, its causes, their frames, or the log."""
+    secrets = {TOKEN, APP_SECRET, "SIGNATURE"}.union(*(request.secrets for request in scene.server.requests)) - {""}
+    shown = "\n".join([*(record.getMessage() + repr(record.args) for record in records), *map(repr, more)])
+    if error is not None:
+        shown += "\n".join(_told(error))
+    for secret in secrets:
+        assert secret not in shown, f"{secret} is shown: …{shown.partition(secret)[0][-300:]}"
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    """Write all that a log, a pickle, a debugger or an error reporter would show."""
+    yield repr(pickle.dumps(error))
+    yield repr(vars(error))
+    yield from traceback.format_exception(error)
+    for link in _chain(error):
+        yield str(link)
+        yield repr(link)
+        yield from map(str, getattr(link, "__notes__", []))
+        for frame in traceback.TracebackException.from_exception(link, capture_locals=True).stack:
+            if frame.filename.startswith(_OURS):
+                yield f"{frame.name}: {frame.locals}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """List an error, and every cause, context and member of a group behind it."""
+    waiting: list[BaseException | None] = [error]
+    known: list[BaseException] = []
+    while waiting:
+        link = waiting.pop()
+        if link is None or any(link is other for other in known):
+            continue
+        known.append(link)
+        yield link
+        waiting += [link.__cause__, link.__context__]
+        waiting += link.exceptions if isinstance(link, BaseExceptionGroup) else ()

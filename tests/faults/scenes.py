@@ -1,0 +1,159 @@
+"""A cell on stage: server, client, source and target, the call that is made, and what must be true afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from faults.cells import Cell
+from faults.server import FaultServer
+from meta_media import DeletedMedia, DownloadedMedia, MediaApi, MediaInfo, UploadedMedia
+
+__all__ = ["APP_SECRET", "CONTENT", "ELSEWHERE", "OLD", "OPERATIONS", "TOKEN", "Scene", "check_value", "lines"]
+
+TOKEN: Final = "EAAGcanaryTOKENcanary"
+APP_SECRET: Final = "canaryAPPSECRETcanary"
+OLD: Final = b"what was there before"
+
+
+@functools.cache
+def lines(size: int) -> bytes:
+    """Write text of which no two parts are alike: to begin at the wrong place shows."""
+    return b"".join(b"line %09d\n" % number for number in range(size // 15 + 1))[:size]
+
+
+CONTENT: Final = lines(50_000)
+ELSEWHERE: Final = object()  # the value of a call that was made, and looked at, in another process
+
+
+@attrs.define(kw_only=True)
+class Scene:
+    """
+    What a set-up may change before, and a call uses.
+
+    Attributes:
+        cell: What is played.
+        server: Graph, and the host of the media.
+        patch: Undone at the end.
+        stack: Left at the end.
+        source: The file that is uploaded.
+        folder: Where `target` is; nothing else may ever be seen there at the end, but for `others`.
+        target: Where a download goes.
+        others: Names that may be in the folder beside the target's.
+        overwrite: Whether it may be replaced.
+        handle: Where the operation `handle` writes.
+        token: As for `MediaApi`.
+        settings: As for `Settings`.
+        progress: As for `upload` and `download`.
+        what: What is downloaded; set once the server is up.
+        call: What is played; by default the cell's operation.
+        checks: What else must hold when all is over.
+        proofs: What must have happened, or the cell would mean nothing.
+        open_after: Whether the client still serves after the call.
+        api: The client.
+    """
+
+    cell: Cell
+    server: FaultServer
+    patch: pytest.MonkeyPatch
+    stack: AsyncExitStack
+    source: Path
+    folder: Path
+    target: Path
+    handle: Any
+    settings: dict[str, Any]
+    others: set[str] = attrs.field(factory=set)
+    overwrite: bool = True
+    token: Any = TOKEN
+    progress: Any = None
+    what: Any = None
+    call: Callable[[Scene], Awaitable[Any]]
+    checks: list[Callable[[], None]] = attrs.field(factory=list)
+    proofs: list[Callable[[], bool]] = attrs.field(factory=list)
+    open_after: bool = True
+    api: MediaApi = attrs.field(init=False)
+
+    @property
+    def sent(self) -> bytes:
+        """What was to be uploaded."""
+        return lines(self.cell.size)
+
+    def known(self, media_id: str = "7") -> MediaInfo:
+        """Tell of a media what Meta promised of it before."""
+        promises, graph = self.cell.promises, self.server.graph
+        before, graph.promises, graph.stored = graph.stored, set(promises), []
+        facts = graph.facts(self.server.base_url, media_id)
+        graph.stored = before
+        return MediaInfo(**{name: value for name, value in facts.items() if name != "messaging_product"})
+
+    def restart(self) -> None:
+        """Let the world be as it was before a call that was only tried."""
+        self.server.requests.clear()
+        self.server.graph.deleted.clear()
+        self.server.graph.stored.clear()
+        if self.target.exists():
+            self.target.write_bytes(OLD)
+
+
+async def _pieces(scene: Scene) -> AsyncIterator[bytes]:
+    content = scene.sent
+    for start in range(0, len(content), 100_000):
+        await asyncio.sleep(0)  # a source that is not there at once
+        yield content[start : start + 100_000]
+
+
+async def _streamed(scene: Scene) -> bytes:
+    async with scene.api.stream(scene.what) as stream:
+        return b"".join([chunk async for chunk in stream])
+
+
+OPERATIONS: Final[dict[str, Callable[[Scene], Awaitable[Any]]]] = {
+    "upload": lambda scene: scene.api.upload(scene.source, progress=scene.progress),
+    "upload once": lambda scene: scene.api.upload(_pieces(scene), filename="a.txt", size=scene.cell.size),
+    "upload spooled": lambda scene: scene.api.upload(_pieces(scene), filename="a.txt"),
+    "upload verified": lambda scene: scene.api.upload(scene.source, verify=True),
+    "get_info": lambda scene: scene.api.get_info("7"),
+    "download": lambda scene: scene.api.download(
+        scene.what, scene.target, overwrite=scene.overwrite, progress=scene.progress
+    ),
+    "read": lambda scene: scene.api.read(scene.what),
+    "stream": _streamed,
+    "handle": lambda scene: scene.api.download(scene.what, scene.handle),
+    "delete": lambda scene: scene.api.delete("7"),
+    "send": lambda scene: scene.api.send("+15550001111", "7"),
+}
+
+
+def check_value(scene: Scene, value: Any) -> None:
+    """Check what a call gave that came out well."""
+    operation = scene.cell.operation
+    if value is ELSEWHERE:
+        return
+    if operation.startswith("upload"):
+        assert isinstance(value, UploadedMedia)
+        assert (value.id, value.file_size) == ("7", scene.cell.size)
+        assert value.maybe_duplicate is scene.cell.maybe_duplicate
+        assert scene.server.graph.stored
+    elif operation == "get_info":
+        assert isinstance(value, MediaInfo)
+        assert value == scene.known()
+    elif operation == "delete":
+        assert value == DeletedMedia(success=True)
+        assert scene.server.graph.deleted == {"7"} or "100/33" in scene.cell.names or "404" in scene.cell.names
+    elif operation in {"read", "stream"}:
+        assert value == CONTENT
+    elif operation in {"download", "handle"}:
+        assert isinstance(value, DownloadedMedia)
+        path = scene.target if operation == "download" else None
+        assert (value.path, value.size, value.media_id) == (path, len(CONTENT), "7")
+        assert operation == "download" or Path(scene.handle.name).read_bytes() == CONTENT
+    else:
+        assert (operation, value.id) == ("send", "wamid.7")
+        assert scene.server.graph.sent == 1
