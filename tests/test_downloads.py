@@ -518,7 +518,6 @@ async def test_an_end_that_is_one(server: Server, scripted: MediaApi) -> None:
         cut(page(length=len(CONTENT))),
         reset(page(CONTENT[:20_000], length=len(CONTENT))),
         cut(chunked(CONTENT[:20_000], end=b"")),
-        cut(chunked(CONTENT, end=b"")),
         cut(b"HTTP/1.1 200 OK\r\ncontent-le"),
         cut(b""),
         reset(),
