@@ -62,4 +62,5 @@ def main() -> None:
         said("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -88,4 +88,5 @@ async def main(order: dict[str, Any]) -> None:
             sys.stdout.write(json.dumps(await done(api, job)) + "\n")
 
 
-asyncio.run(main(json.loads(sys.argv[1])))
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))
