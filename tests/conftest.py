@@ -33,7 +33,9 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def blocking_calls_raise() -> Iterator[None]:
     """A call that blocks the event loop anywhere below our package is an error."""
-    with blockbuster_ctx("meta_media"):
+    with blockbuster_ctx("meta_media") as detector:
+        # coverage notes a file that a thread is the first to enter under a lock, wherever that happens
+        detector.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
         yield
 
 
