@@ -60,7 +60,7 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
     why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
     if "ProxyError" in names and str(error)[:3].isdecimal():
         why += f" with status {str(error)[:3]}"
-    reason, lasting = _reason(_system_cause(error))
+    reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
     failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful and not lasting, maybe_applied=applied)
     failed.stale = "StaleConnectionError" in names
     return failed
@@ -74,7 +74,7 @@ def _system_cause(error: BaseException) -> OSError | None:
     return seen
 
 
-def _reason(cause: OSError | None) -> tuple[str, bool]:
+def _reason(cause: OSError | None, *, beginning: bool) -> tuple[str, bool]:
     """Say what the system said, and whether it would say so again: of a certificate, or of a peer that speaks no TLS."""
     import ssl
 
@@ -82,7 +82,7 @@ def _reason(cause: OSError | None) -> tuple[str, bool]:
         return "", False
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f": {cause.verify_message}", True
-    if isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:
+    if beginning and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
     number = (
         cause.errno or 0

@@ -125,6 +125,17 @@ def test_exceptions_of_others() -> None:
     assert str(error) == "get_info at host: could not connect (No route to host)"
 
 
+@pytest.mark.parametrize(("stage", "hopeful"), [(httpx.ConnectError, False), (httpx.ReadError, True)])
+def test_no_tls(stage: type[httpx.TransportError], hopeful: bool) -> None:
+    """A peer that does not begin with TLS never will; what is none later on was damaged on its way."""
+    cause = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    cause.reason = "WRONG_VERSION_NUMBER"
+    failed = stage("x")
+    failed.__cause__ = cause
+    error = network_error(failed, "get_info at host")
+    assert (error.retryable, "does not speak TLS" in str(error)) == (hopeful, not hopeful)
+
+
 async def test_connection_refused() -> None:
     """A port where nobody listens is a NetworkError of a request that was not sent."""
     with socket.socket() as closed:
