@@ -264,3 +264,57 @@ async def test_gates_of_many_numbers(time: Time) -> None:
     used.leave(ticket, well=True)
     assert (kept.idle, used.idle) == (False, True)
     assert len(pacing._gates) <= 1001
+
+
+async def test_gate_of_a_number_at_rest(time: Time) -> None:
+    """Up to a thousand numbers keep their gates, also where there is nothing to remember; then those are forgotten."""
+    pacing = Pacing(now=time, sleep=time.sleep)
+    first = pacing.gate("0")
+    for number in range(1000):
+        pacing.gate(f"{number}")
+    assert pacing.gate("0") is first
+    pacing.gate("1000")
+    assert pacing.gate("0") is not first
+
+
+async def test_idle_once_the_bucket_is_full(gate: Gate, time: Time) -> None:
+    """A gate remembers an upload for as long as it may hold up another one, and no longer."""
+    await gate.upload_slot(1.0)
+    assert not gate.idle
+    time.now += 1
+    assert gate.idle
+
+
+async def test_waiting_is_no_work(time: Time) -> None:
+    """Who waits for another's answer sleeps: the clock is not asked until there is one."""
+    asked: list[float] = []
+
+    def now() -> float:
+        asked.append(time.now)
+        return time.now
+
+    gate = Gate(now=now, sleep=time.sleep)
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    waiting = asyncio.ensure_future(passed(gate))
+    counts = []
+    for _ in range(2):
+        for _ in range(50):
+            await asyncio.sleep(0)  # a turn of the loop
+        counts.append(len(asked))
+    assert (counts[0], waiting.done()) == (counts[1], False)
+    gate.leave(ticket, well=True)
+    await waiting
+
+
+async def test_shut_while_others_wait_for_an_answer(gate: Gate, time: Time) -> None:
+    """Who waits for another's answer, which then is a refusal, goes on after the pause that it brings."""
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    waiting = asyncio.ensure_future(passed(gate))
+    await asyncio.sleep(0)
+    gate.shut(ticket, 2.0, first=0.5)
+    await waiting
+    assert time.slept == [2.0]

@@ -14,7 +14,7 @@ import attrs
 import pytest
 from servers import Received, Server, Step, cut, info, page, reset, told
 
-from meta_media import MediaApi, MediaInfo, Progress, Settings
+from meta_media import InboundMedia, MediaApi, MediaInfo, Progress, Settings
 from meta_media.errors import IntegrityError, MediaError, MediaNotFoundError, NetworkError, ServerError
 from meta_media.origins import Target
 
@@ -347,3 +347,92 @@ async def test_a_lookup_that_fails_on_the_way(server: Server, media: MediaApi) -
     with pytest.raises(MediaError) as caught:
         await media.read(known(server))
     assert (caught.value.attempts, getattr(caught.value, "code", None)) == (3, 10)
+
+
+def unframed(content: bytes) -> Step:
+    """Answer without saying how long the answer is, so that only its connection's end ends it."""
+    return cut(b"HTTP/1.1 200 OK\r\ncontent-type: image/jpeg\r\nconnection: close\r\n\r\n" + content)
+
+
+async def test_an_end_that_came_too_early(server: Server, media: MediaApi) -> None:
+    """Where a reply ends before all that was promised has come, it goes on, too, though nothing broke off."""
+    server.script = [unframed(CONTENT[:HALF]), part(HALF)]
+    assert await media.read(known(server)) == CONTENT
+    assert asked(server) == [("/a", None), ("/a", f"bytes={HALF}-")]
+    server.script, server.requests = [unframed(CONTENT[:HALF])], []
+    with pytest.raises(IntegrityError) as caught:
+        await streamed(media, known(server, sha256=None))
+    assert (caught.value.expected, caught.value.actual) == (SIZE, HALF)
+
+
+async def test_what_is_told_of_wrong_bytes(server: Server, media: MediaApi) -> None:
+    """An error about bytes that do not fit says what was promised and what came, wherever that came to light."""
+    server.script = [page(CONTENT[:-1], content_type=JPEG)]
+    with pytest.raises(IntegrityError) as longer:
+        await streamed(media, known(server, sha256=None))
+    assert (longer.value.expected, longer.value.actual) == (SIZE, SIZE - 1)
+    server.script, server.requests = [page("", 404), renewed(server, sha256="0" * 64)], []
+    with pytest.raises(IntegrityError) as changed:
+        await media.read(known(server))
+    assert (changed.value.expected, changed.value.actual) == (SHA256, "0" * 64)
+    server.script, server.requests = [half(), unframed(CONTENT[:1000])], []
+    with pytest.raises(IntegrityError, match="before byte 100003") as shorter:
+        await media.read(known(server))
+    assert shorter.value.expected == SIZE
+    server.script, server.requests = [page(bytes(SIZE), content_type=JPEG)], []
+    with pytest.raises(IntegrityError) as other:
+        await streamed(media, known(server))
+    assert (other.value.expected, other.value.actual) == (SHA256, hashlib.sha256(bytes(SIZE)).hexdigest())
+
+
+async def test_what_is_known_stays_known(server: Server, media: MediaApi, tmp_path: Path) -> None:
+    """What a webhook told of a file still holds when Meta's answer about its new URL leaves it out."""
+    what = InboundMedia(
+        id="1", kind="document", mime_type=JPEG, sha256=SHA256, url=f"{server.base_url}/a", filename="my.jpg"
+    )
+    server.script = [page("", 404), info(f"{server.base_url}/b", media_id="1"), page(bytes(SIZE), content_type=JPEG)]
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        await media.read(what)
+    server.script, server.requests = [page("", 404), renewed(server), page(CONTENT, content_type=JPEG)], []
+    assert (await media.download(what, tmp_path)).path == tmp_path / "my.jpg"
+    server.script, server.requests = [page(CONTENT, content_type="application/octet-stream")], []
+    assert (await media.download(what, tmp_path)).mime_type == JPEG
+
+
+def test_a_target_is_shown_without_its_signature() -> None:
+    """What is known of a download can be shown; its URL is, but for the query that is as good as a key."""
+    shown = repr(Target.of("https://lookaside.fbsbx.com/media?hash=s3cr3t"))
+    assert "lookaside.fbsbx.com" in shown
+    assert "s3cr3t" not in shown
+
+
+@pytest.mark.parametrize("knows", ["whoever asks", "Meta"])
+async def test_the_size_that_either_knows(server: Server, media: MediaApi, knows: str) -> None:
+    """A size counts whether it was known before the URL was renewed or is told then."""
+    what = known(server, file_size=None if knows == "Meta" else SIZE)
+    answer = renewed(server) if knows == "Meta" else info(f"{server.base_url}/b", sha256=SHA256)
+    server.script = [page("", 404), answer, unframed(CONTENT[:HALF]), part(HALF)]
+    assert await media.read(what) == CONTENT
+    assert asked(server)[2:] == [("/b", None), ("/b", f"bytes={HALF}-")]
+
+
+async def test_a_part_of_no_length(server: Server, media: MediaApi) -> None:
+    """A part that does not say how long it is may be the rest: its range says so."""
+    said = b"HTTP/1.1 206 Partial\r\nconnection: close\r\ncontent-range: bytes %d-%d/%d\r\n\r\n" % (
+        HALF,
+        SIZE - 1,
+        SIZE,
+    )
+    server.script = [half(), cut(said + CONTENT[HALF:])]
+    assert await media.read(known(server)) == CONTENT
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["path", "read"])
+async def test_one_count_of_retries(server: Server, media: MediaApi, tmp_path: Path, kind: str) -> None:
+    """A transfer that was taken up again and then begun afresh has as many retries in all as any other."""
+    server.script = [half(), part(HALF, bytes(SIZE)), page(CONTENT, content_type=JPEG)]
+    strict = media.with_options(max_retries=1)
+    with pytest.raises(IntegrityError) as caught:
+        await (strict.read(known(server)) if kind == "read" else strict.download(known(server), tmp_path / "file"))
+    assert (caught.value.attempts, len(server.requests), listing(tmp_path)) == (2, 2, [])

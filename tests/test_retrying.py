@@ -595,3 +595,84 @@ async def test_silence(server: Server, media: MediaApi) -> None:
     """A server that says nothing is asked again."""
     server.script = [silence, good(server, "get_info")]
     assert (await media.with_options(read_timeout=0.3).get_info("1")).id == "1"
+
+
+# What an error tells of its call
+
+
+async def test_how_long_it_took(server: Server, media: MediaApi) -> None:
+    """An error tells the seconds from the call to itself, all tries and the waits between them included."""
+    server.script = [BUSY]
+    started = time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        await media.get_info("1")
+    assert 0 < caught.value.elapsed <= time.monotonic() - started
+
+
+@pytest.mark.parametrize("verb", ["get_info", "upload"])
+async def test_a_reply_that_is_too_long(server: Server, media: MediaApi, verb: str) -> None:
+    """An answer of more than a megabyte is none: a question is asked again, a change may have been made."""
+    server.script = [page(b" " * (2**20 + 1), content_type="application/json"), good(server, verb)]
+    if verb == "get_info":
+        assert (await media.get_info("1")).id == "1"
+        return
+    with pytest.raises(ServerError, match="too long to be one") as caught:
+        await CALLS[verb](media)
+    assert (caught.value.attempts, caught.value.maybe_applied, caught.value.retryable) == (1, True, False)
+    assert caught.value.status == 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [cut(page("{", 404, length=100)), page(b"zipped", 404, content_encoding="gzip")],
+    ids=["cut", "compressed"],
+)
+async def test_a_refusal_without_its_explanation(server: Server, media: MediaApi, answer: Step) -> None:
+    """A refusal whose body cannot be read is judged by its status, and as final as any."""
+    server.script = [answer]
+    with pytest.raises(MediaNotFoundError) as caught:
+        await media.get_info("1")
+    assert (caught.value.attempts, caught.value.status, caught.value.media_id) == (1, 404, "1")
+
+
+@pytest.mark.parametrize("verb", ["get_info", "upload"])
+async def test_a_compressed_reply(server: Server, media: MediaApi, verb: str) -> None:
+    """An answer that is compressed, which was declined, is not read; to a change it may have been a yes."""
+    server.script = [page(b"zipped", content_encoding="gzip")]
+    with pytest.raises(ServerError, match="compressed") as caught:
+        await CALLS[verb](media)
+    assert (caught.value.status, caught.value.maybe_applied) == (200, verb == "upload")
+
+
+async def test_a_retry_keeps_the_pace(server: Server, slept: Slept) -> None:
+    """An upload that is sent again takes its turn like any other."""
+    server.script = [BUSY, DONE]
+    async with client(
+        server, Pacing(now=slept.now, sleep=slept, dice=lambda: 0.0), backoff=0, uploads_per_second=1
+    ) as media:
+        await media.upload(TEXT)
+    assert slept == pytest.approx([1.0])
+
+
+async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> None:
+    """After a pause, answers that are refusals let no more requests be under way at a time than before; good ones do."""
+    pacing = Pacing(now=slept.now, sleep=slept)
+    gate = pacing.gate(NUMBER)
+    gate.shut(gate.enter(), 0.0, first=0.5)
+    states = []
+    async with client(server, pacing) as media:
+        for answer in (GONE, told({"success": True})):
+            server.script = [answer]
+            await media.delete("1", missing_ok=True)
+            ticket = gate.enter()
+            states.append(gate.open)
+            gate.leave(ticket, well=False)
+    assert states == [False, True]
+
+
+async def test_too_many_redirects_have_a_status(server: Server, media: MediaApi) -> None:
+    """The error about redirects that do not end tells the status of the last of them."""
+    server.script = [*[page("", 302, location="/v25.0/1")] * 5, page("", 307, location="/v25.0/1")]
+    with pytest.raises(ServerError) as caught:
+        await media.get_info("1")
+    assert (caught.value.status, caught.value.attempts) == (307, 6)

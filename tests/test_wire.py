@@ -34,7 +34,17 @@ from meta_media.errors import (
 )
 from meta_media.models import DeletedMedia, MediaInfo, SentMessage, UploadedMedia
 from meta_media.settings import Settings
-from meta_media.wire import MAX_REPLY, Request, decipher, disposition_filename, fetch, graph, message, refusal
+from meta_media.wire import (
+    MAX_REPLY,
+    Request,
+    decipher,
+    disposition_filename,
+    fetch,
+    graph,
+    message,
+    redirected,
+    refusal,
+)
 
 REPLIES = Path(__file__).parent / "replies"
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -912,3 +922,20 @@ DISPOSITIONS = st.text() | st.lists(
 def test_any_disposition(value: str) -> None:
     """Whatever the header holds, the answer is a text or None."""
     assert isinstance(disposition_filename({"content-disposition": value}), str | None)
+
+
+@pytest.mark.parametrize("location", ["https://[", "//[x]y/", "https://lookaside.fbsbx.com:port/"])
+def test_redirects_to_what_is_no_url(location: str) -> None:
+    """A redirect to something that cannot even be a URL is refused like any other that is not trusted."""
+    with pytest.raises(UntrustedUrlError):
+        redirected(asked(method="GET"), 302, location, Settings())
+
+
+def test_redirects_keep_what_was_asked() -> None:
+    """What a redirect leads to is asked for the same purpose, by the same headers, of the same media."""
+    request = graph("get_info", "GET", Settings(), ID, media_id=ID, headers={"X-More": "1"})
+    following = redirected(request, 302, "/elsewhere?a=b", Settings())
+
+    assert following.url == "https://graph.facebook.com/elsewhere?a=b"
+    assert (following.operation, following.method, following.media_id) == ("get_info", "GET", ID)
+    assert (following.headers, following.bearer) == (request.headers, True)
