@@ -314,7 +314,8 @@ async def test_shut_while_others_wait_for_an_answer(gate: Gate, time: Time) -> N
     time.now += 1
     ticket = gate.enter()
     waiting = asyncio.ensure_future(passed(gate))
-    await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)  # a turn of the loop
     gate.shut(ticket, 2.0, first=0.5)
     await waiting
     assert time.slept == [2.0]

@@ -436,3 +436,20 @@ async def test_one_count_of_retries(server: Server, media: MediaApi, tmp_path: P
     with pytest.raises(IntegrityError) as caught:
         await (strict.read(known(server)) if kind == "read" else strict.download(known(server), tmp_path / "file"))
     assert (caught.value.attempts, len(server.requests), listing(tmp_path)) == (2, 2, [])
+
+
+async def test_a_handle_that_takes_one_byte_at_a_time(server: Server, media: MediaApi) -> None:
+    """A handle that takes a single byte of what it is given gets the rest, byte by byte."""
+
+    class Narrow:
+        def __init__(self) -> None:
+            self.taken = bytearray()
+
+        def write(self, data: bytes) -> int:
+            self.taken += data[:1]
+            return 1
+
+    server.script = [page(CONTENT[:300], content_type=JPEG)]
+    narrow = Narrow()
+    await media.download(f"{server.base_url}/a", narrow)
+    assert narrow.taken == CONTENT[:300]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -676,3 +677,28 @@ async def test_too_many_redirects_have_a_status(server: Server, media: MediaApi)
     with pytest.raises(ServerError) as caught:
         await media.get_info("1")
     assert (caught.value.status, caught.value.attempts) == (307, 6)
+
+
+async def test_a_server_that_speaks_no_tls() -> None:
+    """Whom a server answers in plain text, where TLS was meant, is told so at once: it would be the same again."""
+    met: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(len(await reader.read(1)))
+        writer.write(page("no", 400))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as plain:
+        address = f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}"
+        async with MediaApi(TOKEN, NUMBER, settings=Settings(base_url=address, backoff=0.001)) as media:
+            with pytest.raises(NetworkError, match="the server does not speak TLS there") as caught:
+                await media.upload(TEXT)
+    assert (len(met), caught.value.attempts, caught.value.retryable) == (1, 1, False)
+
+
+@pytest.mark.parametrize("length", [-1, None])
+async def test_a_long_reply(server: Server, media: MediaApi, length: int | None) -> None:
+    """An answer of many kilobytes is read to its end, whether or not it says how long it is."""
+    said = {"id": "1", "url": f"{server.base_url}/x", "mime_type": "image/jpeg", "more": "x" * 100_000, "last": "y"}
+    server.script = [page(json.dumps(said), length=length, content_type="application/json")]
+    assert (await media.get_info("1")).extra["last"] == "y"
