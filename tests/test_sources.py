@@ -363,7 +363,7 @@ async def test_handle_after_failures(text: Path, kind: Any) -> None:
     hold = asyncio.Event()
     async with (
         Server(told({"error": {"code": 190, "message": "no"}}, 401), reset(), stalled(b"", hold)) as server,
-        MediaApi("token", "1", settings=Settings(base_url=server.base_url)) as api,
+        MediaApi("token", "1", settings=Settings(base_url=server.base_url, max_retries=0)) as api,
         kind(text) as handle,
     ):
         await put(handle, 12)
