@@ -171,8 +171,7 @@ class Draft:
 
     def _sync_folder(self) -> None:
         """Let the name survive a power cut, too; systems that cannot open a folder keep names by other means."""
-        if self._folder is not None:
-            descriptor = os.open(".", os.O_RDONLY, dir_fd=self._folder)
+        for descriptor in [os.open(".", os.O_RDONLY, dir_fd=self._folder)] if _HELD else ():
             try:
                 os.fsync(descriptor)
             finally:

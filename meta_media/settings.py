@@ -105,8 +105,8 @@ def _count(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
 
 
 def _whole(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
-    if value != 0 or isinstance(value, bool):
-        _count(_, attribute, value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(f"{attribute.name} must be a whole number, not {value!r}")
 
 
 def _proof(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_media.errors import ConfigurationError
-from meta_media.settings import Settings, checked_id, checked_number, checked_token
+from meta_media.settings import Secret, SecretBytes, Settings, checked_id, checked_number, checked_token
 
 NAMES = [field.name for field in attrs.fields(Settings)]
 RATES = (0, 0.5, 10**6)
@@ -455,3 +455,24 @@ def test_recipients_that_are_none(wrong: object) -> None:
     """Anything else as a recipient is refused before a message goes astray."""
     with pytest.raises(ConfigurationError, match=r"^a recipient is a phone number such as \+15550001111, not "):
         checked_number(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "Timed", True, 1])
+def test_forms_of_the_proof(wrong: Any) -> None:
+    """The proof of the app's secret has two forms, or there is none."""
+    with pytest.raises(ConfigurationError, match='^appsecret_proof must be "timed", "classic" or None, not '):
+        Settings(appsecret_proof=wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "2", None])
+def test_retries_are_counted(wrong: Any) -> None:
+    """How often to try again is a whole number, of which none is one."""
+    with pytest.raises(ConfigurationError, match="^max_retries must be a whole number, not "):
+        Settings(max_retries=wrong)
+    assert Settings(max_retries=0, backoff=0).max_retries == 0
+
+
+def test_secrets_do_not_show() -> None:
+    """What is secret is itself when used, and nothing when shown."""
+    assert (repr(Secret("x")), str(Secret("x")), Secret("x") == "x") == ("'***'", "x", True)
+    assert (repr(SecretBytes(b"x")), SecretBytes(b"x") == b"x") == ("b'***'", True)
