@@ -460,14 +460,14 @@ def test_recipients_that_are_none(wrong: object) -> None:
 @pytest.mark.parametrize("wrong", ["", "Timed", True, 1])
 def test_forms_of_the_proof(wrong: Any) -> None:
     """The proof of the app's secret has two forms, or there is none."""
-    with pytest.raises(ConfigurationError, match='^appsecret_proof must be "timed", "classic" or None, not '):
+    with pytest.raises(ConfigurationError, match=r'^appsecret_proof must be "timed", "classic" or None, not '):
         Settings(appsecret_proof=wrong)
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, "2", None])
 def test_retries_are_counted(wrong: Any) -> None:
     """How often to try again is a whole number, of which none is one."""
-    with pytest.raises(ConfigurationError, match="^max_retries must be a whole number, not "):
+    with pytest.raises(ConfigurationError, match=r"^max_retries must be a whole number, not "):
         Settings(max_retries=wrong)
     assert Settings(max_retries=0, backoff=0).max_retries == 0
 
