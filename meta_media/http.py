@@ -188,13 +188,15 @@ class Call:
     @asynccontextmanager
     async def open(self, request: Request, content: Any = None) -> AsyncIterator[Reply]:
         """Send a request, and go where its reply leads; each redirect is judged as if it were the first URL."""
+        status = 0
         for _ in range(1 + _MAX_REDIRECTS):
             async with await self.send(request, content) as reply:
+                status = reply.status
                 if reply.status not in _REDIRECTS or "location" not in reply.headers:
                     yield reply
                     return
                 request = redirected(request, reply.status, Secret(reply.headers["location"]), self.settings)
-        raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=reply.status)
+        raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
     async def send(self, request: Request, content: Any = None) -> Reply:
         """

@@ -18,7 +18,6 @@ __all__ = ["Fault", "Position"]
 
 Position = Literal["request", "reply", "head", "end"] | int
 _End = Literal["close", "reset", "stall"]
-_Framing = Literal["length", "chunked", "close"]
 _HTML: Final = (
     "<!DOCTYPE html><html><title>Sorry</title><body>Something went wrong. We are working on it.</body></html>"
 )
@@ -77,7 +76,7 @@ class Fault:
     truncate: int | None = attrs.field(default=None, validator=maybe(integer(0)))
     flip_at: int | None = attrs.field(default=None, validator=maybe(integer(0)))
     content_length: int | None = attrs.field(default=None, validator=maybe(integer(0)))
-    framing: _Framing = attrs.field(default="length", validator=one_of("length", "chunked", "close"))
+    framing: str = attrs.field(default="length", validator=one_of("length", "chunked", "close"))
     surplus: bytes = attrs.field(default=b"", converter=_encoded, validator=octets)
     at: Position | None = attrs.field(default=None, validator=maybe(position("request", "reply", "head", "end")))
     delay: float | None = attrs.field(default=None, validator=maybe(number()))

@@ -45,7 +45,8 @@ class Cell:
         maybe_applied: Likewise.
         maybe_duplicate: As the result of an upload must say.
         facts: Other attributes that the error must have.
-        resumed: Whether the last request asked for the rest only; None where it does not matter.
+        resumed: Whether the last request asked for the rest only, or from which byte; None where it does not matter.
+        dropped: Whether the connection must not be used again.
         note: What tells it from another cell with the same faults.
         cancels: Whether the call can be cancelled from here: not when it runs in another process or loop.
     """
@@ -70,7 +71,8 @@ class Cell:
     maybe_applied: bool | None = None
     maybe_duplicate: bool = False
     facts: Mapping[str, Any] = attrs.field(factory=dict)
-    resumed: bool | None = None
+    resumed: bool | int | None = None
+    dropped: bool = False
     note: str = ""
     cancels: bool = True
 

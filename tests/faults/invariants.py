@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import pickle
 import traceback
@@ -15,9 +16,10 @@ import pytest
 
 import meta_media
 from faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
+from faults.server import FaultServer
 from meta_media.errors import ApiError, MediaError
 
-__all__ = ["check_error", "check_files", "check_secrets"]
+__all__ = ["check_error", "check_files", "check_requests", "check_secrets"]
 
 _OURS: Final = str(Path(meta_media.__file__).parent)
 _ABOUT_MEDIA: Final = frozenset({"get_info", "download", "delete", "send"})
@@ -40,6 +42,25 @@ def check_files(scene: Scene, *, done: bool | None) -> None:
         assert scene.target.read_bytes() in allowed
     assert all(stored == scene.sent for stored in scene.server.graph.stored)
     assert scene.server.errors == []
+
+
+def check_requests(scene: Scene) -> None:
+    """Check that all of a cell's faults struck, and what the server saw."""
+    cell, server = scene.cell, scene.server
+    assert not server.faults, f"{len(server.faults)} faults did not strike"
+    assert all(proof() for proof in scene.proofs), "what the cell is about did not happen"
+    assert len(server.requests) == cell.requests
+    assert cell.connections in {None, server.connections}
+    asked = server.requests[-1].headers.get("range", "") if server.requests else ""
+    assert cell.resumed is None or asked == f"bytes={cell.resumed}-" or bool(asked) is cell.resumed, asked
+    for request, fault in zip(server.requests, cell.faults, strict=False):  # a retry may have met the truth
+        assert fault.ends != "drain" or not request.whole, "the rest was sent although the answer was there"
+    if cell.dropped:
+        scene.checks.append(functools.partial(_check_dropped, server, server.connections))
+
+
+def _check_dropped(server: FaultServer, before: int) -> None:
+    assert server.connections > before, "the next call used a connection that nobody should trust"
 
 
 def check_error(scene: Scene, error: BaseException) -> None:

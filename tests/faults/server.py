@@ -306,6 +306,7 @@ class FaultServer:
         requests: All whose head has come, the newest last.
         connections: How many were made.
         open: How many connections are open.
+        deaf: Of how many it would not know that they have ended, because it takes little or nothing from them.
         places: What the headers of its answers may name: `base` is itself.
         held: What is waited for before anything is answered, if it is set.
         struck: Called each time that a fault strikes, before anything else happens.
@@ -318,6 +319,7 @@ class FaultServer:
         self.requests: list[Seen] = []
         self.connections = 0
         self.open = 0
+        self.deaf = 0
         self.places: dict[str, str] = {}
         self.held: asyncio.Event | None = None
         self.struck: list[Callable[[], object]] = []
@@ -424,6 +426,7 @@ class FaultServer:
         )
 
     async def _take(self, wire: _Wire, request: Seen, fault: Fault) -> None:
+        self.deaf += bool(fault.takes)
         wanted = min(fault.reads, request.length) if fault.when == "head" else request.length
         while len(request.body) < wanted:
             data = await wire.read(min(fault.takes or _READ, wanted - len(request.body)))
@@ -486,6 +489,7 @@ class FaultServer:
             while await wire.raw():
                 pass
         elif ends == "stall":
+            self.deaf += 1
             await asyncio.Event().wait()  # takes nothing, so it does not hear of the end either
         return ends == "keep" and request.whole
 

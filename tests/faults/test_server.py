@@ -7,12 +7,14 @@ import contextlib
 import json
 import random
 import ssl
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import trustme
+from stepping import settled_at
 
 from faults.cells import CELLS
 from faults.server import Fault, FaultServer, Graph
@@ -143,10 +145,9 @@ async def test_how_it_ends(server: FaultServer, tmp_path: Path, name: str) -> No
     assert all(half in body for half in halves) is whole
 
 
+@pytest.mark.parametrize("server", ["https"], indirect=True)
 async def test_taking_leave(server: FaultServer, tmp_path: Path) -> None:
     """In TLS, `end` takes leave and `cut` does not: OpenSSL tells them apart."""
-    if server.tls is None:
-        return
     trusting = ssl.create_default_context(cafile=tmp_path / "authority")
     ways: list[tuple[Literal["end", "cut"], bytes | None]] = [("end", b""), ("cut", None)]
     for ends, expected in ways:
@@ -206,9 +207,7 @@ async def test_stall(server: FaultServer, tmp_path: Path) -> None:
             async with asyncio.timeout(0.1):
                 await visitor.reader.read(1)
     assert heard.endswith(CONTENT[:5120])
-    async with asyncio.timeout(20):
-        while server.open:  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0)
+    await settled_at(0, lambda: server.open)
 
 
 @pytest.mark.parametrize("ends", ["end", "reset", "drain"])
@@ -278,37 +277,43 @@ async def test_what_was_done(server: FaultServer, tmp_path: Path) -> None:
         assert (server.graph.deleted == {"7"}) is done
 
 
-@pytest.mark.parametrize("handshake", ["reset", "end", "flip", "plain", "silence"])
+HANDSHAKES: dict[str, type[Exception]] = {
+    "reset": ConnectionResetError,
+    "end": ConnectionError,
+    "flip": ssl.SSLError,
+    "plain": ssl.SSLError,
+    "silence": TimeoutError,
+}
+
+
+@pytest.mark.parametrize("server", ["https"], indirect=True)
+@pytest.mark.parametrize("handshake", HANDSHAKES)
 async def test_handshakes(server: FaultServer, tmp_path: Path, handshake: Any) -> None:
-    """A connection is met as a fault says before its first request, and the next one is welcome."""
+    """A TLS handshake goes wrong as a fault says, before any request; the next one does not."""
     server.arm([Fault(when="connection", handshake=handshake)])
-    if server.tls is not None:
-        expected = {
-            "reset": ConnectionResetError,
-            "end": ConnectionError,
-            "flip": ssl.SSLError,
-            "plain": ssl.SSLError,
-            "silence": TimeoutError,
-        }
-        with pytest.raises(expected[handshake]):
-            async with asyncio.timeout(0.5 if handshake == "silence" else 20), Visitor(server, tmp_path):
-                pass
-        assert server.requests == []
-    elif handshake in {"reset", "end"}:
-        async with Visitor(server, tmp_path) as visitor:
-            assert (await visitor.hear()) == (b"", handshake)
-    else:
-        server.faults.clear()  # in plain HTTP there is no handshake to spoil
+    with pytest.raises(HANDSHAKES[handshake]):
+        async with asyncio.timeout(0.5 if handshake == "silence" else 20), Visitor(server, tmp_path):
+            pass
     assert not server.faults
+    assert server.requests == []
     async with Visitor(server, tmp_path) as visitor:
         await visitor.say(GET)
         assert (await visitor.reply())[2] == CONTENT
 
 
+@pytest.mark.parametrize("server", ["http"], indirect=True)
+@pytest.mark.parametrize("ends", ["reset", "end"])
+async def test_hangs_up_at_once(server: FaultServer, tmp_path: Path, ends: Any) -> None:
+    """Without TLS, a connection can be ended before its first request."""
+    server.arm([Fault(when="connection", handshake=ends)])
+    async with Visitor(server, tmp_path) as visitor:
+        assert (await visitor.hear()) == (b"", ends)
+    assert not server.faults
+
+
+@pytest.mark.parametrize("server", ["https"], indirect=True)
 async def test_damaged_record(server: FaultServer, tmp_path: Path) -> None:
     """A bit that is flipped after encryption ends in an error of TLS, after the first half has come."""
-    if server.tls is None:
-        return
     server.arm([Fault(flips_record=True)])
     async with Visitor(server, tmp_path) as visitor:
         await visitor.say(GET)
@@ -319,8 +324,6 @@ async def test_damaged_record(server: FaultServer, tmp_path: Path) -> None:
 
 def test_every_fault_is_used() -> None:
     """The matrix names no fault in vain."""
-    import tomllib
-
-    named = tomllib.loads(Path(__file__).with_name("matrix.toml").read_text())["fault"]
-    used = {name for cell in CELLS for name in cell.names}
-    assert set(named) - used <= {"FIN while idle"}
+    matrix = tomllib.loads(Path(__file__).with_name("matrix.toml").read_text())
+    before = {name for row in matrix["row"] for cell in row["cell"] for name in cell.get("before", [])}
+    assert set(matrix["fault"]) == before | {name for cell in CELLS for name in cell.names}
