@@ -53,7 +53,7 @@ class Fault:
         truncate: Bytes after which the reply's body ends, `Content-Length` included: no break can be seen.
         flip_at: Index of a byte of the reply's body of which one bit is flipped.
         content_length: What `Content-Length` says, whatever the truth is.
-        framing: How the reply's body ends: as `Content-Length` says, in chunks, or by closing the connection.
+        framing: How the reply's body ends: by `"length"`, `"chunked"`, or at the `"close"` of the connection.
         surplus: Bytes sent after the end of the reply, which should not be there.
         at: Where it happens: `"request"` before anything is done, once the request's head is there; `"reply"`, the
             default, when everything is done but nothing said; `"head"` in the middle of the reply's head; a number of
