@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from stepping import Stepper, settled_at
 
+from meta_media import lanes
 from meta_media.lanes import Lane
 
 Work = Callable[[int], object]
@@ -138,3 +139,18 @@ async def test_cancelled_at_every_await(times: int) -> None:
         assert task.cancelled()
         await settled_at([], lambda stepper=stepper: stepper.alive)  # type: ignore[misc]  # a default argument
     assert at > 4
+
+
+async def test_nobody_waits_long_for_a_turn() -> None:
+    """While all turns are taken, by threads that wait for a slow disk, a lane works without one, and gives none back."""
+    turns = lanes._turns[0]
+    taken = 0
+    while turns.acquire(blocking=False):
+        taken += 1
+    done: list[int] = []
+    try:
+        async with Lane(done.append, depth=1) as lane:
+            await lane.put(1)
+        assert (done, turns.acquire(blocking=False)) == ([1], False)
+    finally:
+        turns.release(taken)
