@@ -7,10 +7,11 @@ import os
 import ssl
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self
 
-__all__ = ["LeanServer", "Stepper", "descriptors", "settled_at"]
+__all__ = ["LeanServer", "Stepper", "descriptors", "none_added", "settled_at"]
 
 _stepper: ContextVar[Stepper | None] = ContextVar("stepper", default=None)
 
@@ -111,16 +112,32 @@ def _trampoline(work: Coroutine[Any, Any, Any], stepper: Stepper) -> Generator[A
         return end.value
 
 
-def descriptors() -> int:
-    """Count what this process holds open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - thousands of times
+def descriptors() -> set[tuple[str, str]]:
+    """Say what this process holds open: each number, and what it is of."""
+    held = set()
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - thousands of times
+        with suppress(FileNotFoundError):  # the one of this list itself
+            held.add((number, os.readlink(f"/proc/self/fd/{number}")))  # noqa: PTH115 - as above
+    return held
 
 
 async def settled_at(expected: Any, measure: Callable[[], Any]) -> None:
     """Wait until a measure has a value: the other end of a closed connection hears of it a few turns later."""
-    async with asyncio.timeout(20):
-        while measure() != expected:  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0)  # a turn of the loop
+    await _settled(lambda: measure() == expected, measure)
+
+
+async def none_added(before: set[Any], measure: Callable[[], set[Any]]) -> None:
+    """Wait until nothing is there but what was before; some of that may have gone, as it was left by an earlier test."""
+    await _settled(lambda: measure() <= before, lambda: measure() - before)
+
+
+async def _settled(settled: Callable[[], bool], measure: Callable[[], Any]) -> None:
+    try:
+        async with asyncio.timeout(20):
+            while not settled():  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)  # a turn of the loop
+    except TimeoutError as error:
+        raise AssertionError(f"still {measure()}") from error
 
 
 Answer = Callable[[str, str], bytes]

@@ -30,7 +30,7 @@ from typing import Any, Self
 import attrs
 import pytest
 from servers import Received, Server, Step, cut, page, reset
-from stepping import LeanServer, descriptors, settled_at
+from stepping import LeanServer, descriptors, none_added, settled_at
 
 from meta_media import DeletedMedia, DownloadedMedia, MediaApi, MediaInfo, SentMessage, Settings, UploadedMedia
 from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerError
@@ -355,8 +355,8 @@ async def swept(harmful: Harmful) -> AsyncIterator[MediaApi]:
     async with client(harmful.server.base_url) as api:
         yield api
     await settled_at(set(), lambda: harmful.server.open)
-    await settled_at(before, descriptors)
-    await settled_at(tasks, asyncio.all_tasks)
+    await none_added(before, descriptors)
+    await none_added(tasks, asyncio.all_tasks)
 
 
 async def harmed(

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from servers import Received, Server, info, page, told
-from stepping import LeanServer, Stepper, descriptors, settled_at
+from stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 from meta_media import MediaApi, Settings
 
@@ -111,7 +111,7 @@ async def test_cancelled_at_every_await(
             given = None if client == "ours" else await stack.enter_async_context(httpx.AsyncClient(limits=one))
             awaits = await swept(CALLS[name], server, tmp_path, given)
         await settled_at(set(), lambda: server.open)
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
     assert min(awaits) >= 6
     sys.stdout.write(f"{name} over {scheme}, {client}: cancelled at each of {awaits} awaits\n")
 
@@ -143,4 +143,4 @@ async def test_calls_that_run_out_of_time(tls: ssl.SSLContext) -> None:
         await asyncio.gather(*(worker(api) for _ in range(16)))
         assert (await api.get_info("7")).id == "7"
     assert min(ended.values()) > 50
-    await settled_at(before, asyncio.all_tasks)
+    await none_added(before, asyncio.all_tasks)

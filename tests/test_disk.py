@@ -27,7 +27,7 @@ import anyio.to_thread
 import pytest
 from sabotage import Sabotage
 from servers import Received, Server, open_files, page, told, until
-from stepping import LeanServer, descriptors, settled_at
+from stepping import LeanServer, descriptors, none_added, settled_at
 
 from meta_media import InboundMedia, MediaApi, Settings, clean_stale
 from meta_media.errors import MediaError, StorageError
@@ -475,7 +475,7 @@ async def test_each_file_operation_of_a_download_fails(
             again = folder / destination if overwrite else folder / "again.jpg"
             assert (await api.download(media(warehouse), again, overwrite=overwrite)).size == SIZE
             assert left_over(folder) == []
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
     assert error is None
     sys.stdout.write(f"{way}: {len(failed)} operations failed ({' '.join(failed)}), {survived} without harm\n")
     assert set(failed) >= {"open", "write", "close"}

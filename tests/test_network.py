@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from servers import Server, page, reset, silence, stalled, until
-from stepping import LeanServer, descriptors, settled_at
+from stepping import LeanServer, descriptors, none_added
 
 from meta_media import MediaApi, Settings, addresses
 from meta_media.clocks import Clock
@@ -350,7 +350,7 @@ async def test_connect_timeout() -> None:
         before = descriptors()
         with pytest.raises(httpx.ConnectTimeout):
             await connect(host, port, None, patient(connect=0.2))
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
 
 
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
@@ -368,7 +368,7 @@ async def test_next_address_is_tried_meanwhile(monkeypatch: pytest.MonkeyPatch) 
             stream = await connect("both.example", 80, None, patient())
             assert stream._socket.getpeername() == ("127.0.0.1", server.port)
             stream.abort()
-            await settled_at(before, descriptors)
+            await none_added(before, descriptors)
 
 
 async def test_late_address_wins_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +389,7 @@ async def test_slow_handshake_that_is_cancelled(tls_files: tuple[Path, Path]) ->
         before = descriptors()
         with pytest.raises(httpx.ConnectTimeout):
             await connect("127.0.0.1", server.port, ssl.create_default_context(), patient(connect=0.2))
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
 
 
 async def test_ipv6(tls: ssl.SSLContext) -> None:
@@ -540,7 +540,7 @@ async def test_tls_handshake_answered_in_plain_text() -> None:
         with pytest.raises(httpx.ConnectError) as caught:
             await connect("127.0.0.1", port, ssl.create_default_context(), patient())
         assert isinstance(caught.value.__cause__, ssl.SSLError)
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
 
 
 async def test_tls_handshake_that_is_cut(tls: ssl.SSLContext) -> None:
@@ -559,7 +559,7 @@ async def test_tls_handshake_that_is_cut(tls: ssl.SSLContext) -> None:
         for _ in range(3):
             with pytest.raises(httpx.ConnectError, match=r"hung up|reset"):
                 await connect("127.0.0.1", port, ssl.create_default_context(), patient())
-        await settled_at(before, descriptors)
+        await none_added(before, descriptors)
 
 
 async def test_tls_alert_tells_the_peer_why(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:

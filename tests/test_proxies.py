@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 from servers import Server, info, page, silence, told
-from stepping import LeanServer, Stepper, descriptors, settled_at
+from stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import ConfigurationError, NetworkError, TransferTimeoutError
@@ -142,7 +142,7 @@ async def test_proxy_that_refuses(status: int, tls: ssl.SSLContext) -> None:
             with pytest.raises(NetworkError, match=rf"the proxy refused with status {status}") as caught:
                 await api.upload(b"text")
             assert caught.value.maybe_applied is False
-            await settled_at(before, descriptors)
+            await none_added(before, descriptors)
         assert server.connections == 0
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import trustme
-from stepping import Stepper, descriptors, settled_at
+from stepping import Stepper, descriptors, none_added, settled_at
 
 from faults.cells import CELLS, Cell
 from faults.invariants import check_error, check_files, check_requests, check_secrets
@@ -159,8 +159,8 @@ class Stage:
             await self._look_around(scene, stepper)
             for check in scene.checks:
                 check()
-        await settled_at(tasks, asyncio.all_tasks)
-        await settled_at(files, descriptors)
+        await none_added(tasks, asyncio.all_tasks)
+        await none_added(files, descriptors)
 
     async def _set_up(self, stack: AsyncExitStack) -> Scene:
         cell = self.cell
