@@ -2,15 +2,19 @@
 
 from ._version import __version__
 from .api import MediaApi
+from .bulk import BulkRun
 from .downloads import MediaStream
 from .drafts import clean_stale
 from .errors import MediaError
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, Progress, SentMessage, UploadedMedia
+from .outcomes import BulkReport, Outcome
 from .settings import Settings
 from .sources import Source
 from .webhooks import inbound_media, verify_signature, verify_subscription
 
 __all__ = [
+    "BulkReport",
+    "BulkRun",
     "DeletedMedia",
     "DownloadedMedia",
     "InboundMedia",
@@ -18,6 +22,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "MediaStream",
+    "Outcome",
     "Progress",
     "SentMessage",
     "Settings",

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import Any, Literal
 
-import anyio
-
-from . import downloads, uploads
+from . import downloads, messages, uploads
 from .bodies import Buffer
-from .connections import Connections, Token
+from .bulk import BulkOptions, BulkRun, checked_concurrency
+from .client import Client
 from .destinations import Destination
 from .downloads import MediaStream
-from .errors import ConfigurationError, MediaError, Operation
-from .http import Call, Http
-from .lookups import forget, look_up
+from .jobs import Deletes, Downloads, Uploads
+from .lookups import deleted_after, forget, look_up
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
+from .origins import media_id_of, shy
+from .outcomes import BulkReport
 from .progress import ProgressCallback
-from .settings import Secret, Settings, checked_id, checked_number
+from .settings import checked_id
 from .sources import Source
-from .wire import graph, message
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["MediaApi"]
 
-T = TypeVar("T")
-_CLEAN_UP: Final = 30.0  # seconds that deleting at the end of `uploaded` may take when the block was cancelled
 
-
-class MediaApi:
+class MediaApi(Client):
     """
     The media endpoints of WhatsApp's Cloud API.
 
@@ -53,63 +44,6 @@ class MediaApi:
     Raises:
         ConfigurationError: The token or number cannot be one. Missing ones are told of when first needed.
     """
-
-    def __init__(
-        self,
-        access_token: str | Callable[[], Awaitable[str]] | None = None,
-        phone_number_id: str | None = None,
-        *,
-        settings: Settings | None = None,
-        http_client: httpx.AsyncClient | None = None,
-    ) -> None:
-        settings = settings or Settings()
-        token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)
-        number = phone_number_id or os.environ.get("WA_PHONE_NUMBER_ID") or None
-        self._number = checked_id(number, "phone_number_id") if number else None
-        self._http = Http(settings, token, Connections(http_client, settings.concurrency, settings.proxy))
-        self._owner = True
-
-    def __repr__(self) -> str:
-        return f"MediaApi(phone_number_id={self._number!r}, base_url={self.settings.base_url!r})"
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._http.settings
-
-    def with_options(
-        self,
-        *,
-        access_token: str | Callable[[], Awaitable[str]] | None = None,
-        phone_number_id: str | None = None,
-        **changes: Any,
-    ) -> MediaApi:
-        """
-        Return a copy for another token, number or setting. It lives as long as the original, whose connections it uses.
-
-        Args:
-            access_token: As for the constructor; default the original's.
-            phone_number_id: Likewise.
-            **changes: Fields of `Settings`, except `concurrency` and `proxy`, which belong to the connections.
-        """
-        if shared := {"concurrency", "proxy"}.intersection(changes):
-            raise ConfigurationError(f"{min(shared)} belongs to the connections, which a copy shares")
-        twin = copy.copy(self)
-        token = self._http.token if access_token is None else Token(access_token)
-        http = Http(self.settings.changed(changes), token, self._http.connections)
-        twin.__dict__.update(_http=http, _number=self._number_if(phone_number_id) or self._number, _owner=False)
-        return twin
-
-    async def __aenter__(self) -> MediaApi:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections we opened. Once is enough, twice does no harm; later calls are `ConfigurationError`s."""
-        if self._owner:
-            await self._http.connections.aclose()
 
     async def upload(
         self,
@@ -152,7 +86,7 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not get through; `maybe_applied` tells whether it may have.
         """
-        async with self._call("upload", phone_number_id) as call:
+        async with self._http.call("upload", phone_number_id) as call:
             options = uploads.UploadOptions(
                 filename=filename,
                 mime_type=mime_type,
@@ -163,27 +97,17 @@ class MediaApi:
                 use_case=use_case,
                 progress=progress,
             )
-            return await uploads.upload(call, self._number_or(phone_number_id), source, options)
+            return await uploads.upload(call, self._http.number_or(phone_number_id), source, options)
 
     @asynccontextmanager
     async def uploaded(self, source: Any, **options: Any) -> AsyncIterator[UploadedMedia]:
-        """
-        Upload for as long as a block lasts: the media is deleted when it ends, also by an error or a cancellation.
-
-        Takes what `upload` takes.
-        """
+        """Upload, as `upload` does, for as long as a block lasts: however it ends, the media is deleted."""
         uploaded = await self.upload(source, **options)
         number = options.get("phone_number_id")
-        try:
+        async with deleted_after(
+            lambda: self.delete(uploaded.id, missing_ok=True, phone_number_id=number), uploaded.id
+        ):
             yield uploaded
-        except BaseException as error:
-            with anyio.move_on_after(_CLEAN_UP, shield=True):
-                try:
-                    await self.delete(uploaded.id, missing_ok=True, phone_number_id=number)
-                except MediaError as failed:
-                    error.add_note(f"media {uploaded.id} was not deleted: {failed}")
-            raise
-        await self.delete(uploaded.id, missing_ok=True, phone_number_id=number)
 
     async def get_info(self, media_id: str, *, phone_number_id: str | None = None) -> MediaInfo:
         """
@@ -197,7 +121,7 @@ class MediaApi:
             MediaNotFoundError: Unknown, expired, deleted, or not for this token to see.
             ServerError: Meta answered about another id, or with something else.
         """
-        async with self._call("get_info", phone_number_id, media_id) as call:
+        async with self._http.call("get_info", phone_number_id, media_id) as call:
             return await look_up(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
 
     async def download(
@@ -231,8 +155,8 @@ class MediaApi:
             ApiError: Meta said no.
             NetworkError: It did not come through.
         """
-        what = _shy(what)
-        async with self._call("download", None, _id_of(what)) as call:
+        what = shy(what)
+        async with self._http.call("download", None, media_id_of(what)) as call:
             return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
@@ -248,8 +172,11 @@ class MediaApi:
         Raises:
             IntegrityError: From the iteration, at its end; otherwise as `download`.
         """
-        what = _shy(what)
-        async with self._call("download", None, _id_of(what)) as call, downloads.open_stream(call, what) as stream:
+        what = shy(what)
+        async with (
+            self._http.call("download", None, media_id_of(what)) as call,
+            downloads.open_stream(call, what) as stream,
+        ):
             yield stream
 
     async def read(self, what: str | MediaInfo | InboundMedia, *, max_size: int | None = None) -> bytes:
@@ -263,8 +190,8 @@ class MediaApi:
         Raises:
             DownloadTooLargeError: Over `max_size`; otherwise as `download`.
         """
-        what = _shy(what)
-        async with self._call("download", None, _id_of(what)) as call:
+        what = shy(what)
+        async with self._http.call("download", None, media_id_of(what)) as call:
             return await downloads.read(call, what, max_size)
 
     async def delete(
@@ -281,7 +208,7 @@ class MediaApi:
         Raises:
             MediaNotFoundError: Unknown, expired, already deleted, or not for this token to see.
         """
-        async with self._call("delete", phone_number_id, media_id) as call:
+        async with self._http.call("delete", phone_number_id, media_id) as call:
             media_id, number = checked_id(media_id, "the media id"), self._number_if(phone_number_id)
             return await forget(call, media_id, missing_ok=missing_ok, phone_number_id=number)
 
@@ -298,7 +225,7 @@ class MediaApi:
         phone_number_id: str | None = None,
     ) -> SentMessage:
         """
-        Send media by id: `POST /{PHONE_NUMBER_ID}/messages`. One id may go to any number of people.
+        Send media by id: `POST /{PHONE_NUMBER_ID}/messages`. What becomes of the message is told by webhook.
 
         Args:
             to: The recipient's phone number, with country code.
@@ -310,41 +237,109 @@ class MediaApi:
             reply_to: The id of the message that this one answers (`wamid.…`).
             phone_number_id: Another number than the client's own.
 
-        Returns:
-            Meta's receipt. What becomes of the message is told by webhook.
-
         Raises:
             ConfigurationError: An argument that this kind of message does not take.
             MediaNotFoundError: The id is unknown or has expired.
             ApiError: Meta said no.
         """
-        async with self._call("send", phone_number_id, media_id) as call:
+        async with self._http.call("send", phone_number_id, media_id) as call:
             extras = {"caption": caption, "filename": filename, "voice": voice}
-            body = message(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
-            number = self._number_or(phone_number_id)
-            json_body = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-            request = graph("send", "POST", self.settings, number, "messages", media_id=media_id, headers=json_body)
-            return await call.ask(request, SentMessage, lambda: contextlib.nullcontext(body))
+            return await messages.send(
+                call, self._http.number_or(phone_number_id), to, media_id, kind, extras, reply_to
+            )
 
-    def _call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
-        return self._http.call(operation, phone_number_id or self._number, media_id)
+    def upload_many(
+        self,
+        sources: AsyncIterable[Any] | Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        stop_on_error: bool = False,
+        in_order: bool = False,
+        progress: Callable[[BulkReport], Any] | None = None,
+        **keywords: Any,
+    ) -> BulkRun[UploadedMedia]:
+        """
+        Upload many files: `async with media.upload_many(paths) as run`, then `async for outcome in run`.
 
-    def _number_or(self, phone_number_id: str | None) -> str:
-        number = self._number_if(phone_number_id) or self._number
-        if number is None:
-            raise ConfigurationError("there is no phone number id: pass phone_number_id or set WA_PHONE_NUMBER_ID")
-        return number
+        Args:
+            sources: Whatever `upload` takes, or pairs of that and a mapping of `upload` keywords; any iterable or async
+                iterable, read as it is needed. A generator is advanced off the event loop.
+            concurrency: Files at a time. Default: `Settings.concurrency`, which is also the most.
+            journal: A file (SQLite) that notes what is done: after a crash, the same call goes on where it was. A source is
+                known again by its bytes, so the same bytes twice are uploaded once; a file is hashed again only if size,
+                times or inode have changed. What was under way is uploaded again, and said to be `maybe_duplicate`.
+            stop_on_error: Whether the first error ends the run.
+            in_order: Whether outcomes come in the order of the input.
+            progress: Called with a `BulkReport` after each outcome and as bytes move; plain or async.
+            **keywords: Of `upload`, for all; a pair's own win.
+
+        Raises:
+            ConfigurationError: A keyword that cannot work; on entering, a journal that another process has.
+        """
+        how = self._bulk(concurrency, stop_on_error, in_order, progress)
+        return BulkRun(sources, Uploads(self._http, journal, keywords), how)
+
+    def download_many(
+        self,
+        items: AsyncIterable[str | MediaInfo | InboundMedia] | Iterable[str | MediaInfo | InboundMedia],
+        directory: str | os.PathLike[str],
+        *,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        stop_on_error: bool = False,
+        in_order: bool = False,
+        progress: Callable[[BulkReport], Any] | None = None,
+    ) -> BulkRun[DownloadedMedia]:
+        """
+        Download many media into a folder, each under a safe name that is still free; no file is replaced.
+
+        Args:
+            items: Whatever `download` takes. URLs of media ids are asked for just before each download.
+            directory: An existing folder.
+            concurrency: As for `upload_many`.
+            journal: What it has is skipped while its file is there; an item is known again by its media id.
+            stop_on_error: As for `upload_many`.
+            in_order: As for `upload_many`.
+            progress: As for `upload_many`.
+
+        Raises:
+            StorageError: On entering: there is no such folder.
+        """
+        how = self._bulk(concurrency, stop_on_error, in_order, progress)
+        return BulkRun(items, Downloads(self._http, journal, directory), how)
+
+    def delete_many(
+        self,
+        media_ids: AsyncIterable[str] | Iterable[str],
+        *,
+        missing_ok: bool = False,
+        phone_number_id: str | None = None,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        stop_on_error: bool = False,
+        in_order: bool = False,
+        progress: Callable[[BulkReport], Any] | None = None,
+    ) -> BulkRun[DeletedMedia]:
+        """
+        Delete many media.
+
+        Args:
+            media_ids: From uploads or webhooks.
+            missing_ok: As for `delete`.
+            phone_number_id: As for `delete`.
+            concurrency: As for `upload_many`.
+            journal: An item is known again by its media id.
+            stop_on_error: As for `upload_many`.
+            in_order: As for `upload_many`.
+            progress: As for `upload_many`.
+        """
+        how = self._bulk(concurrency, stop_on_error, in_order, progress)
+        job = Deletes(self._http, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
+        return BulkRun(media_ids, job, how)
+
+    def _bulk(self, concurrency: int | None, *how: Any) -> BulkOptions:
+        return BulkOptions(checked_concurrency(concurrency, self.settings.concurrency), *how)
 
     def _number_if(self, phone_number_id: str | None) -> str | None:
-        return None if phone_number_id is None else checked_id(phone_number_id, "phone_number_id")
-
-
-def _shy(what: T) -> T | Secret:
-    """Keep a URL, which is signed, out of tracebacks that show local variables."""
-    return Secret(what) if isinstance(what, str) and "://" in what else what
-
-
-def _id_of(what: object) -> str | None:
-    if isinstance(what, MediaInfo | InboundMedia):
-        return what.id
-    return what if isinstance(what, str) and "://" not in what else None
+        return None if phone_number_id is None else self._http.number_or(phone_number_id)

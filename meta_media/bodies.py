@@ -12,13 +12,13 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from .errors import CorruptedMediaError, InvalidMediaError
 from .files import ahead, opened, settled, spooled, started, storage_errors
 from .media_types import HEAD_SIZE
 
-__all__ = ["Body", "Buffer", "Memory", "buffers", "open_handle", "open_path", "open_stream"]
+__all__ = ["Body", "Buffer", "Memory", "buffers", "keep", "open_handle", "open_path", "open_stream"]
 
 Buffer = bytes | bytearray | memoryview
 _SPOOL_IN_MEMORY: Final = 2**20  # bytes of a source of unknown size before a temporary file takes over
@@ -33,11 +33,13 @@ class Body(Protocol):
         head: The first `media_types.HEAD_SIZE` bytes, or all there are.
         size: Bytes in all; None where only `measure` can tell.
         replayable: Whether `chunks` may be called, for the first try or another.
+        file: The file on disk that it is all of, where there is one.
     """
 
     head: bytes
     size: int | None
     replayable: bool
+    file: IO[bytes] | None
 
     async def measure(self, limit: int) -> int:
         """Return the size; where it is unknown, spool until the end, or until it is clear that it is over the limit."""
@@ -52,6 +54,8 @@ class Body(Protocol):
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
     """Open a file, off the event loop."""
     async with opened(path) as file, open_handle(file, None) as body:
+        if isinstance(body, _Seekable):  # a pipe has a path, too
+            body.file = file
         yield body
 
 
@@ -123,6 +127,7 @@ class Memory:
     """Bytes that are there already."""
 
     replayable = True
+    file: IO[bytes] | None = None
 
     def __init__(self, data: Buffer) -> None:
         view = memoryview(data)
@@ -142,6 +147,7 @@ class Memory:
 
 class _Seekable:
     replayable = True
+    file: IO[bytes] | None = None
 
     def __init__(self, file: Any, start: int, size: int, head: bytes) -> None:
         self._file = file
@@ -178,15 +184,19 @@ class _Spooled:
     """A stream of unknown size, which is kept until its size is known."""
 
     replayable = True
+    file: IO[bytes] | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], stack: contextlib.AsyncExitStack) -> None:
         self._chunks = chunks
         self._stack = stack
         self._kept = _Seekable(None, 0, 0, head)
+        self._measured = False
         self.size: int | None = None
         self.head = head[:HEAD_SIZE]
 
     async def measure(self, limit: int) -> int:
+        if self._measured:
+            return self._kept.size or 0
         total = 0
         file = await self._stack.enter_async_context(spooled(_SPOOL_IN_MEMORY))
         async for chunk in self._chunks:
@@ -198,15 +208,35 @@ class _Spooled:
         with storage_errors("keep the source in a temporary file"):
             await settled(file.flush())  # a full disk shows now, not when it is read
         self.size = total
-        self._kept = _Seekable(file, 0, total, self.head)
+        self._kept, self._measured = _Seekable(file, 0, total, self.head), True
         return total
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         return self._kept.chunks(chunk_size)
 
 
+@asynccontextmanager
+async def keep(body: Body) -> AsyncIterator[Body]:
+    """Make sure that a body can be read more than once: a stream of declared size is spooled like any other."""
+    if not isinstance(body, _Declared):
+        yield body
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        chunks = await stack.enter_async_context(contextlib.aclosing(body.chunks(_BATCH)))
+        kept = _Spooled(body.head, _owned(chunks), stack)
+        kept.size = body.size
+        yield kept
+
+
+async def _owned(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield bytes(chunk)
+
+
 class _Declared:
     """A stream whose size the caller vouches for: it goes straight through, once."""
+
+    file: IO[bytes] | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
         self.replayable = True  # until it has been begun

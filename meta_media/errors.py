@@ -207,9 +207,11 @@ class NetworkError(MediaError):
 
     Attributes:
         stale: Whether a kept connection turned out to be one that the server had given up.
+        lasting: Whether the server would be met like this again: nobody trusts its certificate, or it speaks no TLS.
     """
 
     stale: bool = False
+    lasting: bool = False
 
 
 class TransferTimeoutError(NetworkError):

@@ -62,7 +62,7 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
         why += f" with status {str(error)[:3]}"
     reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
     failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful and not lasting, maybe_applied=applied)
-    failed.stale = "StaleConnectionError" in names
+    failed.stale, failed.lasting = "StaleConnectionError" in names, lasting
     return failed
 
 

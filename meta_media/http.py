@@ -20,6 +20,7 @@ from .connections import Connections, Token
 from .errors import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     MediaError,
     NetworkError,
     Operation,
@@ -31,7 +32,7 @@ from .failures import Failures
 from .pacing import LONGEST_WAIT, Gate, backoff_delay
 from .replies import Reply
 from .retries import Tries, cost
-from .settings import Secret, Settings
+from .settings import Secret, Settings, checked_id
 from .wire import MAX_REPLY, Request, decipher, proven, redirected, refusal
 
 __all__ = ["Call", "Http"]
@@ -102,6 +103,11 @@ class Call:
             error.operation, error.elapsed = self._operation, time.monotonic() - self._started
             error.attempts = self._sent
             error.media_id = error.media_id or self._media_id
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were sent."""
+        return self._sent
 
     # Its place and its pace
 
@@ -287,20 +293,30 @@ class Http:
         settings: Timeouts, retries, pace.
         token: What to send to hosts that may see it.
         connections: Where to.
+        number: The phone number that calls are about where they do not say.
     """
 
-    def __init__(self, settings: Settings, token: Token, connections: Connections) -> None:
+    def __init__(self, settings: Settings, token: Token, connections: Connections, number: str | None) -> None:
         self.settings = settings
         self.token = token
         self.connections = connections
+        self.number = number
 
-    def call(self, operation: Operation, number: str | None, media_id: object = None) -> Call:
+    def number_or(self, phone_number_id: str | None) -> str:
+        """Return a call's phone number, or else the client's; `ConfigurationError` if there is none."""
+        if phone_number_id is not None:
+            return checked_id(phone_number_id, "phone_number_id")
+        if self.number is None:
+            raise ConfigurationError("there is no phone number id: pass phone_number_id or set WA_PHONE_NUMBER_ID")
+        return self.number
+
+    def call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
         """
         Make a call, to be entered by `async with`.
 
         Args:
             operation: The public verb.
-            number: The phone number whose pace it keeps.
+            phone_number_id: The number whose pace it keeps; default the client's.
             media_id: What it is about.
         """
-        return Call(self, operation, number, media_id)
+        return Call(self, operation, phone_number_id or self.number, media_id)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from .errors import MediaNotFoundError, ServerError
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from .errors import MediaError, MediaNotFoundError, ServerError
 from .http import Call
 from .models import DeletedMedia, MediaInfo
 from .wire import graph
 
-__all__ = ["forget", "look_up"]
+__all__ = ["deleted_after", "forget", "look_up"]
+
+_CLEAN_UP: Final = 30.0  # seconds that deleting may take after a block that was cancelled
 
 
 async def look_up(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
@@ -35,3 +43,18 @@ async def forget(call: Call, media_id: str, *, missing_ok: bool, phone_number_id
         what = f"Meta did not delete media {media_id}, and did not say why"
         raise ServerError(what, status=200, maybe_applied=True)
     return deleted
+
+
+@asynccontextmanager
+async def deleted_after(delete: Callable[[], Awaitable[object]], media_id: str) -> AsyncIterator[None]:
+    """Delete a media when a block ends, also by an error or a cancellation."""
+    try:
+        yield
+    except BaseException as error:
+        with anyio.move_on_after(_CLEAN_UP, shield=True):
+            try:
+                await delete()
+            except MediaError as failed:
+                error.add_note(f"media {media_id} was not deleted: {failed}")
+        raise
+    await delete()

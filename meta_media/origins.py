@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
@@ -23,8 +23,9 @@ from .retries import Tries
 from .settings import Secret, checked_id
 from .wire import fetch
 
-__all__ = ["Origin"]
+__all__ = ["Origin", "media_id_of", "shy"]
 
+T = TypeVar("T")
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
 _OLD: Final = 240.0  # seconds after which a URL is not tried any more: Meta's Media guide gives it five minutes
 _NO_RANGES: Final = frozenset({400, 416})  # how a server may say that it serves no parts
@@ -227,3 +228,15 @@ class Origin:
             if not got:
                 raise IntegrityError(f"the bytes end before byte {self._at}", expected=self.size)
             count -= got
+
+
+def shy(what: T) -> T | Secret:
+    """Keep a URL, which is signed, out of tracebacks that show local variables."""
+    return Secret(what) if isinstance(what, str) and "://" in what else what
+
+
+def media_id_of(what: object) -> str | None:
+    """Return the id of what is to be downloaded; None for a bare URL."""
+    if isinstance(what, MediaInfo | InboundMedia):
+        return what.id
+    return what if isinstance(what, str) and "://" not in what else None

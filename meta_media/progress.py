@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .models import Progress
 
-__all__ = ["Meter", "ProgressCallback"]
+__all__ = ["Meter", "ProgressCallback", "moving"]
 
 ProgressCallback = Callable[[Progress], Any]
 
@@ -34,3 +34,17 @@ class Meter:
             told = self._callback(Progress(transferred=self.transferred, total=self._total))
             if inspect.isawaitable(told):
                 await told
+
+
+def moving(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
+    """Make a callback that tells how many bytes have moved since it was called last: fewer than none after a new start."""
+    before = 0
+
+    async def progress(now: Progress) -> None:
+        nonlocal before
+        moved, before = now.transferred - before, now.transferred
+        await move(moved)
+        if callback is not None and inspect.isawaitable(told := callback(now)):
+            await told
+
+    return progress

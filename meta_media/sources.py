@@ -29,11 +29,13 @@ class Source:
     Attributes:
         name: The file's name, where there is one.
         mime_type: What came with it (a browser's word, a header); weaker than the bytes' own signature.
+        sha256: 64 hex digits that its bytes are known to have; a request with other ones is not completed.
     """
 
     open: Callable[[], AbstractAsyncContextManager[Body]] = attrs.field(repr=False)
     name: str | None = None
     mime_type: str | None = None
+    sha256: str | None = None
 
     @classmethod
     def of(cls, source: object, *, size: int | None = None) -> Source:

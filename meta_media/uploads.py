@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -21,10 +21,11 @@ from .media_types import check_size, examine, extension_for
 from .models import UploadedMedia
 from .multipart import Form, encode
 from .progress import Meter, ProgressCallback
+from .settings import Settings
 from .sources import Source
 from .wire import graph
 
-__all__ = ["UploadOptions", "upload"]
+__all__ = ["UploadOptions", "prepare", "upload", "upload_options"]
 
 _SHORTEST_TTL: Final = timedelta(hours=1)  # Meta's page "No Storage": 60 to 43,200 minutes
 _SMALL: Final = 2**17  # bytes up to which a file is sent in one piece
@@ -65,44 +66,57 @@ class UploadOptions:
     progress: ProgressCallback | None = None
 
 
+def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOptions:
+    """Check the keywords of an upload, of which the phone number is not one of the options."""
+    known = {field.name for field in attrs.fields(UploadOptions)} | {"phone_number_id"}
+    if unknown := sorted(set(keywords) - known):
+        raise ConfigurationError(f"upload takes no keyword named {', '.join(map(str, unknown))}")
+    options = UploadOptions(**{name: value for name, value in keywords.items() if name != "phone_number_id"})
+    return attrs.evolve(options, validate=options.validate and settings.validate)
+
+
+async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
+    """Return what an opened source is sent as, its type and its size; raise if WhatsApp is known to refuse it."""
+    name = options.filename or source.name
+    examined = examine(
+        body.head,
+        filename=name,
+        mime_type=options.mime_type,
+        hint=source.mime_type,
+        validate=options.validate,
+        complete=body.size == len(body.head),
+    )
+    size = await body.measure(examined.max_size)
+    if options.validate or size > examined.max_size:
+        check_size(examined, size, filename=name)
+    if options.size not in {None, size}:
+        raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
+    return examined.mime_type, size
+
+
 async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media, and with `options.verify` make sure that it arrived as it was sent."""
     origin = Source.of(source, size=options.size)
-    name = options.filename or origin.name
     async with origin.open() as body:
-        examined = examine(
-            body.head,
-            filename=name,
-            mime_type=options.mime_type,
-            hint=origin.mime_type,
-            validate=options.validate,
-            complete=body.size == len(body.head),
-        )
-        size = await body.measure(examined.max_size)
-        if options.validate or size > examined.max_size:
-            check_size(examined, size, filename=name)
-        if options.size not in {None, size}:
-            raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
+        mime_type, size = await prepare(origin, body, options)
         form = encode(
-            _fields(examined.mime_type, options),
-            filename=safe_filename(name, "media" + (extension_for(examined.mime_type) or "")),
-            mime_type=examined.mime_type,
+            _fields(mime_type, options),
+            filename=safe_filename(options.filename or origin.name, "media" + (extension_for(mime_type) or "")),
+            mime_type=mime_type,
         )
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         contents: list[_Content] = []  # the latest try's
 
         def content() -> AbstractAsyncContextManager[_Content]:
-            contents[:] = [_Content(form, body, call.settings.chunk_size, size, options)]
+            contents[:] = [_Content(form, body, call.settings.chunk_size, size, origin, options)]
             return contextlib.aclosing(contents[0])
 
         uploaded = await call.ask(request, UploadedMedia, content, replayable=lambda: body.replayable)
     duplicate, sha256 = call.ambiguous, contents[0].sha256
     if options.verify:
         await _verify(call, uploaded.id, sha256)
-    return attrs.evolve(
-        uploaded, mime_type=examined.mime_type, file_size=size, sha256=sha256, maybe_duplicate=duplicate
-    )
+    return attrs.evolve(uploaded, mime_type=mime_type, file_size=size, sha256=sha256, maybe_duplicate=duplicate)
 
 
 async def _verify(call: Call, media_id: str, sha256: str | None) -> None:
@@ -129,14 +143,17 @@ def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
 class _Content:
     """The request's body, sent once: the file in its frame."""
 
-    def __init__(self, form: Form, body: Body, chunk_size: int, size: int, options: UploadOptions) -> None:
+    def __init__(
+        self, form: Form, body: Body, chunk_size: int, size: int, source: Source, options: UploadOptions
+    ) -> None:
         self._form = form
         self._body = body
         self._chunk_size = chunk_size
         self._size = size
         self._meter = Meter(options.progress, size)
         self._digest = hashlib.sha256()
-        self._hashes = options.verify
+        self._expected = source.sha256
+        self._hashes = options.verify or source.sha256 is not None
         self._generator = self._generate()
         self._failure: tuple[Exception, BaseException | None, bool] | None = None
 
@@ -166,7 +183,14 @@ class _Content:
         if self._hashes:
             for chunk in content:
                 self._digest.update(chunk)
+        self._check()
         return b"".join([self._form.head, *content, self._form.tail])
+
+    def _check(self) -> None:
+        """Stop before the end of the request if these are not the bytes that they were known to be."""
+        if self._expected not in {None, self.sha256}:
+            what = "the source changed: it no longer has the SHA-256 that it was known by"
+            raise CorruptedMediaError(what, limit=self._expected, actual=self.sha256)
 
     async def _generate(self) -> AsyncGenerator[Buffer, None]:
         try:
@@ -182,6 +206,7 @@ class _Content:
                         await lane.put(chunk)
                     yield chunk
                     await self._meter.add(len(chunk))
+            self._check()
             yield self._form.tail
         except Exception as error:
             self._failure = error, error.__cause__, error.__suppress_context__

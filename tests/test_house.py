@@ -23,20 +23,24 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 # README, "Architecture". A package is one room; the root is where api is handed out.
 FLOORS = (
-    {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "settings", "signatures"}
-    | {"webhooks", "wire"},
+    {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "outcomes"}
+    | {"settings", "signatures", "webhooks", "wire"},
     {
         "addresses",
         "bodies",
+        "caught",
         "clocks",
         "connections",
+        "databases",
         "destinations",
         "drafts",
         "exchange",
         "failures",
+        "feeds",
         "files",
         "guard",
         "http",
+        "journals",
         "lanes",
         "logs",
         "network",
@@ -48,8 +52,8 @@ FLOORS = (
         "sources",
         "transport",
     },
-    {"downloads", "lookups", "origins", "uploads"},
-    {"__init__", "api"},
+    {"bulk", "downloads", "identities", "jobs", "lookups", "messages"} | {"origins", "uploads"},
+    {"__init__", "api", "client"},
     {"__main__", "cli", "emulator", "samples", "testing"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -73,7 +77,7 @@ IMPURE = {
     "threading",
 }
 EXTRAS = {"cyclopts", "pytest", "python_multipart", "rich", "starlette", "uvicorn"}
-LAZY = {"cattrs", "h11", "httpx"}  # imported on a thread, at first need
+LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
 
 
 def room_of(file: Path) -> str:

@@ -1,0 +1,294 @@
+"""
+Many items: outcomes as they finish, and nothing that grows with their number.
+
+Workers take items one by one, so nothing queues anywhere, and an item is read only when somebody is about to work on it. They
+run in a task of the run's own: no task group is ever open in the caller's frames (PEP 789).
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
+
+import anyio
+import attrs
+
+from .caught import Caught
+from .errors import ConfigurationError, NetworkError
+from .feeds import Feed
+from .files import settled
+from .outcomes import BulkReport, Done, Outcome
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+__all__ = ["BulkOptions", "BulkRun", "Job", "Moved", "checked_concurrency"]
+
+T = TypeVar("T")
+Moved = Callable[[int], Awaitable[None]]
+_FAILURES: Final = 100  # that a report keeps
+_IN_A_ROW: Final = 10  # network errors, or twice as many as there are workers, after which there is no way to Meta
+_AHEAD: Final = 16  # finished items for each worker that may wait for an earlier one
+_CLEAN_UP: Final = 10.0  # seconds that a generator's `finally` may take
+
+
+class Job(Protocol[T]):
+    """What is done with each item of a run."""
+
+    async def open(self) -> None:
+        """Prepare; what this raises, the run raises before anything is read."""
+        ...
+
+    async def __call__(self, item: Any, move: Moved) -> Done[T]:
+        """Work on an item, and tell of the bytes that moved, of which some may be taken back."""
+        ...
+
+    def hopeless(self, error: Exception) -> bool:
+        """Tell whether all other items would meet the same error."""
+        ...
+
+    async def aclose(self) -> None:
+        """Clean up."""
+        ...
+
+
+@attrs.frozen
+class BulkOptions:
+    """
+    How a run goes about it.
+
+    Attributes:
+        concurrency: Items at a time.
+        stop_on_error: Whether the first error ends the run.
+        in_order: Whether outcomes are handed out in the order of the input; each then waits for those before it.
+        progress: Called with a `BulkReport` after each outcome and as bytes move; plain or async.
+    """
+
+    concurrency: int
+    stop_on_error: bool = False
+    in_order: bool = False
+    progress: Callable[[BulkReport], Any] | None = None
+
+
+def checked_concurrency(value: Any, most: int) -> int:
+    """Return how many items to work on at a time: never more than there are connections, so that none waits for one."""
+    if value is None:
+        return most
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"concurrency must be a whole number above zero, not {value!r}")
+    if value > most:
+        raise ConfigurationError(
+            f"concurrency {value} is more than the {most} connections there are: pass Settings(concurrency={value})"
+        )
+    return value
+
+
+class BulkRun(Generic[T]):
+    """
+    A run over many items, whose outcomes come as they finish.
+
+    `async with media.upload_many(paths) as run`, then `async for outcome in run`; or, where only the result matters,
+    `await media.upload_many(paths).report()`.
+
+    One item's failure disturbs no other. What all others would meet, too (a dead token, a locked account, a certificate
+    nobody trusts, a full disk, no way to Meta), ends the run: what is under way comes to its end, the rest of a list is
+    handed out as not tried, and an iterator is not read any further. Leaving the block ends all work. What the input itself
+    raises comes out of the iteration, after the outcomes of what it gave before.
+
+    Args:
+        items: An iterable or async iterable, endless if it likes.
+        job: What to do with each.
+        options: How.
+    """
+
+    def __init__(self, items: AsyncIterable[Any] | Iterable[Any], job: Job[T], options: BulkOptions) -> None:
+        self._feed = Feed(items)
+        self._job = job
+        self._options = options
+        self._scope = anyio.CancelScope()
+        self._reading: anyio.CancelScope | None = None
+        self._room = anyio.Semaphore(options.concurrency * (_AHEAD if options.in_order else 2), fast_acquire=True)
+        self._finished: deque[Outcome[T]] = deque()
+        self._held: dict[int, Outcome[T]] = {}
+        self._news = anyio.Event()
+        self._handed_out = 0
+        self._unreachable = 0  # network errors in a row
+        self._ended_by: Exception | None = None
+        self._input_error: Exception | None = None
+        self._task: Task[None] | None = None
+        self._counts = dict.fromkeys(("succeeded", "failed", "skipped", "not_tried"), 0)
+        self._failures: list[Outcome[T]] = []
+        self._moved = 0
+        self._began = self._over = 0.0
+
+    async def __aenter__(self) -> BulkRun[T]:
+        import asyncio
+
+        if self._began:
+            raise ConfigurationError("a BulkRun runs once: make another for another run")
+        self._began = time.monotonic()
+        try:
+            await self._job.open()
+        except BaseException:
+            await self._job.aclose()
+            raise
+        self._task = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._scope.cancel()
+        await settled(self._end())
+
+    async def _end(self) -> None:
+        import asyncio
+
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+        await self._job.aclose()
+
+    def __aiter__(self) -> BulkRun[T]:
+        if self._task is None:
+            raise ConfigurationError("a BulkRun is iterated inside its block: async with media.upload_many(...) as run")
+        return self
+
+    async def __anext__(self) -> Outcome[T]:
+        while (outcome := self._next_finished()) is None:
+            if self._task is None or self._task.done():
+                self._raise_end()
+            self._news = anyio.Event()
+            await self._news.wait()
+        self._count(outcome)
+        await self._tell()
+        return outcome
+
+    async def report(self) -> BulkReport:
+        """Wait for all (remaining) outcomes, and say what became of them together."""
+        if self._task is None:
+            async with self:
+                return await self.report()
+        async for _ in self:
+            pass
+        return self.so_far
+
+    @property
+    def so_far(self) -> BulkReport:
+        """What became of the items whose outcomes have been handed out."""
+        return BulkReport(
+            **self._counts,
+            bytes=self._moved,
+            seconds=(self._over or time.monotonic()) - self._began if self._began else 0.0,
+            total=self._feed.total,
+            failures=tuple(self._failures),
+            ended_by=self._ended_by,
+        )
+
+    # Handing out
+
+    def _next_finished(self) -> Outcome[T] | None:
+        if not self._options.in_order:
+            return self._finished.popleft() if self._finished else None
+        while self._finished:
+            outcome = self._finished.popleft()
+            self._held[outcome.index] = outcome
+        return self._held.pop(self._handed_out, None)
+
+    def _raise_end(self) -> NoReturn:
+        if self._task is not None:
+            self._task.result()  # raises if somebody else cancelled it
+        error, self._input_error = self._input_error, None
+        raise error or StopAsyncIteration
+
+    def _count(self, outcome: Outcome[T]) -> None:
+        self._handed_out += 1
+        self._room.release()
+        if outcome.error is not None and len(self._failures) < _FAILURES:
+            self._failures.append(outcome)
+        done = "skipped" if outcome.skipped else "succeeded"
+        self._counts["not_tried" if not outcome.tried else "failed" if outcome.error is not None else done] += 1
+
+    async def _tell(self) -> None:
+        if self._options.progress is not None:
+            told = self._options.progress(self.so_far)
+            if inspect.isawaitable(told):
+                await told
+
+    # Working
+
+    async def _work(self) -> None:
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
+                    group.start_soon(self._read, give)
+                    for _ in range(self._options.concurrency):
+                        group.start_soon(self._worker, take)
+        finally:
+            self._over = time.monotonic()
+            self._news.set()
+
+    async def _read(self, give: MemoryObjectSendStream[tuple[int, Any]]) -> None:
+        """Read the input, all of it in this one task: a generator may have its own scopes and timeouts open."""
+        index = 0
+        async with give:
+            with Caught() as caught:
+                try:
+                    while (item := await self._next_item()) is not None:
+                        await give.send((index, *item))
+                        index += 1
+                finally:
+                    with anyio.move_on_after(_CLEAN_UP, shield=True):
+                        await self._feed.aclose()
+            self._input_error = caught.error
+
+    async def _next_item(self) -> tuple[Any] | None:
+        await self._room.acquire()
+        if self._ended_by is not None and not self._feed.in_memory:
+            return None
+        if self._feed.in_memory:
+            return await self._feed.next()
+        with anyio.CancelScope() as self._reading:
+            return await self._feed.next()
+        return None
+
+    async def _worker(self, take: MemoryObjectReceiveStream[tuple[int, Any]]) -> None:
+        async for index, item in take:
+            if self._ended_by is not None:
+                outcome: Outcome[T] = Outcome(index=index, source=item, error=self._ended_by, tried=False)
+            else:
+                outcome = await self._attempt(index, item)
+                self._judge(outcome.error)
+            self._finished.append(outcome)
+            self._news.set()
+
+    async def _attempt(self, index: int, item: Any) -> Outcome[T]:
+        began, moved, done = time.monotonic(), 0, None
+
+        async def move(size: int) -> None:
+            nonlocal moved
+            moved += size
+            self._moved += size
+            await self._tell()
+
+        with Caught() as caught:
+            done = await self._job(item, move)
+        seconds = time.monotonic() - began
+        if done is None:
+            self._moved -= moved
+            attempts = getattr(caught.error, "attempts", 0)
+            return Outcome(index=index, source=item, error=caught.error, attempts=attempts, seconds=seconds)
+        value, attempts, skipped = done.value, done.attempts, done.skipped
+        return Outcome(index=index, source=item, value=value, attempts=attempts, seconds=seconds, skipped=skipped)
+
+    def _judge(self, error: Exception | None) -> None:
+        """End the run if the other items would meet the same error."""
+        self._unreachable = self._unreachable + 1 if isinstance(error, NetworkError) else 0
+        unreachable = self._unreachable >= max(_IN_A_ROW, 2 * self._options.concurrency)
+        if error is not None and (self._options.stop_on_error or unreachable or self._job.hopeless(error)):
+            self._ended_by = self._ended_by or error
+            if self._reading is not None:
+                self._reading.cancel()
