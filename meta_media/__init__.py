@@ -5,11 +5,14 @@ from .api import MediaApi
 from .bulk import BulkRun
 from .downloads import MediaStream
 from .drafts import clean_stale
+from .entries import LibraryEntry
 from .errors import MediaError
+from .library import MediaLibrary
 from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, Progress, SentMessage, UploadedMedia
 from .outcomes import BulkReport, Outcome
 from .settings import Settings
 from .sources import Source
+from .stores import MemoryStore, RedisStore, SQLiteStore
 from .webhooks import inbound_media, verify_signature, verify_subscription
 
 __all__ = [
@@ -18,12 +21,17 @@ __all__ = [
     "DeletedMedia",
     "DownloadedMedia",
     "InboundMedia",
+    "LibraryEntry",
     "MediaApi",
     "MediaError",
     "MediaInfo",
+    "MediaLibrary",
     "MediaStream",
+    "MemoryStore",
     "Outcome",
     "Progress",
+    "RedisStore",
+    "SQLiteStore",
     "SentMessage",
     "Settings",
     "Source",

@@ -44,6 +44,10 @@ class Client:
         """The settings in force."""
         return self._http.settings
 
+    def number_or(self, phone_number_id: str | None) -> str:
+        """Return this number, or the client's own where it is None; `ConfigurationError` if there is none either."""
+        return self._http.number_or(phone_number_id)
+
     def with_options(
         self,
         *,

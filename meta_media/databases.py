@@ -31,7 +31,7 @@ class Database:
     A file that is opened at first need; what `run` has returned from is on the disk, also after a power cut.
 
     Args:
-        path: Its name. The folder exists.
+        path: Its name; folder and file are made where there are none.
         purpose: What it is, for messages; and a number that tells it from other SQLite files.
         schema: Statements that make its tables where they are missing.
         exclusive: Whether no other process may have it open.
@@ -124,6 +124,7 @@ class Database:
             return self._connection
         import sqlite3
 
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         patience = 0.0 if self._exclusive else _PATIENCE
         connection = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:

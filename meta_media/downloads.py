@@ -170,6 +170,7 @@ async def download(
             sha256=stream.sha256,
             mime_type=stream.mime_type,
             media_id=stream.media_id,
+            attempts=call.attempts,
         )
 
 

@@ -150,7 +150,7 @@ class Uploads(_Journaled[UploadedMedia]):
     async def _upload(self, number: str, source: object, options: UploadOptions) -> Done[UploadedMedia]:
         async with self._http.call("upload", number) as call:
             value = await uploads.upload(call, number, source, options)
-            return Done(value=value, attempts=call.attempts)
+            return Done(value=value, attempts=value.attempts)
 
     async def _revived(self, value: Mapping[str, Any]) -> UploadedMedia | None:
         return UploadedMedia(**value)
@@ -186,7 +186,7 @@ class Downloads(_Journaled[DownloadedMedia]):
             async with self._http.call("download", None, media_id) as call:
                 progress = moving(move, None)
                 value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
-                return Done(value=value, attempts=call.attempts)
+                return Done(value=value, attempts=value.attempts)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
         return await self._noted(f"download {key}", work)
@@ -224,7 +224,7 @@ class Deletes(_Journaled[DeletedMedia]):
                 deleted = await forget(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
                 if again:  # then it was deleted by the run that was killed
                     deleted = attrs.evolve(deleted, success=True)
-                return Done(value=deleted, attempts=call.attempts)
+                return Done(value=deleted, attempts=deleted.attempts)
 
         return await self._noted(f"delete {media_id}", work)
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+import attrs
 
 from .errors import MediaError, MediaNotFoundError, ServerError
 from .http import Call
@@ -37,12 +38,12 @@ async def forget(call: Call, media_id: str, *, missing_ok: bool, phone_number_id
         deleted = await call.ask(request, DeletedMedia)
     except MediaNotFoundError as error:
         if error.maybe_applied or missing_ok:
-            return DeletedMedia(success=error.maybe_applied)
+            return DeletedMedia(success=error.maybe_applied, attempts=call.attempts)
         raise
     if not deleted.success:
         what = f"Meta did not delete media {media_id}, and did not say why"
         raise ServerError(what, status=200, maybe_applied=True)
-    return deleted
+    return attrs.evolve(deleted, attempts=call.attempts)
 
 
 @asynccontextmanager

@@ -61,6 +61,7 @@ class UploadedMedia:
         sha256: 64 hex digits of the bytes sent; only with `verify=True`.
         maybe_duplicate: Whether it was sent more than once, because a reply was lost: then Meta may hold it under another
             id, too, until that expires.
+        attempts: Requests that it took.
         extra: Whatever else the reply held.
     """
 
@@ -69,6 +70,7 @@ class UploadedMedia:
     file_size: int | None = None
     sha256: str | None = None
     maybe_duplicate: bool = False
+    attempts: int = attrs.field(default=1, eq=False)
     extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
 
@@ -113,6 +115,7 @@ class DownloadedMedia:
         sha256: 64 hex digits of the bytes written.
         mime_type: As Meta says.
         media_id: None when only a URL was known.
+        attempts: Requests that it took.
     """
 
     path: Path | None
@@ -120,6 +123,7 @@ class DownloadedMedia:
     sha256: str
     mime_type: str
     media_id: str | None = None
+    attempts: int = attrs.field(default=1, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -129,10 +133,12 @@ class DeletedMedia:
 
     Attributes:
         success: True when Meta deleted it; False when it was already gone and `missing_ok` was given.
+        attempts: Requests that it took.
         extra: Whatever else the reply held.
     """
 
     success: bool
+    attempts: int = attrs.field(default=1, eq=False)
     extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
 

@@ -116,7 +116,14 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     duplicate, sha256 = call.ambiguous, contents[0].sha256
     if options.verify:
         await _verify(call, uploaded.id, sha256)
-    return attrs.evolve(uploaded, mime_type=mime_type, file_size=size, sha256=sha256, maybe_duplicate=duplicate)
+    return attrs.evolve(
+        uploaded,
+        mime_type=mime_type,
+        file_size=size,
+        sha256=sha256,
+        maybe_duplicate=duplicate,
+        attempts=call.attempts,
+    )
 
 
 async def _verify(call: Call, media_id: str, sha256: str | None) -> None:

@@ -23,7 +23,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 # README, "Architecture". A package is one room; the root is where api is handed out.
 FLOORS = (
-    {"_version", "codes", "errors", "filenames", "media_types", "models", "multipart", "outcomes"}
+    {"_version", "codes", "entries", "errors", "filenames", "media_types", "models", "multipart", "outcomes"}
     | {"settings", "signatures", "webhooks", "wire"},
     {
         "addresses",
@@ -53,7 +53,7 @@ FLOORS = (
         "transport",
     },
     {"bulk", "downloads", "identities", "jobs", "lookups", "messages"} | {"origins", "uploads"},
-    {"__init__", "api", "client"},
+    {"__init__", "api", "client", "library"},
     {"__main__", "cli", "emulator", "samples", "testing"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -76,7 +76,7 @@ IMPURE = {
     "tempfile",
     "threading",
 }
-EXTRAS = {"cyclopts", "pytest", "python_multipart", "rich", "starlette", "uvicorn"}
+EXTRAS = {"cyclopts", "pytest", "python_multipart", "redis", "rich", "starlette", "taskiq", "uvicorn"}
 LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
 
 

@@ -1,0 +1,310 @@
+"""
+Upload once, reuse the id: whoever asks for the same bytes, as the same type and on the same number, gets the same id.
+
+Callers of one process wait for each other on a lock; processes and machines, by claims in the store. A claim is renewed while
+the upload lasts, so that the claim of a process that died can be taken over soon; and it has a number, so that who lost it
+cannot overwrite what its successor did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import attrs
+
+from .api import MediaApi
+from .bulk import BulkOptions, BulkRun, Moved, checked_concurrency
+from .caught import Caught
+from .entries import LibraryEntry, entry_key
+from .errors import ConfigurationError, MediaError, MediaNotFoundError
+from .identities import Identity, RecentDigests, identified
+from .jobs import hopeless, paired
+from .models import UploadedMedia
+from .outcomes import BulkReport, Done
+from .progress import moving
+from .stores import SQLiteStore, Store
+from .uploads import UploadOptions, upload_options
+
+__all__ = ["MediaLibrary"]
+
+T = TypeVar("T")
+_CLAIM: Final = 30.0  # seconds after which the claim of a process that died can be taken over
+_CLEAN_UP: Final = 5.0  # seconds that giving a claim back may take
+_FIRST_LOOK: Final = 0.02  # seconds until the store is looked at again while another process uploads; doubling, up to
+_LAST_LOOK: Final = 0.5
+
+
+class MediaLibrary:
+    """
+    Media ids by what they stand for: `entry = await library.ensure("logo.png")`, then send `entry.id` to whom you like.
+
+    Args:
+        media: By what to upload.
+        store: Where the ids are kept. Default: `SQLiteStore()`, a file in the user's cache folder, which `aclose` then
+            closes; a store that is passed stays open.
+        claim_seconds: After how many seconds a process that died with an upload under way is no longer waited for.
+    """
+
+    def __init__(self, media: MediaApi, store: Store | None = None, *, claim_seconds: float = _CLAIM) -> None:
+        self._media = media
+        self._store: Store = SQLiteStore() if store is None else store
+        self._owner = store is None
+        self._claim_seconds = claim_seconds
+        self._digests = RecentDigests()
+        self._under_way: dict[str, anyio.Lock] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the store, if it is the library's own."""
+        if self._owner:
+            await self._store.aclose()
+
+    async def ensure(self, source: Any, *, verify: bool = False, **keywords: Any) -> LibraryEntry:
+        """
+        Return the media id of a source, which is uploaded if its bytes are not there yet.
+
+        It is hashed first; a file that was hashed before is not hashed again unless size, times or inode have changed.
+
+        Args:
+            source: Whatever `MediaApi.upload` takes; a stream is spooled.
+            verify: Whether to ask Meta if it still knows an id that is there already, and upload again if not; and what it
+                stored of a new one.
+            **keywords: Of `MediaApi.upload`. `filename`, `size` and `progress` are about the upload only; `use_case` cannot
+                be kept.
+
+        Raises:
+            MediaError: As `MediaApi.upload`.
+            StorageError: Also when the store failed; if it did after the upload, `media_id` and `maybe_applied` are set.
+        """
+        entry, _ = await self.ensured(source, {**keywords, "verify": verify})
+        return entry
+
+    def ensure_many(
+        self,
+        sources: AsyncIterable[Any] | Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        stop_on_error: bool = False,
+        in_order: bool = False,
+        progress: Callable[[BulkReport], Any] | None = None,
+        **keywords: Any,
+    ) -> BulkRun[LibraryEntry]:
+        """
+        Ensure many sources; see `ensure`, and `MediaApi.upload_many` for the rest.
+
+        Args:
+            sources: Whatever `ensure` takes, or pairs of that and a mapping of its keywords.
+            concurrency: As for `upload_many`.
+            stop_on_error: As for `upload_many`.
+            in_order: As for `upload_many`.
+            progress: As for `upload_many`.
+            **keywords: Of `ensure`, for all; a pair's own win.
+        """
+        upload_options(self._media.settings, keywords)  # raises now what each item would raise
+        most = self._media.settings.concurrency
+        options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
+        return BulkRun(sources, _Ensures(self, keywords), options)
+
+    async def get(self, source: Any, **keywords: Any) -> LibraryEntry | None:
+        """
+        Return the entry of a source if there is one, and upload nothing.
+
+        Args:
+            source: As for `ensure`.
+            **keywords: Of `ensure`.
+        """
+        async with self._known(source, keywords) as (identity, _, number):
+            return await self._kept(entry_key(number, identity.sha256, identity.mime_type))
+
+    async def forget(self, entry: LibraryEntry | str) -> bool:
+        """
+        Drop an entry, as when Meta does not know its id any more; at Meta, nothing is deleted.
+
+        Args:
+            entry: The entry, or its media id, which is searched for.
+
+        Returns:
+            Whether there was such an entry.
+        """
+        if isinstance(entry, LibraryEntry):
+            return await self._store.remove(entry)
+        async for known in self._store.entries():
+            if known.id == entry:
+                return await self._store.remove(known)
+        return False
+
+    async def purge(self, *, unused_for: timedelta = timedelta()) -> BulkReport:
+        """
+        Delete, at Meta and here, what nobody has used for a while. What has expired is dropped.
+
+        Args:
+            unused_for: For how long, to the hour.
+
+        Returns:
+            What became of the deletes. One that failed leaves its media at Meta, until that forgets it after 30 days.
+        """
+        return await self._media.delete_many(self._removed(unused_for), missing_ok=True).report()
+
+    async def _removed(self, unused_for: timedelta) -> AsyncIterator[str]:
+        """Drop first and delete then, so that nobody is handed an id that is gone."""
+        before = datetime.now(UTC) - unused_for
+        async for entry in self._store.entries():
+            if (entry.used_at <= before or not entry.alive) and await self._store.remove(entry) and entry.alive:
+                yield entry.id
+
+    def __aiter__(self) -> AsyncIterator[LibraryEntry]:
+        return self._store.entries()
+
+    # How an id is found, or made
+
+    @asynccontextmanager
+    async def _known(
+        self, source: Any, keywords: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[Identity, UploadOptions, str]]:
+        options = upload_options(self._media.settings, keywords)
+        if options.use_case is not None:
+            raise ConfigurationError("a library cannot keep media with a use_case: it has a life of its own")
+        number = self._media.number_or(keywords.get("phone_number_id"))
+        async with identified(source, options, self._digests, self._media.settings.chunk_size) as identity:
+            yield identity, options, number
+
+    async def ensured(self, source: Any, keywords: Mapping[str, Any]) -> tuple[LibraryEntry, int]:
+        """Do what `ensure` does, and say how many requests the upload took."""
+        async with self._known(source, keywords) as (identity, options, number):
+            key = entry_key(number, identity.sha256, identity.mime_type)
+            lock = self._under_way.setdefault(key, anyio.Lock())
+            async with lock:
+                try:
+                    return await self._found_or_made(key, identity, options, number)
+                finally:
+                    if not lock.statistics().tasks_waiting:
+                        self._under_way.pop(key, None)
+
+    async def _found_or_made(
+        self, key: str, identity: Identity, options: UploadOptions, number: str
+    ) -> tuple[LibraryEntry, int]:
+        if (entry := await self._kept(key, verify=options.verify)) is not None:
+            return entry, 0
+        claim = await self._claim(key)
+        if isinstance(claim, LibraryEntry):
+            return claim, 0
+        return await self._uploaded(key, claim, identity, options, number)
+
+    async def _kept(self, key: str, *, verify: bool = False) -> LibraryEntry | None:
+        entry = await self._store.get(key)
+        if entry is None or not entry.alive:
+            return None
+        if verify:
+            try:
+                await self._media.get_info(entry.id)
+            except MediaNotFoundError:
+                await self._store.remove(entry)
+                return None
+        if entry.stale_use:
+            entry = attrs.evolve(entry, used_at=datetime.now(UTC))
+            await self._store.touch(entry)
+        return attrs.evolve(entry, reused=True)
+
+    async def _claim(self, key: str) -> int | LibraryEntry:
+        """Wait until this process may upload, or another one has."""
+        wait = _FIRST_LOOK
+        while (claim := await self._store.claim(key, self._claim_seconds)) is None:
+            await anyio.sleep(wait)
+            wait = min(wait * 2, _LAST_LOOK)
+            if (entry := await self._kept(key)) is not None:
+                return entry
+        if (entry := await self._kept(key)) is not None:  # it came between the last look and the claim
+            await self._store.release(key, claim)
+            return entry
+        return claim
+
+    async def _uploaded(
+        self, key: str, claim: int, identity: Identity, options: UploadOptions, number: str
+    ) -> tuple[LibraryEntry, int]:
+        began, kept = datetime.now(UTC), False
+        try:
+            uploaded = await self._renewing(key, claim, lambda: self._upload(identity, options, number))
+            entry = LibraryEntry.of(uploaded, identity.sha256, number, began, options.ttl)
+            try:
+                kept = await self._store.put(entry, claim)
+            except MediaError as error:
+                error.media_id, error.maybe_applied = uploaded.id, True
+                raise
+        finally:
+            if not kept:
+                with anyio.move_on_after(_CLEAN_UP, shield=True), Caught():  # else it runs out by itself
+                    await self._store.release(key, claim)
+        return (entry if kept else await self._overtaken(entry)), uploaded.attempts
+
+    async def _upload(self, identity: Identity, options: UploadOptions, number: str) -> UploadedMedia:
+        return await self._media.upload(
+            identity.source,
+            filename=options.filename,
+            mime_type=options.mime_type,
+            validate=options.validate,
+            verify=options.verify,
+            ttl=options.ttl,
+            phone_number_id=number,
+            progress=options.progress,
+        )
+
+    async def _renewing(self, key: str, claim: int, work: Callable[[], Awaitable[T]]) -> T:
+        """Work for as long as it takes, without losing the claim."""
+
+        async def renew() -> None:
+            while True:
+                await anyio.sleep(self._claim_seconds / 3)
+                with Caught():  # a store that is away for a moment
+                    await self._store.renew(key, claim, self._claim_seconds)
+
+        results = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(renew)
+            with Caught() as caught:
+                results.append(await work())
+            group.cancel_scope.cancel()
+        if caught.error is not None:
+            raise caught.error
+        return results[0]
+
+    async def _overtaken(self, entry: LibraryEntry) -> LibraryEntry:
+        """Give way to whoever took the claim over while this process was asleep: theirs is kept, so ours is deleted."""
+        theirs = await self._kept(entry.key)
+        if theirs is None:
+            return entry
+        with Caught():  # it expires by itself
+            await self._media.delete(entry.id, missing_ok=True)
+        return theirs
+
+
+class _Ensures:
+    """The job of `ensure_many`; see `bulk.Job`."""
+
+    hopeless = staticmethod(hopeless)
+
+    def __init__(self, library: MediaLibrary, keywords: Mapping[str, Any]) -> None:
+        self._library = library
+        self._keywords = keywords
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    async def __call__(self, item: Any, move: Moved) -> Done[LibraryEntry]:
+        """Ensure an item."""
+        source, own = paired(item)
+        keywords = {**self._keywords, **own}
+        keywords["progress"] = moving(move, keywords.get("progress"))
+        entry, attempts = await self._library.ensured(source, keywords)
+        return Done(value=entry, attempts=attempts)
