@@ -220,10 +220,10 @@ class BulkRun(Generic[T]):
     # Working
 
     async def _work(self) -> None:
+        give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
         try:
-            with self._scope:
+            with self._scope, give, take:
                 async with anyio.create_task_group() as group:
-                    give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
                     group.start_soon(self._read, give)
                     for _ in range(self._options.concurrency):
                         group.start_soon(self._worker, take)
@@ -234,7 +234,7 @@ class BulkRun(Generic[T]):
     async def _read(self, give: MemoryObjectSendStream[tuple[int, Any]]) -> None:
         """Read the input, all of it in this one task: a generator may have its own scopes and timeouts open."""
         index = 0
-        async with give:
+        with give:
             with Caught() as caught:
                 try:
                     while (item := await self._next_item()) is not None:
