@@ -282,7 +282,7 @@ class MediaApi(Client):
 
     def download_many(
         self,
-        items: AsyncIterable[str | MediaInfo | InboundMedia] | Iterable[str | MediaInfo | InboundMedia],
+        items: AsyncIterable[Any] | Iterable[Any],
         directory: str | os.PathLike[str],
         *,
         concurrency: int | None = None,
@@ -295,7 +295,7 @@ class MediaApi(Client):
         Download many media into a folder, each under a safe name that is still free; no file is replaced.
 
         Args:
-            items: Whatever `download` takes. URLs of media ids are asked for just before each download.
+            items: Whatever `download` takes, or pairs of that and a mapping with its own `progress`.
             directory: An existing folder.
             concurrency: As for `upload_many`.
             journal: What it has is skipped while its file is there; an item is known again by its media id.

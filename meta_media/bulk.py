@@ -195,7 +195,9 @@ class BulkRun(Generic[T]):
         while self._finished:
             outcome = self._finished.popleft()
             self._held[outcome.index] = outcome
-        return self._held.pop(self._handed_out, None)
+        interrupted = self._task is not None and self._task.done()  # then what was not finished is never going to be
+        due = min(self._held, default=0) if interrupted else self._handed_out
+        return self._held.pop(due, None)
 
     def _raise_end(self) -> NoReturn:
         if self._task is not None:
@@ -252,7 +254,7 @@ class BulkRun(Generic[T]):
         if self._feed.in_memory:
             return await self._feed.next()
         with anyio.CancelScope() as self._reading:
-            return await self._feed.next()
+            return await self._feed.next(1 + self._room.value)
         return None
 
     async def _worker(self, take: MemoryObjectReceiveStream[tuple[int, Any]]) -> None:

@@ -16,11 +16,16 @@ from collections.abc import (
     Set,
     ValuesView,
 )
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
 
 from .caught import Caught
 from .errors import ConfigurationError
-from .files import in_thread
+from .files import in_thread, started
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = ["Feed"]
 
@@ -49,42 +54,77 @@ class Feed:
         self._plain = iter(items) if isinstance(items, Iterable) else iter(())
         self.total = len(items) if isinstance(items, _IN_MEMORY) else None
         self.in_memory = self.total is not None
-        self._batch: deque[Any] = deque()
+        self._pulled: deque[Any] = deque()
+        self._pulling: Future[None] | None = None
+        self._news = anyio.Event()
+        self._over = False
         self._failure: Exception | None = None
 
-    async def next(self) -> tuple[Any] | None:
-        """Return the next item in a tuple of its own, or None at the end; what the iterator raises comes as it is."""
+    async def next(self, room: int = 1) -> tuple[Any] | None:
+        """
+        Return the next item in a tuple of its own, or None at the end; what the iterator raises comes as it is.
+
+        Args:
+            room: How many items may be read, of which all but the first are kept for the next calls.
+        """
         if self._async is not None:
             async for item in self._async:
                 return (item,)
             return None
         if self.in_memory:
             return _next(self._plain)
-        if not self._batch and self._failure is None:
-            self._batch, self._failure = await in_thread(_pulled, self._plain)
-        if not self._batch and self._failure is not None:
-            raise self._failure
-        return (self._batch.popleft(),) if self._batch else None
+        while not self._pulled:
+            if self._pulling is None and self._over:
+                self._raise_failure()
+                return None
+            self._news = anyio.Event()
+            if self._pulling is None:
+                self._begin(room)
+            await self._news.wait()
+        return (self._pulled.popleft(),)
 
     async def aclose(self) -> None:
-        """Let a generator run what it has in `finally`."""
+        """Let a generator run what it has in `finally`; one that blocks just now does so when it goes on."""
+        self._over = True
         if isinstance(self._async, AsyncGenerator):
             await self._async.aclose()
-        if isinstance(self._plain, Generator):
+        if isinstance(self._plain, Generator) and self._pulling is None:
             await in_thread(self._plain.close)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _begin(self, room: int) -> None:
+        import asyncio
+
+        self._pulling = started(self._pull, asyncio.get_running_loop(), min(room, _BATCH))
+        self._pulling.add_done_callback(self._end)
+
+    def _pull(self, loop: AbstractEventLoop, room: int) -> None:
+        """Take what comes at once, on a thread; each item can be had as soon as it is there."""
+        until = time.monotonic() + _AT_ONCE
+        with Caught() as caught:
+            while room and (item := _next(self._plain)) is not None:
+                self._pulled += item
+                loop.call_soon_threadsafe(self._wake)
+                room = room - 1 if time.monotonic() < until and not self._over else 0
+            self._over = self._over or room > 0
+        if caught.error is not None:  # it is raised when its turn has come: after what came before it
+            self._failure, self._over = caught.error, True
+        if self._over and isinstance(self._plain, Generator):
+            self._plain.close()
+
+    def _end(self, _: object) -> None:
+        self._pulling = None
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
 
 
 def _next(items: Iterator[Any]) -> tuple[Any] | None:
     for item in items:
         return (item,)
     return None
-
-
-def _pulled(items: Iterator[Any]) -> tuple[deque[Any], Exception | None]:
-    """Take what comes at once, on a thread: not item by item, and without waiting for a second if the first is there."""
-    batch: deque[Any] = deque()
-    until = time.monotonic() + _AT_ONCE
-    with Caught() as caught:  # it is raised when its turn has come: after what came before it
-        while len(batch) < _BATCH and (not batch or time.monotonic() < until) and (found := _next(items)):
-            batch += found
-    return batch, caught.error

@@ -16,6 +16,7 @@ from .bulk import Moved
 from .errors import (
     AccountRestrictedError,
     AuthenticationError,
+    ConfigurationError,
     MediaError,
     NetworkError,
     RateLimitError,
@@ -158,7 +159,7 @@ class Uploads(_Journaled[UploadedMedia]):
 
 class Downloads(_Journaled[DownloadedMedia]):
     """
-    Downloads of whatever `MediaApi.download` takes, into one folder.
+    Downloads of whatever `MediaApi.download` takes, or of pairs of that and a mapping with its `progress`, into one folder.
 
     Args:
         http: By what.
@@ -179,12 +180,15 @@ class Downloads(_Journaled[DownloadedMedia]):
 
     async def __call__(self, item: Any, move: Moved) -> Done[DownloadedMedia]:
         """See `bulk.Job`."""
-        what = shy(item)
+        what, own = paired(item)
+        if unknown := sorted(set(own) - {"progress"}):
+            raise ConfigurationError(f"a download's own keyword is progress, not {', '.join(map(str, unknown))}")
+        what = shy(what)
         media_id = media_id_of(what)
 
         async def work(_: bool) -> Done[DownloadedMedia]:
             async with self._http.call("download", None, media_id) as call:
-                progress = moving(move, None)
+                progress = moving(move, own.get("progress"))
                 value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
                 return Done(value=value, attempts=value.attempts)
 

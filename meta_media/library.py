@@ -112,7 +112,7 @@ class MediaLibrary:
         upload_options(self._media.settings, keywords)  # raises now what each item would raise
         most = self._media.settings.concurrency
         options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
-        return BulkRun(sources, _Ensures(self, keywords), options)
+        return BulkRun(sources, _Ensures(self, self._store, keywords), options)
 
     async def get(self, source: Any, **keywords: Any) -> LibraryEntry | None:
         """
@@ -291,12 +291,14 @@ class _Ensures:
 
     hopeless = staticmethod(hopeless)
 
-    def __init__(self, library: MediaLibrary, keywords: Mapping[str, Any]) -> None:
+    def __init__(self, library: MediaLibrary, store: Store, keywords: Mapping[str, Any]) -> None:
         self._library = library
+        self._store = store
         self._keywords = keywords
 
     async def open(self) -> None:
-        """Do nothing."""
+        """Make sure that the store works, lest each item finds out."""
+        await self._store.get("")
 
     async def aclose(self) -> None:
         """Do nothing."""

@@ -30,7 +30,7 @@ class Store(Protocol):
     """
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """Return the entry of a key, expired or not."""
+        """Return the entry of a key, expired or not, unless the store has forgotten it by then."""
         ...
 
     async def claim(self, key: str, seconds: float) -> int | None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
+
+import anyio
 
 from ..entries import LibraryEntry
 from ..errors import ConfigurationError, StorageError
+from ..files import in_thread
 from ..settings import Secret
 
 __all__ = ["RedisStore"]
 
 _PATIENCE: Final = 10.0  # seconds for an answer
 _SCANNED: Final = 500  # keys asked for at a time
+_CONNECTIONS: Final = 32  # at most; redis-py fails above a hundred, instead of waiting
 
 # Each script gets the keys of a claim and of its entry, and is run by Redis without anything in between.
 _RENEW: Final = """
@@ -71,14 +76,15 @@ class RedisStore:
         self._url = Secret(url)
         self._prefix = prefix
         self._client: Any = None
+        self._turns = anyio.Semaphore(_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r})"
 
     async def get(self, key: str) -> LibraryEntry | None:
         """See `Store`."""
-        with _storage_errors():
-            return _entry(await self._redis().get(self._keys(key)[1]))
+        async with self._redis() as redis:
+            return _entry(await redis.get(self._keys(key)[1]))
 
     async def claim(self, key: str, seconds: float) -> int | None:
         """See `Store`."""
@@ -109,9 +115,9 @@ class RedisStore:
         """See `Store`."""
         cursor: int | None = None
         while cursor != 0:
-            with _storage_errors():
-                cursor, keys = await self._redis().scan(cursor or 0, match=f"{self._prefix}:entry:*", count=_SCANNED)
-                texts = await self._redis().mget(keys) if keys else ()
+            async with self._redis() as redis:
+                cursor, keys = await redis.scan(cursor or 0, match=f"{self._prefix}:entry:*", count=_SCANNED)
+                texts = await redis.mget(keys) if keys else ()
             for entry in map(_entry, texts):
                 if entry is not None:
                     yield entry
@@ -120,28 +126,56 @@ class RedisStore:
         """See `Store`."""
         client, self._client = self._client, None
         if client is not None:
-            with _storage_errors():
-                await client.aclose()
+            await client.aclose()
 
-    def _redis(self) -> Any:
-        if self._client is None:
-            import redis.asyncio
-
-            try:
-                self._client = redis.asyncio.from_url(
-                    self._url, decode_responses=True, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE
-                )
-            except ValueError:
-                raise ConfigurationError("that is no URL of a Redis: redis://host:6379/0 is one") from None
+    async def _opened(self) -> Any:
+        client = await in_thread(_client, self._url)
+        if self._client is None:  # else another task was faster
+            self._client = client
         return self._client
+
+    @asynccontextmanager
+    async def _redis(self) -> AsyncIterator[Any]:
+        """Give a client for a command; what redis-py raises is a `StorageError`, and holds no password."""
+        client = self._client or await self._opened()
+        failure: str | None = None
+        async with self._turns:
+            try:
+                yield client
+            except (_redis_error(), OSError) as error:
+                failure = f"Redis failed: {error}"
+        if failure is not None:
+            raise StorageError(failure)  # without a context: redis-py's frames have the password in their locals
 
     def _keys(self, key: str) -> tuple[str, str, str]:
         """Name the claim, the entry and the count of claims; the braces keep them together in a cluster."""
         return f"{self._prefix}:claim:{{{key}}}", f"{self._prefix}:entry:{{{key}}}", f"{self._prefix}:count:{{{key}}}"
 
     async def _run(self, script: str, key: str, *values: str | int) -> int:
-        with _storage_errors():
-            return int(await self._redis().eval(script, 3, *self._keys(key), *values))
+        async with self._redis() as redis:
+            return int(await redis.eval(script, 3, *self._keys(key), *values))
+
+
+def _client(url: str) -> Any:
+    """Make a client, on a thread: redis-py is slow to import, and looks its own version up on the disk."""
+    try:
+        import redis.asyncio
+    except ModuleNotFoundError as error:
+        raise ConfigurationError('RedisStore needs a package: pip install "meta-media[redis]"') from error
+    options: dict[str, Any] = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+    with contextlib.suppress(ModuleNotFoundError):  # of an older redis-py, which looks it up once
+        from redis.driver_info import DriverInfo
+
+        options["driver_info"] = DriverInfo()
+    with contextlib.suppress(ValueError):
+        return redis.asyncio.from_url(url, decode_responses=True, **options)
+    raise ConfigurationError("that is no URL of a Redis: redis://host:6379/0 is one")
+
+
+def _redis_error() -> type[Exception]:
+    import redis
+
+    return redis.RedisError
 
 
 def _entry(text: str | None) -> LibraryEntry | None:
@@ -150,16 +184,3 @@ def _entry(text: str | None) -> LibraryEntry | None:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Turn what redis-py raises into a `StorageError`; its words may hold an address, but no password."""
-    try:
-        import redis
-    except ModuleNotFoundError as error:
-        raise ConfigurationError('RedisStore needs a package: pip install "meta-media[redis]"') from error
-    try:
-        yield
-    except (redis.RedisError, OSError) as error:
-        raise StorageError(f"Redis failed: {error}") from error
