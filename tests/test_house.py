@@ -76,7 +76,7 @@ IMPURE = {
     "tempfile",
     "threading",
 }
-EXTRAS = {"cyclopts", "pytest", "python_multipart", "redis", "rich", "starlette", "taskiq", "uvicorn"}
+EXTRAS = {"cyclopts", "pydantic", "pytest", "python_multipart", "redis", "rich", "starlette", "taskiq", "uvicorn"}
 LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
 
 
