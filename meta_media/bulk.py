@@ -111,12 +111,14 @@ class BulkRun(Generic[T]):
         self._job = job
         self._options = options
         self._scope = anyio.CancelScope()
-        self._reading: anyio.CancelScope | None = None
+        self._reader: Task[None] | None = None
+        self._asking = self._closing = False  # what the reader is doing: asking the input for an item, closing it
         self._room = anyio.Semaphore(options.concurrency * (_AHEAD if options.in_order else 2), fast_acquire=True)
         self._finished: deque[Outcome[T]] = deque()
+        self._returned: deque[Outcome[T]] = deque()  # whoever was to have them was cancelled
         self._held: dict[int, Outcome[T]] = {}
         self._news = anyio.Event()
-        self._handed_out = 0
+        self._read = self._handed_out = 0
         self._unreachable = 0  # network errors in a row
         self._ended_by: Exception | None = None
         self._input_error: Exception | None = None
@@ -157,13 +159,20 @@ class BulkRun(Generic[T]):
         return self
 
     async def __anext__(self) -> Outcome[T]:
+        if self._returned:
+            return self._returned.popleft()
         while (outcome := self._next_finished()) is None:
             if self._task is None or self._task.done():
                 self._raise_end()
-            self._news = anyio.Event()
+            if self._news.is_set():  # else another task waits for it, too
+                self._news = anyio.Event()
             await self._news.wait()
         self._count(outcome)
-        await self._tell()
+        try:
+            await self._tell()
+        except BaseException:
+            self._returned.append(outcome)
+            raise
         return outcome
 
     async def report(self) -> BulkReport:
@@ -200,10 +209,17 @@ class BulkRun(Generic[T]):
         return self._held.pop(due, None)
 
     def _raise_end(self) -> NoReturn:
-        if self._task is not None:
-            self._task.result()  # raises if somebody else cancelled it
+        import asyncio
+
         error, self._input_error = self._input_error, None
-        raise error or StopAsyncIteration
+        if error is not None:
+            raise error
+        left = self._scope.cancel_called
+        if not left and (
+            self._read > self._handed_out or (self._reader and self._reader.cancelled() and not self._ended_by)
+        ):
+            raise asyncio.CancelledError("somebody else cancelled this run's tasks")
+        raise StopAsyncIteration
 
     def _count(self, outcome: Outcome[T]) -> None:
         self._handed_out += 1
@@ -222,40 +238,57 @@ class BulkRun(Generic[T]):
     # Working
 
     async def _work(self) -> None:
+        import asyncio
+
         give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
+        self._reader = asyncio.create_task(self._feed_workers(give))
         try:
             with self._scope, give, take:
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._read, give)
                     for _ in range(self._options.concurrency):
                         group.start_soon(self._worker, take)
         finally:
+            await settled(self._stop_reading(self._reader))
             self._over = time.monotonic()
             self._news.set()
 
-    async def _read(self, give: MemoryObjectSendStream[tuple[int, Any]]) -> None:
-        """Read the input, all of it in this one task: a generator may have its own scopes and timeouts open."""
-        index = 0
+    async def _feed_workers(self, give: MemoryObjectSendStream[tuple[int, Any]]) -> None:
+        """
+        Read the input, in a task that does nothing else and is cancelled once.
+
+        A generator may have its own scopes and timeouts open, and may await in its `finally`; in a scope of anyio's, each such
+        await would be cancelled again.
+        """
         with give:
-            with Caught() as caught:
-                try:
+            try:
+                with Caught() as reading:
                     while (item := await self._next_item()) is not None:
-                        await give.send((index, *item))
-                        index += 1
-                finally:
-                    with anyio.move_on_after(_CLEAN_UP, shield=True):
-                        await self._feed.aclose()
-            self._input_error = caught.error
+                        self._read += 1
+                        await give.send((self._read - 1, *item))
+            finally:
+                self._closing = True
+                with Caught() as closing:
+                    await self._feed.aclose()
+            self._input_error = reading.error or closing.error
 
     async def _next_item(self) -> tuple[Any] | None:
         await self._room.acquire()
-        if self._ended_by is not None and not self._feed.in_memory:
+        if self._ended_by is not None and not self._feed.ready:
             return None
-        if self._feed.in_memory:
-            return await self._feed.next()
-        with anyio.CancelScope() as self._reading:
+        self._asking = not self._feed.ready
+        try:
             return await self._feed.next(1 + self._room.value)
-        return None
+        finally:
+            self._asking = False
+
+    async def _stop_reading(self, reader: Task[None]) -> None:
+        import asyncio
+
+        while not reader.done():
+            if not self._closing:
+                reader.cancel()
+            await asyncio.wait((reader,), timeout=_CLEAN_UP)
+            self._closing = False  # it has had its time
 
     async def _worker(self, take: MemoryObjectReceiveStream[tuple[int, Any]]) -> None:
         async for index, item in take:
@@ -292,5 +325,5 @@ class BulkRun(Generic[T]):
         unreachable = self._unreachable >= max(_IN_A_ROW, 2 * self._options.concurrency)
         if error is not None and (self._options.stop_on_error or unreachable or self._job.hopeless(error)):
             self._ended_by = self._ended_by or error
-            if self._reading is not None:
-                self._reading.cancel()
+            if self._asking and self._reader is not None:
+                self._reader.cancel()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from .errors import MediaError
+
 __all__ = ["Caught"]
 
 
 class Caught:
     """
-    A block that no `Exception` leaves; cancellations and exits do.
+    A block that no `Exception` leaves. Cancellations of its own task do; somebody else's, met while waiting, does not.
 
     Attributes:
         error: What ended the block, if anything did.
@@ -20,5 +22,18 @@ class Caught:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        self.error = error if isinstance(error, Exception) else None
+        if isinstance(error, Exception):
+            self.error = error
+        elif error is not None and _of_others(error):
+            self.error = MediaError("what this was waiting for was cancelled by somebody else")
+            self.error.__cause__ = error
         return self.error is not None
+
+
+def _of_others(error: BaseException) -> bool:
+    import asyncio
+
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()

@@ -32,6 +32,7 @@ __all__ = ["Feed"]
 _IN_MEMORY: Final = Sequence | Set | Mapping | ValuesView | deque
 _BATCH: Final = 64  # items taken from a plain iterator on a thread, if they come at once
 _AT_ONCE: Final = 0.005  # seconds
+_BLOCKED: Final = 0.5  # seconds after which a generator that should be closed is left to itself
 
 
 class Feed:
@@ -40,7 +41,6 @@ class Feed:
 
     Attributes:
         total: How many there are, where that is known.
-        in_memory: Whether they are all there, so that reading on costs nothing and comes to an end.
     """
 
     def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
@@ -53,12 +53,17 @@ class Feed:
         self._async = aiter(items) if isinstance(items, AsyncIterable) else None
         self._plain = iter(items) if isinstance(items, Iterable) else iter(())
         self.total = len(items) if isinstance(items, _IN_MEMORY) else None
-        self.in_memory = self.total is not None
+        self._in_memory = self.total is not None
         self._pulled: deque[Any] = deque()
         self._pulling: Future[None] | None = None
         self._news = anyio.Event()
         self._over = False
         self._failure: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next item, or the end, is there already: reading on blocks nobody, and comes to an end."""
+        return self._in_memory or bool(self._pulled)
 
     async def next(self, room: int = 1) -> tuple[Any] | None:
         """
@@ -71,7 +76,7 @@ class Feed:
             async for item in self._async:
                 return (item,)
             return None
-        if self.in_memory:
+        if self._in_memory:
             return _next(self._plain)
         while not self._pulled:
             if self._pulling is None and self._over:
@@ -85,11 +90,19 @@ class Feed:
 
     async def aclose(self) -> None:
         """Let a generator run what it has in `finally`; one that blocks just now does so when it goes on."""
+        import asyncio
+
         self._over = True
         if isinstance(self._async, AsyncGenerator):
             await self._async.aclose()
-        if isinstance(self._plain, Generator) and self._pulling is None:
-            await in_thread(self._plain.close)
+        if isinstance(self._plain, Generator):
+            if self._pulling is not None:
+                await asyncio.wait((self._pulling,), timeout=_BLOCKED)
+            if self._pulling is None or self._pulling.done():
+                await in_thread(self._plain.close)
+            else:
+                generator = self._plain
+                self._pulling.add_done_callback(lambda _: started(_close_late, generator))
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -113,8 +126,6 @@ class Feed:
             self._over = self._over or room > 0
         if caught.error is not None:  # it is raised when its turn has come: after what came before it
             self._failure, self._over = caught.error, True
-        if self._over and isinstance(self._plain, Generator):
-            self._plain.close()
 
     def _end(self, _: object) -> None:
         self._pulling = None
@@ -128,3 +139,8 @@ def _next(items: Iterator[Any]) -> tuple[Any] | None:
     for item in items:
         return (item,)
     return None
+
+
+def _close_late(generator: Generator[Any, Any, Any]) -> None:
+    with Caught():  # nobody is there any more to hear of it
+        generator.close()

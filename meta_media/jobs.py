@@ -77,7 +77,7 @@ class _Journaled(Generic[T]):
 
     def hopeless(self, error: Exception) -> bool:
         """See `bulk.Job`."""
-        return self._journal_failed or hopeless(error)
+        return self._journal_failed or self._http.connections.closed or hopeless(error)
 
     async def _noted(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
         """Do what has not been done; `work` is told whether it may have been."""

@@ -112,7 +112,7 @@ class MediaLibrary:
         upload_options(self._media.settings, keywords)  # raises now what each item would raise
         most = self._media.settings.concurrency
         options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
-        return BulkRun(sources, _Ensures(self, self._store, keywords), options)
+        return BulkRun(sources, _Ensures(self, self._media, self._store, keywords), options)
 
     async def get(self, source: Any, **keywords: Any) -> LibraryEntry | None:
         """
@@ -289,10 +289,9 @@ class MediaLibrary:
 class _Ensures:
     """The job of `ensure_many`; see `bulk.Job`."""
 
-    hopeless = staticmethod(hopeless)
-
-    def __init__(self, library: MediaLibrary, store: Store, keywords: Mapping[str, Any]) -> None:
+    def __init__(self, library: MediaLibrary, media: MediaApi, store: Store, keywords: Mapping[str, Any]) -> None:
         self._library = library
+        self._media = media
         self._store = store
         self._keywords = keywords
 
@@ -302,6 +301,10 @@ class _Ensures:
 
     async def aclose(self) -> None:
         """Do nothing."""
+
+    def hopeless(self, error: Exception) -> bool:
+        """Tell whether all others would meet the same error."""
+        return self._media.closed or hopeless(error)
 
     async def __call__(self, item: Any, move: Moved) -> Done[LibraryEntry]:
         """Ensure an item."""

@@ -66,7 +66,7 @@ class BulkReport:
         bytes: Bytes moved; while a run goes on, also of what is under way.
         seconds: Since the run began.
         total: Items in all, where the input could tell.
-        failures: The first hundred outcomes with an error.
+        failures: The first hundred outcomes with an error, and with their sources: bytes among them stay in memory as well.
         ended_by: What ended the run before its input did: the error of an item, all others of which would have met it too.
     """
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -83,8 +83,7 @@ class RedisStore:
 
     async def get(self, key: str) -> LibraryEntry | None:
         """See `Store`."""
-        async with self._redis() as redis:
-            return _entry(await redis.get(self._keys(key)[1]))
+        return _entry(await self._asked(lambda redis: redis.get(self._keys(key)[1])))
 
     async def claim(self, key: str, seconds: float) -> int | None:
         """See `Store`."""
@@ -115,9 +114,7 @@ class RedisStore:
         """See `Store`."""
         cursor: int | None = None
         while cursor != 0:
-            async with self._redis() as redis:
-                cursor, keys = await redis.scan(cursor or 0, match=f"{self._prefix}:entry:*", count=_SCANNED)
-                texts = await redis.mget(keys) if keys else ()
+            cursor, texts = await self._asked(functools.partial(_page, cursor or 0, f"{self._prefix}:entry:*"))
             for entry in map(_entry, texts):
                 if entry is not None:
                     yield entry
@@ -134,26 +131,22 @@ class RedisStore:
             self._client = client
         return self._client
 
-    @asynccontextmanager
-    async def _redis(self) -> AsyncIterator[Any]:
-        """Give a client for a command; what redis-py raises is a `StorageError`, and holds no password."""
+    async def _asked(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Ask Redis; what redis-py raises is a `StorageError`, and holds no password."""
         client = self._client or await self._opened()
-        failure: str | None = None
         async with self._turns:
             try:
-                yield client
+                return await work(client)
             except (_redis_error(), OSError) as error:
                 failure = f"Redis failed: {error}"
-        if failure is not None:
-            raise StorageError(failure)  # without a context: redis-py's frames have the password in their locals
+        raise StorageError(failure)  # without a context: redis-py's frames have the password in their locals
 
     def _keys(self, key: str) -> tuple[str, str, str]:
         """Name the claim, the entry and the count of claims; the braces keep them together in a cluster."""
         return f"{self._prefix}:claim:{{{key}}}", f"{self._prefix}:entry:{{{key}}}", f"{self._prefix}:count:{{{key}}}"
 
     async def _run(self, script: str, key: str, *values: str | int) -> int:
-        async with self._redis() as redis:
-            return int(await redis.eval(script, 3, *self._keys(key), *values))
+        return int(await self._asked(lambda redis: redis.eval(script, 3, *self._keys(key), *values)))
 
 
 def _client(url: str) -> Any:
@@ -176,6 +169,11 @@ def _redis_error() -> type[Exception]:
     import redis
 
     return redis.RedisError
+
+
+async def _page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[str | None]]:
+    cursor, keys = await redis.scan(cursor, match=pattern, count=_SCANNED)
+    return cursor, await redis.mget(keys) if keys else []
 
 
 def _entry(text: str | None) -> LibraryEntry | None:
