@@ -121,7 +121,7 @@ class BulkRun(Generic[T]):
         self._read = self._handed_out = 0
         self._unreachable = 0  # network errors in a row
         self._ended_by: Exception | None = None
-        self._input_error: Exception | None = None
+        self._input_error: BaseException | None = None
         self._task: Task[None] | None = None
         self._counts = dict.fromkeys(("succeeded", "failed", "skipped", "not_tried"), 0)
         self._failures: list[Outcome[T]] = []
@@ -243,12 +243,14 @@ class BulkRun(Generic[T]):
         give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
         self._reader = asyncio.create_task(self._feed_workers(give))
         try:
-            with self._scope, give, take:
+            with self._scope:
                 async with anyio.create_task_group() as group:
                     for _ in range(self._options.concurrency):
                         group.start_soon(self._worker, take)
         finally:
             await settled(self._stop_reading(self._reader))
+            give.close()
+            take.close()
             self._over = time.monotonic()
             self._news.set()
 
@@ -269,7 +271,7 @@ class BulkRun(Generic[T]):
                 self._closing = True
                 with Caught() as closing:
                     await self._feed.aclose()
-            self._input_error = reading.error or closing.error
+            self._input_error = reading.raised or closing.raised
 
     async def _next_item(self) -> tuple[Any] | None:
         await self._room.acquire()

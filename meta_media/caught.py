@@ -12,10 +12,12 @@ class Caught:
     A block that no `Exception` leaves. Cancellations of its own task do; somebody else's, met while waiting, does not.
 
     Attributes:
-        error: What ended the block, if anything did.
+        raised: What ended the block, if anything did.
+        error: The same; but of somebody else's cancellation, an error that says so.
     """
 
     def __init__(self) -> None:
+        self.raised: BaseException | None = None
         self.error: Exception | None = None
 
     def __enter__(self) -> Caught:
@@ -27,6 +29,7 @@ class Caught:
         elif error is not None and _of_others(error):
             self.error = MediaError("what this was waiting for was cancelled by somebody else")
             self.error.__cause__ = error
+        self.raised = error if self.error is not None else None
         return self.error is not None
 
 

@@ -41,6 +41,7 @@ class Feed:
 
     Attributes:
         total: How many there are, where that is known.
+        in_memory: Whether they are all there.
     """
 
     def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
@@ -53,7 +54,7 @@ class Feed:
         self._async = aiter(items) if isinstance(items, AsyncIterable) else None
         self._plain = iter(items) if isinstance(items, Iterable) else iter(())
         self.total = len(items) if isinstance(items, _IN_MEMORY) else None
-        self._in_memory = self.total is not None
+        self.in_memory = self.total is not None
         self._pulled: deque[Any] = deque()
         self._pulling: Future[None] | None = None
         self._news = anyio.Event()
@@ -63,7 +64,7 @@ class Feed:
     @property
     def ready(self) -> bool:
         """Whether the next item, or the end, is there already: reading on blocks nobody, and comes to an end."""
-        return self._in_memory or bool(self._pulled)
+        return self.in_memory or bool(self._pulled)
 
     async def next(self, room: int = 1) -> tuple[Any] | None:
         """
@@ -76,7 +77,7 @@ class Feed:
             async for item in self._async:
                 return (item,)
             return None
-        if self._in_memory:
+        if self.in_memory:
             return _next(self._plain)
         while not self._pulled:
             if self._pulling is None and self._over:

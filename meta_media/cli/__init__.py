@@ -3,15 +3,19 @@ The command line, `meta-media`: the SDK's verbs, a check without a network, an e
 
 ```
 app        the commands, and from their arguments to an exit status
-media      upload, info, download, delete, send
+transfers  upload, download, delete: of one, and of many
+media      info, send
 check      would WhatsApp take these files?
 serve      the emulator, until it is told to stop
 demo       the whole round trip, against an emulator
 neighbour  that emulator, as a process of its own
 options    the options that commands share
+lists      what to work on: arguments, folders, lists
+many       outcomes as they are told, one after the other
+summaries  and all together
 output     results, errors and tables
 bars       progress, for a terminal
-running    many items at a time; signals; exit statuses
+running    signals; exit statuses
 ```
 
 Results go to standard output, everything else to standard error. The exit status is 0, 1 when something failed, 2 for wrong

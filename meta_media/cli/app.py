@@ -17,9 +17,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .._version import __version__
 from ..errors import MediaError
-from . import check, demo, media, serve
+from . import check, demo, media, serve, transfers
 from .output import as_json, described, printable, sentence, status_of
-from .running import FAILED, FINE, USAGE, InterruptedBySignalError, run_until_signal
+from .running import FAILED, FINE, USAGE, InterruptedBySignalError, LeftReadingError, run_until_signal
 
 __all__ = ["make_app", "run"]
 
@@ -46,10 +46,10 @@ def make_app() -> App:
         (demo.demo, "[FILE...]"),
         (serve.serve, ""),
         (check.check, "FILE..."),
-        (media.upload, "FILE..."),
+        (transfers.upload, "FILE..."),
         (media.info, "ID..."),
-        (media.download, "ID [DESTINATION]"),
-        (media.delete, "ID..."),
+        (transfers.download, "ID [DESTINATION] | ID... --to FOLDER"),
+        (transfers.delete, "ID..."),
         (media.send, "TO... --id ID"),
     )
     for order, (command, arguments) in enumerate(commands):
@@ -92,6 +92,10 @@ def _status(tokens: Sequence[str]) -> int:
         sys.stderr.flush()
         # A thread may be reading a terminal that stays silent, and leaving the usual way would wait for it.
         os._exit(interrupted.status)
+    except LeftReadingError as left:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(left.status)  # likewise
     except Exception as error:
         # Its message may hold anything, even a secret, so only its place is told.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -101,16 +105,17 @@ def _status(tokens: Sequence[str]) -> int:
 
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = make_app().parse_args(list(tokens))
-    _refuse_unknown_options(tokens, bound.arguments.values())
+    _refuse_unknown_options(tokens, bound)
     result = command(*bound.args, **bound.kwargs)
     return run_until_signal(result) if inspect.iscoroutine(result) else FINE
 
 
-def _refuse_unknown_options(tokens: Sequence[str], values: Any) -> None:
+def _refuse_unknown_options(tokens: Sequence[str], bound: inspect.BoundArguments) -> None:
     """A file may be called "-", which is why cyclopts lets every hyphen pass; but not before "--"."""
     options = tokens[: tokens.index("--")] if "--" in tokens else tokens
-    files = [file for value in values for file in (value if isinstance(value, list) else [value])]
-    for name in (os.fspath(file) for file in files if isinstance(file, Path)):
+    kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
+    values = [value for name, value in bound.arguments.items() if kinds[name] is inspect.Parameter.POSITIONAL_ONLY]
+    for name in (os.fspath(file) for value in values for file in (value if isinstance(value, list) else [value])):
         if name.startswith("-") and name != "-" and name in options:
             raise CycloptsError(msg=f'Unknown option: "{name}".')
 

@@ -10,20 +10,24 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 import anyio
 from rich.console import Console, Group
 from rich.constrain import Constrain
+from rich.filesize import decimal
 from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -31,12 +35,18 @@ from rich.progress import (
 
 import meta_media
 
-from ..files import in_thread
+from ..files import in_thread, started
+
+if TYPE_CHECKING:
+    from .lists import Items
 
 __all__ = ["Bar", "Bars"]
 
 _NAME: Final = 24  # columns for a file's name, so that a line fits in 80
+_SHORT_NAME: Final = 12
+_NARROW: Final = 64  # columns of a terminal that has room for a name, a bar and a number
 _MARGIN: Final = 3  # columns where a terminal can show ^C without breaking the line
+_SPARED: Final = 4  # lines of a terminal that are not for the bars of transfers
 _REFRESH: Final = 10  # times a second
 
 
@@ -45,23 +55,39 @@ class Bar:
     The progress of one transfer, and the callback that is told of it.
 
     Attributes:
+        name: What is transferred.
         action: What is being done, shown before the name.
     """
 
-    def __init__(self, name: str, action: str) -> None:
-        self._name = name if len(name) <= _NAME else name[: _NAME - 1] + "…"
+    def __init__(self, name: str, action: str = "↑") -> None:
+        self.name = name
         self.action = action
         self.transferred = 0
         self.total: int | None = None
 
-    @property
-    def label(self) -> str:
-        """What stands before the bar."""
-        return f"{self.action} {self._name}"
+    def label(self, width: int) -> str:
+        """Say what stands before the bar."""
+        name = self.name if len(self.name) <= width else self.name[: width - 1] + "…"
+        return f"{self.action} {name}"
 
     def __call__(self, progress: meta_media.Progress) -> None:
         """Note how far the transfer is."""
         self.transferred, self.total = progress.transferred, progress.total
+
+
+class _Followed(Bar):
+    """A bar that appears when its transfer begins to move, and goes when that is whole, or when `Bars.hide` is told."""
+
+    def __init__(self, name: str, action: str, bars: Bars) -> None:
+        super().__init__(name, action)
+        self._bars = bars
+
+    def __call__(self, progress: meta_media.Progress) -> None:
+        super().__call__(progress)
+        if self.transferred == self.total:
+            self._bars.hide(self)
+        else:
+            self._bars.show(self)
 
 
 class Bars:
@@ -71,24 +97,30 @@ class Bars:
     Args:
         wanted: Whether to draw any. They appear on a terminal only.
         items: How many transfers there will be.
+
+    Attributes:
+        shown: Whether they are drawn.
     """
 
     def __init__(self, *, wanted: bool, items: int = 1) -> None:
         console = Console(stderr=True)
         self._console = console
+        self.shown = wanted and sys.stderr.isatty() and not console.is_dumb_terminal
+        self._narrow = console.width < _NARROW
         name = TextColumn("{task.description}", markup=False)
-        self._shown = wanted and sys.stderr.isatty() and not console.is_dumb_terminal
-        self._transfers = Progress(
-            name,
-            BarColumn(None),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            expand=True,
+        moved = TextColumn("{task.fields[moved]}", markup=False)
+        each: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        all_of_them: tuple[ProgressColumn, ...] = (moved, TimeRemainingColumn())
+        if self._narrow:
+            each, all_of_them = (TaskProgressColumn(),), ()
+        self._transfers = Progress(name, BarColumn(None), *each, console=console, expand=True)
+        self._overall = Progress(
+            name, BarColumn(None), MofNCompleteColumn(), *all_of_them, console=console, expand=True
         )
-        self._overall = Progress(name, BarColumn(None), MofNCompleteColumn(), console=console, expand=True)
-        self._overall_id = self._overall.add_task("all", total=items, visible=items > 1)
+        self._overall_id = self._overall.add_task("all", total=None, moved="", visible=False)
+        self._items = items
+        self._run: meta_media.BulkRun[Any] | None = None
+        self._counted: Items[Any] | None = None
         self._bars: dict[Bar, None] = {}
         self._ids: dict[Bar, TaskID] = {}
         self._ended = 0
@@ -103,7 +135,7 @@ class Bars:
         )
 
     async def __aenter__(self) -> Self:
-        if self._shown:
+        if self.shown:
             try:
                 await in_thread(functools.partial(self._live.start, refresh=True))
             except BaseException:
@@ -114,23 +146,55 @@ class Bars:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._shown:
+        if self.shown:
             await self._stop()
 
     async def _stop(self) -> None:
         with anyio.CancelScope(shield=True):
             await in_thread(self._live.stop)
 
+    @asynccontextmanager
+    async def of(self, run: meta_media.BulkRun[Any], items: Items[Any] | None) -> AsyncIterator[None]:
+        """Show how far a run is, for as long as a block lasts; its items are counted beside it where that is possible."""
+        self._run, self._counted = run, items
+        async with self:
+            if items is not None and items.total is None and self.shown:
+                started(items.count)
+            try:
+                yield
+            finally:
+                if items is not None:
+                    items.stop_counting()
+
     @contextlib.contextmanager
     def bar(self, name: str, action: str = "↑") -> Iterator[Bar]:
         """Show a bar while a transfer lasts."""
         bar = Bar(name, action)
+        with self.showing(bar):
+            yield bar
+
+    @contextlib.contextmanager
+    def showing(self, bar: Bar) -> Iterator[None]:
+        """Show a bar while a block lasts."""
         self._bars[bar] = None
         try:
-            yield bar
+            yield
         finally:
-            del self._bars[bar]
+            self.hide(bar)
             self._ended += 1
+
+    def following(self, name: str) -> Bar:
+        """Make the bar of a download that is known by its progress only."""
+        return _Followed(name, "↓", self)
+
+    def show(self, bar: Bar) -> None:
+        """Show a bar, if it is not shown already."""
+        self._bars[bar] = None
+
+    def hide(self, bar: Bar | None) -> None:
+        """Show a bar no longer, if it was shown."""
+        if bar is not None:
+            self._bars.pop(bar, None)
 
     def write(self, stream: TextIO, text: str) -> None:
         """Write a line where bars may be; it blocks, and belongs on a thread."""
@@ -147,13 +211,25 @@ class Bars:
 
     def _render(self) -> Constrain:
         """Runs on the drawing thread, under its lock, and is the only one to touch rich's tasks."""
-        bars = list(self._bars)
+        bars = list(self._bars)[: max(1, self._console.height - _SPARED)]
         for bar in bars:
+            label = bar.label(_SHORT_NAME if self._narrow else _NAME)
             if bar not in self._ids:
-                self._ids[bar] = self._transfers.add_task(bar.label, total=None)
-            self._transfers.update(self._ids[bar], description=bar.label, completed=bar.transferred, total=bar.total)
+                self._ids[bar] = self._transfers.add_task(label, total=None)
+            self._transfers.update(self._ids[bar], description=label, completed=bar.transferred, total=bar.total)
         for bar in [known for known in self._ids if known not in bars]:
             self._transfers.remove_task(self._ids.pop(bar))
-        self._overall.update(self._overall_id, completed=self._ended)
+        self._render_overall()
         lines = Group(self._transfers.get_renderable(), self._overall.get_renderable())
         return Constrain(lines, self._console.width - _MARGIN)
+
+    def _render_overall(self) -> None:
+        done, moved = self._ended, ""
+        total: int | None = self._items
+        if self._run is not None:
+            report = self._run.so_far
+            done = report.succeeded + report.skipped + report.failed + report.not_tried
+            total = report.total if self._counted is None else self._counted.total
+            if report.bytes > 0 and report.seconds:
+                moved = f"{decimal(report.bytes)}  {decimal(int(report.bytes / report.seconds))}/s"
+        self._overall.update(self._overall_id, completed=done, total=total, moved=moved, visible=total != 1)

@@ -12,9 +12,9 @@ import attrs
 
 from ..errors import ConfigurationError, MediaError
 from ..media_types import Examined, check_size, examine
+from .many import in_order
 from .options import STANDARD, FileNames, Report, source_of
 from .output import Column, Output, as_json, binary_size, described, paragraph, printable, sentence, status_of, table
-from .running import each
 
 __all__ = ["check"]
 
@@ -81,7 +81,11 @@ async def check(
         elif not sys.stdout.isatty():
             await output.write(_line(file, verdict))
 
-    await each(files, work, show)
+    async with in_order(files, work) as run:
+        async for outcome in run:
+            if outcome.value is None:
+                raise outcome.error or AssertionError("an outcome has a value or an error")
+            await show(outcome.source, outcome.value)
     if sys.stdout.isatty() and not output.json:
         await _show_table(output, list(verdicts.values()))
     return output.status

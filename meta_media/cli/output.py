@@ -7,9 +7,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO
 
 import attrs
 from rich.box import SIMPLE_HEAD
@@ -19,8 +19,9 @@ from rich.text import Text
 
 from ..errors import ConfigurationError, MediaError
 from ..files import in_thread
+from ..models import hide_query
 from .bars import Bars
-from .running import FAILED, USAGE, each
+from .running import FAILED, USAGE
 
 __all__ = [
     "Column",
@@ -30,13 +31,13 @@ __all__ = [
     "described",
     "paragraph",
     "printable",
+    "result_object",
     "sentence",
+    "shown",
     "status_of",
     "table",
 ]
 
-T = TypeVar("T")
-R = TypeVar("R")
 _PLAIN_WIDTH: Final = 10_000  # columns where nobody's window limits them, so that nothing is cut
 
 
@@ -45,10 +46,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shown(name: str) -> str:
+    """Write the name of an item, which may be a signed URL, on one harmless line."""
+    return printable(_unsigned(name))
+
+
 def sentence(error: MediaError, item: str | None = None) -> str:
     """Say what went wrong, and with what."""
-    text = printable(_unsigned(str(error)))
-    name = printable(_unsigned(item or ""))
+    text, name = shown(str(error)), shown(item or "")
     return text if not name or name in text else f"{name}: {text}"
 
 
@@ -79,6 +84,17 @@ def as_json(data: Mapping[str, Any]) -> str:
 
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def result_object(result: attrs.AttrsInstance) -> dict[str, Any]:
+    """Return a result as a JSON object: Meta's further fields beside the known ones, and no signed query."""
+    fields = attrs.asdict(result)
+    extra = fields.pop("extra", {})
+    for name in ("media_id", "received_at"):
+        fields.pop(name, None)
+    if fields.get("url"):
+        fields["url"] = hide_query(fields["url"])
+    return {**extra, **fields}
 
 
 def status_of(error: MediaError) -> int:
@@ -114,46 +130,11 @@ class Output:
         self.status = max(self.status, status_of(error))
         if self.json:
             await self.write(as_json({**item, "error": described(error)}))
-        await in_thread(self.bars.write, sys.stderr, f"meta-media: {sentence(error, next(iter(item.values()), None))}")
+        await self.complain(sentence(error, next(iter(item.values()), None)))
 
-    async def each(
-        self,
-        key: str,
-        items: Sequence[T],
-        work: Callable[[T], Awaitable[R]],
-        told: Callable[[T, R], tuple[str, Mapping[str, Any]]],
-    ) -> int:
-        """
-        Do the same with many items, and print what came of each.
-
-        Args:
-            key: What an item is called in JSON.
-            items: What to work on.
-            work: One item's result; a `MediaError` is printed and disturbs no other item.
-            told: A result's plain form and its JSON object.
-
-        Returns:
-            How many succeeded.
-        """
-        succeeded = 0
-
-        async def attempt(item: T) -> R | MediaError:
-            try:
-                return await work(item)
-            except MediaError as error:
-                return error
-
-        async def show(item: T, result: R | MediaError) -> None:
-            nonlocal succeeded
-            if isinstance(result, MediaError):
-                await self.failure(result, **{key: str(item)})
-                return
-            succeeded += 1
-            plain, data = told(item, result)
-            await self.result(plain, {key: str(item), **data})
-
-        await each(items, attempt, show)
-        return succeeded
+    async def complain(self, text: str) -> None:
+        """Print what went wrong, for people and into logs."""
+        await in_thread(self.bars.write, sys.stderr, f"meta-media: {text}")
 
     async def remark(self, text: str) -> None:
         """Print something for people only."""

@@ -1,24 +1,19 @@
-"""From a coroutine to an exit status: signals end it cleanly, and many items run side by side but report in order."""
+"""From a coroutine to an exit status: signals end it cleanly."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Final
 
-import anyio
-
-__all__ = ["FAILED", "FINE", "USAGE", "InterruptedBySignalError", "each", "run_until_signal"]
+__all__ = ["FAILED", "FINE", "USAGE", "InterruptedBySignalError", "LeftReadingError", "run_until_signal"]
 
 FINE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
-_AT_ONCE: Final = 4
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class InterruptedBySignalError(Exception):
@@ -32,6 +27,19 @@ class InterruptedBySignalError(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.status = 128 + number
+
+
+class LeftReadingError(Exception):
+    """
+    The command has come to its end, but a thread still waits for a pipe that may stay silent for ever.
+
+    Attributes:
+        status: The exit status.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__("a list was not read to its end")
+        self.status = status
 
 
 def run_until_signal(work: Coroutine[Any, Any, int]) -> int:
@@ -71,35 +79,3 @@ async def _cancelled_by_signals(work: Coroutine[Any, Any, int], received: list[i
     finally:
         with contextlib.suppress(NotImplementedError):
             leave()
-
-
-async def each(items: Sequence[T], work: Callable[[T], Awaitable[R]], show: Callable[[T, R], Awaitable[None]]) -> None:
-    """
-    Work on a few items at a time, and show each result in the order of the items.
-
-    When it is cancelled, what was finished is shown all the same: an id that is never told is media that is never deleted.
-    """
-    finished: dict[int, R] = {}
-    places = anyio.Semaphore(_AT_ONCE)
-    showing = anyio.Lock()
-    following = 0
-
-    async def one(index: int, item: T) -> None:
-        nonlocal following
-        async with places:
-            finished[index] = await work(item)
-        async with showing:
-            while following in finished:
-                await show(items[following], finished.pop(following))
-                following += 1
-
-    try:
-        async with anyio.create_task_group() as group:
-            for index, item in enumerate(items):
-                group.start_soon(one, index, item)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    finally:
-        with anyio.CancelScope(shield=True):
-            for index in sorted(finished):
-                await show(items[index], finished[index])
