@@ -214,6 +214,9 @@ class BulkRun(Generic[T]):
         error, self._input_error = self._input_error, None
         if error is not None:
             raise error
+        for task in filter(None, (self._reader, self._task)):
+            if not task.cancelled():
+                task.result()  # raises what is no `Exception`
         left = self._scope.cancel_called
         if not left and (
             self._read > self._handed_out or (self._reader and self._reader.cancelled() and not self._ended_by)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from .errors import MediaError
 
 __all__ = ["Caught"]
@@ -38,5 +40,7 @@ def _of_others(error: BaseException) -> bool:
 
     if not isinstance(error, asyncio.CancelledError):
         return False
-    task = asyncio.current_task()
-    return task is not None and not task.cancelling()
+    task = None
+    with contextlib.suppress(RuntimeError):  # on a thread, which nobody can cancel
+        task = asyncio.current_task()
+    return task is None or not task.cancelling()

@@ -59,7 +59,7 @@ class Feed:
         self._pulling: Future[None] | None = None
         self._news = anyio.Event()
         self._over = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     @property
     def ready(self) -> bool:
@@ -128,8 +128,10 @@ class Feed:
         if caught.error is not None:  # it is raised when its turn has come: after what came before it
             self._failure, self._over = caught.error, True
 
-    def _end(self, _: object) -> None:
+    def _end(self, pulling: Future[None]) -> None:
         self._pulling = None
+        if (ended := pulling.exception()) is not None:  # which no `Exception` is
+            self._failure, self._over = ended, True
         self._wake()
 
     def _wake(self) -> None:

@@ -54,8 +54,7 @@ class Worker:
         self._media: MediaApi | None = None
         self._library: MediaLibrary | None = None
         self._exit = AsyncExitStack()
-        self._under_way = 0
-        self._idle = anyio.Event()
+        self._under_way: dict[str, asyncio.Future[Any]] = {}
 
     async def open(self, state: TaskiqState) -> None:
         """Open the client and the store, and ask for the token: without one, a worker is to fail before its tasks do."""
@@ -80,8 +79,7 @@ class Worker:
         an upload that we broke off ourselves would be acknowledged as failed.
         """
         while self._under_way:
-            self._idle = anyio.Event()
-            await self._idle.wait()
+            await asyncio.wait(self._under_way.values())
         self._media = self._library = None
         await self._exit.aclose()
 
@@ -110,26 +108,28 @@ class Worker:
         return attrs.evolve(deleted, success=True) if again else deleted
 
     async def once(self, context: Any, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
-        """Do a task that has not been done, and tell it whether it may have been."""
+        """Do a task, and tell it whether it may have been done; delivered twice at a time, it is done once."""
         if not isinstance(context, Context):  # called as a function
             return await work(False)
-        self._under_way += 1
+        task_id = context.message.task_id
+        if (doing := self._under_way.get(task_id)) is None:
+            doing = self._under_way[task_id] = asyncio.ensure_future(self._done(context, kind, work))
+            doing.add_done_callback(lambda _: self._under_way.pop(task_id))
+        return cast("T", await doing)
+
+    async def _done(self, context: Context, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
+        progress = await self._asked(context.broker.result_backend.get_progress(context.message.task_id))
+        again = progress is not None and progress.state == TaskState.STARTED
+        if again and (kept := await self._asked(_kept(context))) is not None:
+            return cast("T", revived(kind, kept))
+        await self._asked(_noted(context, TaskState.STARTED))
         try:
-            progress = await self._asked(context.broker.result_backend.get_progress(context.message.task_id))
-            again = progress is not None and progress.state == TaskState.STARTED
-            if again and (kept := await self._asked(_kept(context))) is not None:
-                return cast("T", revived(kind, kept))
-            await self._asked(_noted(context, TaskState.STARTED))
-            try:
-                return await work(again)
-            except MediaError as error:
-                if not (again or error.maybe_applied):
-                    with Caught():  # then a retry is flagged without need
-                        await _noted(context, TaskState.FAILURE)
-                raise
-        finally:
-            self._under_way -= 1
-            self._idle.set()
+            return await work(again)
+        except MediaError as error:
+            if not (again or error.maybe_applied):
+                with Caught():  # then a retry is flagged without need
+                    await _noted(context, TaskState.FAILURE)
+            raise
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         """Wait for the result backend; nothing has been sent to Meta yet."""
