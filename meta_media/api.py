@@ -298,7 +298,7 @@ class MediaApi(Client):
             items: Whatever `download` takes, or pairs of that and a mapping with its own `progress`.
             directory: An existing folder.
             concurrency: As for `upload_many`.
-            journal: What it has is skipped while its file is there; an item is known again by its media id.
+            journal: What it has of this folder is skipped while its file is there; an item is known by its media id.
             stop_on_error: As for `upload_many`.
             in_order: As for `upload_many`.
             progress: As for `upload_many`.

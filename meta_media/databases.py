@@ -108,14 +108,17 @@ class Database:
 
         if not isinstance(error, sqlite3.Error | OSError):
             return error
-        if self._exclusive and getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
+        why = getattr(error, "sqlite_errorname", "")
+        if self._exclusive and why.startswith("SQLITE_BUSY"):
             told: MediaError = ConfigurationError(
                 f"the {self._purpose} {str(self.path)!r} is in use: only one run at a time can keep it"
             )
-        elif getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
+        elif why == "SQLITE_NOTADB":
             told = ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other file")
         else:
-            told = StorageError(f"the {self._purpose} {str(self.path)!r} failed: {error}")
+            told = StorageError(
+                f"the {self._purpose} {str(self.path)!r} failed: {error}", errno=getattr(error, "errno", None)
+            )
         told.__cause__ = error
         return told
 
@@ -138,14 +141,14 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        (number,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and number != self._number:
+            raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            (number,) = connection.execute("PRAGMA application_id").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and number != self._number:
-                raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
             for statement in self._schema.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {self._number}")

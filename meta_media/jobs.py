@@ -62,7 +62,6 @@ class _Journaled(Generic[T]):
     def __init__(self, http: Http, journal: str | os.PathLike[str] | None) -> None:
         self._http = http
         self._journal = None if journal is None else Journal(journal)
-        self._journal_failed = False
 
     async def open(self) -> None:
         """See `bulk.Job`."""
@@ -77,7 +76,7 @@ class _Journaled(Generic[T]):
 
     def hopeless(self, error: Exception) -> bool:
         """See `bulk.Job`."""
-        return self._journal_failed or self._http.connections.closed or hopeless(error)
+        return (self._journal is not None and self._journal.failed) or self._http.connections.closed or hopeless(error)
 
     async def _noted(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
         """Do what has not been done; `work` is told whether it may have been."""
@@ -100,7 +99,7 @@ class _Journaled(Generic[T]):
         try:
             await journal.done(key, _plain(done.value))
         except MediaError as error:
-            self._journal_failed = error.maybe_applied = True
+            error.maybe_applied, error.attempts = True, done.attempts
             error.media_id = getattr(done.value, "id", None)
             raise
 
@@ -126,7 +125,8 @@ class Uploads(_Journaled[UploadedMedia]):
 
     async def open(self) -> None:
         """See `bulk.Job`."""
-        self._http.number_or(self._keywords.get("phone_number_id"))
+        if (number := self._keywords.get("phone_number_id")) is not None:
+            self._http.number_or(number)
         await super().open()
 
     async def __call__(self, item: Any, move: Moved) -> Done[UploadedMedia]:
@@ -193,7 +193,7 @@ class Downloads(_Journaled[DownloadedMedia]):
                 return Done(value=value, attempts=value.attempts)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._noted(f"download {key}", work)
+        return await self._noted(f"download {key} {self._directory.absolute()}", work)
 
     async def _revived(self, value: Mapping[str, Any]) -> DownloadedMedia | None:
         saved = DownloadedMedia(**{**value, "path": Path(value["path"])})

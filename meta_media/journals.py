@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ import anyio
 import attrs
 
 from .databases import Database
+from .errors import MediaError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,16 +50,27 @@ class Journal:
 
     Args:
         path: Its name; it is made where there is none.
+
+    Attributes:
+        failed: Whether the file or its disk refused: then no other item can be noted, either.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._database = Database(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
+        self.failed = False
         self._under_way: dict[str, anyio.Lock] = {}
         self._hashed: list[tuple[str, str]] = []  # to be written with the next item
 
     async def open(self) -> None:
         """Open the file; raise `ConfigurationError` if another run has it, or if it is no journal."""
-        await self._database.run(lambda _: None)
+        await self._run(lambda _: None)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
+            return await self._database.run(work)
+        except MediaError:
+            self.failed = True
+            raise
 
     async def aclose(self) -> None:
         """Close it."""
@@ -71,7 +83,7 @@ class Journal:
         lock = self._under_way.setdefault(key, anyio.Lock())
         async with lock:
             try:
-                yield await self._database.run(lambda connection: _begin(connection, key, hashed))
+                yield await self._run(lambda connection: _begin(connection, key, hashed))
             finally:
                 if not lock.statistics().tasks_waiting:
                     self._under_way.pop(key, None)
@@ -79,13 +91,11 @@ class Journal:
     async def done(self, key: str, value: Mapping[str, Any]) -> None:
         """Note what came of an item; it is on the disk when this returns."""
         text = json.dumps(value)
-        await self._database.run(
-            lambda connection: connection.execute("UPDATE items SET value = ? WHERE key = ?", (text, key))
-        )
+        await self._run(lambda connection: connection.execute("UPDATE items SET value = ? WHERE key = ?", (text, key)))
 
     async def undo(self, key: str) -> None:
         """Note that nothing came of an item: it can be begun as if for the first time."""
-        await self._database.run(
+        await self._run(
             lambda connection: connection.execute("DELETE FROM items WHERE key = ? AND value IS NULL", (key,))
         )
 
@@ -96,7 +106,7 @@ class Journal:
             row = connection.execute("SELECT sha256 FROM files WHERE stamp = ?", (stamp,)).fetchone()
             return row and str(row[0])
 
-        return await self._database.run(work)
+        return await self._run(work)
 
     async def remember(self, stamp: str, sha256: str) -> None:
         """See `identities.Digests`."""
