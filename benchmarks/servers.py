@@ -128,16 +128,16 @@ def running(folder: Path, media: Sequence[Media]) -> Iterator[Servers]:
     certify(folder)
     nginx = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
     with contextlib.ExitStack() as stack:
-        upload, said = stack.enter_context(_python("benchmarks.upload_server"))
+        upload, said = stack.enter_context(python_server("benchmarks.upload_server"))
         if nginx:
-            ports = {"http": _free_port(), "https": _free_port()}
+            ports = {"http": free_port(), "https": free_port()}
             _serve_from(folder, media, ports)
             download = stack.enter_context(_nginx(nginx, folder, ports))
             name = _first_line([nginx, "-v"]).replace("nginx version: ", "")
         else:
             for scheme in ("http", "https"):
                 (folder / scheme).mkdir()
-            own = _python("benchmarks.download_server", str(folder), *_names(folder))
+            own = python_server("benchmarks.download_server", str(folder), *_names(folder))
             download, ports = stack.enter_context(own)
             _serve_from(folder, media, ports)
             name = "the benchmarks' own (no nginx on PATH)"
@@ -190,7 +190,7 @@ def _serve_from(folder: Path, media: Sequence[Media], ports: dict[str, int]) -> 
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """End a process of ours when the block does."""
     try:
         yield process
@@ -204,10 +204,10 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def _python(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
-    """Start a server of ours, which says its ports when it listens."""
+def python_server(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
+    """Start a server of ours, a module, which says its ports when it listens."""
     command = [sys.executable, "-m", module, *arguments]
-    with _ended(subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)) as process:
+    with ended(subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         with process.stdout:
             line = process.stdout.readline()
@@ -222,7 +222,7 @@ def _nginx(program: str, folder: Path, ports: dict[str, int]) -> Iterator[subpro
     settings = folder / "nginx.conf"
     settings.write_text(_NGINX.format(folder=folder, version=API_VERSION, **ports))
     command = [program, "-p", str(folder), "-e", "stderr", "-c", str(settings)]
-    with _ended(subprocess.Popen(command, text=True)) as process:
+    with ended(subprocess.Popen(command, text=True)) as process:
         _until(lambda: all(_listens(port) for port in ports.values()), process)
         yield process
 
@@ -241,7 +241,8 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import attrs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "Record"]
 
+T = TypeVar("T")
 _PURPOSE: Final = ("journal", 0x6D6D_6A31)  # "mmj1"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -65,7 +66,7 @@ class Journal:
         """Open the file; raise `ConfigurationError` if another run has it, or if it is no journal."""
         await self._run(lambda _: None)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._database.run(work)
         except MediaError:

@@ -1,15 +1,17 @@
 """
 The contenders: one small class per library, each written as the library's own documentation shows.
 
-A contender knows four verbs, and does with one call what is asked once. What may differ within a library (SHA-256 or not,
-aiofiles or a blocking write) is told by `Job`. A verb returns seconds where the contender has a clock of its own, because
-its process is started for every call.
+A contender knows four verbs, and does with one call what is asked once; and how to upload many. What may differ within a
+library (SHA-256 or not, aiofiles or a blocking write) is told by `Job`. A verb returns seconds where the contender has a clock
+of its own, because its process is started for every call.
 """
 
 from __future__ import annotations
 
 import abc
+import asyncio
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +105,18 @@ class Contender(abc.ABC):
     @abc.abstractmethod
     async def upload_file(self, path: Path) -> float | None:
         """Upload from disk."""
+
+    async def upload_all(self, sources: Sequence[bytes | Path]) -> None:
+        """Upload many, so many at a time: a semaphore and tasks, which is what one writes where a library has no runs."""
+        places = asyncio.Semaphore(self.job.concurrency)
+
+        async def one(source: bytes | Path) -> None:
+            async with places:
+                await (self.upload_bytes(source) if isinstance(source, bytes) else self.upload_file(source))
+
+        async with asyncio.TaskGroup() as group:
+            for source in sources:
+                group.create_task(one(source))
 
     @abc.abstractmethod
     async def discard(self, media_id: str, size: int, sha256: str | None) -> float | None:

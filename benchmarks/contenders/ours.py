@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from meta_media import MediaApi, MediaInfo, Settings
 
@@ -42,6 +44,14 @@ class Contestant(Contender):
     async def upload_file(self, path: Path) -> None:
         """`upload(path)`."""
         await self._media.upload(path)
+
+    async def upload_all(self, sources: Sequence[bytes | Path]) -> None:
+        """`upload_many(sources).report()`."""
+        options: dict[str, Any] = {"concurrency": self.job.concurrency, "mime_type": self.job.mime_type}
+        if isinstance(sources[0], bytes):
+            options["filename"] = "photo.jpg"
+        run = self._media.upload_many(sources, **options)
+        check(len(sources), (await run.report()).succeeded)
 
     async def discard(self, media_id: str, size: int, sha256: str | None) -> None:
         """`stream(info)`."""
