@@ -12,7 +12,7 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import IO, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from .errors import CorruptedMediaError, InvalidMediaError
 from .files import ahead, opened, settled, spooled, started, storage_errors
@@ -33,13 +33,15 @@ class Body(Protocol):
         head: The first `media_types.HEAD_SIZE` bytes, or all there are.
         size: Bytes in all; None where only `measure` can tell.
         replayable: Whether `chunks` may be called, for the first try or another.
-        file: The file on disk that it is all of, where there is one.
+        fixed: Whether its bytes cannot change any more.
+        state: Of the file on disk that it is all of, where it is one.
     """
 
     head: bytes
     size: int | None
     replayable: bool
-    file: IO[bytes] | None
+    fixed: bool
+    state: os.stat_result | None
 
     async def measure(self, limit: int) -> int:
         """Return the size; where it is unknown, spool until the end, or until it is clear that it is over the limit."""
@@ -53,10 +55,15 @@ class Body(Protocol):
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
     """Open a file, off the event loop."""
-    async with opened(path) as file, open_handle(file, None) as body:
-        if isinstance(body, _Seekable):  # a pipe has a path, too
-            body.file = file
-        yield body
+    async with opened(path, HEAD_SIZE) as known:
+        if known.content is not None:
+            body = Memory(known.content)
+            body.state = known.state
+            yield body
+            return
+        async with open_handle(known.file, None) as large:
+            large.state = known.state
+            yield large
 
 
 @asynccontextmanager
@@ -127,12 +134,13 @@ class Memory:
     """Bytes that are there already."""
 
     replayable = True
-    file: IO[bytes] | None = None
+    state: os.stat_result | None = None
 
     def __init__(self, data: Buffer) -> None:
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size: int | None = self._view.nbytes
+        self.fixed = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
 
     async def measure(self, limit: int) -> int:
@@ -147,7 +155,8 @@ class Memory:
 
 class _Seekable:
     replayable = True
-    file: IO[bytes] | None = None
+    fixed = False
+    state: os.stat_result | None = None
 
     def __init__(self, file: Any, start: int, size: int, head: bytes) -> None:
         self._file = file
@@ -184,7 +193,8 @@ class _Spooled:
     """A stream of unknown size, which is kept until its size is known."""
 
     replayable = True
-    file: IO[bytes] | None = None
+    fixed = False
+    state: os.stat_result | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], stack: contextlib.AsyncExitStack) -> None:
         self._chunks = chunks
@@ -236,7 +246,8 @@ async def _owned(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
 class _Declared:
     """A stream whose size the caller vouches for: it goes straight through, once."""
 
-    file: IO[bytes] | None = None
+    fixed = False
+    state: os.stat_result | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
         self.replayable = True  # until it has been begun

@@ -144,13 +144,13 @@ class BulkRun(Generic[T]):
 
     async def __aexit__(self, *_: object) -> None:
         self._scope.cancel()
-        await settled(self._end())
+        if self._task is not None:
+            await settled(self._end(self._task))
 
-    async def _end(self) -> None:
+    async def _end(self, task: Task[None]) -> None:
         import asyncio
 
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        await asyncio.wait((task,))
         await self._job.aclose()
 
     def __aiter__(self) -> BulkRun[T]:
@@ -278,9 +278,9 @@ class BulkRun(Generic[T]):
 
     async def _next_item(self) -> tuple[Any] | None:
         await self._room.acquire()
-        if self._ended_by is not None and not self._feed.ready:
+        if self._ended_by is not None and not self._feed.stop():
             return None
-        self._asking = not self._feed.ready
+        self._asking = True
         try:
             return await self._feed.next(1 + self._room.value)
         finally:
@@ -330,5 +330,5 @@ class BulkRun(Generic[T]):
         unreachable = self._unreachable >= max(_IN_A_ROW, 2 * self._options.concurrency)
         if error is not None and (self._options.stop_on_error or unreachable or self._job.hopeless(error)):
             self._ended_by = self._ended_by or error
-            if self._asking and self._reader is not None:
+            if not self._feed.stop() and self._asking and self._reader is not None:
                 self._reader.cancel()

@@ -141,8 +141,10 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        (number,) = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("BEGIN")  # both answers are about the same moment
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (number,) = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("COMMIT")
         if tables and number != self._number:
             raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
         connection.execute("PRAGMA journal_mode = WAL")

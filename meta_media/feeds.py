@@ -58,13 +58,19 @@ class Feed:
         self._pulled: deque[Any] = deque()
         self._pulling: Future[None] | None = None
         self._news = anyio.Event()
-        self._over = False
+        self._over = self._stopped = False
         self._failure: BaseException | None = None
 
-    @property
-    def ready(self) -> bool:
-        """Whether the next item, or the end, is there already: reading on blocks nobody, and comes to an end."""
-        return self.in_memory or bool(self._pulled)
+    def stop(self) -> bool:
+        """
+        Read nothing more of what may block; what has been read already is handed out.
+
+        Returns:
+            Whether `next` ends by itself. Whoever asks an async iterator has to be cancelled.
+        """
+        self._stopped = True
+        self._news.set()
+        return self._async is None
 
     async def next(self, room: int = 1) -> tuple[Any] | None:
         """
@@ -80,9 +86,13 @@ class Feed:
         if self.in_memory:
             return _next(self._plain)
         while not self._pulled:
-            if self._pulling is None and self._over:
+            if self._stopped and self._pulling is not None:
+                await self._let_go(self._pulling)
+            if (self._pulling is None and self._over) or (self._stopped and not self._pulled):
                 self._raise_failure()
                 return None
+            if self._pulled:
+                break
             self._news = anyio.Event()
             if self._pulling is None:
                 self._begin(room)
@@ -91,19 +101,23 @@ class Feed:
 
     async def aclose(self) -> None:
         """Let a generator run what it has in `finally`; one that blocks just now does so when it goes on."""
-        import asyncio
-
-        self._over = True
+        self._stopped = True
         if isinstance(self._async, AsyncGenerator):
             await self._async.aclose()
         if isinstance(self._plain, Generator):
             if self._pulling is not None:
-                await asyncio.wait((self._pulling,), timeout=_BLOCKED)
+                await self._let_go(self._pulling)
             if self._pulling is None or self._pulling.done():
                 await in_thread(self._plain.close)
             else:
                 generator = self._plain
                 self._pulling.add_done_callback(lambda _: started(_close_late, generator))
+
+    async def _let_go(self, pulling: Future[None]) -> None:
+        """Wait for the thread to come back with what it is just reading, unless that blocks."""
+        import asyncio
+
+        await asyncio.wait((pulling,), timeout=_BLOCKED)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -123,8 +137,8 @@ class Feed:
             while room and (item := _next(self._plain)) is not None:
                 self._pulled += item
                 loop.call_soon_threadsafe(self._wake)
-                room = room - 1 if time.monotonic() < until and not self._over else 0
-            self._over = self._over or room > 0
+                room = room - 1 if time.monotonic() < until and not self._stopped else 0
+            self._over = room > 0
         if caught.error is not None:  # it is raised when its turn has come: after what came before it
             self._failure, self._over = caught.error, True
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+import attrs
 
 from .errors import StorageError
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from asyncio import CancelledError, Future
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
+__all__ = ["Opened", "ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
 
 _WORKERS: Final = 16
 T = TypeVar("T")
@@ -107,13 +109,55 @@ def storage_errors(doing: str) -> Iterator[None]:
         raise StorageError(f"could not {doing}: {why}", errno=getattr(error, "errno", None)) from error
 
 
-def opened(path: str | os.PathLike[str]) -> AbstractAsyncContextManager[IO[bytes]]:
-    """Open a file to read on our threads, and close it there too, whatever happens."""
+@attrs.frozen
+class Opened:
+    """
+    A file that was opened to read.
 
-    def opening() -> IO[bytes]:
-        return Path(path).open("rb", buffering=0)  # closing a buffered pipe would wait for a cancelled read of it
+    Attributes:
+        file: Closed already if it was read whole.
+        content: All of it, if it is small.
+        state: As it was found.
+    """
 
-    return _closing(started(opening), lambda file: in_thread(file.close), repr(os.fspath(path)))
+    file: IO[bytes]
+    content: bytes | None
+    state: os.stat_result
+
+
+def opened(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextManager[Opened]:
+    """
+    Open a file to read on our threads, and close it there too, whatever happens.
+
+    Args:
+        path: Its name.
+        small: Bytes up to which it is read and closed at once: each time that a thread is asked costs as much as the reading.
+    """
+
+    def opening() -> Opened:
+        with contextlib.ExitStack() as stack:  # closing a buffered pipe would wait for a cancelled read of it
+            file = stack.enter_context(Path(path).open("rb", buffering=0))
+            state = os.fstat(file.fileno())
+            content = _whole(file, small) if stat.S_ISREG(state.st_mode) and 0 < state.st_size <= small else None
+            if content is None:
+                stack.pop_all()  # it stays open
+            return Opened(file, content, state)
+
+    async def close(known: Opened) -> None:
+        if not known.file.closed:
+            await in_thread(known.file.close)
+
+    return _closing(started(opening), close, repr(os.fspath(path)))
+
+
+def _whole(file: IO[bytes], small: int) -> bytes | None:
+    content = b""
+    while chunk := file.read(small + 1 - len(content)):
+        content += chunk
+    if len(content) <= small:
+        return content
+    file.seek(0)  # it has grown meanwhile
+    return None
 
 
 def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -62,7 +62,7 @@ class Identity:
     What will be uploaded, as far as Meta can tell.
 
     Attributes:
-        source: What to upload; it is open already, and knows its SHA-256.
+        source: What to upload. It is open already, and what might have changed since it was hashed is hashed again as it is sent.
         sha256: 64 hex digits.
         mime_type: As it will be sent.
         size: Bytes.
@@ -88,17 +88,20 @@ async def identified(
     origin = Source.of(source, size=options.size)
     async with origin.open() as opened, keep(opened) as body:
         mime_type, size = await prepare(origin, body, options)
-        stamp = await in_thread(_stamp, body.file) if body.file else None
+        stamp = _stamp(body.state) if body.state else None
         sha256 = await digests.find(stamp) if stamp else None
+        known = sha256 is None and body.fixed
         if sha256 is None:
-            sha256 = await _hashed(body, chunk_size)
+            sha256 = await _hashed(body, size, chunk_size)
             if stamp:
                 await digests.remember(stamp, sha256)
-        known = attrs.evolve(origin, open=lambda: contextlib.nullcontext(body), sha256=sha256)
-        yield Identity(source=known, sha256=sha256, mime_type=mime_type, size=size)
+        again = attrs.evolve(origin, open=lambda: contextlib.nullcontext(body), sha256=None if known else sha256)
+        yield Identity(source=again, sha256=sha256, mime_type=mime_type, size=size)
 
 
-async def _hashed(body: Body, chunk_size: int) -> str:
+async def _hashed(body: Body, size: int, chunk_size: int) -> str:
+    if body.fixed and size == len(body.head):
+        return (await in_thread(hashlib.sha256, body.head)).hexdigest()
     digest = hashlib.sha256()
     async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, Lane(digest.update, depth=1) as lane:
         async for chunk in chunks:
@@ -106,9 +109,8 @@ async def _hashed(body: Body, chunk_size: int) -> str:
     return digest.hexdigest()
 
 
-def _stamp(file: IO[bytes]) -> str | None:
+def _stamp(state: os.stat_result) -> str | None:
     """Describe a file's state; one that has only just changed has none, because the next change might look the same."""
-    state = os.fstat(file.fileno())
     if time.time() - state.st_mtime < _UNSETTLED:
         return None
     return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import errno
 import hashlib
 import os
@@ -56,7 +57,7 @@ def paired(item: Any) -> tuple[Any, Mapping[str, Any]]:
     return item, {}
 
 
-class _Journaled(Generic[T]):
+class _Journaled(Generic[T], abc.ABC):
     """A job whose items are noted in a journal, where there is one."""
 
     def __init__(self, http: Http, journal: str | os.PathLike[str] | None) -> None:
@@ -103,9 +104,9 @@ class _Journaled(Generic[T]):
             error.media_id = getattr(done.value, "id", None)
             raise
 
+    @abc.abstractmethod
     async def _revived(self, value: Mapping[str, Any]) -> T | None:
         """Make again what the verb returned; None if it has to be done again all the same."""
-        raise NotImplementedError
 
 
 class Uploads(_Journaled[UploadedMedia]):
@@ -144,7 +145,8 @@ class Uploads(_Journaled[UploadedMedia]):
             async def work(again: bool) -> Done[UploadedMedia]:
                 done = await self._upload(number, identity.source, options)
                 duplicate = again or done.value.maybe_duplicate
-                return attrs.evolve(done, value=attrs.evolve(done.value, maybe_duplicate=duplicate))
+                value = attrs.evolve(done.value, maybe_duplicate=duplicate, sha256=identity.sha256)
+                return attrs.evolve(done, value=value)
 
             return await self._noted(key, work)
 

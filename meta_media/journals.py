@@ -82,12 +82,12 @@ class Journal:
         """Begin an item, after whoever has the same one just now, and give what is known of it."""
         hashed, self._hashed = self._hashed, []
         lock = self._under_way.setdefault(key, anyio.Lock())
-        async with lock:
-            try:
+        try:
+            async with lock:
                 yield await self._run(lambda connection: _begin(connection, key, hashed))
-            finally:
-                if not lock.statistics().tasks_waiting:
-                    self._under_way.pop(key, None)
+        finally:
+            if not lock.locked():  # else it is somebody else's by now
+                self._under_way.pop(key, None)
 
     async def done(self, key: str, value: Mapping[str, Any]) -> None:
         """Note what came of an item; it is on the disk when this returns."""

@@ -21,6 +21,7 @@ from .bulk import BulkOptions, BulkRun, Moved, checked_concurrency
 from .caught import Caught
 from .entries import LibraryEntry, entry_key
 from .errors import ConfigurationError, MediaError, MediaNotFoundError
+from .files import settled
 from .identities import Identity, RecentDigests, identified
 from .jobs import hopeless, paired
 from .models import UploadedMedia
@@ -109,7 +110,7 @@ class MediaLibrary:
             progress: As for `upload_many`.
             **keywords: Of `ensure`, for all; a pair's own win.
         """
-        upload_options(self._media.settings, keywords)  # raises now what each item would raise
+        _checked(self._media, keywords)  # raises now what each item would raise
         most = self._media.settings.concurrency
         options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
         return BulkRun(sources, _Ensures(self, self._media, self._store, keywords), options)
@@ -122,8 +123,9 @@ class MediaLibrary:
             source: As for `ensure`.
             **keywords: Of `ensure`.
         """
-        async with self._known(source, keywords) as (identity, _, number):
-            return await self._kept(entry_key(number, identity.sha256, identity.mime_type))
+        async with self._known(source, keywords) as (identity, options, number):
+            key = entry_key(number, identity.sha256, identity.mime_type)
+            return await self._kept(key, verify=options.verify)
 
     async def forget(self, entry: LibraryEntry | str) -> bool:
         """
@@ -170,10 +172,7 @@ class MediaLibrary:
     async def _known(
         self, source: Any, keywords: Mapping[str, Any]
     ) -> AsyncIterator[tuple[Identity, UploadOptions, str]]:
-        options = upload_options(self._media.settings, keywords)
-        if options.use_case is not None:
-            raise ConfigurationError("a library cannot keep media with a use_case: it has a life of its own")
-        number = self._media.number_or(keywords.get("phone_number_id"))
+        options, number = _checked(self._media, keywords)
         async with identified(source, options, self._digests, self._media.settings.chunk_size) as identity:
             yield identity, options, number
 
@@ -182,12 +181,12 @@ class MediaLibrary:
         async with self._known(source, keywords) as (identity, options, number):
             key = entry_key(number, identity.sha256, identity.mime_type)
             lock = self._under_way.setdefault(key, anyio.Lock())
-            async with lock:
-                try:
+            try:
+                async with lock:
                     return await self._found_or_made(key, identity, options, number)
-                finally:
-                    if not lock.statistics().tasks_waiting:
-                        self._under_way.pop(key, None)
+            finally:
+                if not lock.locked():  # else it is somebody else's by now
+                    self._under_way.pop(key, None)
 
     async def _found_or_made(
         self, key: str, identity: Identity, options: UploadOptions, number: str
@@ -217,15 +216,31 @@ class MediaLibrary:
     async def _claim(self, key: str) -> int | LibraryEntry:
         """Wait until this process may upload, or another one has."""
         wait = _FIRST_LOOK
-        while (claim := await self._store.claim(key, self._claim_seconds)) is None:
+        while (claim := await self._claimed(key)) is None:
             await anyio.sleep(wait)
             wait = min(wait * 2, _LAST_LOOK)
             if (entry := await self._kept(key)) is not None:
                 return entry
-        if (entry := await self._kept(key)) is not None:  # it came between the last look and the claim
-            await self._store.release(key, claim)
-            return entry
-        return claim
+        entry = None
+        try:
+            entry = await self._kept(key)  # which may have come between the last look and the claim
+        except BaseException:
+            await self._give_back(key, claim)
+            raise
+        if entry is not None:
+            await self._give_back(key, claim)
+        return entry or claim
+
+    async def _claimed(self, key: str) -> int | None:
+        """Claim a key; a caller who is cancelled meanwhile leaves no claim behind, for which others would wait."""
+        claim = self._store.claim(key, self._claim_seconds)
+        return await settled(claim, undo=lambda number: self._give_back(key, number))
+
+    async def _give_back(self, key: str, claim: int | None) -> None:
+        """End a claim, if that can be done at once; else it runs out by itself."""
+        if claim is not None:
+            with anyio.move_on_after(_CLEAN_UP, shield=True), Caught():
+                await self._store.release(key, claim)
 
     async def _uploaded(
         self, key: str, claim: int, identity: Identity, options: UploadOptions, number: str
@@ -241,8 +256,7 @@ class MediaLibrary:
                 raise
         finally:
             if not kept:
-                with anyio.move_on_after(_CLEAN_UP, shield=True), Caught():  # else it runs out by itself
-                    await self._store.release(key, claim)
+                await self._give_back(key, claim)
         return (entry if kept else await self._overtaken(entry)), uploaded.attempts
 
     async def _upload(self, identity: Identity, options: UploadOptions, number: str) -> UploadedMedia:
@@ -259,19 +273,21 @@ class MediaLibrary:
 
     async def _renewing(self, key: str, claim: int, work: Callable[[], Awaitable[T]]) -> T:
         """Work for as long as it takes, without losing the claim."""
+        renewing = anyio.CancelScope()  # not the group's, whose end would be thrown through this task as well
 
         async def renew() -> None:
-            while True:
-                await anyio.sleep(self._claim_seconds / 3)
-                with Caught():  # a store that is away for a moment
-                    await self._store.renew(key, claim, self._claim_seconds)
+            with renewing:
+                while True:
+                    await anyio.sleep(self._claim_seconds / 3)
+                    with Caught():  # a store that is away for a moment
+                        await self._store.renew(key, claim, self._claim_seconds)
 
         results = []
         async with anyio.create_task_group() as group:
             group.start_soon(renew)
             with Caught() as caught:
                 results.append(await work())
-            group.cancel_scope.cancel()
+            renewing.cancel()
         if caught.error is not None:
             raise caught.error
         return results[0]
@@ -284,6 +300,13 @@ class MediaLibrary:
         with Caught():  # it expires by itself
             await self._media.delete(entry.id, missing_ok=True)
         return theirs
+
+
+def _checked(media: MediaApi, keywords: Mapping[str, Any]) -> tuple[UploadOptions, str]:
+    options = upload_options(media.settings, keywords)
+    if options.use_case is not None:
+        raise ConfigurationError("a library cannot keep media with a use_case: it has a life of its own")
+    return options, media.number_or(keywords.get("phone_number_id"))
 
 
 class _Ensures:

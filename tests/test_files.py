@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -105,7 +106,7 @@ async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> N
     os.mkfifo(path)  # whose opening lasts until somebody writes to it
 
     async def caller() -> None:
-        async with opened(path):
+        async with opened(path, 0):
             raise AssertionError("a cancelled caller went on")
 
     task = asyncio.ensure_future(caller())
@@ -121,11 +122,57 @@ async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> N
 async def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
     """An error inside the block arrives as it is, and the file is closed."""
     path = tmp_path / "file"
-    path.touch()
+    path.write_bytes(b"more than is small")
     with pytest.raises(ZeroDivisionError):
-        async with opened(path) as file:
+        async with opened(path, small=10) as known:
             raise ZeroDivisionError
-    assert file.closed
+    assert known.content is None
+    assert known.file.closed
+
+
+@pytest.mark.parametrize("size", [1, 9, 10])
+async def test_small_file_is_read_at_once(size: int, tmp_path: Path) -> None:
+    """A small file is read whole, and closed before anybody sees it."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    async with opened(path, small=10) as known:
+        assert known.content == bytes(size)
+        assert known.file.closed
+        assert known.state.st_size == size
+
+
+async def test_file_that_outgrows_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that grows while it is being read is not taken for a small one, and stands at its beginning."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+    state = os.fstat
+
+    def grown(descriptor: int) -> os.stat_result:
+        found = state(descriptor)
+        with path.open("ab") as more:
+            more.write(b"!")
+        return found
+
+    monkeypatch.setattr(os, "fstat", grown)
+    async with opened(path, small=10) as known:
+        assert known.content is None
+        assert known.file.tell() == 0
+
+
+async def test_file_whose_state_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is closed again when the system opens it but says nothing of it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"text")
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fstat", refuse)
+    with pytest.raises(StorageError, match="could not open"):
+        async with opened(path, small=10):
+            raise AssertionError("an error was not told")
+    monkeypatch.undo()
+    assert str(path) not in open_files(path)
 
 
 async def test_spool_has_no_name() -> None:

@@ -7,7 +7,6 @@ The event loop only leaves numbers behind. Whatever else is written to the termi
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +34,7 @@ from rich.progress import (
 
 import meta_media
 
+from ..caught import Caught
 from ..files import in_thread, started
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _NARROW: Final = 64  # columns of a terminal that has room for a name, a bar and
 _MARGIN: Final = 3  # columns where a terminal can show ^C without breaking the line
 _SPARED: Final = 4  # lines of a terminal that are not for the bars of transfers
 _REFRESH: Final = 10  # times a second
+_TOGETHER: Final = 0.1  # seconds in which lines come together before the bars step aside for them
 
 
 class Bar:
@@ -125,19 +126,15 @@ class Bars:
         self._ids: dict[Bar, TaskID] = {}
         self._ended = 0
         self._making_way = threading.Lock()
-        self._live = Live(
-            get_renderable=self._render,
-            console=console,
-            transient=True,
-            refresh_per_second=_REFRESH,
-            redirect_stdout=False,  # or results would end on standard error
-            redirect_stderr=False,
-        )
+        self._waiting: list[tuple[TextIO, str]] = []
+        self._soon: threading.Timer | None = None
+        self._failure: Exception | None = None
+        self._live: Live | None = None
 
     async def __aenter__(self) -> Self:
         if self.shown:
             try:
-                await in_thread(functools.partial(self._live.start, refresh=True))
+                await in_thread(self._draw)
             except BaseException:
                 await self._stop()
                 raise
@@ -151,7 +148,7 @@ class Bars:
 
     async def _stop(self) -> None:
         with anyio.CancelScope(shield=True):
-            await in_thread(self._live.stop)
+            await in_thread(self._end)
 
     @asynccontextmanager
     async def of(self, run: meta_media.BulkRun[Any], items: Items[Any] | None) -> AsyncIterator[None]:
@@ -197,17 +194,59 @@ class Bars:
             self._bars.pop(bar, None)
 
     def write(self, stream: TextIO, text: str) -> None:
-        """Write a line where bars may be; it blocks, and belongs on a thread."""
+        """Write a line where bars may be, soon after; it blocks, and belongs on a thread."""
         with self._making_way:
-            aside = self._live.is_started and stream.isatty()
-            if aside:
-                self._live.stop()
-            try:
-                stream.write(text + "\n")
-                stream.flush()
-            finally:
-                if aside:
-                    self._live.start(refresh=True)
+            if self._live is None or not stream.isatty():
+                _print(stream, text)
+                return
+            self._waiting.append((stream, text))
+            if self._soon is None:
+                self._soon = threading.Timer(_TOGETHER, self._step_aside)
+                self._soon.daemon = True
+                self._soon.start()
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _step_aside(self) -> None:
+        """Write what has come together: to make way costs much more than a line."""
+        with self._making_way, Caught() as caught:
+            self._soon = None
+            if self._erase():
+                try:
+                    self._print_waiting()
+                finally:
+                    self._draw()
+        self._failure = caught.error or self._failure
+
+    def _print_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for stream, text in waiting:
+            _print(stream, text)
+
+    def _draw(self) -> None:
+        """Draw the bars below what is there; one `Live` cannot be used twice, because it would erase what it drew before."""
+        self._live = Live(
+            get_renderable=self._render,
+            console=self._console,
+            transient=True,
+            refresh_per_second=_REFRESH,
+            redirect_stdout=False,  # or results would end on standard error
+            redirect_stderr=False,
+        )
+        self._live.start(refresh=True)
+
+    def _erase(self) -> bool:
+        """Take the bars away, and tell whether there were any."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        return live is not None
+
+    def _end(self) -> None:
+        with self._making_way:
+            self._erase()
+            self._print_waiting()
 
     def _render(self) -> Constrain:
         """Runs on the drawing thread, under its lock, and is the only one to touch rich's tasks."""
@@ -233,3 +272,8 @@ class Bars:
             if report.bytes > 0 and report.seconds:
                 moved = f"{decimal(report.bytes)}  {decimal(int(report.bytes / report.seconds))}/s"
         self._overall.update(self._overall_id, completed=done, total=total, moved=moved, visible=total != 1)
+
+
+def _print(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,15 +63,15 @@ async def check(
         filename: What standard input will be called.
         report: How to say it.
     """
-    if files.count(STANDARD) > 1:
+    if files.count(str(STANDARD)) > 1:
         raise ConfigurationError("standard input can be checked only once")
     output = report.output()
-    verdicts: dict[int, tuple[Path, _Verdict]] = {}
+    verdicts: dict[int, tuple[str, _Verdict]] = {}
 
-    async def work(file: Path) -> _Verdict:
-        return await _verdict(file, filename if file == STANDARD else None, mime_type)
+    async def work(file: str) -> _Verdict:
+        return await _verdict(file, filename if file == str(STANDARD) else None, mime_type)
 
-    async def show(file: Path, verdict: _Verdict) -> None:
+    async def show(file: str, verdict: _Verdict) -> None:
         if verdict.error is not None:
             output.status = max(output.status, status_of(verdict.error))
         verdicts[len(verdicts)] = (file, verdict)
@@ -91,7 +90,7 @@ async def check(
     return output.status
 
 
-async def _verdict(file: Path, filename: str | None, mime_type: str | None) -> _Verdict:
+async def _verdict(file: str, filename: str | None, mime_type: str | None) -> _Verdict:
     source = source_of(file, filename)
     examined = size = None
     try:
@@ -111,16 +110,16 @@ async def _verdict(file: Path, filename: str | None, mime_type: str | None) -> _
     return _Verdict(examined=examined, size=size)
 
 
-def _object(file: Path, verdict: _Verdict) -> dict[str, Any]:
-    found: dict[str, Any] = {"file": os.fspath(file), "accepted": verdict.error is None, "size": verdict.size}
+def _object(file: str, verdict: _Verdict) -> dict[str, Any]:
+    found: dict[str, Any] = {"file": file, "accepted": verdict.error is None, "size": verdict.size}
     if verdict.examined:
         found |= {"mime_type": verdict.examined.mime_type, "kind": verdict.examined.kind}
         found |= {"limit": verdict.examined.max_size}
     return found | ({"error": described(verdict.error)} if verdict.error else {})
 
 
-def _line(file: Path, verdict: _Verdict) -> str:
-    name = printable(os.fspath(file))
+def _line(file: str, verdict: _Verdict) -> str:
+    name = printable(file)
     if verdict.error is not None:
         return f"{name}: refused: {sentence(verdict.error)}"
     found = verdict.examined
@@ -128,7 +127,7 @@ def _line(file: Path, verdict: _Verdict) -> str:
     return f"{name}: accepted: {found.mime_type} ({found.kind}), {limit}" if found else name
 
 
-async def _show_table(output: Output, verdicts: list[tuple[Path, _Verdict]]) -> None:
+async def _show_table(output: Output, verdicts: list[tuple[str, _Verdict]]) -> None:
     rows = [_cells(file, verdict, f"{verdict.kind} ({verdict.mime_type})", "{:,}".format) for file, verdict in verdicts]
     narrow = [_cells(file, verdict, verdict.kind, binary_size) for file, verdict in verdicts]
     await output.write(
@@ -136,10 +135,10 @@ async def _show_table(output: Output, verdicts: list[tuple[Path, _Verdict]]) -> 
     )
     for file, verdict in verdicts:
         if verdict.error is not None:
-            await output.write(paragraph(f"✗ {sentence(verdict.error, file.name)}"))
+            await output.write(paragraph(f"✗ {sentence(verdict.error, Path(file).name)}"))
 
 
-def _cells(file: Path, verdict: _Verdict, kind: str, shown: Callable[[int], str]) -> tuple[str, ...]:
+def _cells(file: str, verdict: _Verdict, kind: str, shown: Callable[[int], str]) -> tuple[str, ...]:
     size = "" if verdict.size is None else shown(verdict.size)
     limit = shown(verdict.examined.max_size) if verdict.examined else ""
-    return os.fspath(file), kind.replace(" ()", ""), size, limit, "refuses it" if verdict.error else "takes it"
+    return file, kind.replace(" ()", ""), size, limit, "refuses it" if verdict.error else "takes it"

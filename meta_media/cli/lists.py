@@ -76,7 +76,7 @@ class Listing:
     def _decoded(self, name: bytes) -> Iterator[str]:
         name = name if self.null else name.removesuffix(b"\r")
         if name:
-            yield os.fsdecode(name)
+            yield os.fsdecode(b"./-" if name == b"-" else name)  # there, it is no more than a name
 
     def lasts(self) -> bool:
         """Tell whether it can be read a second time, to count it."""
@@ -103,7 +103,7 @@ class Items(Generic[T]):
 
     Attributes:
         total: How many there are, as far as that is known.
-        unread: Whether a list is not at its end.
+        unread: Whether a list, or a folder, is not at its end.
     """
 
     def __init__(
@@ -132,9 +132,11 @@ class Items(Generic[T]):
             yield from self._found(name)
 
     def _reading(self) -> Iterator[T]:
-        self.unread = self._listing is not None
-        yield from self._each()
-        self.unread = False
+        self.unread, number = True, 0
+        for item in self._each():
+            number += 1
+            yield item
+        self.unread, self.total = False, number
 
     def count(self) -> None:
         """Find out how many there are, on a thread beside the work, where that takes no more than reading twice."""

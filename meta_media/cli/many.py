@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -22,7 +23,7 @@ from ..errors import (
 from ..jobs import paired
 from ..outcomes import Done, Outcome
 from .lists import Items
-from .output import Output, as_json, described, sentence, shown
+from .output import Output, as_json, described, paragraph, sentence, shown
 from .running import FAILED, USAGE, LeftReadingError
 from .summaries import Tally, Words
 
@@ -75,13 +76,14 @@ class Teller(Generic[T]):
 
         What had been finished when a signal came is told all the same: an id that is never told is media that is never deleted.
         """
-        interrupted = entered = False
+        interrupted = entered = complete = False
         try:
             async with self.output.bars.of(run, self.items):
                 try:
                     async with run:
                         entered = True
                         await self._outcomes(run)
+                    complete = True
                 except CancelledError:
                     interrupted = True
                     raise
@@ -91,7 +93,7 @@ class Teller(Generic[T]):
                             await self._outcomes(run)
         finally:
             with anyio.CancelScope(shield=True):
-                if entered:
+                if complete or interrupted:  # what else ends a run says enough by itself
                     await self._end(run, interrupted=interrupted)
         if self.items is not None and self.items.waits:
             raise LeftReadingError(self.output.status)
@@ -158,9 +160,9 @@ class Teller(Generic[T]):
             await self.output.complain(stopped)
         for line in tally.lines(self.words):
             await self.output.remark(line)
-        if tally.many and self.words.done:
+        if tally.many and self.words.done and sys.stderr.isatty():  # elsewhere, nothing has scrolled away
             for source, error in tally.failures():
-                await self.output.remark(f"✗ {sentence(error, self.name(source))}")
+                await self.output.remark(paragraph(f"✗ {sentence(error, self.name(source))}", to="stderr"))
             if tally.further:
                 await self.output.remark(f"  … and {tally.further:,} more")
 

@@ -26,7 +26,7 @@ _OUTPUT = Group("Output", sort_key=9)
 _MANY = Group("Many at a time", sort_key=7)
 
 # A hyphen is standard input or output. `app` sees to it that a mistyped option is not taken for a file.
-FileNames = Annotated[list[Path], Parameter(name="FILE", negative=(), allow_leading_hyphen=True)]
+FileNames = Annotated[list[str], Parameter(name="FILE", negative=(), allow_leading_hyphen=True)]
 Ids = Annotated[list[str], Parameter(name="ID", negative=())]
 
 
@@ -137,8 +137,8 @@ class Report:
         return Output(json=self.json, quiet=self.quiet, bars=Bars(wanted=not self.quiet, items=items))
 
 
-def source_of(file: Path, filename: str | None) -> Source:
-    """Open a file by its name, or standard input, whose name nobody knows."""
-    if file != STANDARD:
+def source_of(file: str, filename: str | None) -> Source:
+    """Open a file by its name, or standard input, whose name nobody knows; a file called "-" is "./-"."""
+    if file != str(STANDARD):
         return Source.path(file)
     return attrs.evolve(Source.handle(sys.stdin.buffer), name=filename)

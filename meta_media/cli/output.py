@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import attrs
 from rich.box import SIMPLE_HEAD
@@ -190,9 +189,10 @@ def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Sequ
     return grid
 
 
-def paragraph(text: str) -> str:
+def paragraph(text: str, *, to: Literal["stdout", "stderr"] = "stdout") -> str:
     """Break a long sentence between its words, where it will be read on a terminal."""
-    if not sys.stdout.isatty():
+    stream = sys.stdout if to == "stdout" else sys.stderr
+    if not stream.isatty():
         return text
-    width = shutil.get_terminal_size().columns - 1
+    width = Console(file=stream).width - 1
     return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -46,7 +46,7 @@ class Tally:
         reused: How many of those that succeeded were in the library.
         twice: How many were uploaded again although they may have arrived.
         interrupted: Whether a signal ended it.
-        unread: Whether a list has more.
+        unread: Whether there may be more, in a list or in folders.
     """
 
     report: BulkReport
@@ -61,6 +61,11 @@ class Tally:
         """How many items are accounted for."""
         report = self.report
         return report.succeeded + report.skipped + report.failed + report.not_tried
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether nobody knows how many there are."""
+        return self.unread and self.total is None
 
     @property
     def many(self) -> bool:
@@ -87,13 +92,14 @@ class Tally:
             return None
         known = max(self.told, self.total or 0)
         left = f"{known - self.told + self.report.not_tried:,} of {known:,} {words.items}"
-        if self.unread and self.total is None:
+        if self.open_ended:
             left = f"the rest of the {words.items}"
-        return f"stopped, because all others would meet the same: {left} not tried"
+        return f"stopped, because the others would meet the same: {left} were not tried"
 
     def _line(self, words: Words) -> str:
         report = self.report
-        line = f"{report.succeeded + report.skipped} of {max(self.told, self.total or 0)} {words.items} {words.done}"
+        of = "" if self.open_ended else f" of {max(self.told, self.total or 0)}"
+        line = f"{report.succeeded + report.skipped}{of} {words.items} {words.done}"
         if report.skipped:
             line += f", {report.skipped} of them by an earlier run"
         if self.reused:
@@ -104,7 +110,7 @@ class Tally:
         report = self.report
         left = max(self.told, self.total or 0) - self.told + report.not_tried
         rows = [
-            (words.items, f"{max(self.told, self.total or 0):,}" + ("+" if self.unread and self.total is None else "")),
+            (words.items, f"{max(self.told, self.total or 0):,}" + ("+" if self.open_ended else "")),
             (words.done, f"{report.succeeded - self.reused:,}"),
             ("reused", f"{self.reused:,}" if self.reused else ""),
             ("skipped", f"{report.skipped:,}  done by an earlier run" if report.skipped else "0"),
@@ -115,7 +121,7 @@ class Tally:
             ("time", _duration(report.seconds)),
             ("rate", self._rate(words)),
         ]
-        yield from (f" {name:<13} {value}" for name, value in rows if value)
+        yield from (f" {name:<14} {value}" for name, value in rows if value)
 
     def _rate(self, words: Words) -> str:
         report = self.report

@@ -79,7 +79,7 @@ async def upload(
         connection: Whom to talk to.
         report: How to say it.
     """
-    names, listing = [os.fspath(file) for file in files or ()], many.listing()
+    names, listing = list(files or ()), many.listing()
     single = len(names) == 1 and listing is None and not many.recursive
     _check_upload(names, filename, many, single=single)
     if many.reuses and use_case is not None:
@@ -89,7 +89,8 @@ async def upload(
     options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
     options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
     words = Words(key="file", items="files", done="uploaded", again="" if single else many.again)
-    teller: Teller[Any] = Teller(output=output, words=words, told=_told_upload, name=_label, items=items)
+    told = _told_upload if single or not sys.stdout.isatty() else _told_with_name
+    teller: Teller[Any] = Teller(output=output, words=words, told=told, name=_label, items=items)
     settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
     async with connection.client(needs_number=True, **settings) as media, AsyncExitStack() as stack:
         feed = await items.feed()
@@ -105,7 +106,7 @@ async def upload(
 
 def _check_upload(names: list[str], filename: str | None, many: ManyFiles, *, single: bool) -> None:
     _check_any(names, many, "files")
-    if names.count(os.fspath(STANDARD)) + (many.listed == STANDARD) > 1:
+    if names.count(str(STANDARD)) + (many.listed == STANDARD) > 1:
         raise ConfigurationError("standard input can be uploaded only once, or be the list")
     if filename is not None and not single:
         raise ConfigurationError("--filename is for one file, and there are several")
@@ -137,12 +138,11 @@ class _Found:
                 yield self._file(file) if isinstance(file, str) else _refused(name, file)
 
     def _file(self, name: str) -> tuple[_File, Mapping[str, Any]]:
-        path = Path(name)
-        source = source_of(path, self.filename)
+        source = source_of(name, self.filename)
         made = _File(open=source.open, name=source.name, mime_type=source.mime_type, label=name)
         if not self.bars.shown:
             return made, {}
-        bar = Bar("standard input" if path == STANDARD else printable(path.name))
+        bar = Bar("standard input" if name == str(STANDARD) else printable(Path(name).name))
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Body]:
@@ -176,6 +176,11 @@ def _label(item: tuple[_File, Mapping[str, Any]]) -> str:
 
 def _told_upload(_: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
     return printable(uploaded.id), result_object(uploaded)
+
+
+def _told_with_name(file: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
+    """Say whose id it is, to people: where an id is missing, the lines are not those of the files."""
+    return printable(f"{uploaded.id}  {file}"), result_object(uploaded)
 
 
 async def download(

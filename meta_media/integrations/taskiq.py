@@ -54,7 +54,7 @@ __all__ = ["MediaTasks", "RemoteError", "media_tasks"]
 
 T = TypeVar("T")
 _ACKNOWLEDGED: Final = {"ack_type": "when_saved"}  # a task's own label, which wins over the worker's --ack-type
-_CLAIM: Final = 30.0
+_CLAIM: Final = 30.0  # as for a library elsewhere
 _CONTEXT: Final[Any] = TaskiqDepends()
 
 

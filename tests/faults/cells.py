@@ -6,7 +6,7 @@ import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -15,7 +15,7 @@ from faults.server import Fault
 __all__ = ["CELLS", "Cell"]
 
 _FILE: Final = Path(__file__).with_name("matrix.toml")
-_CHANGING: Final = frozenset({"upload", "upload once", "upload spooled", "upload verified", "delete", "send"})
+_CHANGING: Final = ("upload", "delete", "send")
 _BOTH: Final = ("http", "https")
 
 
@@ -49,6 +49,18 @@ class Cell:
         dropped: Whether the connection must not be used again.
         note: What tells it from another cell with the same faults.
         cancels: Whether the call can be cancelled from here: not when it runs in another process or loop.
+
+    The rest is about a run over many items:
+
+    Attributes:
+        items: How many.
+        struck: Which item meets the faults; or `each` of them; or `first`, whoever comes; or `always`, again and again.
+        at: What of a download meets them: the question for its URL, `info`, or the `media` itself.
+        item: What becomes of those that meet them; of the others, all is well. `requests` and `attempts` are about them, too:
+            downloads have one more, for the URL.
+        outcomes: How many items end how, or from how many to how many, where that is not all.
+        ended: The class of the error that ended the run, if one did.
+        options: Keywords of the run.
     """
 
     row: str
@@ -75,10 +87,23 @@ class Cell:
     dropped: bool = False
     note: str = ""
     cancels: bool = True
+    items: int = 0
+    struck: int | Literal["each", "first", "always"] = 1
+    at: Literal["info", "media"] = "media"
+    item: str = "ok"
+    outcomes: Mapping[str, Any] = attrs.field(factory=dict)
+    ended: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def verb(self) -> str:
+        """What is done with one item, or in one call."""
+        return self.operation.replace("_many", "").partition(" ")[0]
 
     def __str__(self) -> str:
         met = ", ".join(f"{name} x{len(list(run))}" for name, run in itertools.groupby(self.names))
-        more = [self.setup, self.certificate, self.client]
+        most = f"{self.struck} of {self.items}" if self.items else ""
+        more = [most, self.at if self.at == "info" else "", self.setup, self.certificate, self.client]
         told = [self.row, self.operation, self.scheme, met, *more, self.note]
         return "/".join(word for word in told if word not in {"", "nothing else", "good", "ours"})
 
@@ -91,11 +116,13 @@ def _cells(row: str, known: Mapping[str, Fault], table: Mapping[str, Any]) -> It
     alternatives = [[one] if isinstance(one, str) else one for one in facts.pop("faults", [[]])]
     times = facts.pop("times", 1)
     before = facts.pop("before", None)
+    if any("_many" in operation for operation in operations):
+        facts = {"items": 6, "requests": 1} | facts
     facts.setdefault("attempts", facts["requests"])
     facts["before"] = None if before is None else tuple(known[name] for name in before)
     facts["promises"] = frozenset(facts.get("promises", ("sha256", "file_size")))
-    if facts.get("expect", "ok") != "ok":
-        assert {"retryable", "maybe_applied"} <= facts.keys() or facts["expect"] not in _typed(), (row, table)
+    errors = _typed().intersection({facts.get("expect", "ok"), facts.get("item", "ok"), *facts.get("outcomes", ())})
+    assert not errors or {"retryable", "maybe_applied"} <= facts.keys(), (row, table)
     for operation, scheme, names in itertools.product(operations, schemes, alternatives):
         struck = tuple(names) * times
         cell = Cell(
@@ -118,7 +145,7 @@ def _typed() -> set[str]:
 
 def _fitted(cell: Cell) -> Cell:
     """Questions change nothing, and only uploads can be there twice."""
-    if cell.operation not in _CHANGING:
+    if not cell.operation.startswith(_CHANGING):
         cell = attrs.evolve(cell, maybe_applied=cell.maybe_applied and False)
     return cell if cell.operation.startswith("upload") else attrs.evolve(cell, maybe_duplicate=False)
 

@@ -15,25 +15,31 @@ from typing import Any, Final
 import pytest
 
 import meta_media
+from faults.many import ManyGraph, Ran, check_many_files, media_id
 from faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
 from faults.server import FaultServer
+from meta_media import Outcome
 from meta_media.errors import ApiError, MediaError
 
-__all__ = ["check_error", "check_files", "check_requests", "check_secrets"]
+__all__ = ["check_error", "check_files", "check_outcome_error", "check_requests", "check_secrets"]
 
 _OURS: Final = str(Path(meta_media.__file__).parent)
 _ABOUT_MEDIA: Final = frozenset({"get_info", "download", "delete", "send"})
 _VERBS: Final = {"read": "download", "stream": "download", "handle": "download"}
 
 
-def check_files(scene: Scene, *, done: bool | None) -> None:
+def check_files(scene: Scene, *, done: bool | None, ran: Ran | None = None) -> None:
     """
     Check that nothing is half done, on the disk and at Meta.
 
     Args:
         scene: After the call.
         done: Whether the call came out well; None if nobody can know, because it was cancelled.
+        ran: What came of a run over many items.
     """
+    if scene.cell.items:
+        check_many_files(scene, ran)
+        return
     names = {entry.name for entry in scene.folder.iterdir()}
     assert names <= {scene.target.name, *scene.others}
     if scene.target.name in names and scene.target.is_file():
@@ -49,11 +55,13 @@ def check_requests(scene: Scene) -> None:
     cell, server = scene.cell, scene.server
     assert not server.faults, f"{len(server.faults)} faults did not strike"
     assert all(proof() for proof in scene.proofs), "what the cell is about did not happen"
-    assert len(server.requests) == cell.requests
+    assert cell.items or len(server.requests) == cell.requests
     assert cell.connections in {None, server.connections}
     asked = server.requests[-1].headers.get("range", "") if server.requests else ""
     assert cell.resumed is None or asked == f"bytes={cell.resumed}-" or bool(asked) is cell.resumed, asked
-    for request, fault in zip(server.requests, cell.faults, strict=False):  # a retry may have met the truth
+    many = server.graph if isinstance(server.graph, ManyGraph) else None
+    met = [request for request in server.requests if many is None or many.index_of(request) == cell.struck]
+    for request, fault in zip(met, cell.faults, strict=False):  # a retry may have met the truth
         assert fault.ends != "drain" or not request.whole, "the rest was sent although the answer was there"
     if cell.dropped:
         scene.checks.append(functools.partial(_check_dropped, server, server.connections))
@@ -66,8 +74,8 @@ def _check_dropped(server: FaultServer, before: int) -> None:
 def check_error(scene: Scene, error: BaseException) -> None:
     """Check that an error says all that is known, and can be handled like any other."""
     cell = scene.cell
-    if isinstance(error, MediaError):
-        operation = _VERBS.get(cell.operation, cell.operation.partition(" ")[0])
+    if isinstance(error, MediaError) and not cell.items:
+        operation = _VERBS.get(cell.operation, cell.verb)
         assert error.operation == operation
         assert error.media_id == ("7" if operation in _ABOUT_MEDIA or cell.operation == "upload verified" else None)
         assert error.attempts == cell.attempts
@@ -80,11 +88,32 @@ def check_error(scene: Scene, error: BaseException) -> None:
         if last is not None and isinstance(error, ApiError) and (last.status or 0) >= 400 and last.text is None:
             assert error.fbtrace_id == "AbScriptedTrace"
             assert error.status == last.status
+    _check_handled(error)
+
+
+def _check_handled(error: BaseException) -> None:
     for twin in _handled(error):
         assert type(twin) is type(error)
         assert str(twin) == str(error)
         known, found = _facts(error), _facts(twin)
         assert known == found
+
+
+def check_outcome_error(scene: Scene, outcome: Outcome[Any]) -> None:
+    """Check that the error of an item says all that is known, as that of a single call would."""
+    cell, error = scene.cell, outcome.error
+    assert error is not None
+    if isinstance(error, MediaError):
+        assert error.operation == cell.verb
+        about = cell.verb != "upload" or cell.operation.endswith("verified")
+        assert error.media_id == (media_id(outcome.index) if about else None)
+        assert error.attempts == outcome.attempts
+        assert error.elapsed > 0
+        said = (error.retryable, error.maybe_applied)
+        assert said == (cell.retryable, cell.maybe_applied), f"retryable, maybe_applied: {said}"
+        assert {name: getattr(error, name) for name in cell.facts} == cell.facts
+        assert str(error)
+    _check_handled(error)
 
 
 def _facts(error: BaseException) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class Scene:
         handle: Where the operation `handle` writes.
         token: As for `MediaApi`.
         settings: As for `Settings`.
-        progress: As for `upload` and `download`.
+        progress: As for `upload` and `download`; in a run, of the source that meets the faults.
+        run_progress: As for `upload_many`.
+        heard: Awaited with each outcome of a run.
         what: What is downloaded; set once the server is up.
         call: What is played; by default the cell's operation.
         checks: What else must hold when all is over.
@@ -73,6 +75,8 @@ class Scene:
     overwrite: bool = True
     token: Any = TOKEN
     progress: Any = None
+    run_progress: Any = None
+    heard: list[Callable[[Any], Awaitable[None]]] = attrs.field(factory=list)
     what: Any = None
     call: Callable[[Scene], Awaitable[Any]]
     checks: list[Callable[[], None]] = attrs.field(factory=list)
@@ -100,6 +104,9 @@ class Scene:
         self.server.graph.stored.clear()
         if self.target.exists():
             self.target.write_bytes(OLD)
+        for entry in self.folder.iterdir() if self.cell.items else ():
+            if entry != self.target:
+                entry.unlink()
 
 
 async def _pieces(scene: Scene) -> AsyncIterator[bytes]:

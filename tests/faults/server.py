@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, Self
@@ -94,12 +95,14 @@ class Seen:
         target: Path and query.
         headers: With names in lower case.
         body: What was taken of it.
+        came_at: When its head had come, in seconds of the monotonic clock.
     """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytearray = attrs.field(factory=bytearray)
+    came_at: float = attrs.field(factory=time.monotonic)
 
     @property
     def length(self) -> int:
@@ -110,6 +113,11 @@ class Seen:
     def whole(self) -> bool:
         """Whether all of its body has been taken."""
         return len(self.body) >= self.length
+
+    @property
+    def media_id(self) -> str:
+        """The last part of its path."""
+        return self.target.partition("?")[0].rpartition("/")[2]
 
     @property
     def secrets(self) -> set[str]:
@@ -128,6 +136,7 @@ class Graph:
         deleted: The ids that were.
         sent: How many messages were.
         promises: What it tells of its media: `sha256`, `file_size`.
+        headers: With which the media are served, beside their type.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -136,19 +145,32 @@ class Graph:
         self.deleted: set[str] = set()
         self.sent = 0
         self.promises: set[str] = {"sha256", "file_size"}
+        self.headers: dict[str, str] = {}
 
     def facts(self, base_url: str, media_id: str) -> dict[str, Any]:
         """Tell what is known of a media."""
-        content = self.stored[-1] if self.stored else self.content
+        content = self.content_of(media_id)
         known = {"sha256": hashlib.sha256(content).hexdigest(), "file_size": len(content)}
         promised = {name: value for name, value in known.items() if name in self.promises}
         url = f"{base_url}/media/{media_id}?hash=SIGNATURE&ext=4102444800"
         return {"messaging_product": "whatsapp", "id": media_id, "url": url, "mime_type": "image/jpeg", **promised}
 
+    def content_of(self, media_id: str) -> bytes:
+        """Return the bytes of a media."""
+        return self.stored[-1] if self.stored else self.content
+
+    def served(self, media_id: str) -> bytes:
+        """Return the bytes that are downloaded as a media, whatever was uploaded."""
+        return self.content
+
+    def id_of(self, stored: bytes) -> str:
+        """Return the media id of what is uploaded."""
+        return "7"
+
     def answer(self, request: Seen, base_url: str, *, applies: bool) -> tuple[int, dict[str, str], bytes]:
         """Do what a request asks, and answer it."""
         path = request.target.partition("?")[0]
-        media_id = path.rpartition("/")[2]
+        media_id = request.media_id
         if request.method == "POST":
             return self._posted(request, path, applies=applies)
         if request.method == "DELETE":
@@ -157,16 +179,17 @@ class Graph:
             self.deleted |= {media_id} if applies else set()
             return _told({"success": True})
         if path.startswith("/media/"):
-            return 200, {"content-type": "image/jpeg"}, self.content
+            return 200, {"content-type": "image/jpeg", **self.headers}, self.served(media_id)
         return _told(self.facts(base_url, media_id))
 
     def _posted(self, request: Seen, path: str, *, applies: bool) -> tuple[int, dict[str, str], bytes]:
         if path.endswith("/messages"):
             self.sent += applies
             return _told({"messaging_product": "whatsapp", "messages": [{"id": "wamid.7"}]})
-        if applies:
-            self.stored.append(_file_of(request))
-        return _told({"id": "7"})
+        if not applies:
+            return _told({"id": "7"})
+        self.stored.append(_file_of(request))
+        return _told({"id": self.id_of(self.stored[-1])})
 
 
 def _file_of(request: Seen) -> bytes:
@@ -303,12 +326,15 @@ class FaultServer:
     Attributes:
         tls: Likewise.
         faults: Those that have not struck yet.
+        lasting: What strikes whenever there is none of them.
+        judge: Says of a request which fault strikes it, whatever the others are; None for no such fault.
         requests: All whose head has come, the newest last.
         connections: How many were made.
         open: How many connections are open.
         deaf: Of how many it would not know that they have ended, because it takes little or nothing from them.
         places: What the headers of its answers may name: `base` is itself.
         held: What is waited for before anything is answered, if it is set.
+        holds: Says of a request what is waited for before it is answered, if anything.
         struck: Called each time that a fault strikes, before anything else happens.
         errors: What went wrong in here: a request that is none.
     """
@@ -316,12 +342,15 @@ class FaultServer:
     def __init__(self, graph: Graph, tls: ssl.SSLContext | None = None) -> None:
         self.graph = graph
         self.faults: deque[Fault] = deque()
+        self.lasting: Fault | None = None
+        self.judge: Callable[[Seen], Fault | None] = lambda _: None
         self.requests: list[Seen] = []
         self.connections = 0
         self.open = 0
         self.deaf = 0
         self.places: dict[str, str] = {}
         self.held: asyncio.Event | None = None
+        self.holds: Callable[[Seen], asyncio.Event | None] = lambda _: None
         self.struck: list[Callable[[], object]] = []
         self.errors: list[BaseException] = []
         self.tls = tls
@@ -373,12 +402,17 @@ class FaultServer:
             self.errors.append(error)
 
     def _strikes(self, *when: When) -> Fault:
-        """Take the next fault if it is due, else the truth."""
-        if not self.faults or self.faults[0].when not in when:
-            return _TRUE
+        """Take the next fault if it is due, or one that lasts, else the truth."""
+        if self.faults and self.faults[0].when in when:
+            return self._struck(self.faults.popleft())
+        if self.lasting is not None and self.lasting.when in when:
+            return self._struck(self.lasting)
+        return _TRUE
+
+    def _struck(self, fault: Fault) -> Fault:
         for hook in self.struck:
             hook()
-        return self.faults.popleft()
+        return fault
 
     async def _converse(self, wire: _Wire) -> None:
         self.open += 1
@@ -416,10 +450,12 @@ class FaultServer:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         request = Seen(method=method, target=target, headers=headers)
         self.requests.append(request)
-        fault = self._strikes("head", "request")
+        judged = self.judge(request)
+        fault = self._strikes("head", "request") if judged is None else self._struck(judged)
         await self._take(wire, request, fault)
-        if self.held is not None:
-            await self.held.wait()
+        held = self.held or self.holds(request)
+        if held is not None:
+            await held.wait()
         await self._say(wire, request, fault)
         return await self._ended(
             wire, request, "end" if (fault.framing, fault.ends) == ("close", "keep") else fault.ends
@@ -468,7 +504,7 @@ class FaultServer:
             headers, body = {"content-type": "application/json"}, (fault.text * fault.repeat).encode()
         body += b"x" * fault.padding
         body = _flipped(body) if fault.flips else body
-        places = self.places
+        places = self.places | {"id": request.media_id}
         headers |= {name.lower(): value.format_map(places) for name, value in fault.headers.items()}
         return _framed(status, headers, body, fault.framing)
 

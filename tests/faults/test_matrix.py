@@ -6,6 +6,9 @@ themselves. Then again, cancelled at one of its awaits: cancelled it must be. Af
 done under the final name, and an old file intact (a); no temporary file (b); the only place, and the only connection, given
 back (c); descriptors and tasks, too (d); an error that says all it knows (e), nothing told that is secret (f), and an error
 that bears handling (g); a cancellation that stays one (h).
+
+A cell about a run over many items, of which one or all meet the faults, says what becomes of those; the others must not notice.
+The server's record and the outcomes must tell the same: no item is lost, and none is there twice unless it is said to be.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ import trustme
 from stepping import Stepper, descriptors, none_added, settled_at
 
 from faults.cells import CELLS, Cell
-from faults.invariants import check_error, check_files, check_requests, check_secrets
+from faults.invariants import check_error, check_files, check_outcome_error, check_requests, check_secrets
+from faults.many import ManyGraph, Ran, aim, check_ran, prepare
+from faults.many_setups import SETUPS
 from faults.scenes import APP_SECRET, CONTENT, OLD, OPERATIONS, Scene, check_value, lines
 from faults.server import FaultServer, Graph
-from faults.setups import SETUPS
 from meta_media import MediaApi, Settings
 
-# Every row there must be, and the operations that it must have cells for: "a" for all four.
+# Every row there must be, and the operations that it must have cells for, one by one and many at a time: "a" for all four.
 ROWS: Final = {
     "DNS fails": "a",
     "DNS hangs": "a",
@@ -94,6 +98,7 @@ ROWS: Final = {
     "thread pool full": "a",
 }
 _ALL: Final = "upload get_info download delete"
+_RUNS: Final = "runs over many items"
 _played: Counter[str] = Counter()
 
 
@@ -124,14 +129,16 @@ def counted(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     capture = request.config.pluginmanager.get_plugin("capturemanager")
     assert capture is not None
-    ends = ", ".join(f"{count} {end}" for end, count in sorted(_played.items()))
+    ends = ", ".join(f"{count} {end}" for end, count in sorted(_played.items()) if end != _RUNS)
     with capture.global_and_fixture_disabled():
-        sys.stdout.write(f"\nfault matrix: {_played.total()} of {len(CELLS)} cells came out as they must: {ends}\n")
+        played = _played.total() - _played[_RUNS]
+        told = f"{played} of {len(CELLS)} cells came out as they must: {ends}; {_played[_RUNS]} of them {_RUNS}"
+        sys.stdout.write(f"\nfault matrix: {told}\n")
 
 
 def marked(cell: Cell) -> Any:
     """Make a cell a parameter; where a loop dies with its connections, asyncio's word about it is expected."""
-    warns = cell.setup == "a client that was used in another loop"
+    warns = cell.setup == "a client that was used in another loop" or (cell.items and "loop" in cell.setup)
     ignored = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
     return pytest.param(cell, id=str(cell), marks=[pytest.mark.filterwarnings(*ignored)] if warns else [])
 
@@ -168,8 +175,10 @@ class Stage:
         folder = self._root / str(self._plays) / "folder"
         folder.mkdir(parents=True)
         (folder / "photo.jpg").write_bytes(OLD)
-        (folder.parent / "source.txt").write_bytes(lines(cell.size if cell.operation.startswith("upload") else 0))
-        server = await stack.enter_async_context(FaultServer(Graph(CONTENT), self._authorities.get(cell.certificate)))
+        single = cell.operation.startswith("upload") and not cell.items
+        (folder.parent / "source.txt").write_bytes(lines(cell.size if single else 0))
+        graph = ManyGraph(cell) if cell.items else Graph(CONTENT)
+        server = await stack.enter_async_context(FaultServer(graph, self._authorities.get(cell.certificate)))
         server.graph.promises = set(cell.promises)
         waits = {"connect_timeout": 30.0, "read_timeout": 30.0, "write_timeout": 30.0, "backoff": 0.001}
         scene = Scene(
@@ -181,9 +190,13 @@ class Stage:
             folder=folder,
             target=folder / "photo.jpg",
             handle=stack.enter_context((folder.parent / "handle").open("wb", buffering=0)),
-            settings={"concurrency": 1, "chunk_size": 2**14, "app_secret": APP_SECRET} | waits | dict(cell.settings),
+            settings={"concurrency": 3 if cell.items else 1, "chunk_size": 2**14, "app_secret": APP_SECRET}
+            | waits
+            | dict(cell.settings),
             call=OPERATIONS[cell.operation],
         )
+        if cell.items:
+            prepare(scene)
         await stack.enter_async_context(SETUPS[cell.setup](scene))
         scene.settings.setdefault("base_url", server.base_url)
         given = None
@@ -194,7 +207,10 @@ class Stage:
         scene.what = scene.known()
         if cell.before is not None:
             await self._precede(scene, cell.before)
-        server.arm(cell.faults)
+        if cell.items:
+            aim(scene)
+        else:
+            server.arm(cell.faults)
         return scene
 
     async def _precede(self, scene: Scene, faults: Any) -> None:
@@ -215,6 +231,8 @@ class Stage:
         await settled_at([], lambda: stepper.alive)
         server = scene.server
         server.faults.clear()
+        server.lasting = None
+        server.judge = lambda _: None
         server.struck.clear()
         server.tls = self._authorities.get("good")
         scene.patch.undo()
@@ -227,7 +245,8 @@ class Stage:
         async with asyncio.timeout(60):
             await after.send("+15550001111", "8")
             assert await after.read(scene.known("8")) == CONTENT
-        await settled_at(True, lambda: server.open - server.deaf <= 1)  # what was given up was closed
+        most = 2 * scene.settings["concurrency"] if scene.cell.items else 1  # to Graph, and to the host of the media
+        await settled_at(True, lambda: server.open - server.deaf <= most)  # what was given up was closed
 
 
 async def _as_coroutine(scene: Scene) -> Any:
@@ -253,8 +272,11 @@ async def test_cell(
         assert outcome == cell.expect, repr(error)
         check_requests(scene)
         value = task.result() if error is None else None
-        check_files(scene, done=error is None)
-        if error is None:
+        ran = value if isinstance(value, Ran) else None
+        check_files(scene, done=error is None, ran=ran)
+        if ran is not None:
+            _check_run(scene, ran, caplog)
+        elif error is None:
             check_value(scene, value)
         elif not task.cancelled():
             check_error(scene, error)
@@ -263,7 +285,21 @@ async def test_cell(
     await stage.play(Stepper(), ends_as_it_must)
     if cell.cancels:
         await _play_cancelled(stage, caplog)
-    _played["recovered" if cell.expect == "ok" else "ended in the error expected"] += 1
+    _played[_RUNS] += bool(cell.items)
+    _played["recovered" if _recovers(cell) else "ended in the error expected"] += 1
+
+
+def _check_run(scene: Scene, ran: Ran, caplog: pytest.LogCaptureFixture) -> None:
+    check_ran(scene, ran)
+    for outcome in ran.outcomes:
+        if outcome.tried and outcome.error is not None:
+            check_outcome_error(scene, outcome)
+            check_secrets(scene, outcome.error, [])
+    check_secrets(scene, None, caplog.records, ran)
+
+
+def _recovers(cell: Cell) -> bool:
+    return cell.expect == cell.item == "ok" and not cell.ended
 
 
 async def _play_cancelled(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -273,6 +309,7 @@ async def _play_cancelled(stage: Stage, caplog: pytest.LogCaptureFixture) -> Non
 
     async def is_cancelled(scene: Scene, task: asyncio.Task[Any]) -> None:
         assert task.cancelled() is stepper.reached, "a cancellation was swallowed, or became something else"
+        assert not (cell.items and stepper.alive), "work went on after the run had ended"
         check_files(scene, done=None)
         check_secrets(scene, None, caplog.records)
 
@@ -286,7 +323,9 @@ def test_no_row_is_missing() -> None:
         found.setdefault(cell.row, set()).add(cell.operation.partition(" ")[0])
     assert set(found) == set(ROWS)
     for row, operations in ROWS.items():
-        assert set((_ALL if operations == "a" else operations).split()) <= found[row], row
+        wanted = set((_ALL if operations == "a" else operations).split())
+        runs = {f"{operation}_many" for operation in wanted - {"get_info"}}
+        assert wanted | runs <= found[row], row
     assert len({str(cell) for cell in CELLS}) == len(CELLS)
 
 

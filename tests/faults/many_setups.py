@@ -1,0 +1,245 @@
+"""What goes wrong with runs over many items without a server's doing: other runs, tokens, names, callbacks, cancellations."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from servers import until
+from stepping import Stepper
+
+from faults.many import ManyGraph, Ran, check_many_files, ended, media_id
+from faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
+from faults.server import Fault, Seen
+from faults.setups import SETUPS, awaited, named
+from meta_media import BulkRun, MediaApi, Outcome, Settings
+
+__all__ = ["SETUPS"]
+
+_REFUSED: Final = Fault(status=401, error={"code": 190})
+
+
+@named("another run at the same time")
+async def _two_runs(scene: Scene) -> AsyncIterator[None]:
+    operation = scene.call
+
+    async def call(_: Scene) -> Any:
+        folder = scene.folder.parent / "others"
+        folder.mkdir()
+        ids = [f"8{number:02d}" for number in range(12)]
+        async with asyncio.TaskGroup() as group:
+            deletes = group.create_task(scene.api.delete_many(ids).report())
+            downloads = group.create_task(scene.api.download_many(ids, folder).report())
+            ran = await operation(scene)
+        for task in (deletes, downloads):
+            assert (task.result().ok, task.result().succeeded) == (True, 12)
+        return ran
+
+    scene.call = call
+    yield
+
+
+@named("an item that is not answered before all others are done")
+async def _held(scene: Scene) -> AsyncIterator[None]:
+    graph, others = scene.server.graph, asyncio.Event()
+    assert isinstance(graph, ManyGraph)
+    done: list[int] = []
+
+    async def hear(outcome: Outcome[Any]) -> None:
+        assert (outcome.index == scene.cell.struck) is others.is_set()
+        done.append(outcome.index)
+        if len(done) == scene.cell.items - 1:
+            others.set()
+
+    scene.server.holds = lambda request: others if graph.index_of(request) == scene.cell.struck else None
+    scene.heard.append(hear)
+    try:
+        yield
+    finally:
+        others.set()
+
+
+@named("a token that has expired")
+async def _expired(scene: Scene) -> AsyncIterator[None]:
+    given: list[str] = []
+
+    async def ask() -> str:
+        given.append(f"{TOKEN}{len(given)}")
+        await asyncio.sleep(0)  # so that whoever else wants one comes meanwhile
+        return given[-1]
+
+    def judge(request: Seen) -> Fault | None:
+        return _REFUSED if request.headers.get("authorization") == f"Bearer {TOKEN}0" else None
+
+    async def call(_: Scene) -> Any:
+        scene.server.judge = judge
+        return await OPERATIONS[scene.cell.operation](scene)
+
+    def asked_once() -> None:
+        assert len(given) <= 2
+
+    scene.token, scene.call = ask, call
+    scene.checks.append(asked_once)
+    scene.proofs.append(lambda: len(given) == 2)
+    yield
+
+
+@named("a pause that all keep")
+async def _pause(scene: Scene) -> AsyncIterator[None]:
+    def kept() -> bool:
+        requests = scene.server.requests
+        pauses = [after.came_at - before.came_at for before, after in itertools.pairwise(requests)]
+        return max(pauses) > 0.9
+
+    scene.proofs.append(kept)
+    yield
+
+
+# Files
+
+
+@named(
+    "files of one name, which is taken", "files of one name, which a symlink has", "files of one name, which a FIFO has"
+)
+async def _one_name(scene: Scene, name: str) -> AsyncIterator[None]:
+    scene.server.graph.headers["content-disposition"] = f'attachment; filename="{scene.target.name}"'
+    there = {"taken": "nothing else", "symlink has": "a symlink at the target", "FIFO has": "a FIFO at the target"}
+    (setup,) = (there[end] for end in there if name.endswith(end))
+    async with SETUPS[setup](scene):
+        yield
+
+
+# The caller's own
+
+
+@named("a callback that raises as bytes move", "a callback that raises at an outcome")
+async def _raising(scene: Scene, name: str) -> AsyncIterator[None]:
+    raised: list[object] = []
+
+    def progress(report: Any) -> None:
+        told = report.bytes if name.endswith("move") else report.succeeded > 1
+        if told and not raised:
+            raised.append(report)
+            raise ZeroDivisionError("mine")
+
+    scene.run_progress = progress
+    scene.proofs.append(lambda: bool(raised))
+    yield
+
+
+# Cancelled, closed and killed
+
+
+@named("cancelled at every tenth await, once and twice")
+async def _cancelled(scene: Scene) -> AsyncIterator[None]:
+    operation = scene.call
+
+    async def tried(at: int, times: int) -> bool:
+        stepper = Stepper(at, times=times)
+        task = await stepper.run(lambda: awaited(lambda: operation(scene)))
+        assert task.cancelled() is stepper.reached
+        assert stepper.alive == [], "work went on after the run had ended"
+        check_many_files(scene, None)
+        assert (await scene.api.get_info("8")).id == "8"
+        scene.restart()
+        return stepper.reached
+
+    async def call(_: Scene) -> Any:
+        for times in (1, 2):
+            at = times
+            while await tried(at, times):
+                at += 10
+            assert at > 20
+        return await operation(scene)
+
+    scene.call = call
+    yield
+
+
+@named("a client that is closed after the first outcome")
+async def _closed(scene: Scene) -> AsyncIterator[None]:
+    async def close(_: object) -> None:
+        await scene.api.aclose()
+
+    scene.heard.append(close)
+    scene.open_after = False
+    yield
+
+
+_CHILD: Final = """
+import asyncio, sys
+from meta_media import BulkRun, MediaApi, Settings
+
+verb, base_url, folder, journal, *items = sys.argv[1:]
+
+async def main():
+    settings = Settings(base_url=base_url, chunk_size=4096, max_retries=0, concurrency=3)
+    async with MediaApi("EAAGcanaryTOKENcanary", "1", settings=settings) as api:
+        runs = {
+            "upload": lambda: api.upload_many(items, journal=journal),
+            "download": lambda: api.download_many(items, folder, journal=journal),
+            "delete": lambda: api.delete_many(items, journal=journal),
+        }
+        await runs[verb]().report()
+
+asyncio.run(main())
+"""
+
+
+@named("a run that is killed in the middle, and run again")
+async def _killed(scene: Scene) -> AsyncIterator[None]:
+    cell, journal = scene.cell, str(scene.folder.parent / "run.sqlite")
+    uploads = cell.verb == "upload"
+    folder = scene.folder.parent
+    items = [str(folder / f"source-{index:02d}.txt") if uploads else media_id(index) for index in range(cell.items)]
+
+    async def call(_: Scene) -> Any:
+        settings = Settings(base_url=scene.server.base_url, chunk_size=4096, concurrency=3)
+        struck = asyncio.Event()
+        scene.server.struck.append(struck.set)
+        told = [cell.verb, scene.server.base_url, str(scene.folder), journal, *items]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _CHILD, *told, stdin=subprocess.DEVNULL)
+        asked = (2 if cell.verb == "download" else 1) * cell.items
+        await until(lambda: struck.is_set() and len(scene.server.requests) == asked)
+        process.send_signal(signal.SIGKILL)
+        assert await process.wait() == -signal.SIGKILL
+        async with MediaApi(TOKEN, "1", settings=settings) as api:
+            runs: dict[str, Callable[[], BulkRun[Any]]] = {
+                "upload": lambda: api.upload_many(items, journal=journal),
+                "download": lambda: api.download_many(items, scene.folder, journal=journal),
+                "delete": lambda: api.delete_many(items, journal=journal),
+            }
+            ran = await ended(scene, runs[cell.verb]())
+        _check_resumed(scene, ran)
+        return ELSEWHERE
+
+    scene.call = call
+    yield
+
+
+def _check_resumed(scene: Scene, ran: Ran) -> None:
+    """Check that all is done, and that what was done by the run that was killed was skipped, or said to be doubtful."""
+    graph = scene.server.graph
+    assert isinstance(graph, ManyGraph)
+    assert ran.report.ok
+    assert ran.report.skipped + ran.report.succeeded == scene.cell.items
+    assert ran.report.skipped >= 1
+    for outcome in ran.outcomes:
+        assert outcome.value is not None
+        if scene.cell.verb == "upload":
+            stored = graph.stored.count(graph.wanted[outcome.index])
+            assert stored == 1 or (stored == 2 and outcome.value.maybe_duplicate)
+            assert outcome.value.maybe_duplicate or outcome.index != scene.cell.struck
+        elif scene.cell.verb == "delete":
+            assert outcome.value.success
+            assert media_id(outcome.index) in graph.deleted
+        else:
+            assert outcome.value.path is not None
+            assert outcome.value.path.read_bytes() == graph.served(media_id(outcome.index))
+    for leftover in scene.folder.glob("*.part"):
+        leftover.unlink()
