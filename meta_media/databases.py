@@ -74,6 +74,8 @@ class Database:
 
     def _close(self) -> None:
         with self._turn:
+            while self._pending:  # somebody waits for it
+                self._work()
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
@@ -82,12 +84,12 @@ class Database:
         """Work until nothing is left to do, on whichever thread comes first; the others go away at once."""
         while self._pending and self._turn.acquire(blocking=False):
             try:
-                batch = [self._pending.popleft() for _ in range(min(len(self._pending), _BATCH))]
-                self._work(batch)
+                self._work()
             finally:
                 self._turn.release()
 
-    def _work(self, batch: list[tuple[Work, Future[Any]]]) -> None:
+    def _work(self) -> None:
+        batch = [self._pending.popleft() for _ in range(min(len(self._pending), _BATCH))]
         done: list[tuple[Any, Exception | None]] = []
         with Caught() as whole:
             connection = self._open()

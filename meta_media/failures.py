@@ -51,17 +51,17 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
     """
     names = [cls.__name__ for cls in type(error).__mro__]
     applied = changes and not _NOT_SENT.intersection(names)
-    hopeful = not _HOPELESS.intersection(names)
     for name in names:
         if name in _TIMEOUTS:
             phase = _TIMEOUTS[name]
             told = _TOO_LONG.get(phase, f"no progress in the {phase} phase")
-            return TransferTimeoutError(f"{doing}: {told}", phase=phase, retryable=hopeful, maybe_applied=applied)
+            return TransferTimeoutError(f"{doing}: {told}", phase=phase, maybe_applied=applied)
     why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
     if "ProxyError" in names and str(error)[:3].isdecimal():
         why += f" with status {str(error)[:3]}"
     reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
-    failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful and not lasting, maybe_applied=applied)
+    hopeful = not (lasting or _HOPELESS.intersection(names))
+    failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful, maybe_applied=applied)
     failed.stale, failed.lasting = "StaleConnectionError" in names, lasting
     return failed
 

@@ -164,6 +164,7 @@ def moments(dice: random.Random) -> list[tuple[int, float]]:
     return [*chosen, (FILES, dice.uniform(0, 0.01))]  # the last one when all is stored, but not all acknowledged
 
 
+@pytest.mark.timeout(400)  # a quarter of a minute, where nothing else is going on
 async def test_killed_twenty_times(tmp_path: Path) -> None:
     """Killed at any of twenty moments, a run over 2,000 files goes on where it was; nothing that was acknowledged is redone."""
     seed = random.SystemRandom().randrange(2**32)

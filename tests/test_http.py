@@ -117,7 +117,7 @@ def test_exceptions_of_others() -> None:
     assert str(error) == "get_info at host: the connection failed (RuntimeError)"
     failed_address = OSError("All connection attempts failed")
     failed_address.__cause__ = ExceptionGroup("several", [OSError(113, "No route to host")])
-    error = network_error(httpx.ConnectError("x"), "get_info at host")
+    error = network_error(httpx.ConnectError("502 is no status here"), "get_info at host")
     assert str(error) == "get_info at host: could not connect"
     connect_error = httpx.ConnectError("x")
     connect_error.__context__ = failed_address

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 import httpx
 import pytest
@@ -284,12 +285,12 @@ async def test_stream_that_lies(emulator: Emulator, library: MediaLibrary) -> No
     assert emulator.requests == []
 
 
-@pytest.mark.parametrize("content", [SMALL, CONTENT], ids=["small", "large"])
+@pytest.mark.parametrize("size", [100_000, len(CONTENT)])
 async def test_file_that_changes(
-    emulator: Emulator, library: MediaLibrary, store: Hooked, tmp_path: Path, content: bytes
+    emulator: Emulator, library: MediaLibrary, store: Hooked, tmp_path: Path, size: int
 ) -> None:
     """A file that changes after it was hashed is not sent to the end, and nothing is kept; then it is as any other."""
-    path = tmp_path / "a.txt"
+    path, content = tmp_path / "a.txt", CONTENT[:size]
     path.write_bytes(content)
 
     async def change() -> None:
@@ -304,6 +305,22 @@ async def test_file_that_changes(
     assert await store.claim(key_of(content, emulator), 1) is not None
     assert not (await library.ensure(content.swapcase())).reused
     assert (await library.ensure(path)).reused
+
+
+async def test_small_file_that_changes(media: MediaApi, library: MediaLibrary, store: Hooked, tmp_path: Path) -> None:
+    """Of a file so small that it is read in one go, what was hashed is sent, whatever becomes of the file meanwhile."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(SMALL)
+
+    async def change() -> None:
+        await anyio.Path(path).write_bytes(SMALL.swapcase())
+
+    store.before["claim"] = change
+    entry = await library.ensure(path)
+    assert entry.sha256 == hashlib.sha256(SMALL).hexdigest()
+    assert await media.read(entry.id) == SMALL
+    store.before.clear()
+    assert not (await library.ensure(path)).reused
 
 
 # What is kept, and for how long
@@ -534,11 +551,12 @@ async def test_ensure_many_ends_at_once(emulator: Emulator, library: MediaLibrar
 # At the same time
 
 
-async def test_one_upload_for_all(emulator: Emulator, library: MediaLibrary) -> None:
-    """Callers of the same content at the same time make one upload, and nothing is left of their waiting."""
+async def test_one_upload_for_all(emulator: Emulator, library: MediaLibrary, store: Hooked) -> None:
+    """Callers of the same content at the same time make one upload and one claim, and nothing is left of their waiting."""
     entries = await asyncio.gather(*(library.ensure(CONTENT) for _ in range(50)))
     assert len({entry.id for entry in entries}) == posts(emulator) == 1
     assert sum(not entry.reused for entry in entries) == 1
+    assert store.calls.count("claim") == 1
     assert library._under_way == {}
 
 
@@ -777,9 +795,9 @@ async def test_cancelled_at_every_await(tmp_path: Path, kind: str, late: bool) -
     assert at > 6
 
 
-async def test_cancelled_by_a_scope(tmp_path: Path) -> None:
+async def test_cancelled_by_a_scope(store: Hooked) -> None:
     """A call that is cancelled by a scope of anyio's, which goes on cancelling, still gives its claim back."""
-    store = SQLiteStore(tmp_path / "library.sqlite")
+    store.before["release"] = anyio.lowlevel.checkpoint  # where a scope that is cancelled cancels again
     async with (
         Server(stalled(b"", asyncio.Event())) as server,
         client_of(server) as api,
@@ -790,7 +808,26 @@ async def test_cancelled_by_a_scope(tmp_path: Path) -> None:
         await until(lambda: len(server.requests) == 1)
         group.cancel_scope.cancel()
     assert await store.claim(entry_key("1", hashlib.sha256(SMALL).hexdigest(), "text/plain"), 1) is not None
-    await store.aclose()
+
+
+async def test_waiter_that_is_cancelled(store: Hooked) -> None:
+    """A waiter that is cancelled changes nothing for those that come after it: they wait without asking the store."""
+    finish = asyncio.Event()
+    async with Server(stalled(b"", finish, told({"id": "7"}))) as server, client_of(server) as api:
+        library = MediaLibrary(api, store)
+        first = asyncio.create_task(library.ensure(SMALL))
+        await until(lambda: len(server.requests) == 1)
+        (lock,) = library._under_way.values()
+        second = asyncio.create_task(library.ensure(SMALL))
+        await until(lambda: lock.statistics().tasks_waiting == 1)
+        second.cancel()
+        await asyncio.wait((second,))
+        third = asyncio.create_task(library.ensure(SMALL))
+        await until(lambda: lock.statistics().tasks_waiting == 1 or store.calls.count("claim") > 1)
+        finish.set()
+        assert [(await task).id for task in (first, third)] == ["7", "7"]
+        assert store.calls.count("claim") == 1
+        assert library._under_way == {}
 
 
 async def test_cancelled_while_others_wait(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import io
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 from servers import Received, Server, Step, cut, info, page, reset, told
@@ -217,11 +218,12 @@ async def test_longer_bytes_before_the_right_ones(server: Server, media: MediaAp
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-async def test_no_fresh_try_for_handles(server: Server, media: MediaApi) -> None:
+@pytest.mark.parametrize("wrap", [io.BytesIO, lambda: anyio.wrap_file(io.BytesIO())], ids=["plain", "async"])
+async def test_no_fresh_try_for_handles(server: Server, media: MediaApi, wrap: Callable[[], Any]) -> None:
     """What a handle has been given cannot be taken back, so that wrong bytes are told at once."""
     server.script = [page(bytes(SIZE), content_type=JPEG)]
     with pytest.raises(IntegrityError):
-        await media.download(known(server), io.BytesIO())
+        await media.download(known(server), wrap())
     assert len(server.requests) == 1
 
 
