@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import anyio
@@ -21,16 +21,16 @@ from .errors import ConfigurationError, NetworkError
 from .feeds import Feed
 from .files import settled
 from .outcomes import BulkReport, Done, Outcome
+from .progress import Moved
 
 if TYPE_CHECKING:
     from asyncio import Task
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-__all__ = ["BulkOptions", "BulkRun", "Job", "Moved", "checked_concurrency"]
+__all__ = ["BulkOptions", "BulkRun", "Job", "checked_concurrency"]
 
 T = TypeVar("T")
-Moved = Callable[[int], Awaitable[None]]
 _FAILURES: Final = 100  # that a report keeps
 _IN_A_ROW: Final = 10  # network errors, or twice as many as there are workers, after which there is no way to Meta
 _AHEAD: Final = 16  # finished items for each worker that may wait for an earlier one
@@ -306,23 +306,20 @@ class BulkRun(Generic[T]):
             self._news.set()
 
     async def _attempt(self, index: int, item: Any) -> Outcome[T]:
-        began, moved, done = time.monotonic(), 0, None
-
-        async def move(size: int) -> None:
-            nonlocal moved
-            moved += size
-            self._moved += size
-            await self._tell()
-
+        began, moved, done = time.monotonic(), Moved(self._move), None
         with Caught() as caught:
-            done = await self._job(item, move)
+            done = await self._job(item, moved)
         seconds = time.monotonic() - began
         if done is None:
-            self._moved -= moved
-            attempts = getattr(caught.error, "attempts", 0)
+            self._moved -= moved.size
+            attempts = getattr(caught.error, "attempts", moved.call.attempts if moved.call else 0)
             return Outcome(index=index, source=item, error=caught.error, attempts=attempts, seconds=seconds)
         value, attempts, skipped = done.value, done.attempts, done.skipped
         return Outcome(index=index, source=item, value=value, attempts=attempts, seconds=seconds, skipped=skipped)
+
+    async def _move(self, size: int) -> None:
+        self._moved += size
+        await self._tell()
 
     def _judge(self, error: Exception | None) -> None:
         """End the run if the other items would meet the same error."""

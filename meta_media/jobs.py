@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 
 from . import downloads, uploads
-from .bulk import Moved
 from .errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -32,7 +31,7 @@ from .models import DeletedMedia, DownloadedMedia, UploadedMedia
 from .origins import media_id_of, shy
 from .outcomes import Done
 from .pacing import LONGEST_WAIT
-from .progress import moving
+from .progress import Moved, moving
 from .settings import checked_id
 from .uploads import UploadOptions, upload_options
 
@@ -138,20 +137,21 @@ class Uploads(_Journaled[UploadedMedia]):
         options = upload_options(self._http.settings, keywords)
         options = attrs.evolve(options, progress=moving(move, options.progress))
         if self._journal is None:
-            return await self._upload(number, source, options)
+            return await self._upload(number, source, options, move)
         async with identified(source, options, self._journal, self._http.settings.chunk_size) as identity:
             key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
 
             async def work(again: bool) -> Done[UploadedMedia]:
-                done = await self._upload(number, identity.source, options)
+                done = await self._upload(number, identity.source, options, move)
                 duplicate = again or done.value.maybe_duplicate
                 value = attrs.evolve(done.value, maybe_duplicate=duplicate, sha256=identity.sha256)
                 return attrs.evolve(done, value=value)
 
             return await self._noted(key, work)
 
-    async def _upload(self, number: str, source: object, options: UploadOptions) -> Done[UploadedMedia]:
+    async def _upload(self, number: str, source: object, options: UploadOptions, move: Moved) -> Done[UploadedMedia]:
         async with self._http.call("upload", number) as call:
+            move.call = call
             value = await uploads.upload(call, number, source, options)
             return Done(value=value, attempts=value.attempts)
 
@@ -190,6 +190,7 @@ class Downloads(_Journaled[DownloadedMedia]):
 
         async def work(_: bool) -> Done[DownloadedMedia]:
             async with self._http.call("download", None, media_id) as call:
+                move.call = call
                 progress = moving(move, own.get("progress"))
                 value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
                 return Done(value=value, attempts=value.attempts)
@@ -226,6 +227,7 @@ class Deletes(_Journaled[DeletedMedia]):
 
         async def work(again: bool) -> Done[DeletedMedia]:
             async with self._http.call("delete", self._number, media_id) as call:
+                move.call = call
                 missing_ok = again or self._missing_ok
                 deleted = await forget(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
                 if again:  # then it was deleted by the run that was killed

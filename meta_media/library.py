@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from .api import MediaApi
-from .bulk import BulkOptions, BulkRun, Moved, checked_concurrency
+from .bulk import BulkOptions, BulkRun, checked_concurrency
 from .caught import Caught
 from .entries import LibraryEntry, entry_key
 from .errors import ConfigurationError, MediaError, MediaNotFoundError
@@ -26,7 +26,7 @@ from .identities import Identity, RecentDigests, identified
 from .jobs import hopeless, paired
 from .models import UploadedMedia
 from .outcomes import BulkReport, Done
-from .progress import moving
+from .progress import Moved, moving
 from .stores import SQLiteStore, Store
 from .uploads import UploadOptions, upload_options
 

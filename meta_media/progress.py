@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .models import Progress
 
-__all__ = ["Meter", "ProgressCallback", "moving"]
+if TYPE_CHECKING:
+    from .http import Call
+
+__all__ = ["Meter", "Moved", "ProgressCallback", "moving"]
 
 ProgressCallback = Callable[[Progress], Any]
 
@@ -48,3 +51,24 @@ def moving(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | 
             await told
 
     return progress
+
+
+class Moved:
+    """
+    What a job tells of an item while it works on it: that so many bytes have moved, of which some may be taken back.
+
+    Attributes:
+        size: Bytes so far.
+        call: The call that is made for the item; an error that is not ours does not say how many requests it took.
+    """
+
+    call: Call | None = None
+
+    def __init__(self, tell: Callable[[int], Awaitable[None]]) -> None:
+        self.size = 0
+        self._tell = tell
+
+    async def __call__(self, size: int) -> None:
+        """Note that bytes have moved."""
+        self.size += size
+        await self._tell(size)

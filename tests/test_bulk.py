@@ -434,6 +434,14 @@ async def test_a_run_is_iterated_inside_its_block() -> None:
     assert work.begun == []
 
 
+async def test_leaving_what_was_never_entered() -> None:
+    """A run that was never entered has nothing to end."""
+    run, work = running([1])
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_exit(run)
+    assert (work.begun, work.opened, work.closed) == ([], 0, 0)
+
+
 @pytest.mark.parametrize("ending", [ConfigurationError("no number"), asyncio.CancelledError()])
 async def test_a_job_that_cannot_open(ending: BaseException) -> None:
     """What preparing raises comes out of entering, before anything is read; what was prepared is cleaned up."""
@@ -903,7 +911,14 @@ async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]],
         finally:
             closed.set()
 
-    run, _ = running(items(), concurrency=5)
+    async def do(item: Any, _: Moved) -> Any:
+        if isinstance(item, Exception):
+            raise item
+        if leaving is not None:  # not before it blocks
+            await until(blocked.is_set)
+        return item
+
+    run, _ = running(items(), do, concurrency=5)
     try:
         async with asyncio.timeout(20):
             await (leaving or BulkRun.report)(run)

@@ -25,7 +25,7 @@ from meta_media.stores import Store
 CHUNK = 16_384
 CONTENTS = {"11": b"small", "12": b"All work and no play. " * 3_000, "13": b"a file of its own " * 9_000}
 WAYS = [(late, times) for late in (False, True) for times in (1, 2, 3)]  # before what is awaited has come, and after
-DENSE = 12  # awaits up to which each is swept in every way; beyond, the ways take turns
+DENSE = 6  # awaits up to which each is swept in every way; beyond, the ways take turns
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -31,9 +32,11 @@ from meta_media.errors import (
     NetworkError,
     StorageError,
 )
+from meta_media.files import started
 from meta_media.journals import Journal, Record
 
 FULL: Final = Path(__file__).parent / "scripts" / "bulk_full.py"
+THREADS: Final = 16  # that all file work shares
 REFUSED: Final = told({"error": {"message": "no", "code": 100}}, 400)
 GONE: Final = told({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400)
 PHOTO: Final = b"\xff\xd8\xff\xe0" + b"a photo" * 100
@@ -215,6 +218,24 @@ async def test_closed_at_once(tmp_path: Path) -> None:
             made._drain()  # nobody who waits can be cancelled
         assert {type(task.exception()) for task in work} <= {type(None), ConfigurationError}
         assert made._connection is None
+
+
+async def test_closed_before_its_turn(tmp_path: Path) -> None:
+    """Work that had no turn yet when the file is closed is done first: whoever asked for it is not forgotten."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+        with made._turn:  # as if another thread were at work just now
+            work = asyncio.ensure_future(made.run(adding("b")))
+            await until(lambda: bool(made._pending))
+            everybody = threading.Barrier(THREADS)
+            await asyncio.gather(
+                *(started(everybody.wait, 60) for _ in range(THREADS))
+            )  # who is here has given up its turn
+            assert not work.done()
+        await made.aclose()
+        assert await work == 2
+    assert names(path) == ["a", "b"]
 
 
 async def test_a_cancelled_caller(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 import attrs
 
-from ..bulk import BulkOptions, BulkRun, Moved
+from ..bulk import BulkOptions, BulkRun
 from ..errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..jobs import paired
 from ..outcomes import Done, Outcome
+from ..progress import Moved
 from .lists import Items
 from .output import Output, as_json, described, paragraph, sentence, shown
 from .running import FAILED, USAGE, LeftReadingError
