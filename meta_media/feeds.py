@@ -14,6 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
     Set,
+    Sized,
     ValuesView,
 )
 from typing import TYPE_CHECKING, Any, Final
@@ -53,8 +54,8 @@ class Feed:
             )
         self._async = aiter(items) if isinstance(items, AsyncIterable) else None
         self._plain = iter(items) if isinstance(items, Iterable) else iter(())
-        self.total = len(items) if isinstance(items, _IN_MEMORY) else None
-        self.in_memory = self.total is not None
+        self.in_memory = isinstance(items, _IN_MEMORY)
+        self.total = len(items) if isinstance(items, Sized) and self.in_memory else None
         self._pulled: deque[Any] = deque()
         self._pulling: Future[None] | None = None
         self._news = anyio.Event()

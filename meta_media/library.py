@@ -282,10 +282,10 @@ class MediaLibrary:
                     with Caught():  # a store that is away for a moment
                         await self._store.renew(key, claim, self._claim_seconds)
 
-        results = []
+        results, caught = [], Caught()
         async with anyio.create_task_group() as group:
             group.start_soon(renew)
-            with Caught() as caught:
+            with caught:
                 results.append(await work())
             renewing.cancel()
         if caught.error is not None:
