@@ -14,9 +14,10 @@ import pytest
 from servers import until
 from stepping import Stepper, none_added, settled_at
 
-from meta_media.bulk import BulkOptions, BulkRun, Moved
+from meta_media.bulk import BulkOptions, BulkRun
 from meta_media.errors import ConfigurationError, MediaError, NetworkError
 from meta_media.outcomes import BulkReport, Done, Outcome
+from meta_media.progress import Moved
 
 ENDLESS = 10_000  # items after which an input that should not be read on fails
 
