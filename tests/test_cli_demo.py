@@ -240,7 +240,7 @@ def test_upload_on_a_terminal(tmp_path: Path) -> None:
         options: dict[str, Any] = {"folder": tmp_path, "columns": 80, "environment": environment}
         status, received = on_a_terminal("upload", large, SAMPLES["photo.jpg"], **options)
         assert (status, "━" in received, "large.txt" in received) == (0, True, True)
-        assert len(re.findall(r"^\d{16}$", visible(received).replace("\r", "\n"), re.MULTILINE)) == 2
+        assert len(re.findall(r"^\d{16}  /\S+$", visible(received).replace("\r", "\n"), re.MULTILINE)) == 2
         status, received = on_a_terminal("upload", large, "--quiet", **options)
         assert (status, "━" in received) == (0, False)
         assert re.fullmatch(r"\d{16}\r\n", received)
