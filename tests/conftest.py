@@ -23,6 +23,8 @@ from pytest_markdown_docs.definitions import FenceTestDefinition
 from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
 
+collect_ignore = ["scripts"]  # programs that tests start, and that are not to be imported here
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

@@ -277,18 +277,21 @@ async def test_a_collection_goes_on_after_a_stop() -> None:
 
 async def test_a_stop_while_an_item_is_awaited() -> None:
     """Whoever waits for a plain iterator's next item is told of the end; an item that comes at that very moment is handed out."""
-    go_on = threading.Event()
+    asked, go_on = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         yield 1
+        asked.set()
         go_on.wait(60)
         yield 2
 
     feed = Feed(items())
     assert await feed.next() == (1,)
     waiting = asyncio.ensure_future(feed.next())
-    await asyncio.sleep(0)
+    await until(asked.is_set)
     feed.stop()
+    for _ in range(3):
+        await asyncio.sleep(0)  # a turn of the loop, in which it hears of the stop
     go_on.set()
     assert await waiting == (2,)
     assert await feed.next() is None
