@@ -1090,7 +1090,7 @@ async def test_waiting_calls_hold_nothing(server: Server, tmp_path: Path) -> Non
     """Two hundred uploads of files wait without opening theirs."""
     paths = [tmp_path / f"{index}.txt" for index in range(200)]
     for path in paths:
-        path.write_text("hello")
+        path.write_text("hello " * 12_000)  # more than is read and closed at once
     before = open_files(tmp_path)
     go_on = asyncio.Event()
     server.script = [stalled(b"", go_on, told({"id": "7"}))]
