@@ -120,6 +120,7 @@ class BulkRun(Generic[T]):
         self._news = anyio.Event()
         self._read = self._handed_out = 0
         self._unreachable = 0  # network errors in a row
+        self._under_way: set[Moved] = set()
         self._ended_by: Exception | None = None
         self._input_error: BaseException | None = None
         self._task: Task[None] | None = None
@@ -307,12 +308,18 @@ class BulkRun(Generic[T]):
 
     async def _attempt(self, index: int, item: Any) -> Outcome[T]:
         began, moved, done = time.monotonic(), Moved(self._move), None
-        with Caught() as caught:
-            done = await self._job(item, moved)
+        self._under_way.add(moved)
+        try:
+            with Caught() as caught:
+                done = await self._job(item, moved)
+        finally:
+            self._under_way.remove(moved)
         seconds = time.monotonic() - began
         if done is None:
             self._moved -= moved.size
             attempts = getattr(caught.error, "attempts", moved.call.attempts if moved.call else 0)
+            if moved.call is not None and moved.call.unsent:
+                return Outcome(index=index, source=item, error=self._ended_by, tried=False)
             return Outcome(index=index, source=item, error=caught.error, attempts=attempts, seconds=seconds)
         value, attempts, skipped = done.value, done.attempts, done.skipped
         return Outcome(index=index, source=item, value=value, attempts=attempts, seconds=seconds, skipped=skipped)
@@ -327,5 +334,7 @@ class BulkRun(Generic[T]):
         unreachable = self._unreachable >= max(_IN_A_ROW, 2 * self._options.concurrency)
         if error is not None and (self._options.stop_on_error or unreachable or self._job.hopeless(error)):
             self._ended_by = self._ended_by or error
+            for moved in self._under_way:
+                moved.hurry()
             if not self._feed.stop() and self._asking and self._reader is not None:
                 self._reader.cancel()

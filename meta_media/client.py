@@ -45,13 +45,9 @@ class Client:
         return self._http.settings
 
     @property
-    def closed(self) -> bool:
-        """Whether it has been closed, or the client whose copy it is."""
-        return self._http.connections.closed
-
-    def number_or(self, phone_number_id: str | None) -> str:
-        """Return this number, or the client's own where it is None; `ConfigurationError` if there is none either."""
-        return self._http.number_or(phone_number_id)
+    def http(self) -> Http:
+        """What makes its calls, for what is built on it."""
+        return self._http
 
     def with_options(
         self,

@@ -11,9 +11,11 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
+
+import anyio
 
 from .clocks import Clock, Unhurried
 from .connections import Connections, Token
@@ -56,11 +58,12 @@ class Call:
         settings: In force.
         clock: The time that all its requests may take.
         ambiguous: Whether Meta may have done what one of them asked, without our hearing of it.
+        unsent: Whether it failed before its first request, because of `hurry`.
     """
 
     def __init__(self, http: Http, operation: Operation, number: str | None, media_id: object) -> None:
         self.settings = http.settings
-        self.ambiguous = False
+        self.ambiguous = self.unsent = False
         self.clock = Clock(
             connect=http.settings.connect_timeout,
             read=http.settings.read_timeout,
@@ -79,7 +82,10 @@ class Call:
         self._sent = 0
         self._paid = 0  # for the last retry
         self._shown = Secret()
+        self._met: MediaError | None = None  # what it waits after, for another try
         self._given_up: MediaError | None = None
+        self._hurried = False
+        self._wait: anyio.CancelScope | None = None
 
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()
@@ -111,17 +117,37 @@ class Call:
 
     # Its place and its pace
 
+    def hurry(self) -> None:
+        """Wait for no turn any more, nor for another try: a call that would have to fails. A request under way goes on."""
+        self._hurried = True
+        if self._wait is not None:
+            self._wait.cancel()
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        if not self._hurried:
+            with anyio.CancelScope() as scope:
+                self._wait = scope
+                yield
+            if not scope.cancelled_caught:
+                return
+        self.unsent = not self._sent
+        self._given_up = self._met or MediaError("it waited for its turn when the run ended", retryable=True)
+        raise self._given_up
+
     async def _ready(self) -> None:
         if self._operation == "upload" and self.settings.uploads_per_second:
-            await self._gate.upload_slot(self.settings.uploads_per_second)
+            with self._waiting():
+                await self._gate.upload_slot(self.settings.uploads_per_second)
         await self._admitted()
 
     async def _admitted(self) -> None:
         """Have a place while the number's gate is open: nobody else has to wait because this number has to."""
         while not (self._placed and self._gate.open):
             self._give_place()
-            await self._gate.opened()
-            await self._place.acquire()
+            with self._waiting():
+                await self._gate.opened()
+                await self._place.acquire()
             self._placed = True
 
     def _give_place(self) -> None:
@@ -279,10 +305,12 @@ class Call:
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
         _log.info("%s: trying again in %.1f s: %s", self._operation, delay, error)
         self._give_place()
+        self._met = error
         if delay:
-            with self.clock:
+            with self._waiting(), self.clock:
                 await self._pacing.sleep(delay)
         await self._ready()
+        self._met = None
 
 
 class Http:

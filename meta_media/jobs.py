@@ -150,8 +150,7 @@ class Uploads(_Journaled[UploadedMedia]):
             return await self._noted(key, work)
 
     async def _upload(self, number: str, source: object, options: UploadOptions, move: Moved) -> Done[UploadedMedia]:
-        async with self._http.call("upload", number) as call:
-            move.call = call
+        async with move.on(self._http.call("upload", number)) as call:
             value = await uploads.upload(call, number, source, options)
             return Done(value=value, attempts=value.attempts)
 
@@ -189,8 +188,7 @@ class Downloads(_Journaled[DownloadedMedia]):
         media_id = media_id_of(what)
 
         async def work(_: bool) -> Done[DownloadedMedia]:
-            async with self._http.call("download", None, media_id) as call:
-                move.call = call
+            async with move.on(self._http.call("download", None, media_id)) as call:
                 progress = moving(move, own.get("progress"))
                 value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
                 return Done(value=value, attempts=value.attempts)
@@ -226,8 +224,7 @@ class Deletes(_Journaled[DeletedMedia]):
         media_id = checked_id(item, "the media id")
 
         async def work(again: bool) -> Done[DeletedMedia]:
-            async with self._http.call("delete", self._number, media_id) as call:
-                move.call = call
+            async with move.on(self._http.call("delete", self._number, media_id)) as call:
                 missing_ok = again or self._missing_ok
                 deleted = await forget(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
                 if again:  # then it was deleted by the run that was killed

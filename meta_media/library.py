@@ -28,7 +28,7 @@ from .models import UploadedMedia
 from .outcomes import BulkReport, Done
 from .progress import Moved, moving
 from .stores import SQLiteStore, Store
-from .uploads import UploadOptions, upload_options
+from .uploads import UploadOptions, upload, upload_options
 
 __all__ = ["MediaLibrary"]
 
@@ -86,8 +86,7 @@ class MediaLibrary:
             MediaError: As `MediaApi.upload`.
             StorageError: Also when the store failed; if it did after the upload, `media_id` and `maybe_applied` are set.
         """
-        entry, _ = await self.ensured(source, {**keywords, "verify": verify})
-        return entry
+        return await self.ensured(source, {**keywords, "verify": verify})
 
     def ensure_many(
         self,
@@ -123,9 +122,8 @@ class MediaLibrary:
             source: As for `ensure`.
             **keywords: Of `ensure`.
         """
-        async with self._known(source, keywords) as (identity, options, number):
-            key = entry_key(number, identity.sha256, identity.mime_type)
-            return await self._kept(key, verify=options.verify)
+        async with self._known(source, keywords) as wanted:
+            return await self._kept(wanted.key, verify=wanted.options.verify)
 
     async def forget(self, entry: LibraryEntry | str) -> bool:
         """
@@ -170,33 +168,28 @@ class MediaLibrary:
 
     @asynccontextmanager
     async def _known(
-        self, source: Any, keywords: Mapping[str, Any]
-    ) -> AsyncIterator[tuple[Identity, UploadOptions, str]]:
+        self, source: Any, keywords: Mapping[str, Any], move: Moved | None = None
+    ) -> AsyncIterator[_Wanted]:
         options, number = _checked(self._media, keywords)
         async with identified(source, options, self._digests, self._media.settings.chunk_size) as identity:
-            yield identity, options, number
+            yield _Wanted(identity, options, number, move)
 
-    async def ensured(self, source: Any, keywords: Mapping[str, Any]) -> tuple[LibraryEntry, int]:
-        """Do what `ensure` does, and say how many requests the upload took."""
-        async with self._known(source, keywords) as (identity, options, number):
-            key = entry_key(number, identity.sha256, identity.mime_type)
-            lock = self._under_way.setdefault(key, anyio.Lock())
+    async def ensured(self, source: Any, keywords: Mapping[str, Any], move: Moved | None = None) -> LibraryEntry:
+        """Do what `ensure` does, perhaps as an item of a run."""
+        async with self._known(source, keywords, move) as wanted:
+            lock = self._under_way.setdefault(wanted.key, anyio.Lock())
             try:
                 async with lock:
-                    return await self._found_or_made(key, identity, options, number)
+                    return await self._found_or_made(wanted)
             finally:
                 if not lock.locked():  # else it is somebody else's by now
-                    self._under_way.pop(key, None)
+                    self._under_way.pop(wanted.key, None)
 
-    async def _found_or_made(
-        self, key: str, identity: Identity, options: UploadOptions, number: str
-    ) -> tuple[LibraryEntry, int]:
-        if (entry := await self._kept(key, verify=options.verify)) is not None:
-            return entry, 0
-        claim = await self._claim(key)
-        if isinstance(claim, LibraryEntry):
-            return claim, 0
-        return await self._uploaded(key, claim, identity, options, number)
+    async def _found_or_made(self, wanted: _Wanted) -> LibraryEntry:
+        if (entry := await self._kept(wanted.key, verify=wanted.options.verify)) is not None:
+            return entry
+        claim = await self._claim(wanted.key)
+        return claim if isinstance(claim, LibraryEntry) else await self._uploaded(wanted, claim)
 
     async def _kept(self, key: str, *, verify: bool = False) -> LibraryEntry | None:
         entry = await self._store.get(key)
@@ -242,13 +235,11 @@ class MediaLibrary:
             with anyio.move_on_after(_CLEAN_UP, shield=True), Caught():
                 await self._store.release(key, claim)
 
-    async def _uploaded(
-        self, key: str, claim: int, identity: Identity, options: UploadOptions, number: str
-    ) -> tuple[LibraryEntry, int]:
+    async def _uploaded(self, wanted: _Wanted, claim: int) -> LibraryEntry:
         began, kept = datetime.now(UTC), False
         try:
-            uploaded = await self._renewing(key, claim, lambda: self._upload(identity, options, number))
-            entry = LibraryEntry.of(uploaded, identity.sha256, number, began, options.ttl)
+            uploaded = await self._renewing(wanted.key, claim, lambda: self._upload(wanted))
+            entry = LibraryEntry.of(uploaded, wanted.identity.sha256, wanted.number, began, wanted.options.ttl)
             try:
                 kept = await self._store.put(entry, claim)
             except MediaError as error:
@@ -256,20 +247,13 @@ class MediaLibrary:
                 raise
         finally:
             if not kept:
-                await self._give_back(key, claim)
-        return (entry if kept else await self._overtaken(entry)), uploaded.attempts
+                await self._give_back(wanted.key, claim)
+        return entry if kept else await self._overtaken(entry)
 
-    async def _upload(self, identity: Identity, options: UploadOptions, number: str) -> UploadedMedia:
-        return await self._media.upload(
-            identity.source,
-            filename=options.filename,
-            mime_type=options.mime_type,
-            validate=options.validate,
-            verify=options.verify,
-            ttl=options.ttl,
-            phone_number_id=number,
-            progress=options.progress,
-        )
+    async def _upload(self, wanted: _Wanted) -> UploadedMedia:
+        call = self._media.http.call("upload", wanted.number)
+        async with call if wanted.move is None else wanted.move.on(call):
+            return await upload(call, wanted.number, wanted.identity.source, wanted.options)
 
     async def _renewing(self, key: str, claim: int, work: Callable[[], Awaitable[T]]) -> T:
         """Work for as long as it takes, without losing the claim."""
@@ -306,7 +290,21 @@ def _checked(media: MediaApi, keywords: Mapping[str, Any]) -> tuple[UploadOption
     options = upload_options(media.settings, keywords)
     if options.use_case is not None:
         raise ConfigurationError("a library cannot keep media with a use_case: it has a life of its own")
-    return options, media.number_or(keywords.get("phone_number_id"))
+    return options, media.http.number_or(keywords.get("phone_number_id"))
+
+
+@attrs.frozen
+class _Wanted:
+    """What is to be ensured: bytes, options, a number; and by which item of a run, if it is one."""
+
+    identity: Identity
+    options: UploadOptions
+    number: str
+    move: Moved | None
+
+    @property
+    def key(self) -> str:
+        return entry_key(self.number, self.identity.sha256, self.identity.mime_type)
 
 
 class _Ensures:
@@ -327,12 +325,12 @@ class _Ensures:
 
     def hopeless(self, error: Exception) -> bool:
         """Tell whether all others would meet the same error."""
-        return self._media.closed or hopeless(error)
+        return self._media.http.connections.closed or hopeless(error)
 
     async def __call__(self, item: Any, move: Moved) -> Done[LibraryEntry]:
         """Ensure an item."""
         source, own = paired(item)
         keywords = {**self._keywords, **own}
         keywords["progress"] = moving(move, keywords.get("progress"))
-        entry, attempts = await self._library.ensured(source, keywords)
-        return Done(value=entry, attempts=attempts)
+        entry = await self._library.ensured(source, keywords, move)
+        return Done(value=entry, attempts=move.call.attempts if move.call else 0)

@@ -59,14 +59,27 @@ class Moved:
 
     Attributes:
         size: Bytes so far.
-        call: The call that is made for the item; an error that is not ours does not say how many requests it took.
+        call: The call that is made for the item, if one was.
     """
-
-    call: Call | None = None
 
     def __init__(self, tell: Callable[[int], Awaitable[None]]) -> None:
         self.size = 0
+        self.call: Call | None = None
         self._tell = tell
+        self._hurried = False
+
+    def on(self, call: Call) -> Call:
+        """Note the call, before it is entered."""
+        self.call = call
+        if self._hurried:
+            call.hurry()
+        return call
+
+    def hurry(self) -> None:
+        """Let the item wait for nothing any more; see `Call.hurry`."""
+        self._hurried = True
+        if self.call is not None:
+            self.call.hurry()
 
     async def __call__(self, size: int) -> None:
         """Note that bytes have moved."""

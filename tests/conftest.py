@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 import shutil
+import signal
 import ssl
 import subprocess
 import tempfile
@@ -24,6 +25,9 @@ from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
 
 collect_ignore = ["scripts"]  # programs that tests start, and that are not to be imported here
+
+# A shell's background job ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

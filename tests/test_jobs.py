@@ -9,13 +9,13 @@ import itertools
 import re
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from servers import Received, Server, Step, cut, page, silence, told, until
+from servers import Received, Server, Step, cut, info, page, silence, told, until
 from stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 from meta_media import (
@@ -24,6 +24,8 @@ from meta_media import (
     DeletedMedia,
     DownloadedMedia,
     MediaApi,
+    MediaLibrary,
+    MemoryStore,
     Settings,
     Source,
     UploadedMedia,
@@ -370,6 +372,96 @@ async def test_an_iterator_is_not_read_on(server: Server, api: MediaApi, name: s
     assert type(report.ended_by) is kind
     assert (report.succeeded, report.ok) == (3, False)
     assert next(ids) == report.succeeded + report.failed + report.not_tried <= 3 + 2 + 4
+
+
+Run = Callable[[MediaApi, list[int]], BulkRun[Any]]
+
+
+def texts_of(numbers: list[int]) -> list[bytes]:
+    """Make a text for each number."""
+    return [b"text %d" % number for number in numbers]
+
+
+@pytest.fixture(params=["upload", "journal", "ensure", "download", "delete"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Run one of the verbs over items made of numbers."""
+    runs: dict[str, Run] = {
+        "upload": lambda api, numbers: api.upload_many(texts_of(numbers)),
+        "journal": lambda api, numbers: api.upload_many(texts_of(numbers), journal=tmp_path / "run.sqlite"),
+        "ensure": lambda api, numbers: MediaLibrary(api, MemoryStore()).ensure_many(texts_of(numbers)),
+        "download": lambda api, numbers: api.download_many(
+            [f"{api.settings.base_url}/media/{number}" for number in numbers], tmp_path
+        ),
+        "delete": lambda api, numbers: api.delete_many([*map(str, numbers)]),
+    }
+    return runs[request.param]
+
+
+def answered_when(condition: Callable[[], bool], reply: bytes) -> Step:
+    """Answer as soon as something is true."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        await until(condition)
+        writer.write(reply)
+
+    return step
+
+
+async def test_nothing_waits_when_a_run_has_ended(server: Server, run: Run) -> None:
+    """What waits at a shut gate when the run ends is not tried; what waits for another try keeps its own error."""
+    done = told({"id": "7", "success": True})
+    async with client(server, concurrency=3, max_retries=2) as api:
+        gate = api.http.connections.pacing.gate("1")
+        server.script = [
+            answered_when(lambda: len(server.requests) == 3, refusal(130429, 429, retry_after="50")),
+            answered_when(lambda: gate.left > 0, done),
+            answered_when(gate._queue.locked, refusal(190, 401)),
+        ]
+        async with asyncio.timeout(25):
+            found = await outcomes(run(api, [*range(10)]))
+        first = {type(outcome.error): outcome for outcome in found[:3]}
+        assert set(first) == {type(None), RateLimitError, AuthenticationError}
+        assert [(outcome.tried, outcome.attempts) for outcome in found[:3]] == [(True, 1)] * 3
+        dead = first[AuthenticationError]
+        assert [(outcome.error, outcome.tried, outcome.attempts) for outcome in found[3:]] == [
+            (dead.error, False, 0)
+        ] * 7
+        assert (len(server.requests), server.most_at_once) == (3, 3)
+
+
+async def test_what_was_not_tried_is_no_duplicate(server: Server, tmp_path: Path) -> None:
+    """What waited when its run ended was not begun: the next run with the same journal suspects nothing."""
+    async with client(server, concurrency=2) as api:
+        gate = api.http.connections.pacing.gate("1")
+        server.script = [
+            answered_when(lambda: len(server.requests) == 2, refusal(130429, 429, retry_after="50")),
+            answered_when(gate._queue.locked, refusal(190, 401)),
+            told({"id": "7"}),
+        ]
+        keywords: dict[str, Any] = {"journal": tmp_path / "run.sqlite"}
+        report = await api.upload_many(texts_of([*range(10)]), **keywords).report()
+        assert (report.failed, report.not_tried) == (2, 8)
+    async with client(server) as api:
+        found = await outcomes(api.upload_many(texts_of([*range(10)]), **keywords))
+        assert [outcome.value.maybe_duplicate for outcome in found] == [False] * 10
+
+
+async def test_between_two_requests_of_an_item(server: Server, tmp_path: Path) -> None:
+    """A download that would have to wait after its lookup, when the run has ended, says so and may be tried again."""
+    async with client(server, concurrency=2) as api:
+        gate = api.http.connections.pacing.gate("1")
+        server.script = [
+            answered_when(lambda: len(server.requests) == 2, refusal(130429, 429, retry_after="3600")),
+            answered_when(lambda: gate.left > 0, info(f"{server.base_url}/media")),
+        ]
+        async with asyncio.timeout(25):
+            found = await outcomes(api.download_many(["1", "1", "1"], tmp_path))
+    (waited,) = [outcome for outcome in found if outcome.tried and not isinstance(outcome.error, RateLimitError)]
+    assert isinstance(waited.error, MediaError)
+    assert (str(waited.error), waited.error.retryable, waited.attempts) == (
+        *("it waited for its turn when the run ended", True, 1),
+    )
+    assert (len(server.requests), found[2].tried) == (2, False)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
