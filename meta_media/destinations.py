@@ -57,7 +57,7 @@ class Sink(Protocol):
 
 
 @asynccontextmanager
-async def open_sink(destination: Destination, *, overwrite: bool = True, fsync: bool = False) -> AsyncIterator[Sink]:
+async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -> AsyncIterator[Sink]:
     """
     Prepare to write to a destination; nothing remains of it unless it is committed.
 

@@ -40,7 +40,7 @@ _HOPELESS: Final = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtoco
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
 
 
-def network_error(error: Exception, doing: str, *, changes: bool = False) -> NetworkError:
+def network_error(error: Exception, doing: str, *, changes: bool) -> NetworkError:
     """
     Turn an exception of the HTTP stack into ours, in words without addresses or headers.
 
@@ -57,8 +57,8 @@ def network_error(error: Exception, doing: str, *, changes: bool = False) -> Net
             told = _TOO_LONG.get(phase, f"no progress in the {phase} phase")
             return TransferTimeoutError(f"{doing}: {told}", phase=phase, maybe_applied=applied)
     why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
-    if "ProxyError" in names and str(error)[:3].isdecimal():
-        why += f" with status {str(error)[:3]}"
+    if "ProxyError" in names and (status := str(error)[:3]).isdecimal():
+        why += f" with status {status}"
     reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
     hopeful = not (lasting or _HOPELESS.intersection(names))
     failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful, maybe_applied=applied)
@@ -84,9 +84,7 @@ def _reason(cause: OSError | None, *, beginning: bool) -> tuple[str, bool]:
         return f": {cause.verify_message}", True
     if beginning and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
-    number = (
-        cause.errno or 0
-    )  # asyncio's own words are about its calls; name resolution has negative numbers, and good words
+    number = cause.errno or 0  # name resolution has negative ones, and good words; asyncio's own are about its calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
 
 

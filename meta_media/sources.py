@@ -121,4 +121,4 @@ async def _received(response: Any) -> AsyncIterator[bytes]:
         async for chunk in response.aiter_bytes():
             yield chunk
     except Exception as error:
-        raise network_error(error, "the source broke off") from error
+        raise network_error(error, "the source broke off", changes=False) from error

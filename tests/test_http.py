@@ -42,6 +42,7 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.failures import network_error
+from meta_media.wire import MAX_REPLY
 
 CANARY = "EAAGcanaryTOKENcanary"
 DEAD = told(
@@ -111,18 +112,31 @@ def test_every_exception_of_the_stack(kind: type[Exception], changes: bool) -> N
     assert re.fullmatch(r"upload at host: [a-zA-Z ()]+", str(error))
 
 
+def sentence(error: Exception, cause: BaseException | None = None) -> str:
+    """Say what is said of an exception."""
+    error.__context__ = cause
+    return str(network_error(error, "get_info at host", changes=False)).removeprefix("get_info at host: ")
+
+
 def test_exceptions_of_others() -> None:
     """Whatever else comes out of the stack is a NetworkError that names its class, and nothing it says."""
-    error = network_error(RuntimeError("Bearer EAAGcanary"), "get_info at host")
-    assert str(error) == "get_info at host: the connection failed (RuntimeError)"
-    failed_address = OSError("All connection attempts failed")
-    failed_address.__cause__ = ExceptionGroup("several", [OSError(113, "No route to host")])
-    error = network_error(httpx.ConnectError("502 is no status here"), "get_info at host")
-    assert str(error) == "get_info at host: could not connect"
-    connect_error = httpx.ConnectError("x")
-    connect_error.__context__ = failed_address
-    error = network_error(connect_error, "get_info at host")
-    assert str(error) == "get_info at host: could not connect (No route to host)"
+    assert sentence(RuntimeError("Bearer EAAGcanary")) == "the connection failed (RuntimeError)"
+    assert sentence(httpx.ConnectError("502 is no status here")) == "could not connect"
+    assert sentence(httpx.ProxyError("502 Bad Gateway")) == "the proxy refused with status 502"
+
+
+def test_what_the_system_says() -> None:
+    """The system's own words are added, by its number; where there is none, or not the system's, those that came with it."""
+    several = OSError("All connection attempts failed")
+    several.__cause__ = ExceptionGroup("several", [OSError(113, "No route to host")])
+    for cause, words in (
+        (several, "No route to host"),
+        (OSError(1, "connect call failed ('10.0.0.1', 443)"), "Operation not permitted"),
+        (OSError(-2, "Name or service not known"), "Name or service not known"),
+        (OSError(None, "it broke"), "it broke"),
+        (OSError(0, "it broke"), "it broke"),
+    ):
+        assert sentence(httpx.ConnectError("x"), cause) == f"could not connect ({words})"
 
 
 @pytest.mark.parametrize(("stage", "hopeful"), [(httpx.ConnectError, False), (httpx.ReadError, True)])
@@ -132,8 +146,20 @@ def test_no_tls(stage: type[httpx.TransportError], hopeful: bool) -> None:
     cause.reason = "WRONG_VERSION_NUMBER"
     failed = stage("x")
     failed.__cause__ = cause
-    error = network_error(failed, "get_info at host")
+    error = network_error(failed, "get_info at host", changes=False)
     assert (error.retryable, "does not speak TLS" in str(error)) == (hopeful, not hopeful)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+async def test_replies_as_long_as_may_be(connect: Connect, framed: bool) -> None:
+    """A reply of so many bytes is read, and one of one byte more is none of Meta's."""
+    server, api = await connect()
+    _, _, body = media_info(server).partition(b"\r\n\r\n")
+    length: Any = -1 if framed else None
+    server.script = [page(body.ljust(MAX_REPLY), length=length), page(body.ljust(MAX_REPLY + 1), length=length)]
+    assert (await api.get_info("7")).id == "7"
+    error = await failed(api, ServerError)
+    assert "Meta's reply is too long to be one" in str(error)
 
 
 async def test_connection_refused() -> None:
