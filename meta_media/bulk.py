@@ -24,9 +24,7 @@ from .outcomes import BulkReport, Done, Outcome
 from .progress import Moved
 
 if TYPE_CHECKING:
-    from asyncio import Task
-
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from asyncio import Event, Queue, Task
 
 __all__ = ["BulkOptions", "BulkRun", "Job", "checked_concurrency"]
 
@@ -113,11 +111,14 @@ class BulkRun(Generic[T]):
         self._scope = anyio.CancelScope()
         self._reader: Task[None] | None = None
         self._asking = self._closing = False  # what the reader is doing: asking the input for an item, closing it
-        self._room = anyio.Semaphore(options.concurrency * (_AHEAD if options.in_order else 2), fast_acquire=True)
+        self._room = options.concurrency * (_AHEAD if options.in_order else 2)  # for outcomes nobody has asked for yet
+        self._wanted = 0  # items for which workers wait
         self._finished: deque[Outcome[T]] = deque()
         self._returned: deque[Outcome[T]] = deque()  # whoever was to have them was cancelled
         self._held: dict[int, Outcome[T]] = {}
-        self._news = anyio.Event()
+        self._news: Event  # of an outcome, or of the end; the other one, of workers or room for an outcome
+        self._demand: Event
+        self._items: Queue[tuple[int, Any] | None]
         self._read = self._handed_out = 0
         self._unreachable = 0  # network errors in a row
         self._under_way: set[Moved] = set()
@@ -140,6 +141,7 @@ class BulkRun(Generic[T]):
         except BaseException:
             await self._job.aclose()
             raise
+        self._news, self._demand, self._items = asyncio.Event(), asyncio.Event(), asyncio.Queue()
         self._task = asyncio.create_task(self._work())
         return self
 
@@ -165,8 +167,7 @@ class BulkRun(Generic[T]):
         while (outcome := self._next_finished()) is None:
             if self._task is None or self._task.done():
                 self._raise_end()
-            if self._news.is_set():  # else another task waits for it, too
-                self._news = anyio.Event()
+            self._news.clear()
             await self._news.wait()
         self._count(outcome)
         try:
@@ -227,7 +228,8 @@ class BulkRun(Generic[T]):
 
     def _count(self, outcome: Outcome[T]) -> None:
         self._handed_out += 1
-        self._room.release()
+        self._room += 1
+        self._demand.set()
         if outcome.error is not None and len(self._failures) < _FAILURES:
             self._failures.append(outcome)
         done = "skipped" if outcome.skipped else "succeeded"
@@ -244,46 +246,49 @@ class BulkRun(Generic[T]):
     async def _work(self) -> None:
         import asyncio
 
-        give, take = anyio.create_memory_object_stream[tuple[int, Any]]()
-        self._reader = asyncio.create_task(self._feed_workers(give))
+        self._reader = asyncio.create_task(self._feed_workers())
         try:
             with self._scope:
                 async with anyio.create_task_group() as group:
                     for _ in range(self._options.concurrency):
-                        group.start_soon(self._worker, take)
+                        group.start_soon(self._worker)
         finally:
             await settled(self._stop_reading(self._reader))
-            give.close()
-            take.close()
             self._over = time.monotonic()
             self._news.set()
 
-    async def _feed_workers(self, give: MemoryObjectSendStream[tuple[int, Any]]) -> None:
+    async def _feed_workers(self) -> None:
         """
         Read the input, in a task that does nothing else and is cancelled once.
 
         A generator may have its own scopes and timeouts open, and may await in its `finally`; in a scope of anyio's, each such
         await would be cancelled again.
         """
-        with give:
+        try:
+            with Caught() as reading:
+                while (item := await self._next_item()) is not None:
+                    self._items.put_nowait((self._read, *item))
+                    self._read += 1
+        finally:
+            self._closing = True
             try:
-                with Caught() as reading:
-                    while (item := await self._next_item()) is not None:
-                        self._read += 1
-                        await give.send((self._read - 1, *item))
-            finally:
-                self._closing = True
                 with Caught() as closing:
                     await self._feed.aclose()
-            self._input_error = reading.raised or closing.raised
+            finally:
+                for _ in range(self._options.concurrency):
+                    self._items.put_nowait(None)
+        self._input_error = reading.raised or closing.raised
 
     async def _next_item(self) -> tuple[Any] | None:
-        await self._room.acquire()
+        while not (self._wanted and self._room):
+            self._demand.clear()
+            await self._demand.wait()
         if self._ended_by is not None and not self._feed.stop():
             return None
-        self._asking = True
+        room, self._asking = self._room, True
+        self._wanted, self._room = self._wanted - 1, self._room - 1
         try:
-            return await self._feed.next(1 + self._room.value)
+            return await self._feed.next(room)
         finally:
             self._asking = False
 
@@ -296,8 +301,13 @@ class BulkRun(Generic[T]):
             await asyncio.wait((reader,), timeout=_CLEAN_UP)
             self._closing = False  # it has had its time
 
-    async def _worker(self, take: MemoryObjectReceiveStream[tuple[int, Any]]) -> None:
-        async for index, item in take:
+    async def _worker(self) -> None:
+        while True:
+            self._wanted += 1
+            self._demand.set()
+            if (given := await self._items.get()) is None:
+                return
+            index, item = given
             if self._ended_by is not None:
                 outcome: Outcome[T] = Outcome(index=index, source=item, error=self._ended_by, tried=False)
             else:

@@ -59,7 +59,7 @@ async def in_thread(work: Callable[..., T], *args: Any) -> T:
     return await settled(started(work, *args))
 
 
-async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
     """
     Await work to its end, and only then let a cancellation through.
 
@@ -79,8 +79,8 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] 
                 cancelled = error
     if cancelled is None:
         return task.result()
-    if task.exception() is None and undo is not None:
-        await settled(undo(task.result()))
+    if task.exception() is None and undo is not None and (undoing := undo(task.result())) is not None:
+        await settled(undoing)
     raise cancelled
 
 
@@ -138,21 +138,21 @@ def opened(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextMana
         with contextlib.ExitStack() as stack:  # closing a buffered pipe would wait for a cancelled read of it
             file = stack.enter_context(Path(path).open("rb", buffering=0))
             state = os.fstat(file.fileno())
-            content = _whole(file, small) if stat.S_ISREG(state.st_mode) and 0 < state.st_size <= small else None
+            known = stat.S_ISREG(state.st_mode) and 0 < state.st_size <= small
+            content = _whole(file, state.st_size, small) if known else None
             if content is None:
                 stack.pop_all()  # it stays open
             return Opened(file, content, state)
 
-    async def close(known: Opened) -> None:
-        if not known.file.closed:
-            await in_thread(known.file.close)
+    def close(known: Opened) -> Awaitable[None] | None:
+        return None if known.file.closed else started(known.file.close)
 
     return _closing(started(opening), close, repr(os.fspath(path)))
 
 
-def _whole(file: IO[bytes], small: int) -> bytes | None:
+def _whole(file: IO[bytes], size: int, small: int) -> bytes | None:
     content = b""
-    while chunk := file.read(small + 1 - len(content)):
+    while len(content) < size and (chunk := file.read(small + 1 - len(content))):
         content += chunk
     if len(content) <= small:
         return content
@@ -169,11 +169,14 @@ def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
 
 
 @asynccontextmanager
-async def _closing(opening: Awaitable[T], close: Callable[[T], Awaitable[object]], name: str) -> AsyncIterator[T]:
+async def _closing(
+    opening: Awaitable[T], close: Callable[[T], Awaitable[object] | None], name: str
+) -> AsyncIterator[T]:
     with storage_errors(f"open {name}"):
         handle = await settled(opening, undo=close)
     try:
         yield handle
     finally:
         with contextlib.suppress(OSError, ValueError):  # what was only read, or has no name, loses nothing by it
-            await settled(close(handle))
+            if (closing := close(handle)) is not None:
+                await settled(closing)

@@ -120,7 +120,7 @@ class Uploads(_Journaled[UploadedMedia]):
 
     def __init__(self, http: Http, journal: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> None:
         super().__init__(http, journal)
-        upload_options(http.settings, keywords)  # raises now what each item would raise
+        self._options = upload_options(http.settings, keywords)  # raises now what each item would raise
         self._keywords = keywords
 
     async def open(self) -> None:
@@ -134,7 +134,7 @@ class Uploads(_Journaled[UploadedMedia]):
         source, own = paired(item)
         keywords = {**self._keywords, **own}
         number = self._http.number_or(keywords.get("phone_number_id"))
-        options = upload_options(self._http.settings, keywords)
+        options = upload_options(self._http.settings, keywords) if own else self._options
         options = attrs.evolve(options, progress=moving(move, options.progress))
         if self._journal is None:
             return await self._upload(number, source, options, move)
