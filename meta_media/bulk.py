@@ -94,9 +94,9 @@ class BulkRun(Generic[T]):
     `await media.upload_many(paths).report()`.
 
     One item's failure disturbs no other. What all others would meet, too (a dead token, a locked account, a certificate
-    nobody trusts, a full disk, no way to Meta), ends the run: what is under way comes to its end, the rest of a list is
-    handed out as not tried, and an iterator is not read any further. Leaving the block ends all work. What the input itself
-    raises comes out of the iteration, after the outcomes of what it gave before.
+    nobody trusts, a full disk, no way to Meta), ends the run: requests under way come to their end, nothing waits any more
+    for its turn or another try, the rest of a list is handed out as not tried, and an iterator is not read on. Leaving the
+    block ends all work. What the input itself raises comes out of the iteration, after the outcomes of what it gave before.
 
     Args:
         items: An iterable or async iterable, endless if it likes.
