@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["Database"]
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
 _PATIENCE: Final = 30.0  # seconds to wait for other processes' transactions, each of which takes milliseconds
+_A_MOMENT: Final = 0.005  # seconds
 _BATCH: Final = 1000  # pieces of work in one transaction
 
 
@@ -149,7 +151,7 @@ class Database:
         connection.execute("COMMIT")
         if tables and number != self._number:
             raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection, 0.0 if self._exclusive else _PATIENCE)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -159,6 +161,22 @@ class Database:
             connection.execute("COMMIT")
         finally:
             _rolled_back(connection)
+
+
+def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
+    """Change to a write-ahead log; while another process does so or writes, SQLite refuses that, and waits for nobody."""
+    import sqlite3
+
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(_A_MOMENT)
+        else:
+            return
 
 
 def _attempted(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:

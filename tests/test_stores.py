@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -419,6 +419,33 @@ async def test_sqlite_closed(tmp_path: Path) -> None:
     await store.aclose()
     with pytest.raises(ConfigurationError, match=r"the library '.*library\.sqlite' is closed"):
         await store.get("key")
+
+
+@contextlib.contextmanager
+def written_to(path: Path) -> Iterator[None]:
+    """Write to a database, as another process does."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("COMMIT")
+
+
+async def test_sqlite_begun_together(tmp_path: Path) -> None:
+    """Of processes that begin together, one sets the file up, and the others wait for it."""
+    store = SQLiteStore(tmp_path / "library.sqlite")
+    with written_to(tmp_path / "library.sqlite"):
+        looking = asyncio.ensure_future(store.get("key"))
+        done, _ = await asyncio.wait({looking}, timeout=0.5)
+        assert not done
+    assert await looking is None
+    await store.aclose()
+
+
+async def test_sqlite_set_up_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for without end."""
+    monkeypatch.setattr("meta_media.databases._PATIENCE", 0.1)
+    with written_to(tmp_path / "library.sqlite"), pytest.raises(StorageError, match="database is locked"):
+        await SQLiteStore(tmp_path / "library.sqlite").get("key")
 
 
 async def test_sqlite_somebody_elses_file(tmp_path: Path) -> None:
