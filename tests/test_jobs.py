@@ -429,6 +429,22 @@ async def test_nothing_waits_when_a_run_has_ended(server: Server, run: Run) -> N
         assert (len(server.requests), server.most_at_once) == (3, 3)
 
 
+async def test_an_item_that_is_read_when_its_run_ends(server: Server, api: MediaApi, tmp_path: Path) -> None:
+    """What had still to be read and hashed when the run ended is not sent any more."""
+
+    run: BulkRun[UploadedMedia]
+
+    async def late() -> AsyncIterator[bytes]:
+        await until(lambda: run.so_far.ended_by is not None)
+        yield b"a stream"
+
+    server.script = [refusal(190, 401)]
+    run = api.upload_many([b"text", late()], journal=tmp_path / "run.sqlite")
+    dead, unsent = await outcomes(run)
+    assert (dead.tried, unsent.tried, unsent.error) == (True, False, dead.error)
+    assert len(server.requests) == 1
+
+
 async def test_what_was_not_tried_is_no_duplicate(server: Server, tmp_path: Path) -> None:
     """What waited when its run ended was not begun: the next run with the same journal suspects nothing."""
     async with client(server, concurrency=2) as api:
