@@ -431,7 +431,6 @@ async def test_nothing_waits_when_a_run_has_ended(server: Server, run: Run) -> N
 
 async def test_an_item_that_is_read_when_its_run_ends(server: Server, api: MediaApi, tmp_path: Path) -> None:
     """What had still to be read and hashed when the run ended is not sent any more."""
-
     run: BulkRun[UploadedMedia]
 
     async def late() -> AsyncIterator[bytes]:
