@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
-import anyio
+import anyio.lowlevel
 import attrs
 
 from .caught import Caught
@@ -307,11 +307,11 @@ class BulkRun(Generic[T]):
             self._demand.set()
             if (given := await self._items.get()) is None:
                 return
-            index, item = given
+            await anyio.lowlevel.checkpoint()  # lets a connection used just now be heard of, if it said too much
             if self._ended_by is not None:
-                outcome: Outcome[T] = Outcome(index=index, source=item, error=self._ended_by, tried=False)
+                outcome: Outcome[T] = Outcome(index=given[0], source=given[1], error=self._ended_by, tried=False)
             else:
-                outcome = await self._attempt(index, item)
+                outcome = await self._attempt(*given)
                 self._judge(outcome.error)
             self._finished.append(outcome)
             self._news.set()
