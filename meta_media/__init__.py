@@ -1,19 +1,27 @@
 """The media endpoints of WhatsApp's Cloud API, for asyncio: upload, look up, stream, verify, delete, send."""
 
-from ._version import __version__
-from .api import MediaApi
-from .bulk import BulkRun
-from .downloads import MediaStream
-from .drafts import clean_stale
-from .entries import LibraryEntry
-from .errors import MediaError
-from .library import MediaLibrary
-from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, Progress, SentMessage, UploadedMedia
-from .outcomes import BulkReport, Outcome
-from .settings import Settings
-from .sources import Source
-from .stores import MemoryStore, RedisStore, SQLiteStore
-from .webhooks import inbound_media, verify_signature, verify_subscription
+from meta_media._version import __version__
+from meta_media.api import MediaApi
+from meta_media.bulk.outcomes import BulkReport, Outcome
+from meta_media.bulk.run import BulkRun
+from meta_media.errors import MediaError
+from meta_media.library.entry import LibraryEntry
+from meta_media.library.library import MediaLibrary
+from meta_media.library.store import MemoryStore, RedisStore, SQLiteStore
+from meta_media.protocol.models import (
+    DeletedMedia,
+    DownloadedMedia,
+    InboundMedia,
+    MediaInfo,
+    Progress,
+    SentMessage,
+    UploadedMedia,
+)
+from meta_media.protocol.settings import Settings
+from meta_media.protocol.webhooks import inbound_media, verify_signature, verify_subscription
+from meta_media.transfer.atomic_file import clean_stale
+from meta_media.transfer.download import MediaStream
+from meta_media.transfer.sources import Source
 
 __all__ = [
     "BulkReport",

@@ -8,20 +8,29 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
-from . import downloads, messages, uploads
-from .bodies import Buffer
-from .bulk import BulkOptions, BulkRun, checked_concurrency
-from .client import Client
-from .destinations import Destination
-from .downloads import MediaStream
-from .jobs import Deletes, Downloads, Uploads
-from .lookups import deleted_after, forget, look_up
-from .models import DeletedMedia, DownloadedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
-from .origins import media_id_of, shy
-from .outcomes import BulkReport
-from .progress import ProgressCallback
-from .settings import checked_id
-from .sources import Source
+from meta_media.bulk.jobs import Deletes, Downloads, Uploads
+from meta_media.bulk.outcomes import BulkReport
+from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
+from meta_media.http.client import Client
+from meta_media.protocol.models import (
+    DeletedMedia,
+    DownloadedMedia,
+    InboundMedia,
+    MediaInfo,
+    SentMessage,
+    UploadedMedia,
+)
+from meta_media.protocol.settings import checked_id
+from meta_media.transfer import download as downloads
+from meta_media.transfer import messages
+from meta_media.transfer import upload as uploads
+from meta_media.transfer.bodies import Buffer
+from meta_media.transfer.destinations import Destination
+from meta_media.transfer.download import MediaStream
+from meta_media.transfer.info import deleted_after, forget, look_up
+from meta_media.transfer.progress import ProgressCallback
+from meta_media.transfer.resume import media_id_of, shy
+from meta_media.transfer.sources import Source
 
 __all__ = ["MediaApi"]
 

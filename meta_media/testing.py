@@ -18,12 +18,12 @@ import anyio
 import attrs
 import pytest
 
-from .entries import LibraryEntry
+from meta_media.library.entry import LibraryEntry
 
 if TYPE_CHECKING:
-    from . import MediaApi
-    from .emulator import Emulator
-    from .stores import Store
+    from meta_media import MediaApi
+    from meta_media.emulator import Emulator
+    from meta_media.library.store import Store
 
 _BRIEF: Final = 0.2  # seconds of a claim that is to run out
 _LONG: Final = 600.0  # seconds of one that is not
@@ -37,7 +37,7 @@ def media_emulator() -> Iterator[Emulator]:
     """An emulator on a free port of this machine, with an empty folder that is removed afterwards."""
     from anyio.from_thread import start_blocking_portal
 
-    from .emulator import Emulator
+    from meta_media.emulator import Emulator
 
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(Emulator()) as emulator:
         yield emulator
@@ -48,7 +48,7 @@ def media_api(media_emulator: Emulator) -> MediaApi:
     """A client for `media_emulator`. It keeps no connection between calls, so nobody needs to close it."""
     import httpx
 
-    from . import MediaApi, Settings
+    from meta_media import MediaApi, Settings
 
     return MediaApi(
         media_emulator.access_token,
@@ -60,7 +60,7 @@ def media_api(media_emulator: Emulator) -> MediaApi:
 
 async def check_store(make_store: Callable[[], Store | Awaitable[Store]]) -> None:
     """
-    Check that a store keeps every promise of `meta_media.stores.Store`, for the tests of whoever writes one.
+    Check that a store keeps every promise of `meta_media.library.store.Store`, for the tests of whoever writes one.
 
     ```python
     async def test_my_store(tmp_path):

@@ -17,7 +17,6 @@ import attrs
 import httpx
 import httpx2
 import pytest
-from servers import Server, Step, cut, info, open_files, page, reset, silence, stalled, told, until
 
 from meta_media import (
     DeletedMedia,
@@ -51,6 +50,7 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
     UploadRejectedError,
 )
+from tests.support.servers import Server, Step, cut, info, open_files, page, reset, silence, stalled, told, until
 
 SAMPLES = {path.name: path for path in samples.paths()}
 PHOTO = SAMPLES["photo.jpg"].read_bytes()

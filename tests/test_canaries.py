@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from servers import page, told
-from stepping import LeanServer, Stepper
 
-from meta_media.transport import Transport
+from meta_media.http.transport import Transport
+from tests.support.servers import page, told
+from tests.support.stepping import LeanServer, Stepper
 
 Make = Callable[..., httpx.AsyncClient]
 SIZE = 30 * 10**6

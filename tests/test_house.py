@@ -1,11 +1,9 @@
-"""The house itself: which room stands on which floor, what it may import, and how large anything may grow."""
+"""The package as a whole: what an import loads, which names are public, how large a file or a function may be."""
 
 from __future__ import annotations
 
 import ast
-import graphlib
 import importlib
-import importlib.util
 import inspect
 import os
 import subprocess
@@ -22,155 +20,20 @@ from meta_media import errors
 HOUSE = Path(meta_media.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 
-# README, "Architecture". A package is one room; the root is where api is handed out.
-FLOORS = (
-    {"_version", "codes", "entries", "errors", "filenames", "media_types", "models", "multipart", "outcomes"}
-    | {"settings", "signatures", "webhooks", "wire"},
-    {
-        "addresses",
-        "bodies",
-        "caught",
-        "clocks",
-        "connections",
-        "databases",
-        "destinations",
-        "drafts",
-        "exchange",
-        "failures",
-        "feeds",
-        "files",
-        "guard",
-        "http",
-        "journals",
-        "lanes",
-        "logs",
-        "network",
-        "pacing",
-        "progress",
-        "proxies",
-        "replies",
-        "retries",
-        "sources",
-        "transport",
-    },
-    {"bulk", "downloads", "identities", "jobs", "lookups", "messages", "origins", "stores", "uploads"},
-    {"__init__", "api", "client", "library"},
-    {"__main__", "cli", "emulator", "integrations", "samples", "testing"},
-)
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-CORE = sorted(room for room, floor in FLOOR_OF.items() if floor <= 3)
-DEPENDENCIES = {"aiofiles", "anyio", "attrs", "attr", "cattrs", "h11", "httpx"}
-IMPURE = {
-    "aiofiles",
-    "anyio",
-    "asyncio",
-    "concurrent",
-    "h11",
-    "httpx",
-    "io",
-    "selectors",
-    "socket",
-    "sqlite3",
-    "ssl",
-} | {
-    "subprocess",
-    "tempfile",
-    "threading",
-}
 EXTRAS = {"cyclopts", "pydantic", "pytest", "python_multipart", "redis", "rich", "starlette", "taskiq", "uvicorn"}
 LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
+CORE = ("protocol", "http", "transfer", "bulk", "library")
 
 
-def room_of(file: Path) -> str:
-    """Name the room that a file belongs to."""
-    return file.relative_to(HOUSE).parts[0].removesuffix(".py")
-
-
-def imports_of(file: Path) -> Iterator[str]:
-    """List the modules that a file imports anywhere, by absolute name; what is imported from the root with its name."""
-    package = ".".join(("meta_media", *file.relative_to(HOUSE).parts[:-1]))
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield from (f"{module}.{alias.name}" if module == "meta_media" else module for alias in node.names)
-
-
-def rooms_entered(file: Path) -> Iterator[str]:
-    """List the rooms of this house that a file imports from, its own excepted."""
-    for name in imports_of(file):
-        house, _, room = name.partition(".")
-        if house == "meta_media":
-            found = room.partition(".")[0]
-            entered = found if found in FLOOR_OF else "__init__"
-            if entered != room_of(file):
-                yield entered
-
-
-def strangers(file: Path) -> set[str]:
-    """List the top-level packages of others that a file imports."""
-    return {name.partition(".")[0] for name in imports_of(file)} - {"meta_media"}
+def modules() -> list[str]:
+    """Name the modules of the core rooms."""
+    files = [file for file in FILES if file.relative_to(HOUSE).parts[0] in CORE and file.name != "__init__.py"]
+    return [".".join(("meta_media", *file.relative_to(HOUSE).with_suffix("").parts)) for file in files]
 
 
 def name_of(file: Path) -> str:
     """Show a file in a test's name."""
     return str(file.relative_to(HOUSE))
-
-
-def test_every_room_has_a_floor() -> None:
-    """No file or package is outside the plan, and the plan has no room that was torn down."""
-    assert {room_of(file) for file in FILES} == set(FLOOR_OF)
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_arrows_point_down(file: Path) -> None:
-    """No room imports from a floor above its own."""
-    floor = FLOOR_OF[room_of(file)]
-
-    assert [room for room in rooms_entered(file) if FLOOR_OF[room] > floor] == []
-
-
-def test_no_circles() -> None:
-    """No two rooms need each other, also not on one floor and not inside a function."""
-    graph: dict[str, set[str]] = {}
-    for file in FILES:
-        graph.setdefault(room_of(file), set()).update(rooms_entered(file))
-
-    assert set(graphlib.TopologicalSorter(graph).static_order()) == set(FLOOR_OF)
-
-
-@pytest.mark.parametrize("room", sorted(FLOORS[0]))
-def test_ground_floor_is_pure(room: str) -> None:
-    """Floor 0 decides and does nothing: no HTTP, no event loop, no files, sockets or threads, not even for a type."""
-    assert strangers(HOUSE / f"{room}.py") & IMPURE == set()
-
-
-@pytest.mark.parametrize("file", [file for file in FILES if room_of(file) in CORE], ids=name_of)
-def test_core_needs_only_its_dependencies(file: Path) -> None:
-    """Floors 0 to 3 import the standard library and what is always installed; one store imports what it is named after."""
-    extra = {"redis"} if file.parts[-2:] == ("stores", "redis.py") else set()
-    assert strangers(file) - sys.stdlib_module_names - DEPENDENCIES == extra
-
-
-def test_errors_stand_alone() -> None:
-    """The errors import nothing but typing: everybody can use them and nobody can break them."""
-    assert set(imports_of(HOUSE / "errors.py")) == {"__future__", "typing"}
-
-
-def test_only_the_sending_rooms_know_httpx() -> None:
-    """Outside the rooms that connect and send, httpx is no more than the type of what a caller passes in."""
-    at_run_time = {
-        room_of(file)
-        for file in FILES
-        if room_of(file) in CORE
-        for node in ast.parse(file.read_bytes()).body
-        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Import) and any(alias.name.startswith("httpx") for alias in inner.names)
-    }
-
-    assert at_run_time <= {"clocks", "connections", "exchange", "network", "proxies", "transport"}
 
 
 def test_import_is_light() -> None:
@@ -186,10 +49,10 @@ def test_import_is_light() -> None:
     assert "meta_media" in done.stdout.split()
 
 
-@pytest.mark.parametrize("room", [room for room in CORE if room != "_version"])
-def test_rooms_say_what_they_hand_out(room: str) -> None:
-    """Every room has an `__all__` of names that exist, each once."""
-    module = importlib.import_module("meta_media" if room == "__init__" else f"meta_media.{room}")
+@pytest.mark.parametrize("name", ["meta_media", "meta_media.api", "meta_media.errors", *modules()])
+def test_modules_list_their_public_names(name: str) -> None:
+    """Every module of the core has an `__all__` of names that exist, each once."""
+    module = importlib.import_module(name)
 
     assert sorted(module.__all__) == sorted(set(module.__all__) & set(vars(module)))
 

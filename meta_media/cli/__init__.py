@@ -34,7 +34,7 @@ _EXTRAS = frozenset({"cyclopts", "python_multipart", "rich", "starlette", "uvico
 def main() -> int:
     """Run the command that this process was started with, and return its exit status."""
     try:
-        from .app import run
+        from meta_media.cli.app import run
 
         return run(sys.argv[1:])
     except ModuleNotFoundError as error:

@@ -15,11 +15,18 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from .._version import __version__
-from ..errors import MediaError
-from . import check, demo, media, serve, transfers
-from .output import as_json, described, printable, sentence, status_of
-from .running import FAILED, FINE, USAGE, InterruptedBySignalError, LeftReadingError, run_until_signal
+from meta_media._version import __version__
+from meta_media.cli import check, demo, media, serve, transfers
+from meta_media.cli.output import as_json, described, printable, sentence, status_of
+from meta_media.cli.running import (
+    FAILED,
+    FINE,
+    USAGE,
+    InterruptedBySignalError,
+    LeftReadingError,
+    run_until_signal,
+)
+from meta_media.errors import MediaError
 
 __all__ = ["make_app", "run"]
 

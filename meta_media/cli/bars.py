@@ -33,12 +33,11 @@ from rich.progress import (
 )
 
 import meta_media
-
-from ..caught import Caught
-from ..files import in_thread, started
+from meta_media.bulk.caught import Caught
+from meta_media.transfer.threads import in_thread, started
 
 if TYPE_CHECKING:
-    from .lists import Items
+    from meta_media.cli.lists import Items
 
 __all__ = ["Bar", "Bars"]
 

@@ -9,11 +9,22 @@ from typing import Any, Final
 
 import attrs
 
-from ..errors import ConfigurationError, MediaError
-from ..media_types import Examined, check_size, examine
-from .many import in_order
-from .options import STANDARD, FileNames, Report, source_of
-from .output import Column, Output, as_json, binary_size, described, paragraph, printable, sentence, status_of, table
+from meta_media.cli.many import in_order
+from meta_media.cli.options import STANDARD, FileNames, Report, source_of
+from meta_media.cli.output import (
+    Column,
+    Output,
+    as_json,
+    binary_size,
+    described,
+    paragraph,
+    printable,
+    sentence,
+    status_of,
+    table,
+)
+from meta_media.errors import ConfigurationError, MediaError
+from meta_media.protocol.media_types import Examined, check_size, examine
 
 __all__ = ["check"]
 

@@ -18,16 +18,16 @@ import attrs
 from cyclopts import Parameter
 from rich.filesize import decimal
 
-from ..api import MediaApi
-from ..errors import IntegrityError, MediaError, MediaNotFoundError
-from ..files import in_thread, storage_errors
-from ..media_types import ACCEPTED, Kind
-from ..samples import paths
-from .bars import Bar
-from .neighbour import emulator_process
-from .options import Report
-from .output import Column, Output, as_json, described, paragraph, printable, sentence, table
-from .running import FAILED
+from meta_media.api import MediaApi
+from meta_media.cli.bars import Bar
+from meta_media.cli.neighbour import emulator_process
+from meta_media.cli.options import Report
+from meta_media.cli.output import Column, Output, as_json, described, paragraph, printable, sentence, table
+from meta_media.cli.running import FAILED
+from meta_media.errors import IntegrityError, MediaError, MediaNotFoundError
+from meta_media.protocol.media_types import ACCEPTED, Kind
+from meta_media.samples import paths
+from meta_media.transfer.threads import in_thread, storage_errors
 
 __all__ = ["demo"]
 

@@ -11,10 +11,10 @@ from typing import BinaryIO, Final, Generic, TypeVar
 
 import attrs
 
-from ..caught import Caught
-from ..errors import ConfigurationError, StorageError
-from ..files import in_thread, storage_errors
-from .output import printable
+from meta_media.bulk.caught import Caught
+from meta_media.cli.output import printable
+from meta_media.errors import ConfigurationError, StorageError
+from meta_media.transfer.threads import in_thread, storage_errors
 
 __all__ = ["STANDARD", "Items", "Listing", "files_below", "is_folder"]
 

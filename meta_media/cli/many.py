@@ -10,8 +10,14 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 import attrs
 
-from ..bulk import BulkOptions, BulkRun
-from ..errors import (
+from meta_media.bulk.jobs import paired
+from meta_media.bulk.outcomes import Done, Outcome
+from meta_media.bulk.run import BulkOptions, BulkRun
+from meta_media.cli.lists import Items
+from meta_media.cli.output import Output, as_json, described, paragraph, sentence, shown
+from meta_media.cli.running import FAILED, USAGE, LeftReadingError
+from meta_media.cli.summaries import Tally, Words
+from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,
     ConfigurationError,
@@ -20,13 +26,7 @@ from ..errors import (
     RateLimitError,
     ServerError,
 )
-from ..jobs import paired
-from ..outcomes import Done, Outcome
-from ..progress import Moved
-from .lists import Items
-from .output import Output, as_json, described, paragraph, sentence, shown
-from .running import FAILED, USAGE, LeftReadingError
-from .summaries import Tally, Words
+from meta_media.transfer.progress import Moved
 
 __all__ = ["Teller", "in_order"]
 

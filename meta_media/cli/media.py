@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..media_types import ACCEPTED, Kind, normalise
-from ..models import MediaInfo, SentMessage
-from .many import Teller, in_order
-from .options import Connection, Ids, Report
-from .output import printable, result_object
-from .summaries import Words
+from meta_media.cli.many import Teller, in_order
+from meta_media.cli.options import Connection, Ids, Report
+from meta_media.cli.output import printable, result_object
+from meta_media.cli.summaries import Words
+from meta_media.protocol.media_types import ACCEPTED, Kind, normalise
+from meta_media.protocol.models import MediaInfo, SentMessage
 
 __all__ = ["info", "send"]
 

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import anyio
 
-from ..api import MediaApi
-from ..errors import NetworkError
-from ..files import in_thread
-from ..settings import Settings
+from meta_media.api import MediaApi
+from meta_media.errors import NetworkError
+from meta_media.protocol.settings import Settings
+from meta_media.transfer.threads import in_thread
 
 __all__ = ["emulator_process"]
 
@@ -80,7 +80,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _serve(folder: str) -> None:
-    from ..emulator import Emulator
+    from meta_media.emulator import Emulator
 
     async with Emulator(folder) as emulator:
         told: dict[str, Any] = {

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter
 
-from ..api import MediaApi
-from ..errors import ConfigurationError
-from ..settings import Settings
-from ..sources import Source
-from .bars import Bars
-from .lists import STANDARD, Listing
-from .output import Output
+from meta_media.api import MediaApi
+from meta_media.cli.bars import Bars
+from meta_media.cli.lists import STANDARD, Listing
+from meta_media.cli.output import Output
+from meta_media.errors import ConfigurationError
+from meta_media.protocol.settings import Settings
+from meta_media.transfer.sources import Source
 
 __all__ = ["STANDARD", "Connection", "FileNames", "Ids", "Many", "ManyFiles", "Report", "source_of"]
 

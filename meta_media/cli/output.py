@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ConfigurationError, MediaError
-from ..files import in_thread
-from ..models import hide_query
-from .bars import Bars
-from .running import FAILED, USAGE
+from meta_media.cli.bars import Bars
+from meta_media.cli.running import FAILED, USAGE
+from meta_media.errors import ConfigurationError, MediaError
+from meta_media.protocol.models import hide_query
+from meta_media.transfer.threads import in_thread
 
 __all__ = [
     "Column",

@@ -13,13 +13,13 @@ import anyio.to_thread
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ..errors import ConfigurationError, StorageError
-from ..settings import Settings
-from .options import Report
-from .output import Output, printable
+from meta_media.cli.options import Report
+from meta_media.cli.output import Output, printable
+from meta_media.errors import ConfigurationError, StorageError
+from meta_media.protocol.settings import Settings
 
 if TYPE_CHECKING:
-    from ..emulator import PlannedFault
+    from meta_media.emulator import PlannedFault
 
 __all__ = ["data_folder", "serve"]
 
@@ -56,7 +56,7 @@ async def serve(
         faults: A TOML file of what is to go wrong, with a table [[fault]] for each.
         report: How to say it.
     """
-    from ..emulator import Emulator
+    from meta_media.emulator import Emulator
 
     output = report.output()
     folder = data or data_folder()
@@ -82,7 +82,7 @@ async def serve(
 
 
 async def _faults_of(file: Path) -> list[PlannedFault]:
-    from ..emulator import read_faults
+    from meta_media.emulator import read_faults
 
     try:
         return await anyio.to_thread.run_sync(read_faults, file)

@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 from rich.filesize import decimal
 
-from ..errors import MediaError
-from ..outcomes import BulkReport
+from meta_media.bulk.outcomes import BulkReport
+from meta_media.errors import MediaError
 
 __all__ = ["Tally", "Words"]
 

@@ -14,21 +14,21 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
-from ..bodies import Body
-from ..bulk import BulkRun
-from ..errors import ConfigurationError, MediaError, StorageError
-from ..files import in_thread, storage_errors
-from ..jobs import paired
-from ..library import MediaLibrary
-from ..models import hide_query
-from ..sources import Source
-from ..stores import SQLiteStore
-from .bars import Bar, Bars
-from .lists import Items, files_below, is_folder
-from .many import Teller
-from .options import STANDARD, Connection, FileNames, Ids, Many, ManyFiles, Report, source_of
-from .output import printable, result_object, shown
-from .summaries import Words
+from meta_media.bulk.jobs import paired
+from meta_media.bulk.run import BulkRun
+from meta_media.cli.bars import Bar, Bars
+from meta_media.cli.lists import Items, files_below, is_folder
+from meta_media.cli.many import Teller
+from meta_media.cli.options import STANDARD, Connection, FileNames, Ids, Many, ManyFiles, Report, source_of
+from meta_media.cli.output import printable, result_object, shown
+from meta_media.cli.summaries import Words
+from meta_media.errors import ConfigurationError, MediaError, StorageError
+from meta_media.library.library import MediaLibrary
+from meta_media.library.store import SQLiteStore
+from meta_media.protocol.models import hide_query
+from meta_media.transfer.bodies import Body
+from meta_media.transfer.sources import Source
+from meta_media.transfer.threads import in_thread, storage_errors
 
 __all__ = ["delete", "download", "upload"]
 

@@ -24,10 +24,10 @@ settings  a switch for each thing nobody outside Meta knows, and the clock
 
 from __future__ import annotations
 
-from .emulator import Emulator
-from .fault_file import read_faults
-from .faults import Fault
-from .schedule import PlannedFault
-from .settings import Clock, EmulatorSettings
+from meta_media.emulator.emulator import Emulator
+from meta_media.emulator.fault_file import read_faults
+from meta_media.emulator.faults import Fault
+from meta_media.emulator.schedule import PlannedFault
+from meta_media.emulator.settings import Clock, EmulatorSettings
 
 __all__ = ["Clock", "Emulator", "EmulatorSettings", "Fault", "PlannedFault", "read_faults"]

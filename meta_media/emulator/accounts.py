@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from .replies import GraphError
-from .settings import Clock
+from meta_media.emulator.replies import GraphError
+from meta_media.emulator.settings import Clock
 
 __all__ = ["Accounts", "Token"]
 

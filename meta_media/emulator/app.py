@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .accounts import Accounts, Token
-from .download import PATH, UrlSigner, file_response
-from .messages import accepted, check_attachment, parse_message
-from .misbehave import misbehave, scripted
-from .replies import GraphError, GraphResponse, PlainError, problem
-from .schedule import Faults, operation_of
-from .settings import Clock, EmulatorSettings
-from .store import Store, StoredMedia
-from .upload import receive_upload
+from meta_media.emulator.accounts import Accounts, Token
+from meta_media.emulator.download import PATH, UrlSigner, file_response
+from meta_media.emulator.messages import accepted, check_attachment, parse_message
+from meta_media.emulator.misbehave import misbehave, scripted
+from meta_media.emulator.replies import GraphError, GraphResponse, PlainError, problem
+from meta_media.emulator.schedule import Faults, operation_of
+from meta_media.emulator.settings import Clock, EmulatorSettings
+from meta_media.emulator.store import Store, StoredMedia
+from meta_media.emulator.upload import receive_upload
 
 __all__ = ["Application", "ReceivedRequest"]
 

@@ -17,9 +17,9 @@ import attrs
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .replies import PlainError, problem
-from .settings import EmulatorSettings
-from .store import Store, StoredMedia
+from meta_media.emulator.replies import PlainError, problem
+from meta_media.emulator.settings import EmulatorSettings
+from meta_media.emulator.store import Store, StoredMedia
 
 __all__ = ["PATH", "FileResponse", "UrlSigner", "file_response", "requested_range"]
 

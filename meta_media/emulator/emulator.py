@@ -18,18 +18,18 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from .. import MediaApi, Settings
-from .accounts import Accounts
-from .app import Application, ReceivedRequest
-from .download import UrlSigner
-from .faults import Fault
-from .inbound import Kind, default_kind, media_object, sign, webhook
-from .incoming import IncomingFile
-from .schedule import FaultOperation, Faults, PlannedFault
-from .server import Server
-from .settings import Clock, EmulatorSettings
-from .store import Store
-from .upload import is_animated_webp
+from meta_media import MediaApi, Settings
+from meta_media.emulator.accounts import Accounts
+from meta_media.emulator.app import Application, ReceivedRequest
+from meta_media.emulator.download import UrlSigner
+from meta_media.emulator.faults import Fault
+from meta_media.emulator.inbound import Kind, default_kind, media_object, sign, webhook
+from meta_media.emulator.incoming import IncomingFile
+from meta_media.emulator.schedule import FaultOperation, Faults, PlannedFault
+from meta_media.emulator.server import Server
+from meta_media.emulator.settings import Clock, EmulatorSettings
+from meta_media.emulator.store import Store
+from meta_media.emulator.upload import is_animated_webp
 
 __all__ = ["Emulator"]
 

@@ -8,8 +8,8 @@ import secrets
 from base64 import b64encode
 from typing import Any, Final, Literal
 
-from .replies import graph_json
-from .store import StoredMedia
+from meta_media.emulator.replies import graph_json
+from meta_media.emulator.store import StoredMedia
 
 __all__ = ["Kind", "default_kind", "media_object", "sign", "webhook"]
 

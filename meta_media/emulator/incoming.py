@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import anyio
 
-from .store import Store, StoredMedia, new_media_id
+from meta_media.emulator.store import Store, StoredMedia, new_media_id
 
 __all__ = ["IncomingFile"]
 

@@ -8,8 +8,8 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .replies import GraphError
-from .store import StoredMedia
+from meta_media.emulator.replies import GraphError
+from meta_media.emulator.store import StoredMedia
 
 __all__ = ["accepted", "check_attachment", "parse_message"]
 

@@ -19,8 +19,8 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .faults import Fault
-from .server import Connection
+from meta_media.emulator.faults import Fault
+from meta_media.emulator.server import Connection
 
 __all__ = ["misbehave", "scripted"]
 

@@ -8,10 +8,10 @@ from typing import Final, Literal, get_args
 
 import attrs
 
-from ..errors import Operation
-from .checks import integer, maybe, number, one_of
-from .download import PATH
-from .faults import Fault
+from meta_media.emulator.checks import integer, maybe, number, one_of
+from meta_media.emulator.download import PATH
+from meta_media.emulator.faults import Fault
+from meta_media.errors import Operation
 
 __all__ = ["FaultOperation", "Faults", "PlannedFault", "operation_of"]
 

@@ -22,7 +22,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from .accounts import Token
+from meta_media.emulator.accounts import Token
 
 __all__ = ["Store", "StoredMedia", "new_media_id"]
 

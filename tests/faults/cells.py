@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from faults.server import Fault
+from tests.faults.server import Fault
 
 __all__ = ["CELLS", "Cell"]
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 import pytest
 
 import meta_media
-from faults.many import ManyGraph, Ran, check_many_files, media_id
-from faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
-from faults.server import FaultServer
 from meta_media import Outcome
 from meta_media.errors import ApiError, MediaError
+from tests.faults.many import ManyGraph, Ran, check_many_files, media_id
+from tests.faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
+from tests.faults.server import FaultServer
 
 __all__ = ["check_error", "check_files", "check_outcome_error", "check_requests", "check_secrets"]
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import attrs
 
-from faults.cells import Cell
-from faults.scenes import CONTENT, OLD, OPERATIONS, Scene, lines
-from faults.server import Fault, Graph, Seen
 from meta_media import BulkReport, BulkRun, Outcome
+from tests.faults.cells import Cell
+from tests.faults.scenes import CONTENT, OLD, OPERATIONS, Scene, lines
+from tests.faults.server import Fault, Graph, Seen
 
 __all__ = ["ManyGraph", "Ran", "aim", "check_many_files", "check_ran", "ended", "media_id", "prepare"]
 

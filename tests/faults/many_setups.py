@@ -10,14 +10,13 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from servers import until
-from stepping import Stepper
-
-from faults.many import ManyGraph, Ran, check_many_files, ended, media_id
-from faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
-from faults.server import Fault, Seen
-from faults.setups import SETUPS, awaited, named
 from meta_media import BulkRun, MediaApi, Outcome, Settings
+from tests.faults.many import ManyGraph, Ran, check_many_files, ended, media_id
+from tests.faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
+from tests.faults.server import Fault, Seen
+from tests.faults.setups import SETUPS, awaited, named
+from tests.support.servers import until
+from tests.support.stepping import Stepper
 
 __all__ = ["SETUPS"]
 

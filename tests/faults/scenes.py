@@ -12,9 +12,9 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from faults.cells import Cell
-from faults.server import FaultServer
 from meta_media import DeletedMedia, DownloadedMedia, MediaApi, MediaInfo, UploadedMedia
+from tests.faults.cells import Cell
+from tests.faults.server import FaultServer
 
 __all__ = ["APP_SECRET", "CONTENT", "ELSEWHERE", "OLD", "OPERATIONS", "TOKEN", "Scene", "check_value", "lines"]
 

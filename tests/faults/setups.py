@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from servers import until
-from stepping import Stepper, settled_at
 
-from faults.scenes import ELSEWHERE, OLD, OPERATIONS, TOKEN, Scene
-from faults.server import FaultServer
 from meta_media import MediaApi, Progress, Settings, clean_stale
+from tests.faults.scenes import ELSEWHERE, OLD, OPERATIONS, TOKEN, Scene
+from tests.faults.server import FaultServer
+from tests.support.servers import until
+from tests.support.stepping import Stepper, settled_at
 
 __all__ = ["SETUPS", "awaited", "elsewhere", "named"]
 

@@ -28,15 +28,15 @@ from typing import Any, Final
 import httpx
 import pytest
 import trustme
-from stepping import Stepper, descriptors, none_added, settled_at
 
-from faults.cells import CELLS, Cell
-from faults.invariants import check_error, check_files, check_outcome_error, check_requests, check_secrets
-from faults.many import ManyGraph, Ran, aim, check_ran, prepare
-from faults.many_setups import SETUPS
-from faults.scenes import APP_SECRET, CONTENT, OLD, OPERATIONS, Scene, check_value, lines
-from faults.server import FaultServer, Graph
 from meta_media import MediaApi, Settings
+from tests.faults.cells import CELLS, Cell
+from tests.faults.invariants import check_error, check_files, check_outcome_error, check_requests, check_secrets
+from tests.faults.many import ManyGraph, Ran, aim, check_ran, prepare
+from tests.faults.many_setups import SETUPS
+from tests.faults.scenes import APP_SECRET, CONTENT, OLD, OPERATIONS, Scene, check_value, lines
+from tests.faults.server import FaultServer, Graph
+from tests.support.stepping import Stepper, descriptors, none_added, settled_at
 
 # Every row there must be, and the operations that it must have cells for, one by one and many at a time: "a" for all four.
 ROWS: Final = {

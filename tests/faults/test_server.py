@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import pytest
 import trustme
-from stepping import settled_at
 
-from faults.cells import CELLS
-from faults.server import Fault, FaultServer, Graph
+from tests.faults.cells import CELLS
+from tests.faults.server import Fault, FaultServer, Graph
+from tests.support.stepping import settled_at
 
 CONTENT = random.Random(7).randbytes(10_240)
 GET = b"GET /media/7?hash=SIGNATURE HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -15,8 +15,16 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from meta_media import LibraryEntry, MediaApi, MediaLibrary, Progress, RedisStore, Settings, SQLiteStore
-from meta_media.stores import Store
+from meta_media import (
+    LibraryEntry,
+    MediaApi,
+    MediaLibrary,
+    Progress,
+    RedisStore,
+    Settings,
+    SQLiteStore,
+)
+from meta_media.library.store import Store
 
 SIZE = 300_000  # bytes
 LARGE = 3_000_000  # of the first one, which is to be sent in part: more than waits in buffers

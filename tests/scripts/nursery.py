@@ -16,9 +16,8 @@ import signal
 import sys
 from typing import Any
 
-from sabotage import Sabotage
-
 from meta_media import InboundMedia, MediaApi, Settings
+from tests.support.sabotage import Sabotage
 
 
 def said(*words: object) -> None:

@@ -18,9 +18,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from servers import open_files
-
 from meta_media import InboundMedia, MediaApi, MediaError, Settings
+from tests.support.servers import open_files
 
 
 def listing(folder: str) -> dict[str, str]:

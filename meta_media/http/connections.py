@@ -1,0 +1,118 @@
+"""What the copies of a `MediaApi` share: connections, the places in front of them, their pace, and the token."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from meta_media.errors import ConfigurationError, Operation
+from meta_media.http.limits import Pacing
+from meta_media.protocol.models import converter
+from meta_media.protocol.settings import Secret, checked_token
+from meta_media.transfer.threads import in_thread
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+__all__ = ["Connections", "Token"]
+
+
+class Token:
+    """An access token: a string, or an async callable that gives one and is asked once for all who wait for it."""
+
+    def __init__(self, source: str | Callable[[], Awaitable[str]] | None) -> None:
+        self._ask = source if callable(source) else None
+        self._known = Secret(checked_token(source)) if isinstance(source, str) else None
+        self._asking = anyio.Lock()
+
+    async def get(self) -> Secret:
+        """Return the token; `ConfigurationError` if there is none."""
+        if self._known is not None:
+            return self._known
+        async with self._asking:
+            if self._known is None:
+                self._known = Secret(checked_token(await self._ask() if self._ask else None))
+            return self._known
+
+    def forget(self, refused: str) -> None:
+        """Ask again next time, where there is somebody to ask and nobody has since this very token was given out."""
+        if self._ask and self._known is refused:
+            self._known = None
+
+
+class Connections:
+    """
+    The connections that a `MediaApi` and all its `with_options` copies share.
+
+    Graph and the download hosts each have their own places, so that a task which holds a download open while it uploads
+    cannot wait for itself.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None, pacing: Pacing | None = None
+    ) -> None:
+        self.pacing = pacing or Pacing()
+        self._given = client
+        self._proxy = proxy
+        self._wire: Any = None
+        self._opening = anyio.Lock()
+        self._places = {kind: anyio.Semaphore(concurrency, fast_acquire=True) for kind in (True, False)}
+        self.closed = False
+
+    def place(self, operation: Operation) -> anyio.Semaphore:
+        """Return the queue in which a call waits for its turn."""
+        return self._places[operation == "download"]
+
+    async def wire(self) -> Any:
+        """Return what sends: the caller's client, or ours, which is made at first need."""
+        return self._wire or await self._open()
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self.closed:
+                raise ConfigurationError("this MediaApi is closed")
+            if self._wire is None:
+                self._wire = await in_thread(_opened, self._given, self._proxy)
+            return self._wire
+
+    async def aclose(self) -> None:
+        """Close what we opened, once; the caller's client is theirs."""
+        self.closed = True
+        async with self._opening:  # whoever opens it just now must not leave it behind
+            wire, self._wire = self._wire, None
+        if wire is not None and self._given is None:
+            await wire.aclose()
+
+
+def _opened(given: httpx.AsyncClient | None, proxy: str | None) -> Any:
+    """Do on a thread what takes a tenth of a second: import aiofiles, cattrs and httpx, load the certificates."""
+    importlib.import_module("aiofiles.tempfile")
+    converter()
+    if given is not None:
+        from meta_media.http.injected import GuardedClient
+
+        return GuardedClient(given)
+    from meta_media.http.proxy import Proxy
+    from meta_media.http.transport import Transport
+
+    named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    try:
+        return Transport(_tls(*named.values()), Proxy.of(proxy))
+    except OSError as error:  # of which SSLError is one
+        culprits = " or ".join(name for name, value in named.items() if value) or "the system's CA certificates"
+        raise ConfigurationError(f"{culprits} cannot be used: {error.strerror or type(error).__name__}") from error
+
+
+@functools.cache
+def _tls(*_: str | None) -> ssl.SSLContext:
+    """Load the certificates once for each value of the environment variables that name them."""
+    import httpx
+
+    return httpx.create_ssl_context()

@@ -1,0 +1,90 @@
+"""The way through a firm's proxy: which one, for which hosts, and the tunnel through it (RFC 9110, section 9.3.6)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import urllib.request
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import attrs
+import httpx
+
+from meta_media.errors import ConfigurationError
+from meta_media.http.connection import Exchange
+from meta_media.http.stream import Stream
+from meta_media.http.timeouts import Clock
+
+__all__ = ["Proxy"]
+
+
+@attrs.frozen(kw_only=True)
+class Proxy:
+    """
+    A proxy that is spoken to in plain HTTP. It is told a host, and cannot see what passes.
+
+    Attributes:
+        host: Of the proxy.
+        port: Of the proxy.
+        credentials: For it, where its URL has any.
+        always: Whether the environment's `NO_PROXY` has no say.
+    """
+
+    host: str
+    port: int
+    credentials: str = attrs.field(repr=False)
+    always: bool
+
+    @classmethod
+    def of(cls, setting: str | None) -> Proxy | None:
+        """
+        Read the setting, else `HTTPS_PROXY`, else `ALL_PROXY`; None if there is none of them.
+
+        Raises:
+            ConfigurationError: It is not an http URL; its name is told, not its value, which may hold a password.
+        """
+        environment = urllib.request.getproxies_environment()
+        known = {
+            "Settings.proxy": setting,
+            "HTTPS_PROXY": environment.get("https"),
+            "ALL_PROXY": environment.get("all"),
+        }
+        name, url = next(((name, url) for name, url in known.items() if url), ("", ""))
+        if not url:
+            return None
+        parts = _http_url(url)
+        if parts is None:
+            raise ConfigurationError(
+                f"{name} must be an http:// URL with a host; for other proxies pass http_client=httpx.AsyncClient(proxy=…)"
+            )
+        credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        return cls(
+            host=parts.hostname or "",
+            port=parts.port or 80,
+            credentials=credentials.removesuffix(":"),
+            always=name == "Settings.proxy",
+        )
+
+    def serves(self, host: str) -> bool:
+        """Whether connections to a host go through it."""
+        return self.always or not urllib.request.proxy_bypass(host)
+
+    async def tunnel(self, stream: Stream, host: str, port: int, clock: Clock) -> None:
+        """Have the proxy connect to a host; `httpx.ProxyError` if it will not."""
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        headers = [("Host", target)]
+        if self.credentials:
+            headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(self.credentials.encode()).decode()}"))
+        exchange = Exchange(stream, clock, lambda _: None)
+        await exchange.send("CONNECT", target, headers, None)
+        if not 200 <= exchange.status < 300:
+            raise httpx.ProxyError(str(exchange.status))
+
+
+def _http_url(url: str) -> SplitResult | None:
+    found = None
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            found = parts
+    return found

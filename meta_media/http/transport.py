@@ -1,0 +1,178 @@
+"""
+Our own connections, under httpx's interface for transports: per origin a stack, the latest used taken first.
+
+There is no pool to search, to lock or to lose a place in. Whoever takes a connection gives it back only when reply and
+request are both complete and not a byte is left over; anything else, a cancellation at any await included, closes it on
+the spot, without another await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import ssl
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from meta_media.http.connection import Exchange
+from meta_media.http.proxy import Proxy
+from meta_media.http.stream import Stream, connect, secure
+from meta_media.http.timeouts import Clock
+from meta_media.protocol.settings import Secret
+
+__all__ = ["StaleConnectionError", "Transport"]
+
+_KEEP_ALIVE: Final = 5.0  # seconds that an idle connection is kept, which is less than servers keep them
+_PORTS: Final = {"https": 443, "http": 80}
+_HUNG_UP: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+Origin = tuple[str, str, int]
+Idle = deque[tuple[float, Stream]]
+
+
+class StaleConnectionError(httpx.RemoteProtocolError):
+    """A server hung up on a kept connection instead of answering: most likely it had done so before the request came."""
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """
+    Sends over connections of its own.
+
+    Args:
+        tls: For https; None refuses it.
+        proxy: For https; nothing else leaves this machine.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None) -> None:
+        self._tls = tls
+        self._proxy = proxy
+        self._idle: defaultdict[Origin, Idle] = defaultdict(deque)
+        self._busy: set[Stream] = set()
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: AsyncIterable[Any] | bytes | None,
+        clock: Clock,
+    ) -> Exchange:
+        """Send a request of ours: a complete URL, all headers but Host."""
+        origin, host, target = _parted(url)
+        return await self._sent(origin, method, target, [("Host", host), *headers.items()], content, clock)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Serve any `httpx.AsyncClient`."""
+        url = request.url
+        origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
+        timeouts = request.extensions.get("timeout", {})
+        clock = Clock(**{phase: timeouts.get(phase) for phase in ("connect", "read", "write")}, rate=0, deadline=None)
+        exchange = await self._sent(origin, request.method, url.raw_path, request.headers.raw, request.stream, clock)
+        return httpx.Response(exchange.status, headers=list(exchange.headers), stream=_Body(exchange))
+
+    async def aclose(self) -> None:
+        """Close all connections; whoever is using one is told that it broke."""
+        for stream in itertools.chain((stream for idle in self._at_home().values() for _, stream in idle), self._busy):
+            stream.abort()
+        self._idle.clear()
+        self._busy.clear()
+
+    async def _sent(
+        self,
+        origin: Origin,
+        method: str,
+        target: str | bytes,
+        headers: Iterable[tuple[Any, Any]],
+        content: Any,
+        clock: Clock,
+    ) -> Exchange:
+        """Send a request; whatever goes wrong, its connection is closed."""
+        kept = _taken(self._at_home()[origin])
+        stream = kept or await self._connected(origin, clock)
+        self._busy.add(stream)
+        exchange = Exchange(stream, clock, lambda over: self._given_back(origin, over))
+        try:
+            await exchange.send(method, target, headers, content)
+        except BaseException as error:
+            await exchange.aclose()
+            if kept and not exchange.heard and isinstance(error, _HUNG_UP):
+                self._drop(origin)
+                raise StaleConnectionError("hung up before a byte of the reply") from error
+            raise
+        return exchange
+
+    def _drop(self, origin: Origin) -> None:
+        """Close the idle connections of an origin: they are as old as one that its server had given up."""
+        for _, stream in self._idle.pop(origin, ()):
+            stream.abort()
+
+    async def _connected(self, origin: Origin, clock: Clock) -> Stream:
+        scheme, host, port = origin
+        if scheme == "http":
+            return await connect(host, port, None, clock)
+        if scheme != "https" or self._tls is None:
+            raise httpx.UnsupportedProtocol("http, and https with a TLS context, are all that can be spoken")
+        if self._proxy is None or not self._proxy.serves(host):
+            return await connect(host, port, self._tls, clock)
+        stream = await connect(self._proxy.host, self._proxy.port, None, clock)
+        try:
+            await self._proxy.tunnel(stream, host, port, clock)
+        except BaseException:
+            stream.abort()
+            raise
+        await secure(stream, host, self._tls, clock)
+        return stream
+
+    def _given_back(self, origin: Origin, exchange: Exchange) -> None:
+        if exchange.stream in self._busy and exchange.complete:
+            self._idle[origin].append((time.monotonic() + _KEEP_ALIVE, exchange.stream))
+        else:
+            exchange.abort()
+        self._busy.discard(exchange.stream)
+
+    def _at_home(self) -> defaultdict[Origin, Idle]:
+        """Forget connections of another event loop, or of the process that this one was forked from."""
+        home = os.getpid(), asyncio.get_running_loop()
+        if self._home != home:
+            self._home = home
+            self._idle = defaultdict(deque)
+            self._busy = set()
+        return self._idle
+
+
+def _parted(url: str) -> tuple[Origin, str, Secret]:
+    """Part a URL into origin, Host and target, of which the last is kept out of tracebacks: a query may be a signature."""
+    parts = urlsplit(url)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    return (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)), parts.netloc, Secret(target)
+
+
+def _taken(idle: Idle) -> Stream | None:
+    """Take the connection used last, if it is still good; close those that have been idle for too long."""
+    now = time.monotonic()
+    while idle and idle[0][0] <= now:
+        idle.popleft()[1].abort()
+    while idle:
+        stream = idle.pop()[1]
+        if not stream.stale:
+            return stream
+        stream.abort()
+    return None
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._exchange.pieces():
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()

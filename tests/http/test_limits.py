@@ -1,0 +1,321 @@
+"""Budget, back-off and the gate of a phone number, by a clock and a dice of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meta_media.errors import RateLimitError
+from meta_media.http.limits import LONGEST_WAIT, Budget, Gate, Pacing, backoff_delay
+
+
+class Time:
+    """A clock that goes on only while somebody sleeps by it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)  # a turn of the loop
+
+
+@pytest.fixture
+def time() -> Time:
+    """A clock."""
+    return Time()
+
+
+@pytest.fixture
+def gate(time: Time) -> Gate:
+    """A gate whose dice always falls highest."""
+    return Gate(now=time, sleep=time.sleep, dice=lambda: 1.0)
+
+
+async def passed(gate: Gate) -> int:
+    """Wait at a gate, and go through."""
+    await gate.opened()
+    return gate.enter()
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1e6), st.floats(0, 1))
+def test_backoff_is_bounded(nth: int, first: float, dice: float) -> None:
+    """Whatever is thrown, a wait is between nothing and eight seconds, and at most twice that of the one before."""
+    delay = backoff_delay(nth, first, lambda: dice)
+
+    assert 0 <= delay <= min(8.0, first * 2.0 ** min(nth, 1000))
+
+
+def test_backoff_doubles() -> None:
+    """The most that a wait takes doubles up to eight seconds; the dice says how much of it is waited."""
+    assert [backoff_delay(nth, 0.5, lambda: 1.0) for nth in range(1, 7)] == [0.5, 1, 2, 4, 8, 8]
+    assert backoff_delay(3, 0.5, lambda: 0.25) == 0.5
+
+
+def test_budget() -> None:
+    """A hundred retries are there at first; then every five successes earn another, and never more than the hundred."""
+    budget = Budget()
+    assert [budget.afford(5) for _ in range(101)] == [True] * 100 + [False]
+    for _ in range(4):
+        budget.earn(0)
+    assert not budget.afford(5)
+    budget.earn(0)
+    assert budget.afford(5)
+    budget.earn(10)
+    assert [budget.afford(5) for _ in range(3)] == [True, True, False]
+    for _ in range(10_000):
+        budget.earn(1)
+    assert [budget.afford(10) for _ in range(51)] == [True] * 50 + [False]
+
+
+async def test_gate_is_open(gate: Gate, time: Time) -> None:
+    """Nobody waits at a gate that was never shut, however many go through."""
+    for _ in range(1000):
+        await passed(gate)
+    assert (gate.left, gate.open, time.slept) == (0, True, [])
+
+
+async def test_gate_opens_gradually(gate: Gate, time: Time) -> None:
+    """After the pause that Meta asked for one goes first; each that is answered well lets one more be under way."""
+    gate.shut(gate.enter(), 2.0, first=0.5)
+    assert (gate.open, gate.left) == (False, 2.0)
+    under_way: list[int] = []
+    waiting = [asyncio.ensure_future(passed(gate)) for _ in range(20)]
+    counts = []
+    for _ in range(4):
+        for _ in range(30):
+            await asyncio.sleep(0)  # a turn of the loop
+        under_way = [task.result() for task in waiting if task.done()]
+        waiting = [task for task in waiting if not task.done()]
+        counts.append(len(under_way))
+        for ticket in under_way:
+            gate.leave(ticket, well=True)
+    assert (counts, time.slept) == ([1, 2, 4, 8], [2.0])
+    for task in waiting:
+        task.cancel()
+
+
+async def test_gate_forgets(gate: Gate, time: Time) -> None:
+    """Once enough was answered well, nobody counts any longer."""
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    states = [gate.idle]
+    time.now += 1
+    for _ in range(100):
+        gate.leave(await passed(gate), well=True)
+    assert [*states, gate.idle] == [False, True]
+    for _ in range(1000):
+        gate.enter()
+    assert gate.open
+
+
+async def test_gate_stays_narrow_after_failures(gate: Gate, time: Time) -> None:
+    """What is answered badly makes room for the next, but for no more than there was."""
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    states = []
+    for _ in range(10):
+        ticket = gate.enter()
+        states.append(gate.open)
+        gate.leave(ticket, well=False)
+        states.append(gate.open)
+    assert states == [False, True] * 10
+
+
+async def test_gate_clamps(gate: Gate) -> None:
+    """However long a server asks for, after a minute somebody tries."""
+    gate.shut(gate.enter(), 1e9, first=0.5)
+    assert gate.left == LONGEST_WAIT == 60
+
+
+async def test_gate_backs_off(gate: Gate, time: Time) -> None:
+    """Where nobody says how long, each throttled request in a row doubles the pause; one that is answered well ends the row."""
+    waits = []
+    for _ in range(3):
+        gate.shut(await passed(gate), None, first=0.5)
+        waits.append(gate.left)
+        time.now += gate.left
+    gate.leave(await passed(gate), well=True)
+    gate.shut(await passed(gate), None, first=0.5)
+    assert [*waits, gate.left] == [0.5, 1.0, 2.0, 0.5]
+
+
+async def test_throttled_together(gate: Gate) -> None:
+    """Of requests that were under way together, one shuts the gate; a longer pause that another is told counts, too."""
+    tickets = [gate.enter() for _ in range(10)]
+    for ticket in tickets:
+        gate.shut(ticket, None, first=0.5)
+    assert gate.left == 0.5
+    gate.shut(tickets[0], 7.0, first=0.5)
+    gate.shut(tickets[1], 3.0, first=0.5)
+    assert gate.left == 7.0
+
+
+async def test_late_answers(gate: Gate, time: Time) -> None:
+    """Requests from before the pause, which end after it, neither open the gate further nor take a place."""
+    early = [gate.enter() for _ in range(10)]
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    for old in early:
+        gate.leave(old, well=True)
+    states = [gate.open]
+    gate.leave(ticket, well=True)
+    assert [*states, gate.open] == [False, True]
+
+
+async def test_shut_again_while_waiting(time: Time) -> None:
+    """Who waits for the end of a pause waits for that of the next, too."""
+
+    async def sleep(seconds: float) -> None:
+        await time.sleep(seconds)
+        if len(time.slept) == 1:
+            gate.shut(ticket, 5.0, first=0.5)
+
+    gate = Gate(now=time, sleep=sleep)
+    ticket = gate.enter()
+    gate.shut(ticket, 1.0, first=0.5)
+    await gate.opened()
+    assert time.slept == [1.0, 5.0]
+
+
+async def test_cancelled_at_the_gate(gate: Gate, time: Time) -> None:
+    """Who stops waiting holds nobody up."""
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    waiting = [asyncio.ensure_future(passed(gate)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in waiting[:2]:
+        task.cancel()
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    gate.leave(ticket, well=False)
+    assert await waiting[2] >= 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "slots"),
+    [(25.0, [0.0] * 25 + [0.04, 0.08, 0.12]), (2.0, [0.0, 0.0, 0.5, 1.0]), (1.0, [0.0, 1.0]), (0.5, [0.0, 2.0, 4.0])],
+)
+async def test_uploads_per_second(time: Time, rate: float, slots: list[float]) -> None:
+    """As many uploads as a second allows go at once, the others at its pace."""
+    started = time.now
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    gate = Gate(now=time, sleep=sleep)
+    for _ in slots:
+        await gate.upload_slot(rate)
+    assert asked == pytest.approx([slot for slot in slots if slot])
+    time.now = started + slots[-1] + 1  # a second later there is room again
+    asked.clear()
+    await gate.upload_slot(rate)
+    assert sum(asked) == pytest.approx(max(1 / rate - 1, 0))
+
+
+def test_lookups(gate: Gate, time: Time) -> None:
+    """So many refused lookups within an hour are the last ones, until the first of them is an hour old."""
+    for _ in range(3):
+        gate.check_lookups(3)
+        gate.lookup_refused()
+        time.now += 600
+    with pytest.raises(RateLimitError) as caught:
+        gate.check_lookups(3)
+    assert (caught.value.retry_after, caught.value.retryable) == (1800.0, False)
+    gate.check_lookups(4)
+    time.now += 1800
+    gate.check_lookups(3)
+    assert not gate.idle
+    time.now += math.inf
+    gate.check_lookups(1)
+    assert gate.idle
+
+
+def test_refused_lookups_are_not_counted_for_ever(gate: Gate) -> None:
+    """Memory is flat, however many lookups are refused."""
+    for _ in range(2000):
+        gate.lookup_refused()
+    assert len(gate._refused_lookups) == 500
+
+
+async def test_gates_of_many_numbers(time: Time) -> None:
+    """Each number has a gate of its own; those that remember nothing are forgotten when there are many."""
+    pacing = Pacing(now=time, sleep=time.sleep)
+    kept = pacing.gate("1")
+    kept.shut(kept.enter(), 9.0, first=0.5)
+    used = pacing.gate("3")
+    ticket = used.enter()
+    for number in range(5000):
+        pacing.gate(f"n{number}")
+    assert pacing.gate("1") is kept is not pacing.gate("2")
+    assert pacing.gate("3") is used
+    used.leave(ticket, well=True)
+    assert (kept.idle, used.idle) == (False, True)
+    assert len(pacing._gates) <= 1001
+
+
+async def test_gate_of_a_number_at_rest(time: Time) -> None:
+    """Up to a thousand numbers keep their gates, also where there is nothing to remember; then those are forgotten."""
+    pacing = Pacing(now=time, sleep=time.sleep)
+    first = pacing.gate("0")
+    for number in range(1000):
+        pacing.gate(f"{number}")
+    assert pacing.gate("0") is first
+    pacing.gate("1000")
+    assert pacing.gate("0") is not first
+
+
+async def test_idle_once_the_bucket_is_full(gate: Gate, time: Time) -> None:
+    """A gate remembers an upload for as long as it may hold up another one, and no longer."""
+    await gate.upload_slot(1.0)
+    assert not gate.idle
+    time.now += 1
+    assert gate.idle
+
+
+async def test_waiting_is_no_work(time: Time) -> None:
+    """Who waits for another's answer sleeps: the clock is not asked until there is one."""
+    asked: list[float] = []
+
+    def now() -> float:
+        asked.append(time.now)
+        return time.now
+
+    gate = Gate(now=now, sleep=time.sleep)
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    waiting = asyncio.ensure_future(passed(gate))
+    counts = []
+    for _ in range(2):
+        for _ in range(50):
+            await asyncio.sleep(0)  # a turn of the loop
+        counts.append(len(asked))
+    assert (counts[0], waiting.done()) == (counts[1], False)
+    gate.leave(ticket, well=True)
+    await waiting
+
+
+async def test_shut_while_others_wait_for_an_answer(gate: Gate, time: Time) -> None:
+    """Who waits for another's answer, which then is a refusal, goes on after the pause that it brings."""
+    gate.shut(gate.enter(), 1.0, first=0.5)
+    time.now += 1
+    ticket = gate.enter()
+    waiting = asyncio.ensure_future(passed(gate))
+    for _ in range(10):
+        await asyncio.sleep(0)  # a turn of the loop
+    gate.shut(ticket, 2.0, first=0.5)
+    await waiting
+    assert time.slept == [2.0]

@@ -1,0 +1,192 @@
+"""A firm's proxy: which calls go through it, what it is told, and what it never sees."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from typing import Self
+
+import pytest
+
+from meta_media import MediaApi, Settings
+from meta_media.errors import ConfigurationError, NetworkError, TransferTimeoutError
+from meta_media.http.proxy import Proxy
+from tests.support.servers import Server, info, page, silence, told
+from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
+
+CONTENT = b"through and through " * 20_000
+
+
+class Tunnel:
+    """
+    A proxy that connects whoever asks to whom they ask for.
+
+    Attributes:
+        heads: Of the requests to it.
+        passed: What clients sent through it.
+        answer: To all requests, in place of a connection.
+    """
+
+    def __init__(self, answer: bytes = b"") -> None:
+        self.heads: list[str] = []
+        self.passed = bytearray()
+        self.answer = answer
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())  # type: ignore[arg-type]  # there is one
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.heads.append(head)
+            if self.answer:
+                writer.write(self.answer)
+                return
+            host, _, port = head.split(" ")[1].rpartition(":")
+            there, back = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with contextlib.closing(back):
+                await asyncio.gather(self._pass(reader, back, self.passed), self._pass(there, writer, bytearray()))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, noted: bytearray) -> None:
+        while data := await reader.read(2**16):
+            noted += data
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def graph(server: LeanServer) -> None:
+    """Make a server answer as Meta does."""
+
+    def answer(method: str, target: str) -> bytes:
+        if method == "POST":
+            return told({"id": "7"})
+        if target.startswith("/media"):
+            return page(CONTENT, content_type="text/plain")
+        sha256 = hashlib.sha256(CONTENT).hexdigest()
+        return info(f"{server.base_url}/media", CONTENT, media_id="7", sha256=sha256, mime_type="text/plain")
+
+    server.answer = answer
+
+
+@pytest.mark.parametrize("how", ["HTTPS_PROXY", "ALL_PROXY", "setting", "no scheme"])
+async def test_everything_goes_through(how: str, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads, look-ups and downloads over https go through the proxy, which sees where to, and no more."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel() as proxy:
+        graph(server)
+        url = proxy.address if how == "no scheme" else f"http://{proxy.address}"
+        if how.isupper():
+            monkeypatch.setenv(how, url)
+        settings = Settings(base_url=server.base_url, proxy=None if how.isupper() else url)
+        async with MediaApi("EAAGcanary", "1", settings=settings) as api:
+            assert (await api.upload(CONTENT, filename="a.txt")).id == "7"
+            assert await api.read("7") == CONTENT
+        assert [head.split("\r\n")[:2] for head in proxy.heads] == [
+            [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1", f"Host: 127.0.0.1:{server.port}"]
+        ]
+        assert len(proxy.passed) > len(CONTENT)
+        assert "EAAGcanary" not in proxy.heads[0]
+        assert b"EAAGcanary" not in proxy.passed
+
+
+async def test_credentials(tls: ssl.SSLContext) -> None:
+    """User and password of the proxy's URL, escaped there, are sent to the proxy alone; and are never shown."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel() as proxy:
+        graph(server)
+        settings = Settings(base_url=server.base_url, proxy=f"http://us%40er:pass%20word@{proxy.address}")
+        async with MediaApi("token", "1", settings=settings) as api:
+            await api.get_info("7")
+        assert "Proxy-Authorization: Basic dXNAZXI6cGFzcyB3b3Jk" in proxy.heads[0]
+        assert "pass" not in repr(settings) + repr(Proxy.of(settings.proxy))
+
+
+async def test_hosts_without_proxy(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts in NO_PROXY are connected to directly; a proxy that was set by hand is used for all."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel() as proxy:
+        graph(server)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+        monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
+        async with MediaApi("token", "1", settings=Settings(base_url=server.base_url)) as api:
+            await api.get_info("7")
+        assert proxy.heads == []
+        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}")
+        async with MediaApi("token", "1", settings=settings) as api:
+            await api.get_info("7")
+        assert len(proxy.heads) == 1
+
+
+@pytest.mark.parametrize("status", [407, 502])
+async def test_proxy_that_refuses(status: int, tls: ssl.SSLContext) -> None:
+    """A proxy that will not connect is a NetworkError with its status; nothing was sent, and nothing stays open."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel(page("no", status)) as proxy:
+        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}")
+        async with MediaApi("token", "1", settings=settings) as api:
+            before = descriptors()
+            with pytest.raises(NetworkError, match=rf"the proxy refused with status {status}") as caught:
+                await api.upload(b"text")
+            assert caught.value.maybe_applied is False
+            await none_added(before, descriptors)
+        assert server.connections == 0
+
+
+async def test_proxy_that_is_not_there(tls: ssl.SSLContext) -> None:
+    """A proxy that nobody runs is a NetworkError; one that never answers is a TransferTimeoutError."""
+    async with MediaApi("token", "1", settings=Settings(proxy="http://127.0.0.1:9")) as api:
+        with pytest.raises(NetworkError, match="refused"):
+            await api.get_info("7")
+    async with Server(silence) as silent:
+        settings = Settings(proxy=silent.base_url, read_timeout=0.2)
+        async with MediaApi("token", "1", settings=settings) as api:
+            with pytest.raises(TransferTimeoutError):
+                await api.get_info("7")
+
+
+@pytest.mark.parametrize(
+    "url", ["socks5://user:geheim@host:1080", "https://user:geheim@host", "http://", "http://[", "http://geheim:port"]
+)
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY", "Settings.proxy"])
+async def test_proxy_that_cannot_be(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot be used is a ConfigurationError which names the culprit, and not its value."""
+    if name.isupper():
+        monkeypatch.setenv(name, url)
+    async with MediaApi("token", "1", settings=Settings(proxy=None if name.isupper() else url)) as api:
+        with pytest.raises(ConfigurationError, match=f"^{name} must be an http:// URL") as caught:
+            await api.get_info("7")
+    assert "geheim" not in str(caught.value)
+
+
+async def test_cancelled_at_every_await(tls: ssl.SSLContext) -> None:
+    """Cancelled at any await on its way through a proxy, a call leaves nothing open."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel() as proxy:
+        graph(server)
+        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}")
+        async with MediaApi("token", "1", settings=settings) as warm:
+            await warm.get_info("7")
+        await settled_at(set(), lambda: server.open)
+        at, going = 0, True
+        while going:
+            at += 1
+            async with MediaApi("token", "1", settings=settings) as api:
+                stepper = Stepper(at, times=2)
+                task = await stepper.run(lambda api=api: api.get_info("7"))  # type: ignore[misc]  # a default argument
+                going = stepper.reached
+                assert task.cancelled() == going
+            await settled_at(set(), lambda: server.open)
+        assert at > 8

@@ -1,0 +1,293 @@
+"""What Meta's codes mean: every row of its table on every verb, the codes with several meanings, and statuses alone."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meta_media.errors import (
+    AccountRestrictedError,
+    ApiError,
+    AuthenticationError,
+    CorruptedMediaError,
+    FileTooLargeError,
+    InvalidMediaError,
+    InvalidRequestError,
+    MediaError,
+    MediaNotFoundError,
+    Operation,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnsupportedMediaTypeError,
+    UploadRejectedError,
+)
+from meta_media.protocol.error_codes import from_answer
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+STATUSES = (200, 302, 400, 401, 403, 404, 410, 413, 415, 429, 500, 503)
+
+# Meta's pages "Error codes" (Cloud API) and "Handle errors" (Graph API): code, title, class, whether waiting may help.
+TABLE: list[tuple[int, str, type[ApiError], bool]] = [
+    (0, "AuthException", AuthenticationError, False),
+    (1, "API Unknown", ServerError, True),
+    (2, "API Service", ServerError, True),
+    (3, "API Method", PermissionDeniedError, False),
+    (4, "API Too Many Calls", RateLimitError, True),
+    (10, "Permission Denied", PermissionDeniedError, False),
+    (17, "User request limit reached", RateLimitError, True),
+    (32, "Page request limit reached", RateLimitError, True),
+    (33, "Parameter value is not valid", InvalidRequestError, False),
+    (100, "Invalid parameter", InvalidRequestError, False),
+    (104, "An access token is required to request this resource", AuthenticationError, False),
+    (190, "Access token has expired", AuthenticationError, False),
+    (200, "This operation requires additional permissions", PermissionDeniedError, False),
+    (250, "API Permission", PermissionDeniedError, False),
+    (299, "API Permission", PermissionDeniedError, False),
+    (368, "Temporarily blocked for policies violations", AccountRestrictedError, False),
+    (613, "Calls to this api have exceeded the rate limit", RateLimitError, True),
+    (2500, "Unknown path components: /x", InvalidRequestError, False),
+    (80007, "Rate limit issues", RateLimitError, True),
+    (80008, "There have been too many calls to this WhatsApp Business account", RateLimitError, True),
+    (130429, "Rate limit hit", RateLimitError, True),
+    (131000, "Something went wrong", ServerError, True),
+    (131005, "Access denied", PermissionDeniedError, False),
+    (131008, "Required parameter is missing", InvalidRequestError, False),
+    (131009, "Parameter value is not valid", InvalidRequestError, False),
+    (131016, "Service unavailable", ServerError, True),
+    (131031, "Account has been locked", AccountRestrictedError, False),
+    (131042, "Business eligibility payment issue", AccountRestrictedError, False),
+    (131048, "Spam rate limit hit", RateLimitError, False),
+    (131051, "Unsupported message type", InvalidRequestError, False),
+    (131052, "Media download error", UploadRejectedError, False),
+    (131053, "Media upload error", UploadRejectedError, False),
+    (131056, "Pair rate limit hit", RateLimitError, True),
+    (131057, "Account in maintenance mode", ServerError, True),
+    (132012, "Template Parameter Format Mismatch", InvalidRequestError, False),
+    (133004, "Server Temporarily Unavailable", ServerError, True),
+    (133016, "Account register deregister rate limit exceeded", RateLimitError, False),
+]
+
+
+def judged(
+    operation: Operation, status: int | None, code: int | None, words: str, subcode: int | None = None
+) -> MediaError:
+    """Class an answer whose message is all its text."""
+    answer = ApiError(words, status=status, code=code, subcode=subcode)
+    return from_answer(operation, answer, words=words)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("code", "title", "kind", "retryable"), TABLE, ids=lambda value: str(value)[:40])
+def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bool, operation: Operation) -> None:
+    """A code of Meta's table means the same under every HTTP status: throttles come as 400 and as 429."""
+    found = [judged(operation, status, code, f"(#{code}) {title}") for status in STATUSES]
+
+    assert [(type(error), error.retryable) for error in found] == [(kind, retryable)] * len(STATUSES)
+
+
+@pytest.mark.parametrize("code", range(198, 302))
+def test_permissions_are_a_range(code: int) -> None:
+    """All codes from 200 to 299 are permissions; their neighbours are not."""
+    denied = isinstance(judged("get_info", 400, code, "(#200) Permissions error"), PermissionDeniedError)
+
+    assert denied is (200 <= code <= 299)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("upload", InvalidRequestError),
+        ("get_info", MediaNotFoundError),
+        ("download", MediaNotFoundError),
+        ("delete", MediaNotFoundError),
+        ("send", InvalidRequestError),
+    ],
+)
+def test_missing_object(operation: Operation, kind: type[ApiError]) -> None:
+    """Code 100 with subcode 33 is missing media where media is asked for; elsewhere it is the phone number."""
+    text = "Unsupported request. Object with ID '1' does not exist, cannot be loaded due to missing permissions"
+
+    assert type(judged(operation, 400, 100, text, subcode=33)) is kind
+    assert type(judged(operation, 400, 100, text, subcode=34)) is InvalidRequestError
+    assert type(judged(operation, 400, 33, text)) is InvalidRequestError
+
+
+VERDICTS = [
+    (131031, FileTooLargeError, AccountRestrictedError, "Account has been locked"),
+    (131031, FileTooLargeError, AccountRestrictedError, "Business Account locked"),
+    (131042, UnsupportedMediaTypeError, AccountRestrictedError, "Business eligibility payment issue"),
+    (131042, UnsupportedMediaTypeError, AccountRestrictedError, "There was an error related to your payment method"),
+    (131051, CorruptedMediaError, InvalidRequestError, "Unsupported message type"),
+    (131051, CorruptedMediaError, InvalidRequestError, "Message type unknown"),
+]
+
+
+@pytest.mark.parametrize(("code", "verdict", "kind", "metas_words"), VERDICTS)
+def test_upload_verdicts(code: int, verdict: type[InvalidMediaError], kind: type[ApiError], metas_words: str) -> None:
+    """On an upload three codes judge the file, unless the reply has the words of Meta's own meaning, in any case."""
+    plain = judged("upload", 400, code, f"(#{code}) Invalid parameter")
+    own = [judged("upload", 400, code, words) for words in (metas_words, metas_words.upper())]
+
+    assert type(plain) is verdict
+    assert [type(error) for error in own] == [kind, kind]
+
+
+@pytest.mark.parametrize("code", [131031, 131042, 131051])
+def test_upload_verdict_keeps_the_answer(code: int) -> None:
+    """A verdict on the file shows Meta's words and carries the answer they came in."""
+    answer = ApiError("(#1) Invalid parameter", status=400, code=code, fbtrace_id="AbC")
+
+    error = from_answer("upload", answer, words=answer.message)
+
+    assert isinstance(error, InvalidMediaError)
+    assert error.answer is answer
+    assert str(error).startswith("Meta says that the file")
+    assert str(error).endswith(str(answer))
+    assert error.retryable is False
+
+
+@pytest.mark.parametrize("operation", [operation for operation in OPERATIONS if operation != "upload"])
+@pytest.mark.parametrize(("code", "kind", "metas_words"), [(code, *row) for code, _, *row in VERDICTS])
+def test_verdicts_are_for_uploads_only(code: int, kind: type[ApiError], metas_words: str, operation: Operation) -> None:
+    """On other verbs these codes have Meta's meaning whatever the words."""
+    found = {type(judged(operation, 400, code, words)) for words in (metas_words, "(#1) Invalid parameter", "")}
+
+    assert found == {kind}
+
+
+TOKEN_TEXTS = [
+    (None, "Invalid OAuth access token"),
+    (100, "Invalid appsecret_proof provided in the API argument"),
+    (100, "API calls from the server require an appsecret_proof argument"),
+    (2500, "An active access token must be used to query information about the current user."),
+]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("code", "text"), TOKEN_TEXTS)
+def test_token_texts(code: int | None, text: str, operation: Operation) -> None:
+    """A refused token or proof is told by its words where the code says nothing, on every verb."""
+    assert [type(judged(operation, 400, code, words)) for words in (text, text.upper())] == [AuthenticationError] * 2
+
+
+NOT_VALID = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
+TEMPLATE = "Param template['components'][0]['parameters'][0]['image']['id'] is not a valid whatsapp business account media attachment ID"
+TYPES = "(#100) Param file must be a file with one of the following types: audio/aac, audio/mp4."
+
+
+@pytest.mark.parametrize(
+    ("operation", "text", "kind"),
+    [
+        ("send", NOT_VALID, MediaNotFoundError),
+        ("send", TEMPLATE, MediaNotFoundError),
+        ("upload", NOT_VALID, InvalidRequestError),
+        ("upload", TYPES, UploadRejectedError),
+        ("upload", f"{TYPES} Received file of type 'text/csv'.", UploadRejectedError),
+        ("send", TYPES, InvalidRequestError),
+        ("upload", "(#100) Invalid parameter File Too Large", UploadRejectedError),
+        ("delete", "(#100) Invalid parameter File Too Large", InvalidRequestError),
+        ("upload", "(#100) The parameter messaging_product is required.", InvalidRequestError),
+    ],
+)
+def test_words_of_code_100(operation: Operation, text: str, kind: type[ApiError]) -> None:
+    """Code 100 has many meanings; Meta's own sentences tell them apart, on the verb they belong to."""
+    assert type(judged(operation, 400, 100, text)) is kind
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("code", "title", "kind"),
+    [(code, title, kind) for code, title, kind, _ in TABLE if code not in {100, 2500, 131031, 131042, 131051}],
+    ids=lambda value: str(value)[:40],
+)
+def test_words_do_not_overrule_clear_codes(code: int, title: str, kind: type[ApiError], operation: Operation) -> None:
+    """Where a code is clear, a text that happens to mention tokens or sizes changes nothing."""
+    words = f"{title}: access token, appsecret_proof, url signature expired, file too large, account locked"
+
+    assert type(judged(operation, 400, code, words)) is kind
+
+
+BY_STATUS: list[tuple[int, dict[Operation, type[ApiError]], type[ApiError]]] = [
+    (400, {}, InvalidRequestError),
+    (401, {}, AuthenticationError),
+    (403, {}, PermissionDeniedError),
+    (404, dict.fromkeys(("get_info", "download", "delete"), MediaNotFoundError), InvalidRequestError),
+    (405, {}, InvalidRequestError),
+    (410, dict.fromkeys(("get_info", "download", "delete"), MediaNotFoundError), InvalidRequestError),
+    (413, {"upload": UploadRejectedError}, InvalidRequestError),
+    (415, {"upload": UploadRejectedError}, InvalidRequestError),
+    (429, {}, RateLimitError),
+    (499, {}, InvalidRequestError),
+    (500, {}, ServerError),
+    (503, {}, ServerError),
+    (599, {}, ServerError),
+    (200, {}, ServerError),
+    (302, {}, ServerError),
+    (100, {}, ServerError),
+]
+
+
+@pytest.mark.parametrize("code", [None, 131035, 999999, -1])
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("status", "special", "usual"), BY_STATUS, ids=[str(row[0]) for row in BY_STATUS])
+def test_status_decides_without_a_known_code(
+    status: int, special: dict[Operation, type[ApiError]], usual: type[ApiError], operation: Operation, code: int | None
+) -> None:
+    """Without a code, or with one that is not in the tables, the HTTP status decides; odd ones are Meta's fault."""
+    error = judged(operation, status, code, "no")
+
+    assert type(error) is special.get(operation, usual)
+    assert error.retryable is (usual in {RateLimitError, ServerError} and (status >= 400 or code is not None))
+
+
+def test_no_status_at_all() -> None:
+    """An answer that is not even HTTP is a server's fault."""
+    assert type(judged("get_info", None, None, "no")) is ServerError
+
+
+@pytest.mark.parametrize(("code", "title", "kind", "retryable"), TABLE, ids=lambda value: str(value)[:40])
+def test_transient_answers_are_retryable(code: int, title: str, kind: type[ApiError], retryable: bool) -> None:
+    """What Meta calls transient is retryable, whatever its code."""
+    answer = ApiError(title, status=400, code=code)
+
+    error = from_answer("get_info", answer, words=title, transient=True)
+
+    assert (type(error), error.retryable) == (kind, True)
+    assert answer.retryable is False
+
+
+def test_everything_said_is_kept() -> None:
+    """The classed error carries every fact of the answer."""
+    answer = ApiError(
+        "no", status=400, code=4, subcode=2446079, details="d", fbtrace_id="f", retry_after=9.0, maybe_applied=True
+    )
+
+    error = from_answer("upload", answer, words="no")
+
+    assert type(error) is RateLimitError
+    assert (error.args, error.__dict__) == (answer.args, answer.__dict__ | {"retryable": True})
+
+
+@given(
+    st.sampled_from(OPERATIONS),
+    st.none() | st.integers(),
+    st.none() | st.integers(),
+    st.none() | st.integers(),
+    st.text(),
+    st.booleans(),
+)
+def test_every_answer_has_a_class(
+    operation: Operation, status: int | None, code: int | None, subcode: int | None, words: str, transient: bool
+) -> None:
+    """Whatever is answered, the result is an error of ours with all that was said."""
+    answer = ApiError(words, status=status, code=code, subcode=subcode)
+
+    error = from_answer(operation, answer, words=words, transient=transient)
+
+    given_back = error.answer if isinstance(error, InvalidMediaError) else error
+    assert isinstance(given_back, ApiError)
+    assert (given_back.status, given_back.code, given_back.subcode) == (status, code, subcode)

@@ -1,0 +1,408 @@
+"""Values and their decoding: what Meta documents, what it really sends, and everything that is neither."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meta_media.protocol.models import (
+    DeletedMedia,
+    DownloadedMedia,
+    InboundMedia,
+    MediaInfo,
+    Progress,
+    SentMessage,
+    UploadedMedia,
+    hide_query,
+    structure,
+)
+
+REPLIES = Path(__file__).parents[1] / "replies"
+HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+BASE64 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+URL = "https://lookaside.fbsbx.com/whatsapp_business/attachments/?mid=1045500012345678&ext=1795342300&hash=ATz0"
+INFO: dict[str, Any] = {"id": "1045500012345678", "url": URL, "mime_type": "image/jpeg", "sha256": HEX, "file_size": 3}
+MEDIA: dict[str, Any] = {
+    "id": "1045500012345678",
+    "kind": "image",
+    "mime_type": "image/jpeg",
+    "timestamp": "1795342000",
+}
+WRONG: tuple[object, ...] = (None, 1, 1.5, True, [], ["x"], {}, {"a": 1})
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=8,
+)
+CLASSES: list[type[Any]] = [UploadedMedia, MediaInfo, DeletedMedia, SentMessage, InboundMedia]
+
+
+def reply(name: str) -> Any:
+    """Load a recorded reply."""
+    return json.loads((REPLIES / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "expected"),
+    [
+        (
+            "media_info_official.json",
+            MediaInfo,
+            MediaInfo(id="1045500012345678", url=URL, mime_type="image/jpeg", sha256=HEX, file_size=303833),
+        ),
+        (
+            "media_info_recorded.json",
+            MediaInfo,
+            MediaInfo(
+                id="1045500012345678",
+                url=URL.replace("&ext", "&source=getMedia&ext"),
+                mime_type="image/jpeg",
+                sha256=HEX,
+                file_size=49664,
+            ),
+        ),
+        ("uploaded.json", UploadedMedia, UploadedMedia(id="1045500012345678")),
+        ("deleted.json", DeletedMedia, DeletedMedia(success=True)),
+        ("sent.json", SentMessage, SentMessage(id="wamid.HBgLMTU1NTAwMDExMTE", wa_id="15550001111")),
+        (
+            "sent_template.json",
+            SentMessage,
+            SentMessage(id="wamid.HBgLMTU1NTAwMDExMTE", wa_id="15550001111", status="held_for_quality_assessment"),
+        ),
+    ],
+)
+def test_replies_decode(name: str, cls: type[Any], expected: object) -> None:
+    """What Meta's guide shows and what its API really sends give the same values."""
+    assert structure(cls, reply(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given_size", "expected"), [(0, 0), (49664, 49664), ("303833", 303833), ("0", 0), ("007", 7), (10**15, 10**15)]
+)
+def test_sizes(given_size: object, expected: int) -> None:
+    """A size is a number or, as in Meta's guide, digits."""
+    assert structure(MediaInfo, INFO | {"file_size": given_size}).file_size == expected
+
+
+@pytest.mark.parametrize(
+    "wrong", [-1, "-1", "", " 1", "1 ", "1\n", "1.0", "1e3", "0x1", "\u0661", "9" * 19, 1.0, True, [], {}]
+)
+def test_sizes_that_are_none(wrong: object) -> None:
+    """Anything else as a size is an error that says where it was."""
+    with pytest.raises(ValueError, match=r"expected a number of bytes, got .* @ reply\.file_size$"):
+        structure(MediaInfo, INFO | {"file_size": wrong})
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_digests(digest: bytes) -> None:
+    """SHA-256 in hex of either case, or in base64, is the same 64 lower-case hex digits."""
+    spellings = (digest.hex(), digest.hex().upper(), base64.b64encode(digest).decode())
+
+    assert {structure(MediaInfo, INFO | {"sha256": text}).sha256 for text in spellings} == {digest.hex()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "",
+        "zz",
+        HEX[:-1],
+        HEX + "0",
+        HEX + "\n",
+        HEX[:-1] + "g",
+        BASE64[:-1],
+        BASE64 + "\n",
+        base64.b64encode(bytes(31)).decode(),
+        base64.urlsafe_b64encode(b"\xff" * 32).decode(),
+        "é" * 44,
+        7,
+        [HEX],
+    ],
+)
+@pytest.mark.parametrize(("cls", "data"), [(MediaInfo, INFO), (UploadedMedia, {"id": "1"}), (InboundMedia, MEDIA)])
+def test_digests_that_are_none(cls: type[Any], data: dict[str, Any], wrong: object) -> None:
+    """Anything else as a digest is an error, never a digest that nothing would ever match."""
+    with pytest.raises(ValueError, match=r"^expected a SHA-256 in hex or base64, got .* @ reply\.sha256$"):
+        structure(cls, data | {"sha256": wrong})
+
+
+TEXT_NAMES = {"id", "url", "kind", "mime_type", "filename", "caption", "sender", "message_id", "phone_number_id"}
+TEXTS = [
+    (UploadedMedia, {"id": "1"}, "id"),
+    *((MediaInfo, INFO, name) for name in ("id", "url", "mime_type", "messaging_product")),
+    *((InboundMedia, MEDIA, name) for name in ("id", "kind", "mime_type")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize(("cls", "data", "name"), TEXTS)
+def test_text_is_text(cls: type[Any], data: dict[str, Any], name: str, wrong: object) -> None:
+    """A null, number or container where text belongs is an error with its path, never its representation as text."""
+    with pytest.raises(ValueError, match=rf"^expected str, got .* @ reply\.{name}$"):
+        structure(cls, data | {name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "true"])
+@pytest.mark.parametrize(
+    ("cls", "data", "name"),
+    [(DeletedMedia, {}, "success"), (InboundMedia, MEDIA, "voice"), (InboundMedia, MEDIA, "animated")],
+)
+def test_truth_is_not_guessed(cls: type[Any], data: dict[str, Any], name: str, wrong: object) -> None:
+    """Only true and false are booleans: a delete is never taken to have succeeded because of a truthy text."""
+    if wrong is True:
+        assert getattr(structure(cls, data | {name: wrong}), name) is True
+        return
+    with pytest.raises(ValueError, match=rf"^expected bool, got .* @ reply\.{name}$"):
+        structure(cls, data | {name: wrong})
+
+
+@pytest.mark.parametrize("name", ["filename", "caption", "sender", "message_id", "phone_number_id", "url"])
+def test_null_is_nothing_where_nothing_is_allowed(name: str) -> None:
+    """An optional text that is null is None, and of a wrong type an error."""
+    assert getattr(structure(InboundMedia, MEDIA | {name: None}), name) is None
+    with pytest.raises(ValueError, match=rf"^expected str, got 7 @ reply\.{name}$"):
+        structure(InboundMedia, MEDIA | {name: 7})
+
+
+@pytest.mark.parametrize(
+    ("cls", "data", "sentence"),
+    [
+        (UploadedMedia, {}, "'id' is missing @ reply.id"),
+        (DeletedMedia, {}, "'success' is missing @ reply.success"),
+        (MediaInfo, {"mime_type": "image/png", "url": "u"}, "'id' is missing @ reply.id"),
+        (
+            MediaInfo,
+            {"mime_type": 3, "id": "1"},
+            "'url' is missing @ reply.url; expected str, got 3 @ reply.mime_type",
+        ),
+        (UploadedMedia, [], "expected an object, got [] @ reply"),
+        (MediaInfo, "text", "expected an object, got 'text' @ reply"),
+        (MediaInfo, None, "expected an object, got None @ reply"),
+        (SentMessage, {}, "expected the id of one message @ reply"),
+    ],
+)
+def test_sentences(cls: type[Any], data: object, sentence: str) -> None:
+    """What does not fit is told in one sentence: what was expected, what came, and where."""
+    with pytest.raises(ValueError, match="reply") as caught:
+        structure(cls, data)
+
+    assert str(caught.value) == sentence
+
+
+def test_sentences_stay_short() -> None:
+    """A value that does not fit is not quoted at length, and of a signed URL never the signature."""
+    with pytest.raises(ValueError, match="expected str") as caught:
+        structure(MediaInfo, INFO | {"url": [URL], "id": ["x" * 10_000]})
+
+    assert len(str(caught.value)) < 200
+    assert "ATz0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "data"),
+    [(UploadedMedia, {"id": "1"}), (MediaInfo, INFO), (DeletedMedia, {"success": True}), (InboundMedia, MEDIA)],
+)
+def test_unknown_keys_are_kept(cls: type[Any], data: dict[str, Any]) -> None:
+    """What Meta adds one day is kept as it came, under its own name, and changes nothing else."""
+    more = {"new": {"nested": [1, None, "x"]}, "extra": "theirs", "": 0}
+
+    value = structure(cls, data | more)
+
+    assert value.extra == more
+    assert value == structure(cls, data)
+    assert structure(cls, data).extra == {}
+
+
+def test_input_is_left_alone() -> None:
+    """Decoding changes nothing of what was passed in."""
+    data = INFO | {"new": 1}
+
+    structure(MediaInfo, data)
+
+    assert data == INFO | {"new": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"messages": [{"id": "w"}]}, SentMessage(id="w")),
+        ({"messages": [{"id": "w"}, {"id": "x"}], "contacts": []}, SentMessage(id="w")),
+        ({"messages": [{"id": "w", "message_status": "accepted"}]}, SentMessage(id="w", status="accepted")),
+        ({"messages": [{"id": "w", "message_status": None}], "contacts": [None]}, SentMessage(id="w")),
+        ({"messages": [{"id": "w"}], "contacts": [{"wa_id": 7}]}, SentMessage(id="w")),
+        ({"messages": [{"id": "w"}], "contacts": {"wa_id": "1"}}, SentMessage(id="w")),
+        ({"messages": [{"id": "w"}], "contacts": [{"wa_id": "1"}, {"wa_id": "2"}]}, SentMessage(id="w", wa_id="1")),
+    ],
+)
+def test_sent_messages(data: object, expected: SentMessage) -> None:
+    """A reply to a send needs the message's id; the rest is taken where it is what it should be."""
+    assert structure(SentMessage, data) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"messages": None},
+        {"messages": []},
+        {"messages": ["w"]},
+        {"messages": [{}]},
+        {"messages": [{"id": 7}]},
+    ],
+)
+def test_sent_messages_without_an_id(data: object) -> None:
+    """A reply to a send without an id is an error: nothing could be matched with its webhook."""
+    with pytest.raises(ValueError, match=r"^expected the id of one message @ reply$"):
+        structure(SentMessage, data)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (URL, datetime(2026, 11, 22, 10, 11, 40, tzinfo=UTC)),
+        (f"{URL}&ext2=1", datetime(2026, 11, 22, 10, 11, 40, tzinfo=UTC)),
+        ("https://a.example/?ext=1795342300", datetime(2026, 11, 22, 10, 11, 40, tzinfo=UTC)),
+        ("https://a.example/?ext=1795342300999&mid=1", datetime(2026, 11, 22, 10, 11, 40, tzinfo=UTC)),
+        ("https://a.example/?next=1795342300", None),
+        ("https://a.example/?ext=179534230", None),
+        ("https://a.example/?ext=17953423001", None),
+        ("https://a.example/?ext=17953423000000", None),
+        ("https://a.example/?ext=never", None),
+        ("https://a.example/?ext=", None),
+        ("https://a.example/ext=1795342300", None),
+        ("https://a.example/", None),
+        ("", None),
+    ],
+)
+def test_expiry_of_urls(url: str, expected: datetime | None) -> None:
+    """A URL says itself when it dies, in seconds or, as seen once, in milliseconds; otherwise nobody knows."""
+    info = MediaInfo(id="1", url=url, mime_type="image/png")
+    inbound = InboundMedia(id="1", kind="image", url=url, mime_type="image/png")
+
+    assert (info.url_expires_at, inbound.url_expires_at) == (expected, expected)
+
+
+def test_expiry_without_a_url() -> None:
+    """A webhook without a URL has no expiry."""
+    assert InboundMedia(id="1", kind="image", mime_type="image/png").url_expires_at is None
+
+
+@pytest.mark.parametrize(
+    ("given_time", "expected"),
+    [
+        ("1795342000", datetime(2026, 11, 22, 10, 6, 40, tzinfo=UTC)),
+        ("0", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("99999999999", datetime(5138, 11, 16, 9, 46, 39, tzinfo=UTC)),
+    ],
+)
+def test_timestamps(given_time: str, expected: datetime) -> None:
+    """Meta's timestamps are unix seconds as text; here they are aware datetimes."""
+    assert structure(InboundMedia, MEDIA | {"timestamp": given_time}).timestamp == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "-1", "1.5", "1 ", "now", "9" * 12, "\u0661", 1795342000, True, [], {}])
+def test_timestamps_that_are_none(wrong: object) -> None:
+    """Anything else as a timestamp is an error with its path."""
+    with pytest.raises(ValueError, match=r"^expected unix seconds, got .* @ reply\.timestamp$"):
+        structure(InboundMedia, MEDIA | {"timestamp": wrong})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        structure(MediaInfo, INFO),
+        structure(InboundMedia, MEDIA | {"url": URL}),
+        [structure(MediaInfo, INFO)],
+    ],
+)
+def test_signatures_are_not_shown(value: object) -> None:
+    """A representation shows where a URL leads and not the signature that opens it."""
+    assert "https://lookaside.fbsbx.com/whatsapp_business/attachments/?…'" in repr(value)
+    assert "ATz0" not in repr(value)
+    assert "1795342300" not in f"{value}"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://a.example/b?c=d", "https://a.example/b?…"),
+        ("https://a.example/b?", "https://a.example/b?…"),
+        ("https://a.example/b?c?d", "https://a.example/b?…"),
+        ("https://a.example/b", "https://a.example/b"),
+        ("", ""),
+    ],
+)
+def test_hide_query(url: str, expected: str) -> None:
+    """A hidden query leaves a trace that there was one."""
+    assert hide_query(url) == expected
+
+
+VALUES = [
+    structure(UploadedMedia, {"id": "1"}),
+    structure(MediaInfo, INFO),
+    structure(DeletedMedia, {"success": True}),
+    structure(SentMessage, {"messages": [{"id": "w"}]}),
+    structure(InboundMedia, MEDIA),
+    DownloadedMedia(path=Path("x"), size=1, sha256=HEX, mime_type="image/png"),
+    Progress(transferred=1),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_frozen(value: attrs.AttrsInstance) -> None:
+    """Nobody changes a value behind another's back, not even by a new attribute."""
+    for name in (attrs.fields(type(value))[0].name, "another"):
+        with pytest.raises(AttributeError):
+            setattr(value, name, "other")
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_hashed_and_pickled(value: object) -> None:
+    """Values go into sets and across processes."""
+    assert {value, pickle.loads(pickle.dumps(value))} == {value}
+
+
+def outcome(cls: type[Any], data: object) -> Any:
+    """Decode what may not fit; any other exception than the documented one fails the test."""
+    try:
+        return structure(cls, data)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@given(data=JSON)
+def test_any_json_gives_a_value_or_a_sentence(cls: type[Any], data: object) -> None:
+    """Whatever JSON comes, the outcome is a value of the class or a ValueError with a path."""
+    value = outcome(cls, data)
+
+    assert isinstance(value, cls) or "@ reply" in str(value)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not SentMessage], ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_any_values_under_the_right_keys(cls: type[Any], data: st.DataObject) -> None:
+    """Also with the documented keys, any JSON below them gives a value, with texts as they came, or a sentence."""
+    names = [field.name for field in attrs.fields(cls) if field.name != "extra"]
+    fields = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON)))
+
+    value = outcome(cls, fields)
+
+    if isinstance(value, ValueError):
+        assert "@ reply." in str(value)
+    else:
+        texts = {name: text for name, text in fields.items() if isinstance(text, str) and name in TEXT_NAMES}
+        assert {name: getattr(value, name) for name in texts} == texts

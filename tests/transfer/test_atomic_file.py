@@ -1,0 +1,310 @@
+"""Files in the making: by themselves, without a download."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from meta_media import clean_stale
+from meta_media.errors import StorageError
+from meta_media.transfer.atomic_file import Draft
+from tests.support.sabotage import Sabotage
+from tests.support.servers import open_files
+
+OLD = b"what was there before"
+NEW = b"new"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder, in which no temporary file stays, nor anything open."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    before = open_files(path)
+    yield path
+    assert [entry.name for entry in path.iterdir() if entry.name.endswith(".part")] == []
+    assert open_files(path) == before
+
+
+def placed(target: Path, name: str = "", *, overwrite: bool = True, fsync: bool = False) -> Path:
+    """Write a draft, and let it appear."""
+    draft = Draft(target, overwrite=overwrite, fsync=fsync)
+    try:
+        draft.file.write(NEW)
+        return draft.place(name)
+    finally:
+        draft.discard()
+
+
+def refuse() -> None:
+    """Do what a broken disk does."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Read all files of a folder."""
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.txt", ["a.txt", "a (2).txt", "a (3).txt"]),
+        ("a", ["a", "a (2)", "a (3)"]),
+        ("a.tar.gz", ["a.tar.gz", "a.tar (2).gz", "a.tar (3).gz"]),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_names_in_a_folder(folder: Path, name: str, expected: list[str], overwrite: bool) -> None:
+    """In a folder a name that is taken gets a number before its extension, from two, whether or not files may be replaced."""
+    paths = [placed(folder, name, overwrite=overwrite) for _ in expected]
+
+    assert paths == [folder / name for name in expected]
+    assert listing(folder) == dict.fromkeys(expected, NEW)
+
+
+def test_discarded(folder: Path) -> None:
+    """What is not placed is hidden, and for nobody else to read, and leaves nothing behind; it can be discarded again."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft.file.write(NEW)
+    assert list(listing(folder)) == [draft.name]
+    assert re.fullmatch(r"\.[0-9a-f]{16}\.meta-media\.part", draft.name), "what clean_stale looks for"
+    assert stat.S_IMODE((folder / draft.name).stat().st_mode) == 0o600
+    draft.discard()
+    assert listing(folder) == {}
+    draft.discard()
+    assert draft.file.closed
+
+
+def test_discarded_after_it_was_placed(folder: Path) -> None:
+    """To discard what has been placed leaves it alone, and whatever has its old temporary name by then."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    assert draft.place("") == folder / "a"
+    (folder / draft.name).write_bytes(OLD)
+    draft.discard()
+    assert listing(folder) == {"a": b"", draft.name: OLD}
+    (folder / draft.name).unlink()
+
+
+def test_swept_away(folder: Path) -> None:
+    """A temporary file that somebody else removed is no reason for an error when it is discarded."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    (folder / draft.name).unlink()
+    draft.discard()
+    assert listing(folder) == {}
+
+
+def test_another_file_in_its_place(folder: Path) -> None:
+    """What somebody put under the temporary name is not placed for the download."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    (folder / draft.name).rename(folder / "moved")
+    (folder / draft.name).write_bytes(OLD)
+    with pytest.raises(StorageError, match="somebody has put another file in the place"):
+        draft.place("")
+    draft.discard()
+    assert set(listing(folder)) == {"moved"}
+
+
+def test_emptied(folder: Path) -> None:
+    """After all was taken back, what is written then begins the file."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft.file.write(OLD)
+    draft.empty()
+    draft.file.write(NEW)
+    draft.place("")
+    draft.discard()
+    assert listing(folder) == {"a": NEW}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("at", ["path", "folder"])
+def test_what_survives_a_power_cut(folder: Path, overwrite: bool, at: str) -> None:
+    """Where it is to survive a power cut, the bytes are on the disk before their name is, and then the name, too."""
+    for fsync in (True, False):
+        with Sabotage(folder).watching() as watch:
+            placed(folder / f"{fsync}" if at == "path" else folder, f"{fsync}", overwrite=overwrite, fsync=fsync)
+        order = [name for name in watch.operations if name in {"write", "fsync", "close", "link", "replace"}]
+        appears = order.index("replace" if overwrite and at == "path" else "link")
+        assert order[:appears] == (["write", "fsync", "close"] if fsync else ["write", "close"])
+        assert order[appears + 1 :].count("fsync") == fsync
+
+
+def test_a_folder_that_cannot_be_synchronised(folder: Path) -> None:
+    """A disk that refuses to make the name safe is an error, and the folder is let go all the same."""
+    draft = Draft(folder / "a", overwrite=True, fsync=True)
+    with Sabotage(folder).watching() as watch:
+        placed(folder / "b", fsync=True)
+    last = len(watch.operations) - watch.operations[::-1].index("fsync")
+
+    with Sabotage(folder, last, refuse).watching() as broken, pytest.raises(OSError, match="Input/output error"):
+        placed(folder / "b", fsync=True)
+    assert broken.struck == "fsync"
+    draft.discard()
+
+
+def test_permissions(folder: Path) -> None:
+    """What replaces a file gets its permissions, but no more than those; anything else gets those of a new file."""
+    usual = folder / "usual"
+    usual.touch()
+    old = folder / "old"
+    old.touch()
+    old.chmod(0o6751)
+    link = folder / "link"
+    link.symlink_to(old)
+    modes = [stat.S_IMODE(placed(path).lstat().st_mode) for path in (old, link, folder / "new")]
+
+    assert modes == [0o751, stat.S_IMODE(usual.stat().st_mode), stat.S_IMODE(usual.stat().st_mode)]
+    assert not link.is_symlink()
+
+
+def test_the_process_keeps_its_mask(folder: Path) -> None:
+    """To learn what permissions a new file gets changes nothing for the files of others."""
+    before = os.umask(0o027)
+    try:
+        placed(folder / "a")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe", "link", "broken link"])
+def test_what_is_at_the_path(folder: Path, kind: str, tmp_path: Path) -> None:
+    """Only a file or a link may be replaced; with overwrite off, nothing; and no descriptor stays open for the refusal."""
+    target = folder / "target"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(OLD)
+    if kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "file":
+        target.write_bytes(OLD)
+    elif "link" in kind:
+        target.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
+    if kind == "folder":
+        target.mkdir()
+        assert placed(target, "a", overwrite=False) == target / "a"
+        return
+    with pytest.raises(StorageError, match="exists already, and overwrite is off") as caught:
+        Draft(target, overwrite=False, fsync=False)
+    assert caught.value.errno == errno.EEXIST
+    if kind == "pipe":
+        with pytest.raises(StorageError, match="is not a file"):
+            Draft(target, overwrite=True, fsync=False)
+    else:
+        placed(target)
+        assert (target.is_symlink(), target.read_bytes()) == (False, NEW)
+    assert elsewhere.read_bytes() == OLD
+
+
+def test_a_folder_that_is_moved(folder: Path, tmp_path: Path) -> None:
+    """A draft stays in the folder it was begun in, whatever its path means meanwhile; nothing is touched elsewhere."""
+    inner, moved = folder / "inner", folder / "moved"
+    inner.mkdir()
+    for overwrite in (True, False):
+        draft = Draft(inner / f"{overwrite}", overwrite=overwrite, fsync=True)
+        draft.file.write(NEW)
+        inner.rename(moved)
+        inner.mkdir()
+        (inner / f"{overwrite}").write_bytes(OLD)
+        draft.place("")
+        draft.discard()
+        assert listing(inner) == {f"{overwrite}": OLD}
+        assert listing(moved) == {f"{overwrite}": NEW}
+        for path in (inner, moved):
+            (path / f"{overwrite}").unlink()
+        moved.rmdir()
+    draft = Draft(inner, overwrite=True, fsync=False)
+    inner.rename(moved)
+    draft.discard()
+    assert listing(moved) == {}
+
+
+def test_another_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A relative path is that of the beginning."""
+    monkeypatch.chdir(folder)
+    draft = Draft(Path("a"), overwrite=True, fsync=False)
+    monkeypatch.chdir(tmp_path)
+    assert draft.place("") == Path("a")
+    draft.discard()
+    assert listing(folder) == {"a": b""}
+
+
+def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links, a free name is claimed, and let go of if the file cannot be moved there after all."""
+
+    def without(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", without)
+    with Sabotage(folder).watching() as watch:
+        assert placed(folder / "a", overwrite=False) == folder / "a"
+    assert placed(folder, "a") == folder / "a (2)"
+    assert listing(folder) == {"a": NEW, "a (2)": NEW}
+    draft = Draft(folder / "b", overwrite=False, fsync=False)
+    at = watch.operations.index("replace") + 1
+    with Sabotage(folder, at, refuse).watching(), pytest.raises(OSError, match="Input/output error"):
+        placed(folder / "c", overwrite=False)
+    (folder / "b").write_bytes(OLD)
+    with pytest.raises(FileExistsError):
+        draft.place("")
+    draft.discard()
+    assert listing(folder) == {"a": NEW, "a (2)": NEW, "b": OLD}
+
+
+def test_a_temporary_file_that_cannot_be_removed(folder: Path) -> None:
+    """A draft that cannot be removed says so, and lets the folder go all the same."""
+    draft = Draft(folder / "a", overwrite=True, fsync=False)
+
+    with Sabotage(folder, 1, refuse).watching() as watch, pytest.raises(OSError, match="Input/output error"):
+        draft.discard()
+    assert watch.struck == "unlink"
+    (left,) = folder.iterdir()
+    left.unlink()
+
+
+async def test_clean_stale(folder: Path) -> None:
+    """What downloads left and nobody wrote to for an hour, or whatever is said, is removed and named; nothing else is."""
+    temporary = [folder / f".{number:016x}.meta-media.part" for number in range(4)]
+    others = [
+        folder / "a.par",
+        folder / ".0123456789abcdef.meta-media.part.txt",
+        folder / "x.0123456789abcdef.meta-media.part",
+    ]
+    now = time.time()
+    for age, path in zip((7200, 3601, 3500, 0), temporary, strict=True):
+        path.touch()
+        os.utime(path, (now, now - age))
+    for path in others:
+        path.touch()
+        os.utime(path, (now, now - 7200))
+    temporary[3].unlink()
+    temporary[3].symlink_to(folder / "nowhere")
+
+    assert await clean_stale(folder) == temporary[:2]
+    assert await clean_stale(str(folder), older_than=timedelta(minutes=30)) == [temporary[2]]
+    assert await clean_stale(folder, older_than=timedelta(0)) == [temporary[3]]
+    assert set(listing(folder)) == {path.name for path in others}
+    with pytest.raises(StorageError, match=r"could not clean '.*nowhere'"):
+        await clean_stale(folder / "nowhere")
+    others[-1].unlink()
+
+
+async def test_clean_stale_twice_at_once(folder: Path) -> None:
+    """What somebody else removes just before it would have been is not an error."""
+    path = folder / ".0123456789abcdef.meta-media.part"
+    with Sabotage(folder).watching() as watch:
+        path.touch()
+        before = len(watch.operations)
+        assert await clean_stale(folder, older_than=timedelta(0)) == [path]
+    at = watch.operations.index("unlink") + 1 - before
+    path.touch()
+    with Sabotage(folder, at, path.unlink).watching() as watch:
+        assert await clean_stale(folder, older_than=timedelta(0)) == [path]
+    assert watch.operations.count("unlink") == 2

@@ -1,0 +1,915 @@
+"""Everything that can be uploaded: what arrives is what was given, and what was given is left as it was found."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import inspect
+import io
+import os
+import resource
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import aiofiles
+import aiofiles.tempfile
+import anyio
+import httpx
+import pytest
+from starlette.datastructures import Headers, UploadFile
+
+from meta_media import MediaApi, Settings, Source
+from meta_media.emulator import Emulator
+from meta_media.errors import (
+    CorruptedMediaError,
+    FileTooLargeError,
+    InvalidMediaError,
+    MediaError,
+    NetworkError,
+    ServerError,
+    StorageError,
+)
+from tests.support.servers import Server, cut, open_files, page, reset, stalled, told, until
+
+TEXT = b"".join(b"line %06d\n" % number for number in range(20_000))  # 240 KB: more than a head, less than a batch
+LONG = TEXT * 12  # more than is spooled in memory
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open(tmp_path: Path) -> Iterator[None]:
+    """Whatever a test does, no file stays open and no temporary file stays."""
+    before = open_files(tmp_path)
+    yield
+    assert open_files(tmp_path) == before
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text file."""
+    path = tmp_path / "note.txt"
+    path.write_bytes(TEXT)
+    return path
+
+
+async def arrived(media: MediaApi, emulator: Emulator, source: object, **options: Any) -> bytes:
+    """Upload, check that the length was told exactly and nothing was chunked, and return what Meta has now."""
+    uploaded = await media.upload(source, **options)
+    request = [request for request in emulator.requests if request.method == "POST"][-1]
+    stored = await media.read(uploaded.id)
+    assert request.transfer_encoding is None
+    assert request.content_length is not None
+    assert 0 < request.content_length - len(stored) < 1000
+    assert uploaded.file_size == len(stored)
+    return stored
+
+
+async def refused(
+    media: MediaApi, emulator: Emulator, source: object, kind: type[MediaError], **options: Any
+) -> MediaError:
+    """Upload what cannot be, and return the error, which came before any request."""
+    with pytest.raises(kind) as caught:
+        await media.upload(source, **options)
+    assert type(caught.value) is kind
+    assert emulator.requests == []
+    assert caught.value.operation == "upload"
+    assert caught.value.attempts == 0
+    return caught.value
+
+
+async def slowly(*chunks: Any) -> AsyncIterator[Any]:
+    """Yield from an async generator."""
+    for chunk in chunks:
+        await asyncio.sleep(0)
+        yield chunk
+
+
+class _Fspath:
+    """A path that is nothing but one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("as_given", [str, Path, _Fspath], ids=["str", "Path", "PathLike"])
+async def test_path(media: MediaApi, emulator: Emulator, text: Path, as_given: Callable[[Path], Any]) -> None:
+    """A path of any sort sends its file."""
+    assert await arrived(media, emulator, as_given(text)) == TEXT
+
+
+async def test_named_by_path(media: MediaApi, emulator: Emulator, text: Path) -> None:
+    """Source.path sends a file under its own name."""
+    source = Source.path(text)
+    assert source.name == "note.txt"
+    assert await arrived(media, emulator, source) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("missing.txt", 2), ("note.txt/below", 20), ("a\0b", None), ("n" * 300, 36), (".", 21)],
+    ids=["missing", "below a file", "NUL", "long", "folder"],
+)
+async def test_path_that_cannot_be_read(
+    media: MediaApi, emulator: Emulator, text: Path, name: str, number: int | None
+) -> None:
+    """A path that cannot be read is a StorageError with the system's number, before any request."""
+    error = await refused(media, emulator, f"{text.parent}/{name}", StorageError)
+    assert isinstance(error, StorageError)
+    assert error.errno == number
+
+
+async def test_path_without_permission(media: MediaApi, emulator: Emulator) -> None:
+    """A file that the system does not let anybody read, root included, is a StorageError before any request."""
+    path = "/proc/self/mem"  # opens, but there is nothing to read at its beginning
+    error = await refused(media, emulator, path, StorageError)
+    assert "could not read the source" in str(error)
+
+
+async def test_str_is_always_a_path(media: MediaApi, emulator: Emulator) -> None:
+    """A str that looks like a URL is a path that does not exist: nothing is fetched."""
+    async with Server(page(TEXT)) as server:
+        await refused(media, emulator, f"{server.base_url}/note.txt", StorageError)
+        assert server.connections == 0
+
+
+async def test_empty_file(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
+    """An empty file is refused before any request."""
+    (tmp_path / "empty.txt").touch()
+    await refused(media, emulator, tmp_path / "empty.txt", CorruptedMediaError)
+
+
+async def test_fifo_by_path(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
+    """A named pipe is read to its end and spooled."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(LONG,))
+    writer.start()
+    assert await arrived(media, emulator, fifo, mime_type="text/plain") == LONG
+    writer.join()
+
+
+async def test_cancelled_at_a_silent_fifo(media: MediaApi, tmp_path: Path) -> None:
+    """A cancellation does not wait for a pipe that stays silent."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    silent = os.open(fifo, os.O_RDWR)
+    upload = asyncio.ensure_future(media.upload(fifo))
+    await until(lambda: open_files(fifo).count(str(fifo)) == 2)
+    await asyncio.sleep(0.1)  # by now it is being read, which nothing shows
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    os.write(silent, b"x")  # so that the thread ends
+    os.close(silent)
+
+
+# Memory
+
+
+VIEWS: dict[str, tuple[Any, bytes]] = {
+    "bytes": (TEXT, TEXT),
+    "bytearray": (bytearray(TEXT), TEXT),
+    "memoryview": (memoryview(TEXT), TEXT),
+    "every second byte": (memoryview(b"".join(bytes((byte, 0)) for byte in TEXT))[::2], TEXT),
+    "backwards": (memoryview(TEXT[::-1])[::-1], TEXT),
+    "four bytes an item": (memoryview(TEXT).cast("I"), TEXT),
+    "every second item": (memoryview(array.array("H", b"abXXcdXX" * 50))[::2], b"abcd" * 50),
+    "two dimensions": (memoryview(TEXT).cast("B", (20, len(TEXT) // 20)), TEXT),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_memory(media: MediaApi, emulator: Emulator, view: str) -> None:
+    """Bytes in memory are sent as bytes, however they are laid out."""
+    given, expected = VIEWS[view]
+    assert await arrived(media, emulator, given, mime_type="text/plain") == expected
+
+
+async def test_bytearray_is_free_afterwards(media: MediaApi) -> None:
+    """A bytearray can be resized again after its upload."""
+    data = bytearray(TEXT)
+    await media.upload(data)
+    data.append(0)
+
+
+@pytest.mark.parametrize(
+    "empty", [b"", bytearray(), memoryview(b""), memoryview(array.array("I")), memoryview(b"ab")[2:]]
+)
+async def test_empty_memory(media: MediaApi, emulator: Emulator, empty: Any) -> None:
+    """No bytes at all are refused before any request."""
+    await refused(media, emulator, empty, CorruptedMediaError)
+
+
+async def test_named_bytes(media: MediaApi, emulator: Emulator) -> None:
+    """Source.bytes gives memory a name, which decides the type where the bytes do not."""
+    source = Source.bytes(TEXT, name="note.txt")
+    assert await arrived(media, emulator, source) == TEXT
+
+
+# Handles
+
+
+class _Half:
+    """A reader that is async, beside a position that is told at once, as some object stores have it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    async def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    async def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+@contextlib.asynccontextmanager
+async def _aiofiles_handle(path: Path) -> AsyncIterator[Any]:
+    async with aiofiles.open(path, "rb") as handle:
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _aiofiles_unbuffered(path: Path) -> AsyncIterator[Any]:
+    async with aiofiles.open(path, "rb", buffering=0) as handle:
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _aiofiles_spool(_: Path) -> AsyncIterator[Any]:
+    async with aiofiles.tempfile.SpooledTemporaryFile() as handle:
+        await handle.write(TEXT)
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _anyio_file(path: Path) -> AsyncIterator[Any]:
+    async with await anyio.open_file(path, "rb") as handle:
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _sync_file(path: Path) -> AsyncIterator[Any]:
+    with path.open("rb") as handle:
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _unbuffered_file(path: Path) -> AsyncIterator[Any]:
+    with path.open("rb", buffering=0) as handle:
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _bytes_io(_: Path) -> AsyncIterator[Any]:
+    yield io.BytesIO(TEXT)
+
+
+@contextlib.asynccontextmanager
+async def _spooled_in_memory(_: Path) -> AsyncIterator[Any]:
+    with tempfile.SpooledTemporaryFile() as handle:
+        handle.write(TEXT)
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _spooled_on_disk(_: Path) -> AsyncIterator[Any]:
+    with tempfile.SpooledTemporaryFile(max_size=1) as handle:
+        handle.write(TEXT)
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _named_temporary(_: Path) -> AsyncIterator[Any]:
+    with tempfile.NamedTemporaryFile() as handle:
+        handle.write(TEXT)
+        yield handle
+
+
+@contextlib.asynccontextmanager
+async def _upload_file(path: Path) -> AsyncIterator[Any]:
+    async with _spooled_in_memory(path) as spool:
+        yield UploadFile(spool, filename="note.txt")
+
+
+@contextlib.asynccontextmanager
+async def _upload_file_on_disk(path: Path) -> AsyncIterator[Any]:
+    async with _spooled_on_disk(path) as spool:
+        yield UploadFile(spool, filename="note.txt")
+
+
+HANDLES = [
+    _aiofiles_handle,
+    _aiofiles_unbuffered,
+    _aiofiles_spool,
+    _anyio_file,
+    _sync_file,
+    _unbuffered_file,
+    _bytes_io,
+    _spooled_in_memory,
+    _spooled_on_disk,
+    _named_temporary,
+    _upload_file,
+    _upload_file_on_disk,
+]
+
+
+def underlying(handle: Any) -> Any:
+    """Return what can tell its position: an UploadFile cannot."""
+    return handle.file if isinstance(handle, UploadFile) else handle
+
+
+async def at(handle: Any) -> int:
+    """Tell where a handle stands."""
+    position = underlying(handle).tell()
+    return int(await position if inspect.isawaitable(position) else position)
+
+
+async def put(handle: Any, position: int) -> None:
+    """Move a handle."""
+    moved = underlying(handle).seek(position)
+    if inspect.isawaitable(moved):
+        await moved
+
+
+@pytest.mark.parametrize("kind", HANDLES)
+@pytest.mark.parametrize("start", [0, 120_000])
+async def test_handle(media: MediaApi, emulator: Emulator, text: Path, kind: Any, start: int) -> None:
+    """A handle is read from where it stands to its end, put back there, and left open; a second upload sends the same."""
+    async with kind(text) as handle:
+        await put(handle, start)
+        for _ in range(2):
+            assert await arrived(media, emulator, handle, mime_type="text/plain") == TEXT[start:]
+            assert await at(handle) == start
+
+
+@pytest.mark.parametrize("kind", HANDLES)
+async def test_handle_after_failures(text: Path, kind: Any) -> None:
+    """A handle stands where it stood, and is open, also after a refusal, a reset and a cancellation."""
+    hold = asyncio.Event()
+    async with (
+        Server(told({"error": {"code": 190, "message": "no"}}, 401), reset(), stalled(b"", hold)) as server,
+        MediaApi("token", "1", settings=Settings(base_url=server.base_url, max_retries=0)) as api,
+        kind(text) as handle,
+    ):
+        await put(handle, 12)
+        for _ in range(2):
+            with pytest.raises(MediaError):
+                await api.upload(handle, mime_type="text/plain")
+            assert await at(handle) == 12
+        upload = asyncio.ensure_future(api.upload(handle, mime_type="text/plain"))
+        await until(lambda: len(server.requests) == 3)
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        assert await at(handle) == 12
+        assert [len(request.body) > len(TEXT) - 12 for request in server.requests] == [True] * 3
+
+
+async def test_half_async_handle(media: MediaApi, emulator: Emulator) -> None:
+    """A handle whose `read` is async and whose `tell` is not is read as a stream."""
+    assert await arrived(media, emulator, _Half(LONG), mime_type="text/plain") == LONG
+
+
+async def test_half_async_handle_of_declared_size(media: MediaApi, emulator: Emulator) -> None:
+    """A handle that cannot say its size may be given one, and is then not spooled."""
+    assert await arrived(media, emulator, Source.handle(_Half(LONG), name="a.txt", size=len(LONG))) == LONG
+
+
+async def test_upload_file_says_name_and_type(media: MediaApi, emulator: Emulator) -> None:
+    """A form's file brings its name, and its type where the bytes have none."""
+    upload = UploadFile(io.BytesIO(TEXT), filename="C:\\fake\\x.bin", headers=Headers({"content-type": "text/plain"}))
+    source = Source.of(upload)
+    assert (source.name, source.mime_type) == ("C:\\fake\\x.bin", "text/plain")
+    assert await arrived(media, emulator, upload, validate=False) == TEXT
+
+
+def test_names_of_handles(text: Path) -> None:
+    """A handle's name is the last part of its own, unless it is a number, or said otherwise."""
+    with text.open("rb") as file, tempfile.TemporaryFile() as nameless:
+        assert Source.handle(file).name == "note.txt"
+        assert Source.handle(file, name="other.txt").name == "other.txt"
+        assert Source.handle(nameless).name is None
+        assert Source.handle(io.BytesIO()).name is None
+
+
+@contextlib.contextmanager
+def _pipe_end() -> Iterator[tuple[BinaryIO, Callable[[bytes], None]]]:
+    read, write = os.pipe()
+
+    def fill(data: bytes) -> None:
+        with os.fdopen(write, "wb") as end:
+            end.write(data)
+
+    with os.fdopen(read, "rb") as handle:
+        yield handle, fill
+
+
+@contextlib.contextmanager
+def _socket_end() -> Iterator[tuple[BinaryIO, Callable[[bytes], None]]]:
+    ours, theirs = socket.socketpair()
+
+    def fill(data: bytes) -> None:
+        with theirs:
+            theirs.sendall(data)
+
+    with ours, ours.makefile("rb") as handle:
+        yield handle, fill
+
+
+@pytest.mark.parametrize("kind", [_pipe_end, _socket_end])
+@pytest.mark.parametrize("size", [None, len(LONG)])
+async def test_handle_that_cannot_seek(media: MediaApi, emulator: Emulator, kind: Any, size: int | None) -> None:
+    """A pipe or a socket is read to its end, once, and stays open."""
+    with kind() as (handle, fill):
+        filling = threading.Thread(target=fill, args=(LONG,))
+        filling.start()
+        assert await arrived(media, emulator, handle, mime_type="text/plain", size=size) == LONG
+        filling.join()
+        assert not handle.closed
+
+
+async def test_cancelled_at_a_silent_pipe(media: MediaApi) -> None:
+    """A cancellation does not wait for a handle that stays silent."""
+    with _pipe_end() as (handle, fill):
+        upload = asyncio.ensure_future(media.upload(handle))
+        await asyncio.sleep(0.3)  # by now it is being read, which nothing shows
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        fill(b"x")  # so that the thread ends
+
+
+async def test_stream_reader(media: MediaApi, emulator: Emulator) -> None:
+    """An asyncio.StreamReader is read to its end."""
+    async with Server(cut(LONG)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await arrived(media, emulator, reader, mime_type="text/plain") == LONG
+        writer.close()
+        await writer.wait_closed()
+
+
+class _Gated(io.RawIOBase):
+    """A seekable file whose reads after the first wait for a sign."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+        self.reading = threading.Event()
+        self.go = threading.Event()
+        self.seen = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.seen += 1
+        if self.seen > 2:
+            self.reading.set()
+            self.go.wait()
+        return self._file.read(size)
+
+
+async def test_cancelled_while_a_file_is_read(media: MediaApi) -> None:
+    """A cancelled read of a file is waited for, so that it cannot move the position after it was restored."""
+    with _Gated(LONG) as handle:
+        handle.seek(7)
+        upload = asyncio.ensure_future(media.upload(handle, mime_type="text/plain"))
+        await until(handle.reading.is_set)
+        upload.cancel()
+        asyncio.get_running_loop().call_later(0.2, handle.go.set)
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        assert handle.go.is_set()
+        assert handle.tell() == 7
+
+
+class _Generous(io.BytesIO):
+    """A file object that adds something of its own to the last piece."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        return piece + b"..." if piece and self.tell() == len(self.getvalue()) else piece
+
+
+async def test_handle_that_gives_more_than_asked(media: MediaApi, emulator: Emulator) -> None:
+    """A handle that gives more than it is asked for is told of as one that grew."""
+    with pytest.raises(CorruptedMediaError, match="became longer"):
+        await media.upload(_Generous(LONG), mime_type="text/plain")
+    assert await arrived(media, emulator, b"still works", mime_type="text/plain") == b"still works"
+
+
+class _Falling(io.BytesIO):
+    """A file object on a medium that fails after some reads."""
+
+    def __init__(self, data: bytes, reads: int, error: Exception) -> None:
+        super().__init__(data)
+        self._left = reads
+        self._error = error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise self._error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("reads", [0, 1, 3])
+async def test_medium_fails(media: MediaApi, reads: int) -> None:
+    """A read that fails, early or late, is a StorageError, and the client works on."""
+    handle = _Falling(LONG, reads, OSError(5, "Input/output error"))
+    with pytest.raises(StorageError, match="could not read the source: Input/output error") as caught:
+        await media.with_options(chunk_size=4096).upload(handle, mime_type="text/plain")
+    assert caught.value.errno == 5
+    await media.upload(TEXT)
+
+
+async def test_text_mode_handle(media: MediaApi, emulator: Emulator, text: Path) -> None:
+    """A handle in text mode is refused before any request, and left where it stood."""
+    with text.open(encoding="utf-8") as handle:
+        handle.readline()
+        position = handle.tell()
+        error = await refused(media, emulator, handle, InvalidMediaError)
+        assert "str where bytes belong" in str(error)
+        assert handle.tell() == position
+    async with aiofiles.open(text) as async_handle:
+        await refused(media, emulator, async_handle, InvalidMediaError)
+
+
+async def test_closed_handle(media: MediaApi, emulator: Emulator, text: Path) -> None:
+    """A closed handle is a StorageError before any request."""
+    with text.open("rb") as handle:
+        pass
+    async with aiofiles.open(text, "rb") as async_handle:
+        pass
+    for closed in (handle, async_handle, UploadFile(handle)):
+        error = await refused(media, emulator, closed, StorageError)
+        assert "closed file" in str(error)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer"])
+@pytest.mark.parametrize("by_path", [True, False])
+async def test_file_changes_while_it_is_sent(
+    media: MediaApi, emulator: Emulator, tmp_path: Path, change: str, by_path: bool
+) -> None:
+    """A file that shrinks or grows while it is sent is a CorruptedMediaError; nothing is stored, and the client works on."""
+    path = tmp_path / "changing.txt"
+    path.write_bytes(LONG)
+
+    def meddle(_: object) -> None:
+        if change == "shorter":
+            os.truncate(path, 100_000)
+        else:
+            os.truncate(path, len(LONG) + 4)
+
+    api = media.with_options(chunk_size=65536)
+    with path.open("rb") as handle, pytest.raises(CorruptedMediaError, match=f"became {change}") as caught:
+        await api.upload(path if by_path else handle, mime_type="text/plain", progress=meddle)
+    assert caught.value.operation == "upload"
+    assert await arrived(media, emulator, TEXT) == TEXT
+
+
+# Iterables
+
+
+def joined(data: bytes, size: int) -> Iterator[bytes]:
+    """Cut bytes into pieces."""
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+@pytest.mark.parametrize("size", [1000, 300_000, len(LONG)])
+@pytest.mark.parametrize("declared", [None, len(LONG)])
+async def test_generators(media: MediaApi, emulator: Emulator, size: int, declared: int | None) -> None:
+    """Async and plain generators are sent, in pieces of any size, spooled or of declared size."""
+    options: dict[str, Any] = {"mime_type": "text/plain", "size": declared}
+    assert await arrived(media, emulator, slowly(*joined(LONG, size)), **options) == LONG
+    assert await arrived(media, emulator, joined(LONG, size), **options) == LONG
+    assert await arrived(media, emulator, Source.stream(joined(LONG, size), name="a.txt", size=declared)) == LONG
+
+
+@pytest.mark.parametrize(
+    "pieces", [[b"one ", bytearray(b"two "), memoryview(b"three")], (b"one ", b"", b"two ", b"three")]
+)
+async def test_sequences(media: MediaApi, emulator: Emulator, pieces: Any) -> None:
+    """A list or tuple of bytes-like pieces is sent, empty ones included."""
+    assert await arrived(media, emulator, pieces, mime_type="text/plain") == b"one two three"
+    assert await arrived(media, emulator, slowly(*pieces), mime_type="text/plain") == b"one two three"
+
+
+@pytest.mark.timeout(60)  # one piece after the other, it takes a second; squared, hours
+async def test_very_small_pieces(media: MediaApi, emulator: Emulator) -> None:
+    """A stream of single bytes costs time in proportion to its length."""
+    assert await arrived(media, emulator, slowly(*joined(TEXT, 1)), mime_type="text/plain") == TEXT
+
+
+async def test_very_large_piece(media: MediaApi, emulator: Emulator) -> None:
+    """One huge piece is spooled, or passed on in chunks."""
+    huge = TEXT * 60
+    assert await arrived(media, emulator, [huge], mime_type="text/plain") == huge
+    told_of: list[int] = []
+    await media.with_options(chunk_size=2**20).upload(
+        [huge], mime_type="text/plain", size=len(huge), progress=lambda progress: told_of.append(progress.transferred)
+    )
+    assert told_of == [*range(2**20, len(huge), 2**20), len(huge)]
+
+
+@pytest.mark.parametrize("nothing", [[], [b""], iter(())], ids=["no piece", "empty piece", "no iteration"])
+async def test_empty_iterable(media: MediaApi, emulator: Emulator, nothing: Any) -> None:
+    """A stream without any bytes is refused before any request."""
+    await refused(media, emulator, nothing, CorruptedMediaError)
+
+
+async def test_endless_stream_is_read_no_further_than_needed(media: MediaApi, emulator: Emulator) -> None:
+    """A stream of unknown size is read only until it is over the limit of its kind."""
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x06\0\0\0"
+        while True:
+            given += 2**16
+            yield head + bytes(2**16)
+            head = b""
+
+    error = await refused(media, emulator, endless(), FileTooLargeError)
+    assert isinstance(error, FileTooLargeError)
+    assert error.limit == 5 * 2**20
+    assert 5 * 2**20 <= given < 5.6 * 2**20
+
+
+async def test_unchecked_stream_is_still_bounded(media: MediaApi, emulator: Emulator) -> None:
+    """Without validation a stream may be of any type, but never over the service's 100 MiB."""
+    block = bytes(2**20)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield block
+
+    error = await refused(media, emulator, endless(), FileTooLargeError, validate=False)
+    assert isinstance(error, FileTooLargeError)
+    assert error.limit == 100 * 2**20
+
+
+@pytest.mark.parametrize("off_by", [-10, -1, 1, 10])
+async def test_wrong_declared_size(media: MediaApi, emulator: Emulator, off_by: int) -> None:
+    """A stream that is not as long as declared is a CorruptedMediaError; nothing is stored, and the client works on."""
+    words = "ended after" if off_by > 0 else "yields more than"
+    with pytest.raises(CorruptedMediaError, match=words):
+        await media.upload(joined(LONG, 1000), mime_type="text/plain", size=len(LONG) + off_by)
+    assert await arrived(media, emulator, TEXT) == TEXT
+
+
+@pytest.mark.parametrize("by", [Path, bytes, io.BytesIO, Source])
+async def test_wrong_declared_size_of_known(media: MediaApi, emulator: Emulator, text: Path, by: Any) -> None:
+    """A declared size that a file or memory does not have is refused before any request."""
+    sources = {Path: text, bytes: TEXT, io.BytesIO: io.BytesIO(TEXT), Source: Source.stream([TEXT])}
+    error = await refused(media, emulator, sources[by], CorruptedMediaError, size=7, mime_type="text/plain")
+    assert isinstance(error, CorruptedMediaError)
+    assert (error.limit, error.actual) == (None, len(TEXT))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [3, None, object(), ["text"], slowly("text"), {"a": 1}, range(3), [b"good" * 200_000, 5]],
+    ids=["int", "None", "object", "list of text", "stream of text", "mapping", "range", "not only bytes"],
+)
+async def test_what_is_no_source(media: MediaApi, emulator: Emulator, wrong: Any) -> None:
+    """Whatever is no source, or yields something other than bytes, is refused before any request."""
+    error = await refused(media, emulator, wrong, InvalidMediaError)
+    assert type(wrong).__name__ in str(error) or "where bytes belong" in str(error)
+
+
+class _OwnError(Exception):
+    """What a user's code raises."""
+
+
+@pytest.mark.parametrize("after", [0, 1000, len(LONG)])
+@pytest.mark.parametrize("declared", [None, len(LONG)])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_generator_that_raises(
+    media: MediaApi, emulator: Emulator, after: int, declared: int | None, asynchronous: bool
+) -> None:
+    """What the user's generator raises arrives unchanged, and the connection is not used again in a broken state."""
+    failure = _OwnError("mine")
+
+    def failing() -> Iterator[bytes]:
+        yield from joined(LONG[:after], 1000)
+        raise failure
+
+    async def failing_too() -> AsyncIterator[bytes]:
+        for piece in joined(LONG[:after], 1000):
+            yield piece
+        raise failure
+
+    source = failing_too() if asynchronous else failing()
+    with pytest.raises(_OwnError) as caught:
+        await media.upload(source, mime_type="text/plain", size=declared)
+    assert caught.value is failure
+    assert await arrived(media, emulator, TEXT) == TEXT
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(5, "mine"), ValueError("mine"), httpx.ReadError("mine"), StorageError("mine")]
+)
+@pytest.mark.parametrize("declared", [None, len(LONG)])
+async def test_generator_that_raises_what_others_raise(
+    media: MediaApi, failure: Exception, declared: int | None
+) -> None:
+    """An exception of the user's generator is not taken for one of ours or of the HTTP stack."""
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield LONG[:500_000]
+        raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        await media.upload(failing(), mime_type="text/plain", size=declared)
+    assert caught.value is failure
+
+
+async def test_cancelled_while_a_generator_is_awaited(media: MediaApi, emulator: Emulator) -> None:
+    """A cancelled upload cancels the generator it is waiting for."""
+    seen: list[str] = []
+    waiting = asyncio.Event()
+
+    async def hesitating() -> AsyncIterator[bytes]:
+        try:
+            yield LONG
+            waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    upload = asyncio.ensure_future(media.upload(hesitating(), mime_type="text/plain"))
+    await waiting.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert seen == ["cancelled"]
+    assert emulator.requests == []
+
+
+# Spooling
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Let the system refuse every larger file of this process, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 2**20, len(LONG) - 1])
+async def test_no_room_to_spool(media: MediaApi, emulator: Emulator, room: int) -> None:
+    """A disk that is too full to spool on is a StorageError, at whichever write it shows, and nothing stays behind."""
+    with files_no_larger_than(room):
+        error = await refused(media, emulator, joined(LONG, 50_000), StorageError, mime_type="text/plain")
+    assert isinstance(error, StorageError)
+    assert error.errno == 27
+
+
+async def test_no_place_to_spool(
+    media: MediaApi, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary folder that is gone is a StorageError, and only for what needs it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    await refused(media, emulator, joined(LONG, 50_000), StorageError, mime_type="text/plain")
+    assert await arrived(media, emulator, [TEXT], mime_type="text/plain") == TEXT
+
+
+# Responses
+
+
+@contextlib.asynccontextmanager
+async def streaming(*script: Any, path: str = "/files/note.txt?X-Signature=SECRET") -> AsyncIterator[httpx.Response]:
+    """Stream a reply of a scripted server."""
+    async with (
+        Server(*script) as server,
+        httpx.AsyncClient() as client,
+        client.stream("GET", server.base_url + path) as response,
+    ):
+        yield response
+
+
+async def test_response(media: MediaApi, emulator: Emulator) -> None:
+    """A response being streamed is passed on, at its declared length, under its URL's name without the query."""
+    async with streaming(page(LONG, content_type="text/plain; charset=utf-8")) as response:
+        source = Source.of(response)
+        assert (source.name, source.mime_type) == ("note.txt", "text/plain; charset=utf-8")
+        assert await arrived(media, emulator, response) == LONG
+
+
+async def test_response_of_unknown_length(media: MediaApi, emulator: Emulator) -> None:
+    """A response that does not say its length is spooled."""
+    async with streaming(page(LONG, length=None)) as response:
+        assert await arrived(media, emulator, response) == LONG
+
+
+async def test_response_encoded(media: MediaApi, emulator: Emulator) -> None:
+    """A compressed response is passed on as it was before, at the length it had before."""
+    async with streaming(page(gzip.compress(LONG), content_encoding="gzip")) as response:
+        assert await arrived(media, emulator, response) == LONG
+
+
+async def test_response_without_a_name(media: MediaApi, emulator: Emulator) -> None:
+    """A response from the root of a host has no name, and a size that was given counts."""
+    async with streaming(page(TEXT, length=None), path="/") as response:
+        assert Source.of(response).name is None
+        assert await arrived(media, emulator, response, size=len(TEXT), mime_type="text/plain") == TEXT
+
+
+async def test_response_that_is_an_error(media: MediaApi, emulator: Emulator) -> None:
+    """A response that is an error is not uploaded."""
+    async with streaming(page("<h1>Not found</h1>", 404)) as response:
+        error = await refused(media, emulator, response, InvalidMediaError)
+    assert str(error) == "the response to upload is an error itself: HTTP 404"
+
+
+@pytest.mark.parametrize("length", [len(LONG), None], ids=["declared", "chunked"])
+async def test_response_that_breaks_off(media: MediaApi, emulator: Emulator, length: int | None) -> None:
+    """A response that breaks off is a NetworkError that says it was the source; nothing is stored."""
+    body = LONG[:1_500_000]
+    if length is None:
+        said = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b" % (len(LONG), body)
+    else:
+        said = page(body, length=length)
+    async with streaming(cut(said)) as response:
+        with pytest.raises(NetworkError, match="the source broke off") as caught:
+            await media.upload(response)
+    assert isinstance(caught.value.__cause__, httpx.RemoteProtocolError)
+    assert await arrived(media, emulator, TEXT) == TEXT
+
+
+async def test_response_that_was_read(media: MediaApi, emulator: Emulator) -> None:
+    """A response already in memory is uploaded, again and again; one already streamed away is an error."""
+    async with streaming(page(TEXT)) as response:
+        await response.aread()
+        for _ in range(2):
+            assert await arrived(media, emulator, response) == TEXT
+    async with streaming(page(TEXT)) as response:
+        assert hashlib.sha256(b"".join([piece async for piece in response.aiter_raw()])).digest()
+        with pytest.raises(NetworkError, match="the source broke off"):
+            await media.upload(response)
+
+
+# The constructors
+
+
+def test_source_stays_itself() -> None:
+    """A Source is taken as it is, and shows its name only."""
+    source = Source.bytes(b"secret", name="a.txt")
+    assert Source.of(source) is source
+    assert repr(source) == "Source(name='a.txt', mime_type=None, sha256=None)"
+
+
+async def test_source_can_be_used_again(media: MediaApi, emulator: Emulator, text: Path) -> None:
+    """A Source of a path, of bytes or of a handle can be uploaded any number of times."""
+    with text.open("rb") as handle:
+        for source in (Source.path(text), Source.bytes(TEXT), Source.handle(handle)):
+            for _ in range(2):
+                assert await arrived(media, emulator, source, mime_type="text/plain") == TEXT
+
+
+async def test_early_answer_stops_reading() -> None:
+    """A server that refuses and hangs up before it has the body gives one of our errors, and the source is closed."""
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(told({"error": {"code": 100, "message": "too large"}}, 413))
+        writer.close()
+
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with server:
+        settings = Settings(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with MediaApi("token", "1", settings=settings) as api:
+            with pytest.raises((ServerError, NetworkError, MediaError)) as caught:
+                await api.upload(LONG * 5, mime_type="text/plain")
+    assert caught.value.operation == "upload"
+    assert caught.value.attempts == 1
