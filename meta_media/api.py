@@ -27,9 +27,9 @@ from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
 from meta_media.transfer.destinations import Destination
 from meta_media.transfer.download import MediaStream
-from meta_media.transfer.info import deleted_after, forget, look_up
+from meta_media.transfer.info import delete, deleted_after, get_info
 from meta_media.transfer.progress import ProgressCallback
-from meta_media.transfer.resume import media_id_of, shy
+from meta_media.transfer.resume import as_secret, media_id_of
 from meta_media.transfer.sources import Source
 
 __all__ = ["MediaApi"]
@@ -131,7 +131,7 @@ class MediaApi(Client):
             ServerError: Meta answered about another id, or with something else.
         """
         async with self._http.call("get_info", phone_number_id, media_id) as call:
-            return await look_up(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
+            return await get_info(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
 
     async def download(
         self,
@@ -164,7 +164,7 @@ class MediaApi(Client):
             ApiError: Meta said no.
             NetworkError: It did not come through.
         """
-        what = shy(what)
+        what = as_secret(what)
         async with self._http.call("download", None, media_id_of(what)) as call:
             return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
@@ -181,7 +181,7 @@ class MediaApi(Client):
         Raises:
             IntegrityError: From the iteration, at its end; otherwise as `download`.
         """
-        what = shy(what)
+        what = as_secret(what)
         async with (
             self._http.call("download", None, media_id_of(what)) as call,
             downloads.open_stream(call, what) as stream,
@@ -199,7 +199,7 @@ class MediaApi(Client):
         Raises:
             DownloadTooLargeError: Over `max_size`; otherwise as `download`.
         """
-        what = shy(what)
+        what = as_secret(what)
         async with self._http.call("download", None, media_id_of(what)) as call:
             return await downloads.read(call, what, max_size)
 
@@ -219,7 +219,7 @@ class MediaApi(Client):
         """
         async with self._http.call("delete", phone_number_id, media_id) as call:
             media_id, number = checked_id(media_id, "the media id"), self._number_if(phone_number_id)
-            return await forget(call, media_id, missing_ok=missing_ok, phone_number_id=number)
+            return await delete(call, media_id, missing_ok=missing_ok, phone_number_id=number)
 
     async def send(
         self,

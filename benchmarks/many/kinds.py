@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from meta_media.emulator import Fault
-from meta_media.emulator.schedule import Faults, PlannedFault, operation_of
+from meta_media.emulator.fault_queue import Faults, PlannedFault, operation_of
 
 TRIES = 3  # requests that a call makes at most, by default
 

@@ -24,33 +24,33 @@ from meta_media.errors import (
     StorageError,
 )
 from meta_media.http.call import Http
-from meta_media.http.limits import LONGEST_WAIT
+from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
 from meta_media.protocol.settings import checked_id
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
-from meta_media.transfer.fingerprint import identified
-from meta_media.transfer.info import forget
-from meta_media.transfer.progress import Moved, moving
-from meta_media.transfer.resume import media_id_of, shy
-from meta_media.transfer.threads import in_thread, storage_errors
+from meta_media.transfer.fingerprint import fingerprint
+from meta_media.transfer.info import delete
+from meta_media.transfer.progress import ItemProgress, delta_callback
+from meta_media.transfer.resume import as_secret, media_id_of
+from meta_media.transfer.threads import run_in_thread, storage_errors
 from meta_media.transfer.upload import UploadOptions, upload_options
 
-__all__ = ["Deletes", "Downloads", "Uploads", "hopeless", "paired"]
+__all__ = ["Deletes", "Downloads", "Uploads", "is_fatal", "split_item"]
 
 T = TypeVar("T")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # what the next file would meet as well
 
 
-def hopeless(error: Exception) -> bool:
+def is_fatal(error: Exception) -> bool:
     """Tell whether every other item would meet the same error: a dead token, a locked account, no trust, a full disk."""
-    asked = isinstance(error, RateLimitError) and (error.retry_after or 0) > LONGEST_WAIT
+    asked = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
     untrusted = isinstance(error, NetworkError) and error.lasting
     full = isinstance(error, StorageError) and error.errno in _FULL
     return isinstance(error, AuthenticationError | AccountRestrictedError) or asked or untrusted or full
 
 
-def paired(item: Any) -> tuple[Any, Mapping[str, Any]]:
+def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
     """Tell a source with keywords of its own from one without."""
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Mapping):
         return item
@@ -75,18 +75,18 @@ class _Journaled(Generic[T], abc.ABC):
         if self._journal is not None:
             await self._journal.aclose()
 
-    def hopeless(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception) -> bool:
         """See `bulk.Job`."""
-        return (self._journal is not None and self._journal.failed) or self._http.connections.closed or hopeless(error)
+        return (self._journal is not None and self._journal.failed) or self._http.connections.closed or is_fatal(error)
 
-    async def _noted(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
+    async def _run_once(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
         """Do what has not been done; `work` is told whether it may have been."""
         if self._journal is None:
             return await work(False)
         async with self._journal.item(key) as record:
-            if record.value is not None and (value := await self._revived(record.value)) is not None:
+            if record.value is not None and (value := await self._restore(record.value)) is not None:
                 return Done(value=value, skipped=True)
-            again = record.begun and record.value is None
+            again = record.started and record.value is None
             try:
                 done = await work(again)
             except MediaError as error:
@@ -105,7 +105,7 @@ class _Journaled(Generic[T], abc.ABC):
             raise
 
     @abc.abstractmethod
-    async def _revived(self, value: Mapping[str, Any]) -> T | None:
+    async def _restore(self, value: Mapping[str, Any]) -> T | None:
         """Make again what the verb returned; None if it has to be done again all the same."""
 
 
@@ -130,16 +130,16 @@ class Uploads(_Journaled[UploadedMedia]):
             self._http.number_or(number)
         await super().open()
 
-    async def __call__(self, item: Any, move: Moved) -> Done[UploadedMedia]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[UploadedMedia]:
         """See `bulk.Job`."""
-        source, own = paired(item)
+        source, own = split_item(item)
         keywords = {**self._keywords, **own}
         number = self._http.number_or(keywords.get("phone_number_id"))
         options = upload_options(self._http.settings, keywords) if own else self._options
-        options = attrs.evolve(options, progress=moving(move, options.progress))
+        options = attrs.evolve(options, progress=delta_callback(move, options.progress))
         if self._journal is None:
             return await self._upload(number, source, options, move)
-        async with identified(source, options, self._journal, self._http.settings.chunk_size) as identity:
+        async with fingerprint(source, options, self._journal, self._http.settings.chunk_size) as identity:
             key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
 
             async def work(again: bool) -> Done[UploadedMedia]:
@@ -148,14 +148,16 @@ class Uploads(_Journaled[UploadedMedia]):
                 value = attrs.evolve(done.value, maybe_duplicate=duplicate, sha256=identity.sha256)
                 return attrs.evolve(done, value=value)
 
-            return await self._noted(key, work)
+            return await self._run_once(key, work)
 
-    async def _upload(self, number: str, source: object, options: UploadOptions, move: Moved) -> Done[UploadedMedia]:
+    async def _upload(
+        self, number: str, source: object, options: UploadOptions, move: ItemProgress
+    ) -> Done[UploadedMedia]:
         async with move.on(self._http.call("upload", number)) as call:
             value = await uploads.upload(call, number, source, options)
             return Done(value=value, attempts=value.attempts)
 
-    async def _revived(self, value: Mapping[str, Any]) -> UploadedMedia | None:
+    async def _restore(self, value: Mapping[str, Any]) -> UploadedMedia | None:
         return UploadedMedia(**value)
 
 
@@ -176,30 +178,30 @@ class Downloads(_Journaled[DownloadedMedia]):
     async def open(self) -> None:
         """See `bulk.Job`."""
         with storage_errors(f"download to {str(self._directory)!r}"):
-            if not await in_thread(self._directory.is_dir):
+            if not await run_in_thread(self._directory.is_dir):
                 raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
         await super().open()
 
-    async def __call__(self, item: Any, move: Moved) -> Done[DownloadedMedia]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[DownloadedMedia]:
         """See `bulk.Job`."""
-        what, own = paired(item)
+        what, own = split_item(item)
         if unknown := sorted(set(own) - {"progress"}):
             raise ConfigurationError(f"a download's own keyword is progress, not {', '.join(map(str, unknown))}")
-        what = shy(what)
+        what = as_secret(what)
         media_id = media_id_of(what)
 
         async def work(_: bool) -> Done[DownloadedMedia]:
             async with move.on(self._http.call("download", None, media_id)) as call:
-                progress = moving(move, own.get("progress"))
+                progress = delta_callback(move, own.get("progress"))
                 value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
                 return Done(value=value, attempts=value.attempts)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._noted(f"download {key} {self._directory.absolute()}", work)
+        return await self._run_once(f"download {key} {self._directory.absolute()}", work)
 
-    async def _revived(self, value: Mapping[str, Any]) -> DownloadedMedia | None:
+    async def _restore(self, value: Mapping[str, Any]) -> DownloadedMedia | None:
         saved = DownloadedMedia(**{**value, "path": Path(value["path"])})
-        return saved if await in_thread(_has, saved.path, saved.size) else None
+        return saved if await run_in_thread(_has, saved.path, saved.size) else None
 
 
 class Deletes(_Journaled[DeletedMedia]):
@@ -220,21 +222,21 @@ class Deletes(_Journaled[DeletedMedia]):
         self._missing_ok = missing_ok
         self._number = None if phone_number_id is None else http.number_or(phone_number_id)
 
-    async def __call__(self, item: Any, move: Moved) -> Done[DeletedMedia]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[DeletedMedia]:
         """See `bulk.Job`."""
         media_id = checked_id(item, "the media id")
 
         async def work(again: bool) -> Done[DeletedMedia]:
             async with move.on(self._http.call("delete", self._number, media_id)) as call:
                 missing_ok = again or self._missing_ok
-                deleted = await forget(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
+                deleted = await delete(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
                 if again:  # then it was deleted by the run that was killed
                     deleted = attrs.evolve(deleted, success=True)
                 return Done(value=deleted, attempts=deleted.attempts)
 
-        return await self._noted(f"delete {media_id}", work)
+        return await self._run_once(f"delete {media_id}", work)
 
-    async def _revived(self, value: Mapping[str, Any]) -> DeletedMedia | None:
+    async def _restore(self, value: Mapping[str, Any]) -> DeletedMedia | None:
         return DeletedMedia(**value)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 import attrs
 
-from meta_media.bulk.sqlite_file import Database
+from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import MediaError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Record:
     """
 
     value: Mapping[str, Any] | None
-    begun: bool
+    started: bool
 
 
 class Journal:
@@ -57,7 +57,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
+        self._database = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
         self.failed = False
         self._under_way: dict[str, anyio.Lock] = {}
         self._hashed: list[tuple[str, str]] = []  # to be written with the next item
@@ -119,5 +119,5 @@ def _begin(connection: sqlite3.Connection, key: str, hashed: list[tuple[str, str
     row = connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
     if row is None:
         connection.execute("INSERT INTO items (key) VALUES (?)", (key,))
-        return Record(None, begun=False)
-    return Record(None if row[0] is None else json.loads(row[0]), begun=True)
+        return Record(None, started=False)
+    return Record(None if row[0] is None else json.loads(row[0]), started=True)

@@ -23,12 +23,12 @@ import anyio
 
 from meta_media.bulk.caught import Caught
 from meta_media.errors import ConfigurationError
-from meta_media.transfer.threads import in_thread, started
+from meta_media.transfer.threads import run_in_thread, submit
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-__all__ = ["Feed"]
+__all__ = ["ItemReader"]
 
 _IN_MEMORY: Final = Sequence | Set | Mapping | ValuesView | deque
 _BATCH: Final = 64  # items taken from a plain iterator on a thread, if they come at once
@@ -36,7 +36,7 @@ _AT_ONCE: Final = 0.005  # seconds
 _BLOCKED: Final = 0.5  # seconds after which a generator that should be closed is left to itself
 
 
-class Feed:
+class ItemReader:
     """
     An iterable or async iterable of items. What may block, such as a generator, is advanced off the event loop.
 
@@ -109,10 +109,10 @@ class Feed:
             if self._pulling is not None:
                 await self._let_go(self._pulling)
             if self._pulling is None or self._pulling.done():
-                await in_thread(self._plain.close)
+                await run_in_thread(self._plain.close)
             else:
                 generator = self._plain
-                self._pulling.add_done_callback(lambda _: started(_close_late, generator))
+                self._pulling.add_done_callback(lambda _: submit(_close_late, generator))
 
     async def _let_go(self, pulling: Future[None]) -> None:
         """Wait for the thread to come back with what it is just reading, unless that blocks."""
@@ -128,7 +128,7 @@ class Feed:
     def _begin(self, room: int) -> None:
         import asyncio
 
-        self._pulling = started(self._pull, asyncio.get_running_loop(), min(room, _BATCH))
+        self._pulling = submit(self._pull, asyncio.get_running_loop(), min(room, _BATCH))
         self._pulling.add_done_callback(self._end)
 
     def _pull(self, loop: AbstractEventLoop, room: int) -> None:

@@ -18,10 +18,10 @@ import attrs
 
 from meta_media.bulk.caught import Caught
 from meta_media.bulk.outcomes import BulkReport, Done, Outcome
-from meta_media.bulk.reader import Feed
+from meta_media.bulk.reader import ItemReader
 from meta_media.errors import ConfigurationError, NetworkError
-from meta_media.transfer.progress import Moved
-from meta_media.transfer.threads import settled
+from meta_media.transfer.progress import ItemProgress
+from meta_media.transfer.threads import await_completion
 
 if TYPE_CHECKING:
     from asyncio import Event, Queue, Task
@@ -42,11 +42,11 @@ class Job(Protocol[T]):
         """Prepare; what this raises, the run raises before anything is read."""
         ...
 
-    async def __call__(self, item: Any, move: Moved) -> Done[T]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[T]:
         """Work on an item, and tell of the bytes that moved, of which some may be taken back."""
         ...
 
-    def hopeless(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception) -> bool:
         """Tell whether all other items would meet the same error."""
         ...
 
@@ -105,7 +105,7 @@ class BulkRun(Generic[T]):
     """
 
     def __init__(self, items: AsyncIterable[Any] | Iterable[Any], job: Job[T], options: BulkOptions) -> None:
-        self._feed = Feed(items)
+        self._feed = ItemReader(items)
         self._job = job
         self._options = options
         self._scope = anyio.CancelScope()
@@ -121,7 +121,7 @@ class BulkRun(Generic[T]):
         self._items: Queue[tuple[int, Any] | None]
         self._read = self._handed_out = 0
         self._unreachable = 0  # network errors in a row
-        self._under_way: set[Moved] = set()
+        self._under_way: set[ItemProgress] = set()
         self._ended_by: Exception | None = None
         self._input_error: BaseException | None = None
         self._task: Task[None] | None = None
@@ -148,7 +148,7 @@ class BulkRun(Generic[T]):
     async def __aexit__(self, *_: object) -> None:
         self._scope.cancel()
         if self._task is not None:
-            await settled(self._end(self._task))
+            await await_completion(self._end(self._task))
 
     async def _end(self, task: Task[None]) -> None:
         import asyncio
@@ -253,7 +253,7 @@ class BulkRun(Generic[T]):
                     for _ in range(self._options.concurrency):
                         group.start_soon(self._worker)
         finally:
-            await settled(self._stop_reading(self._reader))
+            await await_completion(self._stop_reading(self._reader))
             self._over = time.monotonic()
             self._news.set()
 
@@ -317,7 +317,7 @@ class BulkRun(Generic[T]):
             self._news.set()
 
     async def _attempt(self, index: int, item: Any) -> Outcome[T]:
-        began, moved, done = time.monotonic(), Moved(self._move), None
+        began, moved, done = time.monotonic(), ItemProgress(self._move), None
         self._under_way.add(moved)
         try:
             with Caught() as caught:
@@ -342,9 +342,9 @@ class BulkRun(Generic[T]):
         """End the run if the other items would meet the same error."""
         self._unreachable = self._unreachable + 1 if isinstance(error, NetworkError) else 0
         unreachable = self._unreachable >= max(_IN_A_ROW, 2 * self._options.concurrency)
-        if error is not None and (self._options.stop_on_error or unreachable or self._job.hopeless(error)):
+        if error is not None and (self._options.stop_on_error or unreachable or self._job.is_fatal(error)):
             self._ended_by = self._ended_by or error
             for moved in self._under_way:
-                moved.hurry()
+                moved.stop_waiting()
             if not self._feed.stop() and self._asking and self._reader is not None:
                 self._reader.cancel()

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.bulk.caught import Caught
 from meta_media.errors import ConfigurationError, MediaError, StorageError
-from meta_media.transfer.threads import in_thread, settled, started
+from meta_media.transfer.threads import await_completion, run_in_thread, submit
 
 if TYPE_CHECKING:
     import sqlite3
     from concurrent.futures import Future
 
-__all__ = ["Database"]
+__all__ = ["SQLiteFile"]
 
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
-_PATIENCE: Final = 30.0  # seconds to wait for other processes' transactions, each of which takes milliseconds
-_A_MOMENT: Final = 0.005  # seconds
+_BUSY_TIMEOUT: Final = 30.0  # seconds to wait for other processes' transactions, each of which takes milliseconds
+_POLL_SECONDS: Final = 0.005  # seconds
 _BATCH: Final = 1000  # pieces of work in one transaction
 
 
-class Database:
+class SQLiteFile:
     """
     A file that is opened at first need; what `run` has returned from is on the disk, also after a power cut.
 
@@ -66,13 +66,13 @@ class Database:
             raise ConfigurationError(f"the {self._purpose} {str(self.path)!r} is closed")
         outcome: Future[T] = Future()
         self._pending.append((work, outcome))
-        started(self._drain)
-        return await settled(asyncio.wrap_future(outcome))
+        submit(self._drain)
+        return await await_completion(asyncio.wrap_future(outcome))
 
     async def aclose(self) -> None:
         """Close the file; twice does no harm."""
         self._closed = True
-        await in_thread(self._close)
+        await run_in_thread(self._close)
 
     def _close(self) -> None:
         with self._turn:
@@ -105,9 +105,9 @@ class Database:
             if failure is None:
                 outcome.set_result(result)
             else:
-                outcome.set_exception(self._told(failure))
+                outcome.set_exception(self._translate(failure))
 
-    def _told(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
         if not isinstance(error, sqlite3.Error | OSError):
@@ -132,7 +132,7 @@ class Database:
         import sqlite3
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        patience = 0.0 if self._exclusive else _PATIENCE
+        patience = 0.0 if self._exclusive else _BUSY_TIMEOUT
         connection = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
@@ -151,7 +151,7 @@ class Database:
         connection.execute("COMMIT")
         if tables and number != self._number:
             raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
-        _write_ahead(connection, 0.0 if self._exclusive else _PATIENCE)
+        _write_ahead(connection, 0.0 if self._exclusive else _BUSY_TIMEOUT)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -174,7 +174,7 @@ def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                 raise
-            time.sleep(_A_MOMENT)
+            time.sleep(_POLL_SECONDS)
         else:
             return
 

@@ -24,7 +24,7 @@ from meta_media.cli.output import (
     table,
 )
 from meta_media.errors import ConfigurationError, MediaError
-from meta_media.protocol.media_types import Examined, check_size, examine
+from meta_media.protocol.media_types import Inspection, check_size, inspect_media
 
 __all__ = ["check"]
 
@@ -42,19 +42,19 @@ _REPORT = Report()
 class _Verdict:
     """What is known of a file, and why it would be refused, if it would."""
 
-    examined: Examined | None = None
+    inspection: Inspection | None = None
     size: int | None = None
     error: MediaError | None = None
 
     @property
     def kind(self) -> str:
         """How WhatsApp would show it, or would have."""
-        return str(((self.examined or self.error) and getattr(self.examined or self.error, "kind", None)) or "")
+        return str(((self.inspection or self.error) and getattr(self.inspection or self.error, "kind", None)) or "")
 
     @property
     def mime_type(self) -> str:
         """What it is, where that was found out."""
-        return self.examined.mime_type if self.examined else ""
+        return self.inspection.mime_type if self.inspection else ""
 
 
 async def check(
@@ -103,29 +103,29 @@ async def check(
 
 async def _verdict(file: str, filename: str | None, mime_type: str | None) -> _Verdict:
     source = source_of(file, filename)
-    examined = size = None
+    inspection = size = None
     try:
         async with source.open() as body:
             size = body.size
-            examined = examine(
+            inspection = inspect_media(
                 body.head,
                 filename=source.name,
                 mime_type=mime_type,
                 hint=source.mime_type,
                 complete=body.size == len(body.head),
             )
-            size = await body.measure(examined.max_size)
-            check_size(examined, size, filename=source.name)
+            size = await body.measure(inspection.max_size)
+            check_size(inspection, size, filename=source.name)
     except MediaError as error:
-        return _Verdict(examined=examined, size=size, error=error)
-    return _Verdict(examined=examined, size=size)
+        return _Verdict(inspection=inspection, size=size, error=error)
+    return _Verdict(inspection=inspection, size=size)
 
 
 def _object(file: str, verdict: _Verdict) -> dict[str, Any]:
     found: dict[str, Any] = {"file": file, "accepted": verdict.error is None, "size": verdict.size}
-    if verdict.examined:
-        found |= {"mime_type": verdict.examined.mime_type, "kind": verdict.examined.kind}
-        found |= {"limit": verdict.examined.max_size}
+    if verdict.inspection:
+        found |= {"mime_type": verdict.inspection.mime_type, "kind": verdict.inspection.kind}
+        found |= {"limit": verdict.inspection.max_size}
     return found | ({"error": described(verdict.error)} if verdict.error else {})
 
 
@@ -133,7 +133,7 @@ def _line(file: str, verdict: _Verdict) -> str:
     name = printable(file)
     if verdict.error is not None:
         return f"{name}: refused: {sentence(verdict.error)}"
-    found = verdict.examined
+    found = verdict.inspection
     limit = f"{verdict.size:,} of at most {found.max_size:,} bytes" if found else ""
     return f"{name}: accepted: {found.mime_type} ({found.kind}), {limit}" if found else name
 
@@ -151,5 +151,5 @@ async def _show_table(output: Output, verdicts: list[tuple[str, _Verdict]]) -> N
 
 def _cells(file: str, verdict: _Verdict, kind: str, shown: Callable[[int], str]) -> tuple[str, ...]:
     size = "" if verdict.size is None else shown(verdict.size)
-    limit = shown(verdict.examined.max_size) if verdict.examined else ""
+    limit = shown(verdict.inspection.max_size) if verdict.inspection else ""
     return file, kind.replace(" ()", ""), size, limit, "refuses it" if verdict.error else "takes it"

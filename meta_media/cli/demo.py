@@ -19,15 +19,15 @@ from cyclopts import Parameter
 from rich.filesize import decimal
 
 from meta_media.api import MediaApi
-from meta_media.cli.bars import Bar
-from meta_media.cli.neighbour import emulator_process
+from meta_media.cli.emulator_process import emulator_process
 from meta_media.cli.options import Report
 from meta_media.cli.output import Column, Output, as_json, described, paragraph, printable, sentence, table
+from meta_media.cli.progress import Bar
 from meta_media.cli.running import FAILED
 from meta_media.errors import IntegrityError, MediaError, MediaNotFoundError
 from meta_media.protocol.media_types import ACCEPTED, Kind
 from meta_media.samples import paths
-from meta_media.transfer.threads import in_thread, storage_errors
+from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["demo"]
 
@@ -108,19 +108,19 @@ async def demo(
 @asynccontextmanager
 async def _temporary_folder() -> AsyncIterator[Path]:
     with storage_errors("make a temporary folder"):
-        folder = await in_thread(tempfile.mkdtemp, "", "meta-media-demo-")
+        folder = await run_in_thread(tempfile.mkdtemp, "", "meta-media-demo-")
     try:
         yield Path(folder)
     finally:
         with anyio.CancelScope(shield=True):
-            await in_thread(shutil.rmtree, folder, True)
+            await run_in_thread(shutil.rmtree, folder, True)
 
 
 async def _samples(folder: Path) -> list[_Row]:
     large = folder / "large.txt"
     with storage_errors("write a large sample"):
-        await in_thread(large.write_bytes, _LINE * (_LARGE // len(_LINE)))
-    return [_Row(name=path.name, path=path) for path in [*await in_thread(paths), large]]
+        await run_in_thread(large.write_bytes, _LINE * (_LARGE // len(_LINE)))
+    return [_Row(name=path.name, path=path) for path in [*await run_in_thread(paths), large]]
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def _noting(row: _Row) -> Iterator[None]:
 
 
 async def _round_trip(media: MediaApi, row: _Row, copy: Path, bar: Bar) -> None:
-    size, original = await in_thread(_measured, row.path)
+    size, original = await run_in_thread(_measured, row.path)
     row.size = size
     bar.action = "↑"
     started = time.perf_counter()
@@ -146,7 +146,7 @@ async def _round_trip(media: MediaApi, row: _Row, copy: Path, bar: Bar) -> None:
     started = time.perf_counter()
     await media.download(info, copy, progress=bar)
     row.down = size / (time.perf_counter() - started)
-    _, copied = await in_thread(_measured, copy)
+    _, copied = await run_in_thread(_measured, copy)
     for what, digest in (("the copy", copied), ("what Meta says it is", info.sha256)):
         if digest != original:
             raise IntegrityError(f"{what} differs from the original", expected=original, actual=digest)

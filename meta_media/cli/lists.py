@@ -14,7 +14,7 @@ import attrs
 from meta_media.bulk.caught import Caught
 from meta_media.cli.output import printable
 from meta_media.errors import ConfigurationError, StorageError
-from meta_media.transfer.threads import in_thread, storage_errors
+from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["STANDARD", "Items", "Listing", "files_below", "is_folder"]
 
@@ -121,7 +121,7 @@ class Items(Generic[T]):
         """Return the items as a run takes them."""
         if self._listing is not None or self._deep:
             return self._reading()
-        items: list[T] = await in_thread(list, self._each())
+        items: list[T] = await run_in_thread(list, self._each())
         self.total = len(items)
         return items
 

@@ -10,13 +10,13 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 import attrs
 
-from meta_media.bulk.jobs import paired
+from meta_media.bulk.jobs import split_item
 from meta_media.bulk.outcomes import Done, Outcome
 from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.cli.lists import Items
 from meta_media.cli.output import Output, as_json, described, paragraph, sentence, shown
 from meta_media.cli.running import FAILED, USAGE, LeftReadingError
-from meta_media.cli.summaries import Tally, Words
+from meta_media.cli.summaries import Labels, Summary
 from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -26,9 +26,9 @@ from meta_media.errors import (
     RateLimitError,
     ServerError,
 )
-from meta_media.transfer.progress import Moved
+from meta_media.transfer.progress import ItemProgress
 
-__all__ = ["Teller", "in_order"]
+__all__ = ["Reporter", "in_order"]
 
 T = TypeVar("T")
 _AT_ONCE: Final = 4
@@ -36,7 +36,7 @@ _NOT_ITS_OWN: Final = AccountRestrictedError | AuthenticationError | NetworkErro
 
 
 @attrs.define
-class _Streak:
+class RepeatedError:
     """Failures in a row that are not about the items: of which kind, and whom it befell after the first."""
 
     kind: tuple[type[MediaError], str]
@@ -49,7 +49,7 @@ class _Streak:
 
 
 @attrs.define(kw_only=True)
-class Teller(Generic[T]):
+class Reporter(Generic[T]):
     """
     Says what comes of the items of a run.
 
@@ -62,14 +62,14 @@ class Teller(Generic[T]):
     """
 
     output: Output
-    words: Words
+    words: Labels
     told: Callable[[str, T], tuple[str, Mapping[str, Any]]]
     name: Callable[[Any], str] = str
     items: Items[Any] | None = None
     _usage: int = 0
     _reused: int = 0
     _twice: int = 0
-    _streak: _Streak | None = None
+    _streak: RepeatedError | None = None
 
     async def tell(self, run: BulkRun[T]) -> None:
         """
@@ -105,7 +105,7 @@ class Teller(Generic[T]):
 
     async def _outcome(self, outcome: Outcome[T]) -> None:
         name, error = self.name(outcome.source), outcome.error
-        self.output.bars.hide(paired(outcome.source)[1].get("progress"))
+        self.output.bars.hide(split_item(outcome.source)[1].get("progress"))
         head = {"index": outcome.index, self.words.key: name}
         how: dict[str, Any] = {"skipped": outcome.skipped, "tried": outcome.tried, "attempts": outcome.attempts}
         how["seconds"] = round(outcome.seconds, 4)
@@ -134,7 +134,7 @@ class Teller(Generic[T]):
             self._streak.add(name)
             return
         await self._end_streak()
-        self._streak = _Streak(kind) if isinstance(error, _NOT_ITS_OWN) else None
+        self._streak = RepeatedError(kind) if isinstance(error, _NOT_ITS_OWN) else None
         await self.output.complain(sentence(error, name))
 
     async def _end_streak(self) -> None:
@@ -149,7 +149,7 @@ class Teller(Generic[T]):
         if not report.ok:
             only_usage = report.failed == self._usage and not (report.succeeded or report.skipped or report.not_tried)
             self.output.status = max(self.output.status, USAGE if only_usage else FAILED)
-        tally = Tally(
+        tally = Summary(
             report=report,
             total=report.total if items is None else items.total,
             reused=self._reused,
@@ -180,11 +180,11 @@ class _Work(Generic[T]):
     async def aclose(self) -> None:
         """Do nothing."""
 
-    async def __call__(self, item: Any, move: Moved) -> Done[T]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[T]:
         """Do it."""
         return Done(value=await self.work(item))
 
-    def hopeless(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception) -> bool:
         """Go on: they are few."""
         return False
 

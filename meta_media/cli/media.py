@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from meta_media.cli.many import Teller, in_order
+from meta_media.cli.many import Reporter, in_order
 from meta_media.cli.options import Connection, Ids, Report
 from meta_media.cli.output import printable, result_object
-from meta_media.cli.summaries import Words
+from meta_media.cli.summaries import Labels
 from meta_media.protocol.media_types import ACCEPTED, Kind, normalise
 from meta_media.protocol.models import MediaInfo, SentMessage
 
@@ -45,7 +45,7 @@ async def info(
             lines = [f"{name:<18}{printable(str(value))}" for name, value in facts.items() if value is not None]
             return "\n".join(lines) + "\n" * (len(ids) > 1), facts
 
-        await Teller(output=output, words=Words(key="id", items="ids"), told=told).tell(in_order(ids, work))
+        await Reporter(output=output, words=Labels(key="id", items="ids"), told=told).tell(in_order(ids, work))
     return output.status
 
 
@@ -87,7 +87,7 @@ async def send(
         def told(_: str, sent: SentMessage) -> tuple[str, dict[str, Any]]:
             return printable(sent.id), result_object(sent)
 
-        await Teller(output=output, words=Words(key="to", items="messages"), told=told).tell(in_order(to, work))
+        await Reporter(output=output, words=Labels(key="to", items="messages"), told=told).tell(in_order(to, work))
     return output.status
 
 

@@ -12,9 +12,9 @@ import attrs
 from cyclopts import Group, Parameter
 
 from meta_media.api import MediaApi
-from meta_media.cli.bars import Bars
 from meta_media.cli.lists import STANDARD, Listing
 from meta_media.cli.output import Output
+from meta_media.cli.progress import Bars
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.settings import Settings
 from meta_media.transfer.sources import Source

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meta_media.cli.bars import Bars
+from meta_media.cli.progress import Bars
 from meta_media.cli.running import FAILED, USAGE
 from meta_media.errors import ConfigurationError, MediaError
 from meta_media.protocol.models import hide_query
-from meta_media.transfer.threads import in_thread
+from meta_media.transfer.threads import run_in_thread
 
 __all__ = [
     "Column",
@@ -133,16 +133,16 @@ class Output:
 
     async def complain(self, text: str) -> None:
         """Print what went wrong, for people and into logs."""
-        await in_thread(self.bars.write, sys.stderr, f"meta-media: {text}")
+        await run_in_thread(self.bars.write, sys.stderr, f"meta-media: {text}")
 
     async def remark(self, text: str) -> None:
         """Print something for people only."""
         if not self.quiet:
-            await in_thread(self.bars.write, sys.stderr, text)
+            await run_in_thread(self.bars.write, sys.stderr, text)
 
     async def write(self, text: str) -> None:
         """Print lines where results go."""
-        await in_thread(self.bars.write, self.results, text)
+        await run_in_thread(self.bars.write, self.results, text)
 
 
 @attrs.frozen

@@ -11,14 +11,14 @@ from rich.filesize import decimal
 from meta_media.bulk.outcomes import BulkReport
 from meta_media.errors import MediaError
 
-__all__ = ["Tally", "Words"]
+__all__ = ["Labels", "Summary"]
 
 _FEW: Final = 10  # items after which a line becomes a table
 _SHOWN: Final = 10  # failures that are said again below it
 
 
 @attrs.frozen(kw_only=True)
-class Words:
+class Labels:
     """
     What a command calls things.
 
@@ -36,7 +36,7 @@ class Words:
 
 
 @attrs.frozen(kw_only=True)
-class Tally:
+class Summary:
     """
     A run's report, and what only the command line knows.
 
@@ -72,7 +72,7 @@ class Tally:
         """Whether they are more than one looks through."""
         return max(self.told, self.total or 0) > _FEW
 
-    def lines(self, words: Words) -> Iterator[str]:
+    def lines(self, words: Labels) -> Iterator[str]:
         """Say it to people; of a single item there is nothing to say."""
         single = max(self.told, self.total or 0) == 1
         if not words.done or (single and not self.interrupted):
@@ -86,7 +86,7 @@ class Tally:
         if self.interrupted and words.again:
             yield words.again
 
-    def stopped(self, words: Words) -> str | None:
+    def stopped(self, words: Labels) -> str | None:
         """Say that the run ended before its input did, because of what every item would have met."""
         if self.report.ended_by is None or not (self.report.not_tried or self.unread):
             return None
@@ -96,7 +96,7 @@ class Tally:
             left = f"the rest of the {words.items}"
         return f"stopped, because the others would meet the same: {left} were not tried"
 
-    def _line(self, words: Words) -> str:
+    def _line(self, words: Labels) -> str:
         report = self.report
         of = "" if self.open_ended else f" of {max(self.told, self.total or 0)}"
         line = f"{report.succeeded + report.skipped}{of} {words.items} {words.done}"
@@ -106,7 +106,7 @@ class Tally:
             line += f", {self.reused} of them reused"
         return line + (f", {self.twice} of them perhaps twice" if self.twice else "")
 
-    def _table(self, words: Words) -> Iterator[str]:
+    def _table(self, words: Labels) -> Iterator[str]:
         report = self.report
         left = max(self.told, self.total or 0) - self.told + report.not_tried
         rows = [
@@ -123,7 +123,7 @@ class Tally:
         ]
         yield from (f" {name:<14} {value}" for name, value in rows if value)
 
-    def _rate(self, words: Words) -> str:
+    def _rate(self, words: Labels) -> str:
         report = self.report
         if not report.seconds or not report.succeeded:
             return ""

@@ -14,21 +14,21 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
-from meta_media.bulk.jobs import paired
+from meta_media.bulk.jobs import split_item
 from meta_media.bulk.run import BulkRun
-from meta_media.cli.bars import Bar, Bars
 from meta_media.cli.lists import Items, files_below, is_folder
-from meta_media.cli.many import Teller
+from meta_media.cli.many import Reporter
 from meta_media.cli.options import STANDARD, Connection, FileNames, Ids, Many, ManyFiles, Report, source_of
 from meta_media.cli.output import printable, result_object, shown
-from meta_media.cli.summaries import Words
+from meta_media.cli.progress import Bar, Bars
+from meta_media.cli.summaries import Labels
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.library.library import MediaLibrary
 from meta_media.library.store import SQLiteStore
 from meta_media.protocol.models import hide_query
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.sources import Source
-from meta_media.transfer.threads import in_thread, storage_errors
+from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["delete", "download", "upload"]
 
@@ -88,9 +88,9 @@ async def upload(
     items = Items(names, listing, _Found(output.bars, filename, recursive=many.recursive), deep=many.recursive)
     options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
     options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
-    words = Words(key="file", items="files", done="uploaded", again="" if single else many.again)
+    words = Labels(key="file", items="files", done="uploaded", again="" if single else many.again)
     told = _told_upload if single or not sys.stdout.isatty() else _told_with_name
-    teller: Teller[Any] = Teller(output=output, words=words, told=told, name=_label, items=items)
+    teller: Reporter[Any] = Reporter(output=output, words=words, told=told, name=_label, items=items)
     settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
     async with connection.client(needs_number=True, **settings) as media, AsyncExitStack() as stack:
         feed = await items.feed()
@@ -216,11 +216,11 @@ async def download(
         return await _download(media_id, destination, connection, report, overwrite=overwrite)
     folder = to or Path()
     with storage_errors(f"make the folder {os.fspath(folder)!r}"):
-        await in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
+        await run_in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
     output = report.output()
     found: Items[Any] = Items(names, listing, lambda name: (_with_bar(name.strip(), output.bars),))
-    words = Words(key="id", items="files", done="downloaded", again=many.again)
-    teller: Teller[Any] = Teller(output=output, words=words, told=_told_download, name=_what, items=found)
+    words = Labels(key="id", items="files", done="downloaded", again=many.again)
+    teller: Reporter[Any] = Reporter(output=output, words=words, told=_told_download, name=_what, items=found)
     async with connection.client(concurrency=many.concurrency) as media:
         await teller.tell(media.download_many(await found.feed(), folder, journal=many.journal, in_order=True))
     return output.status
@@ -231,7 +231,7 @@ def _with_bar(name: str, bars: Bars) -> Any:
 
 
 def _what(item: Any) -> str:
-    what, _ = paired(item)
+    what, _ = split_item(item)
     return hide_query(what)
 
 
@@ -261,7 +261,7 @@ async def _download(
             try:
                 saved = await media.download(media_id, target, overwrite=overwrite, progress=bar)
                 with storage_errors("write to standard output"):
-                    await in_thread(sys.stdout.flush)
+                    await run_in_thread(sys.stdout.flush)
             except MediaError as error:
                 await output.failure(error, id=name)
                 return output.status
@@ -299,8 +299,8 @@ async def delete(
     _check_any(names, many, "ids")
     output = report.output()
     found = Items(names, listing, lambda name: (name.strip(),))
-    words = Words(key="id", items="ids", done="deleted", again=many.again)
-    teller: Teller[Any] = Teller(output=output, words=words, told=_told_delete, items=found)
+    words = Labels(key="id", items="ids", done="deleted", again=many.again)
+    teller: Reporter[Any] = Reporter(output=output, words=words, told=_told_delete, items=found)
     async with connection.client(concurrency=many.concurrency) as media:
         run = media.delete_many(
             await found.feed(),

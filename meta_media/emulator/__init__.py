@@ -26,8 +26,8 @@ from __future__ import annotations
 
 from meta_media.emulator.emulator import Emulator
 from meta_media.emulator.fault_file import read_faults
+from meta_media.emulator.fault_queue import PlannedFault
 from meta_media.emulator.faults import Fault
-from meta_media.emulator.schedule import PlannedFault
 from meta_media.emulator.settings import Clock, EmulatorSettings
 
 __all__ = ["Clock", "Emulator", "EmulatorSettings", "Fault", "PlannedFault", "read_faults"]

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meta_media.emulator.accounts import Accounts, Token
 from meta_media.emulator.download import PATH, UrlSigner, file_response
+from meta_media.emulator.fault_queue import Faults, operation_of
+from meta_media.emulator.inject import inject, scripted
 from meta_media.emulator.messages import accepted, check_attachment, parse_message
-from meta_media.emulator.misbehave import misbehave, scripted
 from meta_media.emulator.replies import GraphError, GraphResponse, PlainError, problem
-from meta_media.emulator.schedule import Faults, operation_of
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.store import Store, StoredMedia
 from meta_media.emulator.upload import receive_upload
@@ -111,7 +111,7 @@ class Application:
             else:
                 scope["state"]["expired_url"] = fault.expired_url
                 app, instead = self._dated(self._app), self._dated(scripted(fault))
-                await misbehave(fault, app, instead, scope, receive, send)
+                await inject(fault, app, instead, scope, receive, send)
         except ClientDisconnect:
             return  # nobody is left to be told
 

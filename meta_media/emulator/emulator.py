@@ -22,14 +22,14 @@ from meta_media import MediaApi, Settings
 from meta_media.emulator.accounts import Accounts
 from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.download import UrlSigner
+from meta_media.emulator.fault_queue import FaultOperation, Faults, PlannedFault
 from meta_media.emulator.faults import Fault
 from meta_media.emulator.inbound import Kind, default_kind, media_object, sign, webhook
-from meta_media.emulator.incoming import IncomingFile
-from meta_media.emulator.schedule import FaultOperation, Faults, PlannedFault
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.store import Store
 from meta_media.emulator.upload import is_animated_webp
+from meta_media.emulator.upload_file import IncomingFile
 
 __all__ = ["Emulator"]
 
@@ -202,9 +202,11 @@ class Emulator:
         for planned in faults:
             self._faults.add(planned)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Forget every fault that has not happened."""
         self._faults.clear()
+
+    heal = clear_faults
 
     @property
     def faults(self) -> list[PlannedFault]:

@@ -26,8 +26,8 @@ from typing import Any, Final
 
 import attrs
 
+from meta_media.emulator.fault_queue import PlannedFault
 from meta_media.emulator.faults import Fault
-from meta_media.emulator.schedule import PlannedFault
 
 __all__ = ["read_faults"]
 

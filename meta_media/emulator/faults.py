@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from meta_media.emulator.checks import boolean, integer, maybe, number, octets, one_of, position, printable_headers
 from meta_media.emulator.replies import GraphError, GraphResponse
+from meta_media.emulator.validators import boolean, integer, maybe, number, octets, one_of, position, printable_headers
 
 __all__ = ["Fault", "Position"]
 

@@ -16,10 +16,10 @@ import attrs
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from meta_media.emulator.incoming import IncomingFile
 from meta_media.emulator.replies import ACCEPTED_TYPES, GraphError
 from meta_media.emulator.settings import EmulatorSettings
 from meta_media.emulator.store import Store, StoredMedia
+from meta_media.emulator.upload_file import IncomingFile
 
 __all__ = ["FormReader", "UploadSize", "receive_upload"]
 

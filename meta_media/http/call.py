@@ -29,11 +29,11 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.http.connections import Connections, Token
-from meta_media.http.exceptions import Failures
-from meta_media.http.limits import LONGEST_WAIT, Gate, backoff_delay
-from meta_media.http.response import Reply
-from meta_media.http.retry import Tries, cost
-from meta_media.http.timeouts import Clock, Unhurried
+from meta_media.http.exceptions import ExceptionMapper
+from meta_media.http.limits import MAX_RETRY_AFTER, Throttle, backoff_delay
+from meta_media.http.response import Response
+from meta_media.http.retry import RetryState, cost
+from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.settings import Secret, Settings, checked_id
 from meta_media.protocol.wire import MAX_REPLY, Request, decipher, proven, redirected, refusal
 
@@ -64,7 +64,7 @@ class Call:
     def __init__(self, http: Http, operation: Operation, number: str | None, media_id: object) -> None:
         self.settings = http.settings
         self.ambiguous = self.unsent = False
-        self.clock = Clock(
+        self.timeouts = TransferTimeouts(
             connect=http.settings.connect_timeout,
             read=http.settings.read_timeout,
             write=http.settings.write_timeout,
@@ -73,8 +73,8 @@ class Call:
         )
         self._token = http.token
         self._connections = http.connections
-        self._pacing = http.connections.pacing
-        self._gate: Gate = self._pacing.gate(number)
+        self._pacing = http.connections.limits
+        self._gate: Throttle = self._pacing.gate(number)
         self._place = http.connections.place(operation)
         self._placed = False
         self._operation: Operation = operation
@@ -117,7 +117,7 @@ class Call:
 
     # Its place and its pace
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Wait for no turn any more, nor for another try: a call that would have to fails. A request under way goes on."""
         self._hurried = True
         if self._wait is not None:
@@ -158,7 +158,7 @@ class Call:
     def _learn(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
         """Draw from an answer what matters to other calls: a dead token, a throttled number, a lookup that was refused."""
         if isinstance(error, AuthenticationError):
-            self._token.forget(token)
+            self._token.invalidate(token)
         if isinstance(error, RateLimitError) and error.retryable:
             self._gate.shut(ticket, error.retry_after, self.settings.backoff)
         if request.operation == "get_info" and (error.status or 0) >= 400:
@@ -185,7 +185,7 @@ class Call:
             check: Raises if the reply is not one to this request.
             replayable: Whether the body can be opened again.
         """
-        tries = Tries(replayable)
+        retry = RetryState(replayable)
         while True:
             try:
                 async with content() as sending, self.open(request, sending) as reply:
@@ -194,9 +194,9 @@ class Call:
                         check(answer)
                     return answer
             except MediaError as error:
-                await self.recover(error, tries)
+                await self.recover(error, retry)
 
-    async def _understood(self, request: Request, reply: Reply, cls: type[T]) -> T:
+    async def _understood(self, request: Request, reply: Response, cls: type[T]) -> T:
         if not 200 <= reply.status < 300:
             raise await self.refused(request, reply)
         body = await reply.read(MAX_REPLY)
@@ -207,18 +207,18 @@ class Call:
             )
         return decipher(request, cls, reply.status, reply.headers, body)
 
-    async def refused(self, request: Request, reply: Reply) -> MediaError:
+    async def refused(self, request: Request, reply: Response) -> MediaError:
         """Read a reply that is not the expected success into the error it stands for; its status alone will do."""
         try:
             body = await reply.read(_REFUSAL)
         except (NetworkError, ServerError):
             body = None
         refused = refusal(request.operation, reply.status, reply.headers, body or b"")
-        refused.maybe_applied = refused.maybe_applied and reply.asked  # what never arrived whole was not done
+        refused.maybe_applied = refused.maybe_applied and reply.request_sent  # what never arrived whole was not done
         return refused
 
     @asynccontextmanager
-    async def open(self, request: Request, content: Any = None) -> AsyncIterator[Reply]:
+    async def open(self, request: Request, content: Any = None) -> AsyncIterator[Response]:
         """Send a request, and go where its reply leads; each redirect is judged as if it were the first URL."""
         status = 0
         for _ in range(1 + _MAX_REDIRECTS):
@@ -230,7 +230,7 @@ class Call:
                 request = redirected(request, reply.status, Secret(reply.headers["location"]), self.settings)
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
-    async def send(self, request: Request, content: Any = None) -> Reply:
+    async def send(self, request: Request, content: Any = None) -> Response:
         """
         Send a request once, and give its reply, which wants `async with` at once.
 
@@ -248,66 +248,66 @@ class Call:
             token = self._shown = await self._token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
             request = proven(request, token, self.settings)
-        failures = Failures(request, content)
+        failures = ExceptionMapper(request, content)
         self._sent += 1
-        self.clock.expect(int(headers.get("Content-Length", 0)))
+        self.timeouts.extend(int(headers.get("Content-Length", 0)))
         if isinstance(content, AsyncIterable):
-            content = Unhurried(content, self.clock)
+            content = UntimedSource(content, self.timeouts)
         ticket, well = self._gate.enter(), False
         try:
-            with failures, self.clock:
-                answer = await wire.send(request.method, Secret(request.url), headers, content, self.clock)
+            with failures, self.timeouts:
+                answer = await wire.send(request.method, Secret(request.url), headers, content, self.timeouts)
             well = answer.status < 400
         finally:
             self._gate.leave(ticket, well=well)
         learn = functools.partial(self._learn, request, token, ticket)
-        reply = Reply(answer, clock=self.clock, failures=failures, token=token, learn=learn)
-        self.clock.expect(reply.length or self.settings.max_download_size)
+        reply = Response(answer, timeouts=self.timeouts, failures=failures, token=token, learn=learn)
+        self.timeouts.extend(reply.length or self.settings.max_download_size)
         return reply
 
     # Trying again
 
-    async def recover(self, error: MediaError, tries: Tries) -> None:
+    async def recover(self, error: MediaError, retry: RetryState) -> None:
         """After a failure, wait until the work may be tried again; raise the error if it is not to be."""
         self.ambiguous = error.maybe_applied = self.ambiguous or error.maybe_applied
         if error is self._given_up:
             raise error
         try:
-            if await self._has_new_token(error, tries):
+            if await self._has_new_token(error, retry):
                 return
-            await self._wait_after(error, tries)
+            await self._wait_after(error, retry)
         except MediaError as final:
             self._given_up = final
             raise
 
-    async def _has_new_token(self, error: MediaError, tries: Tries) -> bool:
+    async def _has_new_token(self, error: MediaError, retry: RetryState) -> bool:
         """Ask for another token, once, if this one was refused and there is somebody to ask."""
         refused = isinstance(error, AuthenticationError) and self._shown
-        if not refused or tries.token_renewed or not tries.replayable():
+        if not refused or retry.token_renewed or not retry.replayable():
             return False
-        tries.token_renewed = True
+        retry.token_renewed = True
         return await self._token.get() != self._shown
 
-    async def _wait_after(self, error: MediaError, tries: Tries) -> None:
+    async def _wait_after(self, error: MediaError, retry: RetryState) -> None:
         asked = error.retry_after if isinstance(error, ApiError) else None
-        worth = tries.worth(error, self._operation, self.settings.max_retries)
+        should_retry = retry.should_retry(error, self._operation, self.settings.max_retries)
         self._paid = cost(error)
-        if not worth or (asked or 0) > LONGEST_WAIT or not self._pacing.budget.afford(self._paid):
+        if not should_retry or (asked or 0) > MAX_RETRY_AFTER or not self._pacing.budget.afford(self._paid):
             raise error
-        tries.count += 1
-        delay = (asked or 0) + backoff_delay(tries.count, self.settings.backoff, self._pacing.dice)
+        retry.count += 1
+        delay = (asked or 0) + backoff_delay(retry.count, self.settings.backoff, self._pacing.jitter)
         if isinstance(error, RateLimitError):
             delay = self._gate.left
         if isinstance(error, NetworkError) and error.stale:
             delay = 0
-        if delay >= self.clock.left:
+        if delay >= self.timeouts.left:
             what = f"{self._operation}: the deadline does not leave the time for another try"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
         _log.info("%s: trying again in %.1f s: %s", self._operation, delay, error)
         self._give_place()
         self._met = error
         if delay:
-            with self._waiting(), self.clock:
+            with self._waiting(), self.timeouts:
                 await self._pacing.sleep(delay)
         await self._ready()
         self._met = None

@@ -14,16 +14,16 @@ from typing import Any, Final
 import h11
 import httpx
 
-from meta_media.http.stream import Stream
-from meta_media.http.timeouts import Clock
+from meta_media.http.stream import NetworkStream
+from meta_media.http.timeouts import TransferTimeouts
 
-__all__ = ["Exchange"]
+__all__ = ["RequestResponseCycle"]
 
 _MAX_HEAD: Final = 100 * 2**10  # bytes of a reply's headers, as in httpcore
 _TOGETHER: Final = 2**18  # bytes up to which what is to be sent waits for more, to leave in one system call
 
 
-class Exchange:
+class RequestResponseCycle:
     """
     A request being sent, then a reply being read.
 
@@ -39,14 +39,16 @@ class Exchange:
         filled: How many bytes the last `readinto` brought, also when it failed.
     """
 
-    def __init__(self, stream: Stream, clock: Clock, give_back: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, stream: NetworkStream, timeouts: TransferTimeouts, give_back: Callable[[RequestResponseCycle], None]
+    ) -> None:
         self.stream = stream
-        self._give_back: Callable[[Exchange], None] | None = give_back
+        self._give_back: Callable[[RequestResponseCycle], None] | None = give_back
         self.status = 0
         self.headers: Iterable[tuple[bytes, bytes]] = ()
-        self.heard = False
+        self.received_any = False
         self.filled = 0
-        self._clock = clock
+        self._clock = timeouts
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         self._rest = memoryview(b"")  # of the body, come already
         self._left: int | None = None  # bytes of the body still to come, where its length is known
@@ -99,7 +101,7 @@ class Exchange:
         data = memoryview(together[0] if len(together) == 1 else b"".join(together))
         while data:
             data = data[await self.stream.write(data, self._clock) :]
-            if self.stream.heard:
+            if self.stream.received_any:
                 await self._feed()
                 if reply := self._reply():
                     return reply
@@ -112,7 +114,7 @@ class Exchange:
         except httpx.ReadError:
             if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
                 raise  # else it is how a server ends that did not want the rest of our request (RFC 9112, section 9.6)
-        self.heard = self.heard or bool(piece)
+        self.received_any = self.received_any or bool(piece)
         self._h11.receive_data(piece)
 
     def _reply(self) -> h11.Response | None:
@@ -149,14 +151,14 @@ class Exchange:
             piece = await self.stream.read(self._clock)
             if not piece:
                 raise self._cut_short()
-            self._clock.moved("read", len(piece))
+            self._clock.record("read", len(piece))
             self._take(piece, self._left)
             return
         while (event := self._event()) is h11.NEED_DATA:
             await self._feed()
         if isinstance(event, h11.Data):
             self._rest = memoryview(event.data)
-            self._clock.moved("read", len(event.data))
+            self._clock.record("read", len(event.data))
         else:
             self._over = True
 
@@ -195,7 +197,7 @@ class Exchange:
             self.filled += self.stream.filled
         if count < len(wanted):
             raise self._cut_short()
-        self._clock.moved("read", count)
+        self._clock.record("read", count)
         self._left = left - count
         self._over = not self._left
 
@@ -203,19 +205,19 @@ class Exchange:
         return httpx.RemoteProtocolError("the server hung up before the end of the body")
 
     @property
-    def asked(self) -> bool:
+    def request_sent(self) -> bool:
         """Whether all of the request was sent; a server may refuse it before that."""
         return self._h11.our_state is not h11.SEND_BODY
 
     @property
     def complete(self) -> bool:
         """Whether both messages are, to the byte, and may be followed by others: a surplus would be the next reply."""
-        if not self._over or self._rest or self._surplus or self.stream.heard or self.stream.unsent:
+        if not self._over or self._rest or self._surplus or self.stream.received_any or self.stream.unsent:
             return False
         replied = self._left == 0 or (self._h11.their_state is h11.DONE and not self._h11.trailing_data[0])
         return replied and self._h11.our_state is h11.DONE
 
-    def distrust(self) -> None:
+    def do_not_reuse(self) -> None:
         """Let nothing follow on this connection: its server does not seem to know what it answers."""
         self._surplus = True
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from meta_media.errors import ConfigurationError, Operation
-from meta_media.http.limits import Pacing
+from meta_media.http.limits import Limits
 from meta_media.protocol.models import converter
 from meta_media.protocol.settings import Secret, checked_token
-from meta_media.transfer.threads import in_thread
+from meta_media.transfer.threads import run_in_thread
 
 if TYPE_CHECKING:
     import ssl
@@ -41,7 +41,7 @@ class Token:
                 self._known = Secret(checked_token(await self._ask() if self._ask else None))
             return self._known
 
-    def forget(self, refused: str) -> None:
+    def invalidate(self, refused: str) -> None:
         """Ask again next time, where there is somebody to ask and nobody has since this very token was given out."""
         if self._ask and self._known is refused:
             self._known = None
@@ -56,9 +56,9 @@ class Connections:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None, pacing: Pacing | None = None
+        self, client: httpx.AsyncClient | None, concurrency: int, proxy: str | None, limits: Limits | None = None
     ) -> None:
-        self.pacing = pacing or Pacing()
+        self.limits = limits or Limits()
         self._given = client
         self._proxy = proxy
         self._wire: Any = None
@@ -79,7 +79,7 @@ class Connections:
             if self.closed:
                 raise ConfigurationError("this MediaApi is closed")
             if self._wire is None:
-                self._wire = await in_thread(_opened, self._given, self._proxy)
+                self._wire = await run_in_thread(_opened, self._given, self._proxy)
             return self._wire
 
     async def aclose(self) -> None:
@@ -96,9 +96,9 @@ def _opened(given: httpx.AsyncClient | None, proxy: str | None) -> Any:
     importlib.import_module("aiofiles.tempfile")
     converter()
     if given is not None:
-        from meta_media.http.injected import GuardedClient
+        from meta_media.http.injected import InjectedClient
 
-        return GuardedClient(given)
+        return InjectedClient(given)
     from meta_media.http.proxy import Proxy
     from meta_media.http.transport import Transport
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from meta_media.errors import NetworkError, TransferTimeoutError
 from meta_media.protocol.wire import Request
 
-__all__ = ["Failures", "network_error"]
+__all__ = ["ExceptionMapper", "map_exception"]
 
 # httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
 _TIMEOUTS: Final = {
@@ -40,7 +40,7 @@ _HOPELESS: Final = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtoco
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
 
 
-def network_error(error: Exception, doing: str, *, changes: bool) -> NetworkError:
+def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkError:
     """
     Turn an exception of the HTTP stack into ours, in words without addresses or headers.
 
@@ -88,7 +88,7 @@ def _reason(cause: OSError | None, *, beginning: bool) -> tuple[str, bool]:
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
 
 
-class Failures:
+class ExceptionMapper:
     """
     Lets nothing of the HTTP stack out of its block; but what the caller's own source or callback raised is the caller's.
 
@@ -112,6 +112,6 @@ class Failures:
         if not isinstance(error, Exception):
             return
         if hasattr(self._content, "blame"):
-            self._content.blame()
+            self._content.raise_source_error()
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-        raise network_error(error, doing, changes=self.changes) from error
+        raise map_exception(error, doing, changes=self.changes) from error

@@ -16,15 +16,17 @@ import anyio
 import anyio.lowlevel
 
 from meta_media.http.logs import QueriesHidden
-from meta_media.http.timeouts import Clock
+from meta_media.http.timeouts import TransferTimeouts
 
-__all__ = ["GuardedClient", "guarded"]
+__all__ = ["InjectedClient", "shield_native_cancel"]
 
 T = TypeVar("T")
 _GRACE: Final = 5.0  # seconds that the work may take to end after it was cancelled
 
 
-async def guarded(work: Callable[[], Awaitable[T]], *, undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+async def shield_native_cancel(
+    work: Callable[[], Awaitable[T]], *, undo: Callable[[T], Awaitable[object]] | None = None
+) -> T:
     """
     Do some work in a task of its own; a cancellation arrives there by a scope, and here once the work has ended.
 
@@ -66,24 +68,24 @@ async def _ended(task: Any) -> None:
                 continue
 
 
-class GuardedClient:
+class InjectedClient:
     """Sends over an `httpx.AsyncClient`, or what quacks like one, and none of its own headers, cookies or parameters."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: Any, clock: Clock
-    ) -> GuardedAnswer:
+        self, method: str, url: str, headers: Mapping[str, str], content: Any, timeouts: TransferTimeouts
+    ) -> InjectedResponse:
         """Send a request; a cancelled one leaves the client as it was."""
         made_by = _shy(self._client.build_request(method, url).__class__)  # httpx's class, or that of its heir
         new = _NewConnections()
-        extensions = {"timeout": {**clock.timeouts(), "pool": None}, "trace": new.heard}
+        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": new.heard}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
         with QueriesHidden():
-            response = await _in_time(clock, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
-        return GuardedAnswer(response, clock)
+            response = await _in_time(timeouts, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
+        return InjectedResponse(response, timeouts)
 
 
 @functools.cache
@@ -121,16 +123,16 @@ class _NewConnections:
             raise
 
 
-class GuardedAnswer:
+class InjectedResponse:
     """A reply on somebody else's connection; see `exchange.Exchange`."""
 
-    def __init__(self, response: Any, clock: Clock) -> None:
+    def __init__(self, response: Any, timeouts: TransferTimeouts) -> None:
         self._response = response
-        self._clock = clock
+        self._clock = timeouts
         self._pieces = response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
         self._rest = memoryview(b"")
         self.filled = 0
-        self.asked = True  # for all we know
+        self.request_sent = True  # for all we know
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 
@@ -146,26 +148,26 @@ class GuardedAnswer:
 
     async def _more(self) -> bool:
         self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
-        self._clock.moved("read", len(self._rest))
+        self._clock.record("read", len(self._rest))
         return bool(self._rest)
 
-    def distrust(self) -> None:
+    def do_not_reuse(self) -> None:
         """Do nothing: what becomes of the connection is its owner's business."""
 
     async def aclose(self) -> None:
         """Let the client have its connection back."""
         with anyio.move_on_after(_GRACE, shield=True):
-            await guarded(self._response.aclose)
+            await shield_native_cancel(self._response.aclose)
 
 
-async def _in_time(clock: Clock, work: Callable[[], Awaitable[T]], **options: Any) -> T:
+async def _in_time(timeouts: TransferTimeouts, work: Callable[[], Awaitable[T]], **options: Any) -> T:
     """Guard, up to the deadline."""
     import asyncio
 
     try:
-        async with asyncio.timeout_at(clock.ends()) as clock.timer:
-            return await guarded(work, **options)
+        async with asyncio.timeout_at(timeouts.ends()) as timeouts.timer:
+            return await shield_native_cancel(work, **options)
     except TimeoutError as error:
-        raise clock.over("read") from error
+        raise timeouts.error("read") from error
     finally:
-        clock.timer = None
+        timeouts.timer = None

@@ -17,9 +17,9 @@ import anyio
 
 from meta_media.errors import RateLimitError
 
-__all__ = ["LONGEST_WAIT", "Budget", "Gate", "Pacing", "backoff_delay"]
+__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Throttle", "backoff_delay"]
 
-LONGEST_WAIT: Final = 60.0  # seconds that a server may ask us to wait; for longer, the caller is told instead
+MAX_RETRY_AFTER: Final = 60.0  # seconds that a server may ask us to wait; for longer, the caller is told instead
 _LONGEST_BACKOFF: Final = 8.0  # seconds, as in the SDKs of OpenAI and Stripe
 _CAPACITY: Final = 500  # with the costs below: botocore's "standard" retry quota
 _WIDE_OPEN: Final = 64  # unanswered requests at a time, from which on nobody counts
@@ -27,19 +27,19 @@ _HOUR: Final = 3600.0
 _GATES: Final = 1000  # phone numbers that are remembered, if there is nothing to remember of them
 
 
-def backoff_delay(nth: int, first: float, dice: Callable[[], float] = random.random) -> float:
+def backoff_delay(nth: int, first: float, jitter: Callable[[], float] = random.random) -> float:
     """
     Return the seconds before the nth retry: exponential, with full jitter.
 
     Args:
         nth: From 1.
         first: The most that the first one waits, in seconds; twice that the second, and so on.
-        dice: Gives a number from 0 to 1.
+        jitter: Gives a number from 0 to 1.
     """
-    return dice() * min(_LONGEST_BACKOFF, first * 2.0 ** min(nth - 1, 60))
+    return jitter() * min(_LONGEST_BACKOFF, first * 2.0 ** min(nth - 1, 60))
 
 
-class Budget:
+class RetryBudget:
     """
     Retries that a client can afford, so that a service in trouble is not sent three times what it cannot bear already.
 
@@ -62,7 +62,7 @@ class Budget:
         self._left = min(self._left + max(cost, 1), _CAPACITY)
 
 
-class Gate:
+class Throttle:
     """
     Lets the requests of one phone number through, at the pace that Meta allows.
 
@@ -72,7 +72,7 @@ class Gate:
     Args:
         now: Seconds that only go forward.
         sleep: Waits for so many of them.
-        dice: Gives a number from 0 to 1.
+        jitter: Gives a number from 0 to 1.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Gate:
         *,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-        dice: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._now = now
         self._sleep = sleep
-        self._dice = dice
+        self._dice = jitter
         self._queue = anyio.Lock()
         self._changed = anyio.Event()
         self._shut_until = -math.inf
         self._times = 0  # that it was shut in a row
-        self._era = 0  # since it was shut last; answers of an earlier one say nothing about this
+        self._generation = 0  # since it was shut last; answers of an earlier one say nothing about this
         self._under_way = 0
         self._allowed = math.inf
         self._next_upload = -math.inf
@@ -126,11 +126,11 @@ class Gate:
     def enter(self) -> int:
         """Count a request that goes now; return its ticket."""
         self._under_way += 1
-        return self._era
+        return self._generation
 
     def leave(self, ticket: int, *, well: bool) -> None:
         """Note that a request is over, and whether it was answered as it should be."""
-        if ticket != self._era:
+        if ticket != self._generation:
             return
         self._under_way -= 1
         if well and self._allowed < math.inf:
@@ -147,13 +147,13 @@ class Gate:
             asked: Seconds that Meta asks for, where it does; no more than a minute of them, then somebody tries.
             first: The most that the first wait takes where Meta does not say, in seconds; see `backoff_delay`.
         """
-        if ticket == self._era:  # of all that were under way together, one counts
-            self._era += 1
+        if ticket == self._generation:  # of all that were under way together, one counts
+            self._generation += 1
             self._times += 1
             self._under_way, self._allowed = 0, 1
         elif asked is None:
             return
-        seconds = backoff_delay(self._times, first, self._dice) if asked is None else min(asked, LONGEST_WAIT)
+        seconds = backoff_delay(self._times, first, self._dice) if asked is None else min(asked, MAX_RETRY_AFTER)
         self._shut_until = max(self._shut_until, self._now() + seconds)
         self._changed.set()
 
@@ -182,14 +182,14 @@ class Gate:
             self._refused_lookups.popleft()
 
 
-class Pacing:
+class Limits:
     """
     What all copies of a client share: the budget, and a gate for each phone number.
 
     Args:
         now: Seconds that only go forward.
         sleep: Waits for so many of them.
-        dice: Gives a number from 0 to 1.
+        jitter: Gives a number from 0 to 1.
     """
 
     def __init__(
@@ -197,19 +197,19 @@ class Pacing:
         *,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-        dice: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._now = now
-        self._gates: dict[str | None, Gate] = {}
-        self.budget = Budget()
+        self._gates: dict[str | None, Throttle] = {}
+        self.budget = RetryBudget()
         self.sleep = sleep
-        self.dice = dice
+        self.jitter = jitter
 
-    def gate(self, number: str | None) -> Gate:
+    def gate(self, number: str | None) -> Throttle:
         """Return the gate of a number; those that remember nothing are forgotten when there are many."""
         gate = self._gates.get(number)
         if gate is None:
             if len(self._gates) >= _GATES:
                 self._gates = {known: gate for known, gate in self._gates.items() if not gate.idle}
-            gate = self._gates[number] = Gate(now=self._now, sleep=self.sleep, dice=self.dice)
+            gate = self._gates[number] = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter)
         return gate

@@ -11,9 +11,9 @@ import attrs
 import httpx
 
 from meta_media.errors import ConfigurationError
-from meta_media.http.connection import Exchange
-from meta_media.http.stream import Stream
-from meta_media.http.timeouts import Clock
+from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.stream import NetworkStream
+from meta_media.http.timeouts import TransferTimeouts
 
 __all__ = ["Proxy"]
 
@@ -69,13 +69,13 @@ class Proxy:
         """Whether connections to a host go through it."""
         return self.always or not urllib.request.proxy_bypass(host)
 
-    async def tunnel(self, stream: Stream, host: str, port: int, clock: Clock) -> None:
+    async def tunnel(self, stream: NetworkStream, host: str, port: int, timeouts: TransferTimeouts) -> None:
         """Have the proxy connect to a host; `httpx.ProxyError` if it will not."""
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         headers = [("Host", target)]
         if self.credentials:
             headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(self.credentials.encode()).decode()}"))
-        exchange = Exchange(stream, clock, lambda _: None)
+        exchange = RequestResponseCycle(stream, timeouts, lambda _: None)
         await exchange.send("CONNECT", target, headers, None)
         if not 200 <= exchange.status < 300:
             raise httpx.ProxyError(str(exchange.status))

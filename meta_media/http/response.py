@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from meta_media.errors import ApiError, MediaError, ServerError
-from meta_media.http.exceptions import Failures
-from meta_media.http.timeouts import Clock
+from meta_media.http.exceptions import ExceptionMapper
+from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.settings import Secret, SecretBytes
 
-__all__ = ["Reply"]
+__all__ = ["Response"]
 
 _SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
 _UNKNOWN: Final = 2**14  # bytes to make room for where a reply does not say how many it has
 
 
-class Reply:
+class Response:
     """
     A reply whose body has not been read; it is left by `async with`.
 
@@ -36,29 +36,35 @@ class Reply:
     """
 
     def __init__(
-        self, answer: Any, *, clock: Clock, failures: Failures, token: Secret, learn: Callable[[ApiError], None]
+        self,
+        answer: Any,
+        *,
+        timeouts: TransferTimeouts,
+        failures: ExceptionMapper,
+        token: Secret,
+        learn: Callable[[ApiError], None],
     ) -> None:
         self._answer = answer
-        self._clock = clock
+        self._clock = timeouts
         self._failures = failures
         self._token = token
         self._learn = learn
         self.status: int = answer.status
-        self.asked: bool = answer.asked
+        self.request_sent: bool = answer.request_sent
         self.headers: Mapping[str, str] = {
             name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
         length = self.headers.get("content-length", "")
         self.length = int(length) if length.isdecimal() else None
 
-    async def __aenter__(self) -> Reply:
+    async def __aenter__(self) -> Response:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, ApiError):
             self._learn(error)
         if isinstance(error, ServerError) and self.status < 300:
-            self._answer.distrust()  # who knows what its next reply would belong to
+            self._answer.do_not_reuse()  # who knows what its next reply would belong to
         with contextlib.suppress(MediaError), self._failures:
             await self._answer.aclose()  # all of the reply that anybody wanted has been read
 

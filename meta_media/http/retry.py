@@ -14,10 +14,10 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 
-__all__ = ["Tries", "cost"]
+__all__ = ["RetryState", "cost"]
 
 
-class Tries:
+class RetryState:
     """
     What one piece of work, a request or a whole transfer, has been through.
 
@@ -35,7 +35,7 @@ class Tries:
         self.token_renewed = False
         self._doubted = False
 
-    def worth(self, error: MediaError, operation: Operation, most: int) -> bool:
+    def should_retry(self, error: MediaError, operation: Operation, most: int) -> bool:
         """
         Decide whether to try again after an error.
 

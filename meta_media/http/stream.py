@@ -1,7 +1,7 @@
 """
 TCP and TLS streams on asyncio's buffered protocol.
 
-A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is heard.
+A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is received_any.
 TLS is done here, between socket and reader, because asyncio's own throws away what it has not decrypted yet when a write
 fails, and with it the answer of a server that refused an upload and hung up. Bytes are received right where the reader wants
 them; what nobody waits for yet, or is still encrypted, passes through a buffer that connections share.
@@ -23,9 +23,9 @@ from typing import Any, Final
 import httpx
 
 from meta_media.http.addresses import first_connected
-from meta_media.http.timeouts import Clock
+from meta_media.http.timeouts import TransferTimeouts
 
-__all__ = ["Stream", "connect", "secure"]
+__all__ = ["NetworkStream", "connect", "secure"]
 
 _READ: Final = 2**19  # bytes that one system call may bring
 _KEPT: Final = 120 * 2**10  # bytes of a piece that nobody waits for: above 128 KiB malloc maps fresh pages for each
@@ -44,7 +44,7 @@ class _Shared(threading.local):
 _shared = _Shared()
 
 
-class Stream(asyncio.BufferedProtocol):
+class NetworkStream(asyncio.BufferedProtocol):
     """
     One connection. Closing it is immediate, and takes no await.
 
@@ -57,7 +57,7 @@ class Stream(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._tls: Any = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._shaking = False
+        self._handshaking = False
         self._buffer = _shared.buffer
         self._received: deque[memoryview] = deque()
         self._held = 0
@@ -80,13 +80,13 @@ class Stream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
-        if self._tls or self._shaking:
+        if self._tls or self._handshaking:
             return self._buffer
         return self._buffer[:_KEPT] if self._wanted is None else self._wanted[:_PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
-        if self._shaking:
+        if self._handshaking:
             self._incoming.write(self._buffer[:nbytes])
             self._wake()
         elif self._tls is not None:
@@ -120,8 +120,8 @@ class Stream(asyncio.BufferedProtocol):
 
     @property
     def stale(self) -> bool:
-        """Whether an idle connection has said something, or ended, even if the loop has not heard of it yet."""
-        if self.heard:
+        """Whether an idle connection has said something, or ended, even if the loop has not received_any of it yet."""
+        if self.received_any:
             return True
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -139,21 +139,21 @@ class Stream(asyncio.BufferedProtocol):
     # Reading
 
     @property
-    def heard(self) -> bool:
+    def received_any(self) -> bool:
         """Whether the peer has said something that was not read yet, or has gone."""
         return self._ended or bool(self._received)
 
-    async def read(self, clock: Clock) -> memoryview:
+    async def read(self, timeouts: TransferTimeouts) -> memoryview:
         """Return what has come, or nothing at the end."""
         while not self._received:
             if self._ended:
                 self._check()
                 return memoryview(b"")
-            if not await self._changed(clock.wait("read")):
-                raise clock.over("read")
+            if not await self._changed(timeouts.wait("read")):
+                raise timeouts.error("read")
         return self._taken()
 
-    async def readinto(self, wanted: memoryview, clock: Clock) -> int:
+    async def readinto(self, wanted: memoryview, timeouts: TransferTimeouts) -> int:
         """Fill a buffer, but for what is missing at the end; return how many bytes came."""
         size = len(wanted)
         while wanted and self._received:
@@ -170,9 +170,9 @@ class Stream(asyncio.BufferedProtocol):
         before = len(wanted)
         try:
             while self._wanted is not None and not self._ended:
-                if not await self._changed(clock.wait("read")):
+                if not await self._changed(timeouts.wait("read")):
                     before, moved = len(self._wanted), before - len(self._wanted)
-                    clock.waited("read", moved)
+                    timeouts.check_idle("read", moved)
             if self._wanted is None:
                 return size
             self._check()
@@ -234,10 +234,10 @@ class Stream(asyncio.BufferedProtocol):
 
     # Writing
 
-    async def write(self, data: memoryview, clock: Clock) -> int:
+    async def write(self, data: memoryview, timeouts: TransferTimeouts) -> int:
         """Send bytes; return how many were given away when the last had left, or the peer had spoken or gone."""
         given = 0
-        while given < len(data) and not self.heard:
+        while given < len(data) and not self.received_any:
             if given:
                 await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
             piece = data[given : given + _PIECE]
@@ -248,15 +248,15 @@ class Stream(asyncio.BufferedProtocol):
                 self._tls.write(piece)
                 self._send_encrypted()
             if not self._writable:
-                await self._drained(clock)
+                await self._drained(timeouts)
         return given
 
-    async def _drained(self, clock: Clock) -> None:
+    async def _drained(self, timeouts: TransferTimeouts) -> None:
         left = self._transport.get_write_buffer_size()
-        while not self._writable and not self.heard:
-            if not await self._changed(clock.wait("write")):
+        while not self._writable and not self.received_any:
+            if not await self._changed(timeouts.wait("write")):
                 before, left = left, self._transport.get_write_buffer_size()
-                clock.waited("write", before - left)
+                timeouts.check_idle("write", before - left)
 
     def _send_encrypted(self) -> None:
         if self._outgoing.pending:
@@ -264,20 +264,20 @@ class Stream(asyncio.BufferedProtocol):
 
     # Beginning and end
 
-    async def shake_hands(self, tls: ssl.SSLContext, host: str) -> None:
+    async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Begin TLS; `ssl.SSLError` if it cannot be, `OSError` if the peer goes away."""
         secured = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._shaking = True
-        while self._shaking:
+        self._handshaking = True
+        while self._handshaking:
             try:
                 secured.do_handshake()
-                self._shaking = False
+                self._handshaking = False
             except ssl.SSLWantReadError:
                 if self._ended:
                     raise self._error or ConnectionResetError(errno.ECONNRESET, "hung up") from None
             finally:
                 self._send_encrypted()  # if nothing else, the alert that tells the peer why not
-            if self._shaking:
+            if self._handshaking:
                 await self._changed(None)
         self._tls = secured
         self._decrypt()
@@ -306,37 +306,37 @@ class Stream(asyncio.BufferedProtocol):
             self._waiter.set_result(happened)
 
 
-async def connect(host: str, port: int, tls: ssl.SSLContext | None, clock: Clock) -> Stream:
+async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: TransferTimeouts) -> NetworkStream:
     """Connect, and for TLS shake hands."""
-    async with _connecting(clock):
+    async with _connecting(timeouts):
         connected = await first_connected(host, port)
-        stream = Stream(connected)
+        stream = NetworkStream(connected)
         try:
             await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
             if tls is not None:
-                await stream.shake_hands(tls, host)
+                await stream.start_tls(tls, host)
         except BaseException:
             stream.abort()  # asyncio has made its transport before anything can fail
             raise
     return stream
 
 
-async def secure(stream: Stream, host: str, tls: ssl.SSLContext, clock: Clock) -> None:
+async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts: TransferTimeouts) -> None:
     """Shake hands with a host, which ends the connection if it fails."""
     try:
-        async with _connecting(clock):
-            await stream.shake_hands(tls, host)
+        async with _connecting(timeouts):
+            await stream.start_tls(tls, host)
     except BaseException:
         stream.abort()
         raise
 
 
 @contextlib.asynccontextmanager
-async def _connecting(clock: Clock) -> AsyncIterator[None]:
+async def _connecting(timeouts: TransferTimeouts) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(clock.wait("connect")):
+        async with asyncio.timeout(timeouts.wait("connect")):
             yield
     except TimeoutError as error:
-        raise clock.over("connect") from error
+        raise timeouts.error("connect") from error
     except OSError as error:
         raise httpx.ConnectError(str(error)) from error

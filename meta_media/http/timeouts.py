@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable
 from typing import Any, Literal
 
-__all__ = ["Clock", "DeadlineError", "TooSlowError", "Unhurried"]
+__all__ = ["DeadlineError", "TooSlowError", "TransferTimeouts", "UntimedSource"]
 
 Phase = Literal["connect", "read", "write"]
 
@@ -20,7 +20,7 @@ class DeadlineError(Exception):
     """Bytes may move as they like: the time for all of them is over."""
 
 
-class Clock:
+class TransferTimeouts:
     """
     The clocks of one call. They run inside `with clock`, which is while we wait for the network, not for our caller.
 
@@ -51,7 +51,7 @@ class Clock:
         self._since, self._moved = 0.0, 0  # since when, by `_spent`, so many bytes moved
         self.timer: Any = None
 
-    def expect(self, size: int) -> None:
+    def extend(self, size: int) -> None:
         """Allow for one more request or reply, of so many bytes."""
         if self._scales:
             self._allowed += sum(self._limits.values()) + (size / self._rate if self._rate else math.inf)
@@ -89,14 +89,14 @@ class Clock:
         seconds = min(self._limits[phase], max(left, 0.0))
         return None if seconds == math.inf else seconds
 
-    def waited(self, phase: Phase, moved: int) -> None:
+    def check_idle(self, phase: Phase, moved: int) -> None:
         """Judge a wait that took all of its time, in which so many bytes moved; return if it may go on."""
         if moved <= 0 or self._late():
-            raise self.over(phase)
+            raise self.error(phase)
         if moved < self._rate * self._limits[phase]:
             raise self._too_slow(moved, self._limits[phase])
 
-    def moved(self, phase: Phase, count: int) -> None:
+    def record(self, phase: Phase, count: int) -> None:
         """Judge bytes of a body that moved in any number of waits."""
         self._moved += count
         spent = self._spent + time.monotonic() - self._began
@@ -106,7 +106,7 @@ class Clock:
                 raise self._too_slow(self._moved, seconds)
             self._since, self._moved = spent, 0
 
-    def over(self, phase: Phase) -> Exception:
+    def error(self, phase: Phase) -> Exception:
         """Say what a wait for nothing has run into."""
         import httpx
 
@@ -122,19 +122,19 @@ class Clock:
         return TooSlowError(f"{moved} bytes in {seconds:.1f} seconds")
 
 
-class Unhurried:
+class UntimedSource:
     """The caller's source, with the clocks standing still while it has its turn; judged is how fast its pieces leave."""
 
-    def __init__(self, content: AsyncIterable[Any], clock: Clock) -> None:
+    def __init__(self, content: AsyncIterable[Any], timeouts: TransferTimeouts) -> None:
         self._pieces = aiter(content)
-        self._clock = clock
+        self._clock = timeouts
         self._leaving = 0
 
-    def __aiter__(self) -> Unhurried:
+    def __aiter__(self) -> UntimedSource:
         return self
 
     async def __anext__(self) -> Any:
-        self._clock.moved("write", self._leaving)
+        self._clock.record("write", self._leaving)
         self._clock.__exit__()
         try:
             piece = await anext(self._pieces)

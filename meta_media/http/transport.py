@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from meta_media.http.connection import Exchange
+from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.proxy import Proxy
-from meta_media.http.stream import Stream, connect, secure
-from meta_media.http.timeouts import Clock
+from meta_media.http.stream import NetworkStream, connect, secure
+from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.settings import Secret
 
 __all__ = ["StaleConnectionError", "Transport"]
@@ -32,7 +32,7 @@ _KEEP_ALIVE: Final = 5.0  # seconds that an idle connection is kept, which is le
 _PORTS: Final = {"https": 443, "http": 80}
 _HUNG_UP: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 Origin = tuple[str, str, int]
-Idle = deque[tuple[float, Stream]]
+Idle = deque[tuple[float, NetworkStream]]
 
 
 class StaleConnectionError(httpx.RemoteProtocolError):
@@ -52,7 +52,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._tls = tls
         self._proxy = proxy
         self._idle: defaultdict[Origin, Idle] = defaultdict(deque)
-        self._busy: set[Stream] = set()
+        self._busy: set[NetworkStream] = set()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def send(
@@ -61,19 +61,21 @@ class Transport(httpx.AsyncBaseTransport):
         url: str,
         headers: Mapping[str, str],
         content: AsyncIterable[Any] | bytes | None,
-        clock: Clock,
-    ) -> Exchange:
+        timeouts: TransferTimeouts,
+    ) -> RequestResponseCycle:
         """Send a request of ours: a complete URL, all headers but Host."""
         origin, host, target = _parted(url)
-        return await self._sent(origin, method, target, [("Host", host), *headers.items()], content, clock)
+        return await self._sent(origin, method, target, [("Host", host), *headers.items()], content, timeouts)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve any `httpx.AsyncClient`."""
         url = request.url
         origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
         timeouts = request.extensions.get("timeout", {})
-        clock = Clock(**{phase: timeouts.get(phase) for phase in ("connect", "read", "write")}, rate=0, deadline=None)
-        exchange = await self._sent(origin, request.method, url.raw_path, request.headers.raw, request.stream, clock)
+        timeouts = TransferTimeouts(
+            **{phase: timeouts.get(phase) for phase in ("connect", "read", "write")}, rate=0, deadline=None
+        )
+        exchange = await self._sent(origin, request.method, url.raw_path, request.headers.raw, request.stream, timeouts)
         return httpx.Response(exchange.status, headers=list(exchange.headers), stream=_Body(exchange))
 
     async def aclose(self) -> None:
@@ -90,18 +92,18 @@ class Transport(httpx.AsyncBaseTransport):
         target: str | bytes,
         headers: Iterable[tuple[Any, Any]],
         content: Any,
-        clock: Clock,
-    ) -> Exchange:
+        timeouts: TransferTimeouts,
+    ) -> RequestResponseCycle:
         """Send a request; whatever goes wrong, its connection is closed."""
         kept = _taken(self._at_home()[origin])
-        stream = kept or await self._connected(origin, clock)
+        stream = kept or await self._connected(origin, timeouts)
         self._busy.add(stream)
-        exchange = Exchange(stream, clock, lambda over: self._given_back(origin, over))
+        exchange = RequestResponseCycle(stream, timeouts, lambda over: self._given_back(origin, over))
         try:
             await exchange.send(method, target, headers, content)
         except BaseException as error:
             await exchange.aclose()
-            if kept and not exchange.heard and isinstance(error, _HUNG_UP):
+            if kept and not exchange.received_any and isinstance(error, _HUNG_UP):
                 self._drop(origin)
                 raise StaleConnectionError("hung up before a byte of the reply") from error
             raise
@@ -112,24 +114,24 @@ class Transport(httpx.AsyncBaseTransport):
         for _, stream in self._idle.pop(origin, ()):
             stream.abort()
 
-    async def _connected(self, origin: Origin, clock: Clock) -> Stream:
+    async def _connected(self, origin: Origin, timeouts: TransferTimeouts) -> NetworkStream:
         scheme, host, port = origin
         if scheme == "http":
-            return await connect(host, port, None, clock)
+            return await connect(host, port, None, timeouts)
         if scheme != "https" or self._tls is None:
             raise httpx.UnsupportedProtocol("http, and https with a TLS context, are all that can be spoken")
         if self._proxy is None or not self._proxy.serves(host):
-            return await connect(host, port, self._tls, clock)
-        stream = await connect(self._proxy.host, self._proxy.port, None, clock)
+            return await connect(host, port, self._tls, timeouts)
+        stream = await connect(self._proxy.host, self._proxy.port, None, timeouts)
         try:
-            await self._proxy.tunnel(stream, host, port, clock)
+            await self._proxy.tunnel(stream, host, port, timeouts)
         except BaseException:
             stream.abort()
             raise
-        await secure(stream, host, self._tls, clock)
+        await secure(stream, host, self._tls, timeouts)
         return stream
 
-    def _given_back(self, origin: Origin, exchange: Exchange) -> None:
+    def _given_back(self, origin: Origin, exchange: RequestResponseCycle) -> None:
         if exchange.stream in self._busy and exchange.complete:
             self._idle[origin].append((time.monotonic() + _KEEP_ALIVE, exchange.stream))
         else:
@@ -153,7 +155,7 @@ def _parted(url: str) -> tuple[Origin, str, Secret]:
     return (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)), parts.netloc, Secret(target)
 
 
-def _taken(idle: Idle) -> Stream | None:
+def _taken(idle: Idle) -> NetworkStream | None:
     """Take the connection used last, if it is still good; close those that have been idle for too long."""
     now = time.monotonic()
     while idle and idle[0][0] <= now:
@@ -167,7 +169,7 @@ def _taken(idle: Idle) -> Stream | None:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: RequestResponseCycle) -> None:
         self._exchange = exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

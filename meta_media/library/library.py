@@ -18,16 +18,16 @@ import attrs
 
 from meta_media.api import MediaApi
 from meta_media.bulk.caught import Caught
-from meta_media.bulk.jobs import hopeless, paired
+from meta_media.bulk.jobs import is_fatal, split_item
 from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
 from meta_media.library.entry import LibraryEntry, entry_key
 from meta_media.library.store import SQLiteStore, Store
 from meta_media.protocol.models import UploadedMedia
-from meta_media.transfer.fingerprint import Identity, RecentDigests, identified
-from meta_media.transfer.progress import Moved, moving
-from meta_media.transfer.threads import settled
+from meta_media.transfer.fingerprint import Fingerprint, RecentDigestCache, fingerprint
+from meta_media.transfer.progress import ItemProgress, delta_callback
+from meta_media.transfer.threads import await_completion
 from meta_media.transfer.upload import UploadOptions, upload, upload_options
 
 __all__ = ["MediaLibrary"]
@@ -55,7 +55,7 @@ class MediaLibrary:
         self._store: Store = SQLiteStore() if store is None else store
         self._owner = store is None
         self._claim_seconds = claim_seconds
-        self._digests = RecentDigests()
+        self._digests = RecentDigestCache()
         self._under_way: dict[str, anyio.Lock] = {}
 
     async def __aenter__(self) -> Self:
@@ -168,13 +168,13 @@ class MediaLibrary:
 
     @asynccontextmanager
     async def _known(
-        self, source: Any, keywords: Mapping[str, Any], move: Moved | None = None
+        self, source: Any, keywords: Mapping[str, Any], move: ItemProgress | None = None
     ) -> AsyncIterator[_Wanted]:
         options, number = _checked(self._media, keywords)
-        async with identified(source, options, self._digests, self._media.settings.chunk_size) as identity:
+        async with fingerprint(source, options, self._digests, self._media.settings.chunk_size) as identity:
             yield _Wanted(identity, options, number, move)
 
-    async def ensured(self, source: Any, keywords: Mapping[str, Any], move: Moved | None = None) -> LibraryEntry:
+    async def ensured(self, source: Any, keywords: Mapping[str, Any], move: ItemProgress | None = None) -> LibraryEntry:
         """Do what `ensure` does, perhaps as an item of a run."""
         async with self._known(source, keywords, move) as wanted:
             lock = self._under_way.setdefault(wanted.key, anyio.Lock())
@@ -227,7 +227,7 @@ class MediaLibrary:
     async def _claimed(self, key: str) -> int | None:
         """Claim a key; a caller who is cancelled meanwhile leaves no claim behind, for which others would wait."""
         claim = self._store.claim(key, self._claim_seconds)
-        return await settled(claim, undo=lambda number: self._give_back(key, number))
+        return await await_completion(claim, undo=lambda number: self._give_back(key, number))
 
     async def _give_back(self, key: str, claim: int | None) -> None:
         """End a claim, if that can be done at once; else it runs out by itself."""
@@ -297,10 +297,10 @@ def _checked(media: MediaApi, keywords: Mapping[str, Any]) -> tuple[UploadOption
 class _Wanted:
     """What is to be ensured: bytes, options, a number; and by which item of a run, if it is one."""
 
-    identity: Identity
+    identity: Fingerprint
     options: UploadOptions
     number: str
-    move: Moved | None
+    move: ItemProgress | None
 
     @property
     def key(self) -> str:
@@ -323,14 +323,14 @@ class _Ensures:
     async def aclose(self) -> None:
         """Do nothing."""
 
-    def hopeless(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception) -> bool:
         """Tell whether all others would meet the same error."""
-        return self._media.http.connections.closed or hopeless(error)
+        return self._media.http.connections.closed or is_fatal(error)
 
-    async def __call__(self, item: Any, move: Moved) -> Done[LibraryEntry]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[LibraryEntry]:
         """Ensure an item."""
-        source, own = paired(item)
+        source, own = split_item(item)
         keywords = {**self._keywords, **own}
-        keywords["progress"] = moving(move, keywords.get("progress"))
+        keywords["progress"] = delta_callback(move, keywords.get("progress"))
         entry = await self._library.ensured(source, keywords, move)
         return Done(value=entry, attempts=move.call.attempts if move.call else 0)

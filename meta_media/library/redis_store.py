@@ -13,7 +13,7 @@ import anyio
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library.entry import LibraryEntry
 from meta_media.protocol.settings import Secret
-from meta_media.transfer.threads import in_thread
+from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["RedisStore"]
 
@@ -126,7 +126,7 @@ class RedisStore:
             await client.aclose()
 
     async def _opened(self) -> Any:
-        client = await in_thread(_client, self._url)
+        client = await run_in_thread(_client, self._url)
         if self._client is None:  # else another task was faster
             self._client = client
         return self._client

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from meta_media.bulk.sqlite_file import Database
+from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.library.entry import LibraryEntry
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         if path is None:
             path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meta_media" / "library.sqlite"
-        self._database = Database(path, purpose=_PURPOSE, schema=_SCHEMA)
+        self._database = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
 
     async def get(self, key: str) -> LibraryEntry | None:
         """See `Store`."""

@@ -23,12 +23,12 @@ __all__ = [
     "ACCEPTED",
     "HEAD_SIZE",
     "MAX_SIZE",
-    "Examined",
+    "Inspection",
     "Kind",
     "MediaType",
     "check_size",
-    "examine",
     "extension_for",
+    "inspect_media",
     "normalise",
 ]
 
@@ -178,7 +178,7 @@ _MIME_TYPE: Final = re.compile(rf"({_WORD}/{_WORD})(?:{_PARAMETER})*+")
 
 
 @attrs.frozen(kw_only=True)
-class Examined:
+class Inspection:
     """
     What `examine` decided.
 
@@ -216,7 +216,7 @@ def extension_for(mime_type: str) -> str | None:
     return next(iter(_EXTENSIONS.get(_hinted(mime_type) or "", ())), None)
 
 
-def examine(
+def inspect_media(
     head: bytes,
     *,
     filename: str | None = None,
@@ -224,7 +224,7 @@ def examine(
     hint: str | None = None,
     validate: bool = True,
     complete: bool = False,
-) -> Examined:
+) -> Inspection:
     """
     Decide what a file is sent as, and refuse what WhatsApp is known to refuse.
 
@@ -248,7 +248,7 @@ def examine(
     decided = said or found
     kind = _kind(decided)
     if not validate:
-        return Examined(mime_type=decided, kind=kind, max_size=MAX_SIZE)
+        return Inspection(mime_type=decided, kind=kind, max_size=MAX_SIZE)
     if not head:
         raise _empty(filename, kind)
     subject = _subject(filename)
@@ -262,15 +262,17 @@ def examine(
     else:
         _check_unsigned(subject, decided, is_text=is_text)
     still = kind == "sticker" and not (signature and signature.animated)
-    return Examined(mime_type=decided, kind=kind, max_size=_STILL_STICKER_SIZE if still else ACCEPTED[decided].max_size)
+    return Inspection(
+        mime_type=decided, kind=kind, max_size=_STILL_STICKER_SIZE if still else ACCEPTED[decided].max_size
+    )
 
 
-def check_size(examined: Examined, size: int, *, filename: str | None = None) -> None:
+def check_size(inspection: Inspection, size: int, *, filename: str | None = None) -> None:
     """
     Refuse a file that is empty or larger than WhatsApp takes.
 
     Args:
-        examined: What `examine` said of its head.
+        inspection: What `examine` said of its head.
         size: Bytes in the whole file.
         filename: Its name, for the message.
 
@@ -279,11 +281,11 @@ def check_size(examined: Examined, size: int, *, filename: str | None = None) ->
         FileTooLargeError: There are more than `examined.max_size`.
     """
     if size == 0:
-        raise _empty(filename, examined.kind)
-    if size > examined.max_size:
-        found = f"{_subject(filename)} has {size:,} bytes of {examined.mime_type}"
-        message = f"{found}, but WhatsApp takes at most {examined.max_size:,}: compress it, cut it or split it."
-        raise FileTooLargeError(message, kind=examined.kind, limit=examined.max_size, actual=size)
+        raise _empty(filename, inspection.kind)
+    if size > inspection.max_size:
+        found = f"{_subject(filename)} has {size:,} bytes of {inspection.mime_type}"
+        message = f"{found}, but WhatsApp takes at most {inspection.max_size:,}: compress it, cut it or split it."
+        raise FileTooLargeError(message, kind=inspection.kind, limit=inspection.max_size, actual=size)
 
 
 def _found(signature: Signature | None, claims: tuple[str | None, ...], *, is_text: bool) -> str:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from meta_media.errors import StorageError
-from meta_media.transfer.threads import in_thread, storage_errors
+from meta_media.transfer.threads import run_in_thread, storage_errors
 
-__all__ = ["Draft", "clean_stale"]
+__all__ = ["AtomicFile", "clean_stale"]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _HELD: Final = {os.link, os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd  # not on Windows
@@ -33,7 +33,7 @@ _SUFFIX: Final = ".meta-media.part"
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 
-class Draft:
+class AtomicFile:
     """
     A new file, readable by nobody else until it is placed.
 
@@ -64,7 +64,7 @@ class Draft:
             self._check(target)
             self.file = os.fdopen(self._create(self.name), "wb")
         except BaseException:
-            self._let_go()
+            self._close()
             raise
         self._left = True
 
@@ -75,7 +75,7 @@ class Draft:
     def _create(self, name: str) -> int:
         return os.open(self._at(name), _CREATE, 0o600, dir_fd=self._folder)
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
@@ -96,12 +96,12 @@ class Draft:
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # replacing /dev/null would harm everybody
             raise StorageError(f"{str(target)!r} is not a file; open it and pass the handle to write to it")
 
-    def empty(self) -> None:
+    def truncate(self) -> None:
         """Take back all that was written."""
         self.file.seek(0)
         self.file.truncate()
 
-    def place(self, name: str) -> Path:
+    def commit(self, name: str) -> Path:
         """
         Let it appear; where it is for a folder, under a name like this one. Return its path.
 
@@ -191,7 +191,7 @@ class Draft:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._at(self.name), dir_fd=self._folder)
         finally:
-            self._let_go()
+            self._close()
 
 
 @functools.cache
@@ -216,7 +216,7 @@ async def clean_stale(folder: str | os.PathLike[str], *, older_than: timedelta =
         StorageError: It cannot be looked into, or something in it cannot be removed.
     """
     with storage_errors(f"clean {os.fsdecode(folder)!r}"):
-        return await in_thread(_clean, Path(os.fsdecode(folder)), older_than.total_seconds())
+        return await run_in_thread(_clean, Path(os.fsdecode(folder)), older_than.total_seconds())
 
 
 def _clean(folder: Path, seconds: float) -> list[Path]:

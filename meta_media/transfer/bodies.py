@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
-from meta_media.transfer.threads import ahead, opened, settled, spooled, started, storage_errors
+from meta_media.transfer.threads import await_completion, open_file, prefetch, spooled, storage_errors, submit
 
-__all__ = ["Body", "Buffer", "Memory", "buffers", "keep", "open_handle", "open_path", "open_stream"]
+__all__ = ["Body", "Buffer", "Memory", "buffers", "make_replayable", "open_handle", "open_path", "open_stream"]
 
 Buffer = bytes | bytearray | memoryview
 _SPOOL_IN_MEMORY: Final = 2**20  # bytes of a source of unknown size before a temporary file takes over
@@ -40,8 +40,8 @@ class Body(Protocol):
     head: bytes
     size: int | None
     replayable: bool
-    fixed: bool
-    state: os.stat_result | None
+    immutable: bool
+    stat: os.stat_result | None
 
     async def measure(self, limit: int) -> int:
         """Return the size; where it is unknown, spool until the end, or until it is clear that it is over the limit."""
@@ -55,14 +55,14 @@ class Body(Protocol):
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
     """Open a file, off the event loop."""
-    async with opened(path, HEAD_SIZE) as known:
+    async with open_file(path, HEAD_SIZE) as known:
         if known.content is not None:
             body = Memory(known.content)
-            body.state = known.state
+            body.stat = known.stat
             yield body
             return
         async with open_handle(known.file, None) as large:
-            large.state = known.state
+            large.stat = known.stat
             yield large
 
 
@@ -82,12 +82,12 @@ async def open_handle(handle: Any, size: int | None) -> AsyncIterator[Body]:
             end = await file.tell()
             await file.seek(start)
             head = b""
-            while chunk := await settled(file.read(max(HEAD_SIZE - len(head), 0))):
+            while chunk := await await_completion(file.read(max(HEAD_SIZE - len(head), 0))):
                 head += _checked(chunk)
         yield _Seekable(file, start, max(end - start, 0), head)
     finally:
         with contextlib.suppress(OSError, ValueError):  # the transfer's own outcome matters more than this courtesy
-            await settled(file.seek(start))
+            await await_completion(file.seek(start))
 
 
 async def _position(file: Any) -> int | None:
@@ -121,26 +121,26 @@ class _Threaded:
         self._file = file
 
     async def read(self, size: int) -> Any:
-        return await started(self._file.read, size)
+        return await submit(self._file.read, size)
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> Any:
-        return await started(self._file.seek, offset, whence)
+        return await submit(self._file.seek, offset, whence)
 
     async def tell(self) -> Any:
-        return await started(self._file.tell)
+        return await submit(self._file.tell)
 
 
 class Memory:
     """Bytes that are there already."""
 
     replayable = True
-    state: os.stat_result | None = None
+    stat: os.stat_result | None = None
 
     def __init__(self, data: Buffer) -> None:
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size: int | None = self._view.nbytes
-        self.fixed = isinstance(data, bytes)
+        self.immutable = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
 
     async def measure(self, limit: int) -> int:
@@ -155,8 +155,8 @@ class Memory:
 
 class _Seekable:
     replayable = True
-    fixed = False
-    state: os.stat_result | None = None
+    immutable = False
+    stat: os.stat_result | None = None
 
     def __init__(self, file: Any, start: int, size: int, head: bytes) -> None:
         self._file = file
@@ -169,7 +169,7 @@ class _Seekable:
         return self._size
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
-        return ahead(self._read(chunk_size))
+        return prefetch(self._read(chunk_size))
 
     async def _read(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         left = self._size
@@ -177,7 +177,7 @@ class _Seekable:
             await self._file.seek(self._start)
         while left:
             with storage_errors("read the source"):
-                chunk = await settled(self._file.read(min(chunk_size, left)))
+                chunk = await await_completion(self._file.read(min(chunk_size, left)))
             if not chunk:
                 raise CorruptedMediaError(f"the source became shorter while it was sent: {left} bytes are missing")
             left -= len(chunk)
@@ -185,7 +185,7 @@ class _Seekable:
                 break
             yield chunk
         with storage_errors("read the source"):
-            if left or await settled(self._file.read(1)):
+            if left or await await_completion(self._file.read(1)):
                 raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
@@ -193,8 +193,8 @@ class _Spooled:
     """A stream of unknown size, which is kept until its size is known."""
 
     replayable = True
-    fixed = False
-    state: os.stat_result | None = None
+    immutable = False
+    stat: os.stat_result | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], stack: contextlib.AsyncExitStack) -> None:
         self._chunks = chunks
@@ -214,9 +214,9 @@ class _Spooled:
             if total > limit:
                 break
             with storage_errors("keep the source in a temporary file"):
-                await settled(file.write(chunk))
+                await await_completion(file.write(chunk))
         with storage_errors("keep the source in a temporary file"):
-            await settled(file.flush())  # a full disk shows now, not when it is read
+            await await_completion(file.flush())  # a full disk shows now, not when it is read
         self.size = total
         self._kept, self._measured = _Seekable(file, 0, total, self.head), True
         return total
@@ -226,9 +226,9 @@ class _Spooled:
 
 
 @asynccontextmanager
-async def keep(body: Body) -> AsyncIterator[Body]:
+async def make_replayable(body: Body) -> AsyncIterator[Body]:
     """Make sure that a body can be read more than once: a stream of declared size is spooled like any other."""
-    if not isinstance(body, _Declared):
+    if not isinstance(body, _SizedStream):
         yield body
         return
     async with contextlib.AsyncExitStack() as stack:
@@ -243,11 +243,11 @@ async def _owned(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
         yield bytes(chunk)
 
 
-class _Declared:
+class _SizedStream:
     """A stream whose size the caller vouches for: it goes straight through, once."""
 
-    fixed = False
-    state: os.stat_result | None = None
+    immutable = False
+    stat: os.stat_result | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
         self.replayable = True  # until it has been begun
@@ -284,7 +284,7 @@ async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncI
             yield Memory(first)
             return
         chunks = await stack.enter_async_context(contextlib.aclosing(_chained(first, batches)))
-        yield _Spooled(first, chunks, stack) if size is None else _Declared(first, chunks, size)
+        yield _Spooled(first, chunks, stack) if size is None else _SizedStream(first, chunks, size)
 
 
 async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:
@@ -314,7 +314,7 @@ async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIter
             yield chunk
         return
     iterator = iter(chunks)
-    while batch := await started(_pull, iterator):
+    while batch := await submit(_pull, iterator):
         yield batch
 
 

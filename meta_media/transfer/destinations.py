@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from meta_media.errors import ConfigurationError
-from meta_media.transfer.atomic_file import Draft
-from meta_media.transfer.threads import in_thread, settled, started, storage_errors
+from meta_media.transfer.atomic_file import AtomicFile
+from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
 
 __all__ = ["Destination", "Sink", "open_sink"]
 
@@ -88,18 +88,18 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
 async def _drafted(target: Path, overwrite: bool, fsync: bool) -> AsyncIterator[_File]:
     doing = f"write to {str(target)!r}"
     with storage_errors(doing):
-        beginning = started(functools.partial(Draft, target, overwrite=overwrite, fsync=fsync))
-        draft = await settled(beginning, undo=lambda begun: in_thread(begun.discard))
+        beginning = submit(functools.partial(AtomicFile, target, overwrite=overwrite, fsync=fsync))
+        draft = await await_completion(beginning, undo=lambda begun: run_in_thread(begun.discard))
     try:
         yield _File(draft, doing)
     except BaseException as error:
         try:
-            await in_thread(draft.discard)
+            await run_in_thread(draft.discard)
         except OSError as refused:
             error.add_note(f"the temporary file {draft.name} is still there: {refused.strerror}")
         raise
     with contextlib.suppress(OSError):  # the file is where it belongs; `clean_stale` will find what lies beside it
-        await in_thread(draft.discard)
+        await run_in_thread(draft.discard)
 
 
 class _Blocking:
@@ -115,7 +115,7 @@ class _Blocking:
 class _File(_Blocking):
     rewindable = True
 
-    def __init__(self, draft: Draft, doing: str) -> None:
+    def __init__(self, draft: AtomicFile, doing: str) -> None:
         self._draft = draft
         self._doing = doing
 
@@ -125,11 +125,11 @@ class _File(_Blocking):
 
     async def rewind(self) -> None:
         with storage_errors(self._doing):
-            await in_thread(self._draft.empty)
+            await run_in_thread(self._draft.truncate)
 
     async def commit(self, name: str) -> Path:
         with storage_errors(self._doing):
-            return await in_thread(self._draft.place, name)
+            return await run_in_thread(self._draft.commit, name)
 
 
 class _Handle(_Blocking):

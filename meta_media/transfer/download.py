@@ -11,15 +11,15 @@ from typing import Final
 
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
-from meta_media.http.retry import Tries
+from meta_media.http.retry import RetryState
 from meta_media.protocol.filenames import safe_filename
 from meta_media.protocol.media_types import extension_for
 from meta_media.protocol.models import DownloadedMedia
 from meta_media.protocol.wire import disposition_filename
 from meta_media.transfer.destinations import Destination, Sink, open_sink
-from meta_media.transfer.lanes import Lane
-from meta_media.transfer.progress import Meter, ProgressCallback
-from meta_media.transfer.resume import Origin
+from meta_media.transfer.lanes import BackgroundWriter
+from meta_media.transfer.progress import ProgressCallback, ProgressReporter
+from meta_media.transfer.resume import ResumableBody
 
 __all__ = ["MediaStream", "download", "open_stream", "read"]
 
@@ -28,11 +28,11 @@ _BUFFERS: Final = 3  # one to fill, one to hash and write, one between, so that 
 
 @asynccontextmanager
 async def open_stream(
-    call: Call, what: object, *, max_size: int | None = None, tries: Tries | None = None
+    call: Call, what: object, *, max_size: int | None = None, retry: RetryState | None = None
 ) -> AsyncIterator[MediaStream]:
     """Open a download, which survives whatever a resumed transfer cures."""
     limit = call.settings.max_download_size if max_size is None else max_size
-    async with Origin(call, what, tries or Tries()) as origin:
+    async with ResumableBody(call, what, retry or RetryState()) as origin:
         stream = MediaStream(origin, call.settings.chunk_size, limit)
         async with contextlib.aclosing(stream):
             yield stream
@@ -53,7 +53,7 @@ class MediaStream:
         filename: A safe name for it.
     """
 
-    def __init__(self, origin: Origin, chunk_size: int, max_size: int) -> None:
+    def __init__(self, origin: ResumableBody, chunk_size: int, max_size: int) -> None:
         target = origin.target
         self.info = target.info
         self.media_id = target.media_id
@@ -118,7 +118,7 @@ class MediaStream:
                 work(view)
 
         try:
-            async with Lane(worked, depth=_BUFFERS - 1) as lane:
+            async with BackgroundWriter(worked, depth=_BUFFERS - 1) as lane:
                 while count := await self._origin.readinto(buffers[0]):
                     received += count
                     self._check_limit(received)
@@ -153,16 +153,16 @@ async def download(
     call: Call, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
     """Write a verified download to a destination; where bytes can be taken back, wrong ones get a fresh try."""
-    tries = Tries()
+    retry = RetryState()
     async with open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync) as sink:
         while True:
             try:
-                stream, size = await _written(call, what, sink, tries, progress)
+                stream, size = await _written(call, what, sink, retry, progress)
                 break
             except MediaError as error:
                 if not sink.rewindable:
                     raise
-                await call.recover(error, tries)
+                await call.recover(error, retry)
                 await sink.rewind()
         return DownloadedMedia(
             path=await sink.commit(stream.filename),
@@ -175,10 +175,10 @@ async def download(
 
 
 async def _written(
-    call: Call, what: object, sink: Sink, tries: Tries, progress: ProgressCallback | None
+    call: Call, what: object, sink: Sink, retry: RetryState, progress: ProgressCallback | None
 ) -> tuple[MediaStream, int]:
-    async with open_stream(call, what, tries=tries) as stream:
-        meter = Meter(progress, stream.size)
+    async with open_stream(call, what, retry=retry) as stream:
+        meter = ProgressReporter(progress, stream.size)
         async with contextlib.aclosing(stream.views(sink.blocking)) as views:
             async for view in views:
                 await sink.write(view)
@@ -188,10 +188,10 @@ async def _written(
 
 async def read(call: Call, what: object, max_size: int | None) -> bytes:
     """Return a verified download; wrong bytes get a fresh try."""
-    tries = Tries()
+    retry = RetryState()
     while True:
         try:
-            async with open_stream(call, what, max_size=max_size, tries=tries) as stream:
+            async with open_stream(call, what, max_size=max_size, retry=retry) as stream:
                 return b"".join([chunk async for chunk in stream])
         except MediaError as error:
-            await call.recover(error, tries)
+            await call.recover(error, retry)

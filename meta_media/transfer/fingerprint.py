@@ -13,19 +13,19 @@ from typing import Final, Protocol
 
 import attrs
 
-from meta_media.transfer.bodies import Body, keep
-from meta_media.transfer.lanes import Lane
+from meta_media.transfer.bodies import Body, make_replayable
+from meta_media.transfer.lanes import BackgroundWriter
 from meta_media.transfer.sources import Source
-from meta_media.transfer.threads import in_thread
+from meta_media.transfer.threads import run_in_thread
 from meta_media.transfer.upload import UploadOptions, prepare
 
-__all__ = ["Digests", "Identity", "RecentDigests", "identified"]
+__all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "fingerprint"]
 
 _RECENT: Final = 10_000  # files whose SHA-256 is remembered, at 200 bytes each
 _UNSETTLED: Final = 2.0  # seconds in which a file system may not tell two changes apart
 
 
-class Digests(Protocol):
+class DigestCache(Protocol):
     """Remembers the SHA-256 of files on disk, each by a stamp that changes with its bytes."""
 
     async def find(self, stamp: str) -> str | None:
@@ -37,7 +37,7 @@ class Digests(Protocol):
         ...
 
 
-class RecentDigests:
+class RecentDigestCache:
     """The last ten thousand, in memory."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class RecentDigests:
 
 
 @attrs.frozen(kw_only=True)
-class Identity:
+class Fingerprint:
     """
     What will be uploaded, as far as Meta can tell.
 
@@ -75,9 +75,9 @@ class Identity:
 
 
 @asynccontextmanager
-async def identified(
-    source: object, options: UploadOptions, digests: Digests, chunk_size: int
-) -> AsyncIterator[Identity]:
+async def fingerprint(
+    source: object, options: UploadOptions, digests: DigestCache, chunk_size: int
+) -> AsyncIterator[Fingerprint]:
     """
     Open a source and hash it, unless it is a file that was hashed before and has not changed since.
 
@@ -86,31 +86,31 @@ async def identified(
         StorageError: It cannot be read.
     """
     origin = Source.of(source, size=options.size)
-    async with origin.open() as opened, keep(opened) as body:
+    async with origin.open() as opened, make_replayable(opened) as body:
         mime_type, size = await prepare(origin, body, options)
-        stamp = _stamp(body.state) if body.state else None
+        stamp = _stamp(body.stat) if body.stat else None
         sha256 = await digests.find(stamp) if stamp else None
-        known = sha256 is None and body.fixed
+        known = sha256 is None and body.immutable
         if sha256 is None:
             sha256 = await _hashed(body, size, chunk_size)
             if stamp:
                 await digests.remember(stamp, sha256)
         again = attrs.evolve(origin, open=lambda: contextlib.nullcontext(body), sha256=None if known else sha256)
-        yield Identity(source=again, sha256=sha256, mime_type=mime_type, size=size)
+        yield Fingerprint(source=again, sha256=sha256, mime_type=mime_type, size=size)
 
 
 async def _hashed(body: Body, size: int, chunk_size: int) -> str:
-    if body.fixed and size == len(body.head):
-        return (await in_thread(hashlib.sha256, body.head)).hexdigest()
+    if body.immutable and size == len(body.head):
+        return (await run_in_thread(hashlib.sha256, body.head)).hexdigest()
     digest = hashlib.sha256()
-    async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, Lane(digest.update, depth=1) as lane:
+    async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, BackgroundWriter(digest.update, depth=1) as lane:
         async for chunk in chunks:
             await lane.put(chunk)
     return digest.hexdigest()
 
 
-def _stamp(state: os.stat_result) -> str | None:
+def _stamp(stat: os.stat_result) -> str | None:
     """Describe a file's state; one that has only just changed has none, because the next change might look the same."""
-    if time.time() - state.st_mtime < _UNSETTLED:
+    if time.time() - stat.st_mtime < _UNSETTLED:
         return None
-    return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

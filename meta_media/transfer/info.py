@@ -14,12 +14,12 @@ from meta_media.http.call import Call
 from meta_media.protocol.models import DeletedMedia, MediaInfo
 from meta_media.protocol.wire import graph
 
-__all__ = ["deleted_after", "forget", "look_up"]
+__all__ = ["delete", "deleted_after", "get_info"]
 
 _CLEAN_UP: Final = 30.0  # seconds that deleting may take after a block that was cancelled
 
 
-async def look_up(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
+async def get_info(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
     """Ask Meta about a media id; an answer about another one is a `ServerError`."""
 
     def about_it(info: MediaInfo) -> None:
@@ -31,7 +31,7 @@ async def look_up(call: Call, media_id: str, phone_number_id: str | None = None)
     return await call.ask(request, MediaInfo, check=about_it)
 
 
-async def forget(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
+async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
     """Delete a media; one that is gone after a try whose reply was lost was deleted by that."""
     request = graph("delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
     try:

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from meta_media.transfer.threads import settled, started
+from meta_media.transfer.threads import await_completion, submit
 
 if TYPE_CHECKING:
     from asyncio import Future
 
-__all__ = ["Lane"]
+__all__ = ["BackgroundWriter"]
 
 T = TypeVar("T")
 _PATIENCE: Final = 0.1  # seconds to wait for a turn: whoever has it may be waiting for a slow disk
@@ -31,7 +31,7 @@ with contextlib.suppress(AttributeError):  # Windows cannot fork
     os.register_at_fork(after_in_child=_renew)  # whoever had a turn does not survive it
 
 
-class Lane(Generic[T]):
+class BackgroundWriter(Generic[T]):
     """
     Work on one of our threads, in order; all of it is over when the block ends.
 
@@ -53,13 +53,13 @@ class Lane(Generic[T]):
         self._waiter: Future[None] | None = None
         self._failure: BaseException | None = None
 
-    async def __aenter__(self) -> Lane[T]:
+    async def __aenter__(self) -> BackgroundWriter[T]:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
             self._pieces.clear()
-        await settled(self._rest())
+        await await_completion(self._rest())
         if error is None:  # else that is the one to tell
             self._check()
 
@@ -91,7 +91,7 @@ class Lane(Generic[T]):
             await asyncio.wait((self._job,))
 
     def _begin(self) -> None:
-        self._job = started(self._run)
+        self._job = submit(self._run)
         self._job.add_done_callback(self._over)
 
     def _run(self) -> None:

@@ -11,12 +11,12 @@ from meta_media.protocol.models import Progress
 if TYPE_CHECKING:
     from meta_media.http.call import Call
 
-__all__ = ["Meter", "Moved", "ProgressCallback", "moving"]
+__all__ = ["ItemProgress", "ProgressCallback", "ProgressReporter", "delta_callback"]
 
 ProgressCallback = Callable[[Progress], Any]
 
 
-class Meter:
+class ProgressReporter:
     """
     Counts bytes and tells a callback.
 
@@ -39,7 +39,7 @@ class Meter:
                 await told
 
 
-def moving(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
+def delta_callback(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
     """Make a callback that tells how many bytes have moved since it was called last: fewer than none after a new start."""
     before = 0
 
@@ -53,7 +53,7 @@ def moving(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | 
     return progress
 
 
-class Moved:
+class ItemProgress:
     """
     What a job tells of an item while it works on it: that so many bytes have moved, of which some may be taken back.
 
@@ -72,14 +72,14 @@ class Moved:
         """Note the call, before it is entered."""
         self.call = call
         if self._hurried:
-            call.hurry()
+            call.stop_waiting()
         return call
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Let the item wait for nothing any more; see `Call.hurry`."""
         self._hurried = True
         if self.call is not None:
-            self.call.hurry()
+            self.call.stop_waiting()
 
     async def __call__(self, size: int) -> None:
         """Note that bytes have moved."""

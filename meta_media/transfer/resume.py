@@ -16,14 +16,14 @@ import attrs
 
 from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerError
 from meta_media.http.call import Call
-from meta_media.http.response import Reply
-from meta_media.http.retry import Tries
+from meta_media.http.response import Response
+from meta_media.http.retry import RetryState
 from meta_media.protocol.models import InboundMedia, MediaInfo, hide_query
 from meta_media.protocol.settings import Secret, checked_id
 from meta_media.protocol.wire import fetch
-from meta_media.transfer.info import look_up
+from meta_media.transfer.info import get_info
 
-__all__ = ["Origin", "media_id_of", "shy"]
+__all__ = ["ResumableBody", "as_secret", "media_id_of"]
 
 T = TypeVar("T")
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # how the hosts that serve media say that a URL has died
@@ -34,7 +34,7 @@ _SKIPPED: Final = 2**16  # bytes read at a time of what is there already
 
 
 @attrs.frozen(kw_only=True)
-class Target:
+class MediaLocation:
     """
     What to fetch, and what is known of it.
 
@@ -52,7 +52,7 @@ class Target:
     given_out: float | None = None
 
     @classmethod
-    def of(cls, what: object) -> Target:
+    def of(cls, what: object) -> MediaLocation:
         """Make a target of anything that a download takes."""
         if isinstance(what, MediaInfo):
             return cls(
@@ -83,20 +83,20 @@ class Target:
         old = self.given_out is not None and not 0 <= time.monotonic() - self.given_out < _OLD
         return self.url is None or old
 
-    async def renewed(self, call: Call, media_id: str) -> Target:
+    async def renewed(self, call: Call, media_id: str) -> MediaLocation:
         """Get a new URL, which must be of the same bytes."""
-        info = await look_up(call, media_id)
+        info = await get_info(call, media_id)
         for known, now in ((self.sha256, info.sha256), (self.size, info.file_size)):
             if known is not None and now is not None and known != now:
                 changed = IntegrityError(f"media {media_id} is no longer what it was", expected=known, actual=now)
                 changed.retryable = False
                 raise changed
-        new = Target.of(info)
+        new = MediaLocation.of(info)
         size = self.size if new.size is None else new.size
         return attrs.evolve(new, sha256=new.sha256 or self.sha256, size=size, filename=self.filename)
 
 
-class Origin:
+class ResumableBody:
     """
     The bytes of a download, from the first to the last; `async with`.
 
@@ -112,16 +112,16 @@ class Origin:
         headers: Of the first reply.
     """
 
-    def __init__(self, call: Call, what: object, tries: Tries) -> None:
-        self.target = Target.of(what)
+    def __init__(self, call: Call, what: object, retry: RetryState) -> None:
+        self.target = MediaLocation.of(what)
         self.size: int | None = None
         self._call = call
-        self._tries = tries
+        self._tries = retry
         self._at = 0  # the first byte that is wanted now
         self._in_parts = True  # whether parts may be asked for
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Origin:
+    async def __aenter__(self) -> ResumableBody:
         await self._reach(None)
         self.headers = self._reply.headers
         self.served_type = self.headers.get("content-type")
@@ -194,7 +194,7 @@ class Origin:
             self._stack = stack.pop_all()
         return True
 
-    def _is_the_rest(self, reply: Reply) -> bool:
+    def _is_the_rest(self, reply: Response) -> bool:
         """Tell whether it has the bytes from where we stand to the end, as it says itself."""
         part = _PART.fullmatch(reply.headers.get("content-range", ""))
         if part is None or reply.status != 206:
@@ -203,7 +203,7 @@ class Origin:
         length = total - first if reply.length is None else reply.length
         return (first, last, length) == (self._at, total - 1, total - first) and self.size in {None, total}
 
-    def _check(self, reply: Reply) -> None:
+    def _check(self, reply: Response) -> None:
         """Refuse what is not the media before a byte of it is used."""
         served_type = reply.headers.get("content-type", "").lower()
         if served_type.startswith("text/html") and not (self.target.mime_type or served_type).startswith("text/html"):
@@ -220,7 +220,7 @@ class Origin:
                 actual=reply.length,
             )
 
-    async def _skip(self, reply: Reply, count: int) -> None:
+    async def _skip(self, reply: Response, count: int) -> None:
         """Read past what is there already; the SHA-256 will tell whether what follows belongs to it."""
         scratch = memoryview(bytearray(min(count, _SKIPPED)))
         while count:
@@ -230,7 +230,7 @@ class Origin:
             count -= got
 
 
-def shy(what: T) -> T | Secret:
+def as_secret(what: T) -> T | Secret:
     """Keep a URL, which is signed, out of tracebacks that show local variables."""
     return Secret(what) if isinstance(what, str) and "://" in what else what
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from meta_media.errors import InvalidMediaError
-from meta_media.http.exceptions import network_error
+from meta_media.http.exceptions import map_exception
 from meta_media.transfer.bodies import Body, Buffer, Memory, buffers, open_handle, open_path, open_stream
 
 __all__ = ["Source"]
@@ -121,4 +121,4 @@ async def _received(response: Any) -> AsyncIterator[bytes]:
         async for chunk in response.aiter_bytes():
             yield chunk
     except Exception as error:
-        raise network_error(error, "the source broke off", changes=False) from error
+        raise map_exception(error, "the source broke off", changes=False) from error

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from asyncio import CancelledError, Future
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Opened", "ahead", "in_thread", "opened", "settled", "spooled", "started", "storage_errors"]
+__all__ = [
+    "OpenedFile",
+    "await_completion",
+    "open_file",
+    "prefetch",
+    "run_in_thread",
+    "spooled",
+    "storage_errors",
+    "submit",
+]
 
 _WORKERS: Final = 16
 T = TypeVar("T")
@@ -47,19 +56,19 @@ with contextlib.suppress(AttributeError):  # Windows cannot fork
     os.register_at_fork(after_in_child=_threads.clear)  # threads do not survive it, and waiting for them would hang
 
 
-def started(work: Callable[..., T], *args: Any) -> Future[T]:
+def submit(work: Callable[..., T], *args: Any) -> Future[T]:
     """Start blocking work on our threads; a caller who is cancelled while awaiting it leaves it behind, at work."""
     import asyncio
 
     return asyncio.get_running_loop().run_in_executor(_executor(), work, *args)
 
 
-async def in_thread(work: Callable[..., T], *args: Any) -> T:
+async def run_in_thread(work: Callable[..., T], *args: Any) -> T:
     """Run blocking work on our threads, to its end; see `settled`."""
-    return await settled(started(work, *args))
+    return await await_completion(submit(work, *args))
 
 
-async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
+async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
     """
     Await work to its end, and only then let a cancellation through.
 
@@ -80,23 +89,23 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] |
     if cancelled is None:
         return task.result()
     if task.exception() is None and undo is not None and (undoing := undo(task.result())) is not None:
-        await settled(undoing)
+        await await_completion(undoing)
     raise cancelled
 
 
-async def ahead(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Iterate, with the next step under way while this one is being used."""
     import asyncio
 
     async with contextlib.aclosing(steps):
         step: asyncio.Future[T | None] = asyncio.ensure_future(anext(steps, None))
         try:
-            while (value := await settled(step)) is not None:
+            while (value := await await_completion(step)) is not None:
                 step = asyncio.ensure_future(anext(steps, None))
                 yield value
         finally:
             with contextlib.suppress(Exception):
-                await settled(step)
+                await await_completion(step)
 
 
 @contextlib.contextmanager
@@ -110,7 +119,7 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 
 @attrs.frozen
-class Opened:
+class OpenedFile:
     """
     A file that was opened to read.
 
@@ -122,10 +131,10 @@ class Opened:
 
     file: IO[bytes]
     content: bytes | None
-    state: os.stat_result
+    stat: os.stat_result
 
 
-def opened(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextManager[Opened]:
+def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextManager[OpenedFile]:
     """
     Open a file to read on our threads, and close it there too, whatever happens.
 
@@ -134,20 +143,20 @@ def opened(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextMana
         small: Bytes up to which it is read and closed at once: each time that a thread is asked costs as much as the reading.
     """
 
-    def opening() -> Opened:
+    def opening() -> OpenedFile:
         with contextlib.ExitStack() as stack:  # closing a buffered pipe would wait for a cancelled read of it
             file = stack.enter_context(Path(path).open("rb", buffering=0))
-            state = os.fstat(file.fileno())
-            known = stat.S_ISREG(state.st_mode) and 0 < state.st_size <= small
-            content = _whole(file, state.st_size, small) if known else None
+            stat = os.fstat(file.fileno())
+            known = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
+            content = _whole(file, stat.st_size, small) if known else None
             if content is None:
                 stack.pop_all()  # it stays open
-            return Opened(file, content, state)
+            return OpenedFile(file, content, stat)
 
-    def close(known: Opened) -> Awaitable[None] | None:
-        return None if known.file.closed else started(known.file.close)
+    def close(known: OpenedFile) -> Awaitable[None] | None:
+        return None if known.file.closed else submit(known.file.close)
 
-    return _closing(started(opening), close, repr(os.fspath(path)))
+    return _closing(submit(opening), close, repr(os.fspath(path)))
 
 
 def _whole(file: IO[bytes], size: int, small: int) -> bytes | None:
@@ -173,10 +182,10 @@ async def _closing(
     opening: Awaitable[T], close: Callable[[T], Awaitable[object] | None], name: str
 ) -> AsyncIterator[T]:
     with storage_errors(f"open {name}"):
-        handle = await settled(opening, undo=close)
+        handle = await await_completion(opening, undo=close)
     try:
         yield handle
     finally:
         with contextlib.suppress(OSError, ValueError):  # what was only read, or has no name, loses nothing by it
             if (closing := close(handle)) is not None:
-                await settled(closing)
+                await await_completion(closing)

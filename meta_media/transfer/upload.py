@@ -14,15 +14,15 @@ import attrs
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from meta_media.http.call import Call
 from meta_media.protocol.filenames import safe_filename
-from meta_media.protocol.media_types import check_size, examine, extension_for
+from meta_media.protocol.media_types import check_size, extension_for, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.wire import graph
 from meta_media.transfer.bodies import Body, Buffer
-from meta_media.transfer.info import look_up
-from meta_media.transfer.lanes import Lane
-from meta_media.transfer.progress import Meter, ProgressCallback
+from meta_media.transfer.info import get_info
+from meta_media.transfer.lanes import BackgroundWriter
+from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
 
 __all__ = ["UploadOptions", "prepare", "upload", "upload_options"]
@@ -78,7 +78,7 @@ def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOpt
 async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
     """Return what an opened source is sent as, its type and its size; raise if WhatsApp is known to refuse it."""
     name = options.filename or source.name
-    examined = examine(
+    inspection = inspect_media(
         body.head,
         filename=name,
         mime_type=options.mime_type,
@@ -86,12 +86,12 @@ async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[s
         validate=options.validate,
         complete=body.size == len(body.head),
     )
-    size = await body.measure(examined.max_size)
-    if options.validate or size > examined.max_size:
-        check_size(examined, size, filename=name)
+    size = await body.measure(inspection.max_size)
+    if options.validate or size > inspection.max_size:
+        check_size(inspection, size, filename=name)
     if options.size not in {None, size}:
         raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
-    return examined.mime_type, size
+    return inspection.mime_type, size
 
 
 async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
@@ -128,7 +128,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
 
 async def _verify(call: Call, media_id: str, sha256: str | None) -> None:
     try:
-        info = await look_up(call, media_id)
+        info = await get_info(call, media_id)
         if info.sha256 != sha256:
             raise IntegrityError(
                 f"Meta stored other bytes than were sent, as media {media_id}", expected=sha256, actual=info.sha256
@@ -157,7 +157,7 @@ class _Content:
         self._body = body
         self._chunk_size = chunk_size
         self._size = size
-        self._meter = Meter(options.progress, size)
+        self._meter = ProgressReporter(options.progress, size)
         self._digest = hashlib.sha256()
         self._expected = source.sha256
         self._hashes = options.verify or source.sha256 is not None
@@ -176,7 +176,7 @@ class _Content:
         await self._generator.aclose()
         del self._generator, self._body
 
-    def blame(self) -> None:
+    def raise_source_error(self) -> None:
         """Raise what the source or the progress callback raised, if it did, as it was: httpcore cuts its cause off."""
         if self._failure is not None:
             error, cause, suppressed = self._failure
@@ -207,7 +207,7 @@ class _Content:
                 return
             yield self._form.head
             chunks = self._body.chunks(self._chunk_size)
-            async with contextlib.aclosing(chunks), Lane(self._digest.update, depth=1) as lane:
+            async with contextlib.aclosing(chunks), BackgroundWriter(self._digest.update, depth=1) as lane:
                 async for chunk in chunks:
                     if self._hashes:
                         await lane.put(chunk)

@@ -23,7 +23,7 @@ import pytest
 
 from meta_media import BulkRun, InboundMedia, MediaApi, Settings
 from meta_media.bulk.journal import Journal, Record
-from meta_media.bulk.sqlite_file import Database
+from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import (
     ConfigurationError,
     CorruptedMediaError,
@@ -32,7 +32,7 @@ from meta_media.errors import (
     NetworkError,
     StorageError,
 )
-from meta_media.transfer.threads import started
+from meta_media.transfer.threads import submit
 from tests.support.servers import Received, Server, cut, info, open_files, page, silence, told, until
 
 FULL: Final = Path(__file__).parents[1] / "scripts" / "bulk_full.py"
@@ -54,10 +54,10 @@ async def opened(path: Path) -> AsyncIterator[Journal]:
 
 
 @contextlib.asynccontextmanager
-async def database(path: Path, *, exclusive: bool = False) -> AsyncIterator[Database]:
+async def database(path: Path, *, exclusive: bool = False) -> AsyncIterator[SQLiteFile]:
     """Open a database with a table of names."""
     schema = "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY)"
-    made = Database(path, purpose=("list of names", 7), schema=schema, exclusive=exclusive)
+    made = SQLiteFile(path, purpose=("list of names", 7), schema=schema, exclusive=exclusive)
     try:
         yield made
     finally:
@@ -207,7 +207,7 @@ async def test_closed(tmp_path: Path) -> None:
 async def test_closed_at_once(tmp_path: Path) -> None:
     """Work that was asked for before closing is done or refused, and the file does not stay open."""
     for _ in range(50):
-        made = Database(tmp_path / "names.sqlite", purpose=("list of names", 7), schema="SELECT 1", exclusive=True)
+        made = SQLiteFile(tmp_path / "names.sqlite", purpose=("list of names", 7), schema="SELECT 1", exclusive=True)
         work = [asyncio.ensure_future(made.run(lambda _: None)) for _ in range(3)]
         await asyncio.sleep(0)  # a turn of the loop
         await made.aclose()
@@ -230,7 +230,7 @@ async def test_closed_before_its_turn(tmp_path: Path) -> None:
             await until(lambda: bool(made._pending))
             everybody = threading.Barrier(THREADS)
             await asyncio.gather(
-                *(started(everybody.wait, 60) for _ in range(THREADS))
+                *(submit(everybody.wait, 60) for _ in range(THREADS))
             )  # who is here has given up its turn
             assert not work.done()
         await made.aclose()
@@ -381,7 +381,7 @@ async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> N
     if empty:
         path.touch()
     async with opened(path) as journal, journal.item("delete 1") as record:
-        assert record == Record(None, begun=False)
+        assert record == Record(None, started=False)
 
 
 async def test_a_folder_is_no_journal(tmp_path: Path) -> None:
@@ -435,19 +435,19 @@ async def test_an_item_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     async with opened(path) as journal:
         async with journal.item("a") as record:
-            assert record == Record(None, begun=False)
+            assert record == Record(None, started=False)
         async with journal.item("a") as record:
-            assert record == Record(None, begun=True)
+            assert record == Record(None, started=True)
         await journal.undo("a")
         async with journal.item("a") as record:
-            assert record == Record(None, begun=False)
+            assert record == Record(None, started=False)
         await journal.done("a", {"id": "7"})
     async with opened(path) as journal:
         await journal.undo("a")  # what is done stays
         async with journal.item("a") as record:
-            assert record == Record({"id": "7"}, begun=True)
+            assert record == Record({"id": "7"}, started=True)
         async with journal.item("b") as record:
-            assert record == Record(None, begun=False)
+            assert record == Record(None, started=False)
 
 
 async def test_the_same_item_twice_at_once(tmp_path: Path) -> None:
@@ -766,11 +766,11 @@ async def test_a_delete_that_was_under_way(tmp_path: Path) -> None:
         async with api.delete_many(["1"], journal=journal):
             await until(lambda: len(server.requests) == 1)
         server.script = [GONE]
-        begun, new = await outcomes(api.delete_many(["1", "2"], journal=journal))
+        started, new = await outcomes(api.delete_many(["1", "2"], journal=journal))
         again, _ = await outcomes(api.delete_many(["1", "2"], journal=journal))
-    assert (begun.value.success, begun.skipped, again.skipped) == (True, False, True)
+    assert (started.value.success, started.skipped, again.skipped) == (True, False, True)
     assert isinstance(new.error, MediaNotFoundError)
-    assert again.value == begun.value
+    assert again.value == started.value
 
 
 async def test_verbs_share_a_journal(tmp_path: Path) -> None:

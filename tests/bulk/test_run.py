@@ -15,7 +15,7 @@ import pytest
 from meta_media.bulk.outcomes import BulkReport, Done, Outcome
 from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.errors import ConfigurationError, MediaError, NetworkError
-from meta_media.transfer.progress import Moved
+from meta_media.transfer.progress import ItemProgress
 from tests.support.servers import until
 from tests.support.stepping import Stepper, none_added, settled_at
 
@@ -37,7 +37,7 @@ class Work:
         closed: How often it was cleaned up.
     """
 
-    def __init__(self, do: Callable[[Any, Moved], Awaitable[Any]]) -> None:
+    def __init__(self, do: Callable[[Any, ItemProgress], Awaitable[Any]]) -> None:
         self.begun: list[Any] = []
         self.most_at_once = self.opened = self.closed = 0
         self._at_once = 0
@@ -47,7 +47,7 @@ class Work:
         """Count."""
         self.opened += 1
 
-    async def __call__(self, item: Any, move: Moved) -> Done[Any]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Done[Any]:
         """Do what this job does, and note it."""
         self.begun.append(item)
         self._at_once += 1
@@ -57,7 +57,7 @@ class Work:
         finally:
             self._at_once -= 1
 
-    def hopeless(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception) -> bool:
         """Tell by its class."""
         return isinstance(error, HopelessError)
 
@@ -67,7 +67,7 @@ class Work:
         self.closed += 1
 
 
-async def echoed(item: Any, _: Moved) -> Any:
+async def echoed(item: Any, _: ItemProgress) -> Any:
     """Give back an item after a turn of the loop, or fail with it."""
     await asyncio.sleep(0)  # a turn of the loop
     if isinstance(item, BaseException):
@@ -81,7 +81,7 @@ class Gates:
     def __init__(self) -> None:
         self.open: dict[Any, asyncio.Event] = {}
 
-    async def __call__(self, item: Any, _: Moved) -> Any:
+    async def __call__(self, item: Any, _: ItemProgress) -> Any:
         """Wait for one's own gate."""
         await self.open.setdefault(item, asyncio.Event()).wait()
         if isinstance(item, BaseException):
@@ -90,7 +90,7 @@ class Gates:
 
 
 def running(
-    items: Any, do: Callable[[Any, Moved], Awaitable[Any]] = echoed, concurrency: int = 2, **how: Any
+    items: Any, do: Callable[[Any, ItemProgress], Awaitable[Any]] = echoed, concurrency: int = 2, **how: Any
 ) -> tuple[BulkRun[Any], Work]:
     """Make a run, and its job."""
     work = Work(do)
@@ -181,7 +181,7 @@ async def test_none_is_lost(in_order: bool) -> None:
 async def test_what_an_outcome_says() -> None:
     """An outcome has what came of its item, the requests that took, and the seconds; a failed one has the error instead."""
 
-    async def slow(item: Any, _: Moved) -> Any:
+    async def slow(item: Any, _: ItemProgress) -> Any:
         await asyncio.sleep(0.02)  # what is measured
         if item == "bad":
             raise NetworkError("cut off")
@@ -276,7 +276,7 @@ async def test_nothing_is_read_before_the_block() -> None:
 async def test_concurrency(concurrency: int) -> None:
     """So many items are worked on at a time, and never more."""
 
-    async def slow(_: Any, __: Moved) -> None:
+    async def slow(_: Any, __: ItemProgress) -> None:
         await turns(50)
 
     run, work = running(range(100), slow, concurrency)
@@ -693,7 +693,7 @@ async def test_what_is_no_exception(items: Callable[[], Any]) -> None:
 async def test_an_item_that_was_cancelled() -> None:
     """An item whose own work was cancelled by somebody else has failed; all others are done."""
 
-    async def do(item: int, _: Moved) -> int:
+    async def do(item: int, _: ItemProgress) -> int:
         if item == 3:
             other = asyncio.ensure_future(asyncio.sleep(60))
             other.cancel()
@@ -732,13 +732,13 @@ async def test_progress_as_bytes_move() -> None:
         await asyncio.sleep(0)  # a turn of the loop
         told.append(report.bytes)
 
-    async def moving(item: str, move: Moved) -> None:
+    async def delta_callback(item: str, move: ItemProgress) -> None:
         for size in (10, 20, -30, 10, 20):  # a new start in between
             await move(size)
         if item == "bad":
             raise ValueError(item)
 
-    run, _ = running(["good", "bad", "good"], moving, 1, progress=progress)
+    run, _ = running(["good", "bad", "good"], delta_callback, 1, progress=progress)
     async with run:
         await turns()
         before = told[:5]
@@ -844,7 +844,7 @@ async def test_leaving_work_that_does_not_end(leaving: Callable[[BulkRun[Any]], 
     """Items that would never end are interrupted where they are, and can clean up."""
     cleaned = []
 
-    async def stuck(item: int, _: Moved) -> int:
+    async def stuck(item: int, _: ItemProgress) -> int:
         if item % 8 != 7:
             return item
         try:
@@ -912,7 +912,7 @@ async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]],
         finally:
             closed.set()
 
-    async def once_it_blocks(item: Any, move: Moved) -> Any:
+    async def once_it_blocks(item: Any, move: ItemProgress) -> Any:
         await until(blocked.is_set)
         return await echoed(item, move)
 

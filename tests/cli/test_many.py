@@ -22,7 +22,7 @@ import pytest
 from rich.cells import cell_len
 
 from meta_media import BulkReport
-from meta_media.cli.summaries import Tally, Words
+from meta_media.cli.summaries import Labels, Summary
 from tests.cli.test_cli import PATIENCE, SAMPLES, Shell, lines
 from tests.cli.test_demo import bare_environment, command, serving
 
@@ -625,9 +625,9 @@ def test_ctrl_c_on_a_terminal(shell: Shell) -> None:
 
 def test_a_tally_in_words() -> None:
     """Long runs, unknown ends, perhaps-duplicates and many failures read well."""
-    words = Words(key="file", items="files", done="uploaded")
+    words = Labels(key="file", items="files", done="uploaded")
     report = BulkReport(succeeded=20_000, skipped=5, failed=30, not_tried=2, bytes=5_000_000, seconds=3725.4)
-    table = table_of("\n".join(Tally(report=report, reused=3, twice=1, unread=True).lines(words)).encode())
+    table = table_of("\n".join(Summary(report=report, reused=3, twice=1, unread=True).lines(words)).encode())
     assert table == {
         "files": "20,037+",
         "uploaded": "19,997",
@@ -640,9 +640,9 @@ def test_a_tally_in_words() -> None:
         "time": "1:02:05",
         "rate": "5.4 files/s, 1.3 kB/s",
     }
-    assert list(Tally(report=BulkReport(succeeded=3), unread=True).lines(words)) == ["3 files uploaded"]
+    assert list(Summary(report=BulkReport(succeeded=3), unread=True).lines(words)) == ["3 files uploaded"]
     few = BulkReport(succeeded=2, failed=1, seconds=125.0)
-    assert list(Tally(report=few, twice=1).lines(words)) == ["2 of 3 files uploaded, 1 of them perhaps twice"]
-    assert " time           2:05 min" in list(Tally(report=few, total=11).lines(words))
-    assert Tally(report=report).further == 20
-    assert list(Tally(report=few).lines(Words(key="to"))) == []
+    assert list(Summary(report=few, twice=1).lines(words)) == ["2 of 3 files uploaded, 1 of them perhaps twice"]
+    assert " time           2:05 min" in list(Summary(report=few, total=11).lines(words))
+    assert Summary(report=report).further == 20
+    assert list(Summary(report=few).lines(Labels(key="to"))) == []

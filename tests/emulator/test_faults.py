@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, read_faults
+from meta_media.emulator.fault_queue import Faults, operation_of
 from meta_media.emulator.faults import Position
-from meta_media.emulator.schedule import Faults, operation_of
 from tests.support.servers import until
 
 CONTENT = os.urandom(5000)
@@ -659,7 +659,7 @@ async def test_the_queue(world: World) -> None:
             PlannedFault(operation="get_info", fault=Fault(status=504), times=None),
             PlannedFault(operation="send", fault=Fault(status=505), times=2),
         ]
-        emulator.heal()
+        emulator.clear_faults()
         await peer.say(world.info)
         assert (await peer.reply()).status == 200
     await world.is_fine()

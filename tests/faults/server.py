@@ -232,7 +232,7 @@ class _Wire:
     def secured(self) -> bool:
         return self._secured is not None
 
-    async def shake_hands(self, *, flip: bool) -> None:
+    async def start_tls(self, *, flip: bool) -> None:
         while self._secured is not None:
             try:
                 self._secured.do_handshake()
@@ -427,7 +427,7 @@ class FaultServer:
 
     async def _welcomed(self, wire: _Wire, handshake: Handshake) -> bool:
         if handshake in {"", "flip"}:
-            await wire.shake_hands(flip=handshake == "flip")
+            await wire.start_tls(flip=handshake == "flip")
             return True
         if wire.secured:
             await wire.raw()  # the client's greeting

@@ -40,7 +40,7 @@ from meta_media.errors import (
     ServerError,
     TransferTimeoutError,
 )
-from meta_media.http.exceptions import network_error
+from meta_media.http.exceptions import map_exception
 from meta_media.protocol.wire import MAX_REPLY
 from tests.support.servers import Received, Server, Step, cut, endless, info, page, reset, silence, stalled, told, until
 
@@ -101,7 +101,7 @@ def test_every_exception_of_the_stack(kind: type[Exception], changes: bool) -> N
     """Every exception class of httpx and httpcore becomes a NetworkError or a timeout, with a sentence of our own."""
     made: Any = kind.__new__(kind)
     made.args = ("Bearer EAAGcanary https://host/?hash=s",)
-    error = network_error(made, "upload at host", changes=changes)
+    error = map_exception(made, "upload at host", changes=changes)
     timeout = kind.__name__.endswith(("Timeout", "TimeoutException"))
     assert type(error) is (TransferTimeoutError if timeout else NetworkError)
     if isinstance(error, TransferTimeoutError):
@@ -115,7 +115,7 @@ def test_every_exception_of_the_stack(kind: type[Exception], changes: bool) -> N
 def sentence(error: Exception, cause: BaseException | None = None) -> str:
     """Say what is said of an exception."""
     error.__context__ = cause
-    return str(network_error(error, "get_info at host", changes=False)).removeprefix("get_info at host: ")
+    return str(map_exception(error, "get_info at host", changes=False)).removeprefix("get_info at host: ")
 
 
 def test_exceptions_of_others() -> None:
@@ -146,7 +146,7 @@ def test_no_tls(stage: type[httpx.TransportError], hopeful: bool) -> None:
     cause.reason = "WRONG_VERSION_NUMBER"
     failed = stage("x")
     failed.__cause__ = cause
-    error = network_error(failed, "get_info at host", changes=False)
+    error = map_exception(failed, "get_info at host", changes=False)
     assert (error.retryable, "does not speak TLS" in str(error)) == (hopeful, not hopeful)
 
 

@@ -118,18 +118,18 @@ async def test_cancelled_at_every_await(
 
 async def test_calls_that_run_out_of_time(tls: ssl.SSLContext) -> None:
     """After two thousand calls with random deadlines against a slow server, everything works and nothing is left."""
-    dice = random.Random(7)
+    jitter = random.Random(7)
     ended = {True: 0, False: 0}
 
     async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(dice.random() / 20)  # so that deadlines fall before, into and after the reply
+        await asyncio.sleep(jitter.random() / 20)  # so that deadlines fall before, into and after the reply
         writer.write(told({"id": "7", "url": "https://lookaside.fbsbx.com/", "mime_type": "text/plain"}))
 
     async def worker(api: MediaApi) -> None:
         for _ in range(2000 // 16):
             try:
-                async with asyncio.timeout(dice.random() / 5):
-                    await (api.get_info("7") if dice.random() < 0.5 else api.upload(CONTENT, filename="a.txt"))
+                async with asyncio.timeout(jitter.random() / 5):
+                    await (api.get_info("7") if jitter.random() < 0.5 else api.upload(CONTENT, filename="a.txt"))
             except TimeoutError:
                 ended[False] += 1
             else:

@@ -10,8 +10,8 @@ import anyio
 import httpx
 import pytest
 
-from meta_media.http.injected import GuardedClient, guarded
-from meta_media.http.timeouts import Clock
+from meta_media.http.injected import InjectedClient, shield_native_cancel
+from meta_media.http.timeouts import TransferTimeouts
 from tests.support.servers import Server, page, silence, until
 from tests.support.stepping import Stepper
 
@@ -74,9 +74,9 @@ async def test_result_and_exception_pass() -> None:
     async def fail() -> None:
         raise own
 
-    assert await guarded(give) == 7
+    assert await shield_native_cancel(give) == 7
     with pytest.raises(ZeroDivisionError) as caught:
-        await guarded(fail)
+        await shield_native_cancel(fail)
     assert caught.value is own
 
 
@@ -84,7 +84,7 @@ async def test_result_and_exception_pass() -> None:
 async def test_work_has_ended_when_the_cancellation_arrives(times: int) -> None:
     """However often the caller is cancelled, the work's own clean-up is over first."""
     work = Work()
-    task = asyncio.ensure_future(guarded(work.forever))
+    task = asyncio.ensure_future(shield_native_cancel(work.forever))
     await work.started.wait()
     await cancelled(task, times)
     assert work.ended == ["cancelled"]
@@ -94,7 +94,7 @@ async def test_work_has_ended_when_the_cancellation_arrives(times: int) -> None:
 async def test_late_result_is_undone(times: int) -> None:
     """A result that came although its caller was cancelled is undone, completely."""
     work = Work()
-    task = asyncio.ensure_future(guarded(work.stubborn, undo=work.undo))
+    task = asyncio.ensure_future(shield_native_cancel(work.stubborn, undo=work.undo))
     await work.started.wait()
     await cancelled(task, times)
     assert (work.ended, work.undone) == (["finished"], ["result"])
@@ -103,7 +103,7 @@ async def test_late_result_is_undone(times: int) -> None:
 async def test_late_result_without_undo() -> None:
     """A late result that needs no undoing is dropped."""
     work = Work()
-    task = asyncio.ensure_future(guarded(work.stubborn))
+    task = asyncio.ensure_future(shield_native_cancel(work.stubborn))
     await work.started.wait()
     await cancelled(task)
     assert work.ended == ["finished"]
@@ -112,7 +112,7 @@ async def test_late_result_without_undo() -> None:
 async def test_late_failure() -> None:
     """Work that fails while it is cancelled: the cancellation is what arrives, and there is nothing to undo."""
     work = Work()
-    task = asyncio.ensure_future(guarded(work.failing, undo=work.undo))
+    task = asyncio.ensure_future(shield_native_cancel(work.failing, undo=work.undo))
     await work.started.wait()
     await cancelled(task)
     assert work.undone == []
@@ -122,7 +122,7 @@ async def test_cancelled_at_every_await_of_the_undoing() -> None:
     """Wherever the cancellation lands, the result arrives or is undone."""
 
     async def once(work: Work) -> str:
-        return await guarded(work.stubborn, undo=work.undo)
+        return await shield_native_cancel(work.stubborn, undo=work.undo)
 
     at = 0
     while True:
@@ -142,13 +142,13 @@ async def test_scopes_and_timeouts_of_the_caller() -> None:
     """Cancel scopes and timeouts around the guard end the work, and are the caller's to report."""
     work = Work()
     with anyio.move_on_after(0.05) as scope:
-        await guarded(work.forever)
+        await shield_native_cancel(work.forever)
     assert scope.cancelled_caught
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await guarded(work.forever)
+            await shield_native_cancel(work.forever)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(guarded(work.forever), 0.05)
+        await asyncio.wait_for(shield_native_cancel(work.forever), 0.05)
     assert work.ended == ["cancelled"] * 3
 
 
@@ -161,7 +161,7 @@ async def test_work_that_refuses_to_end() -> None:
         with anyio.CancelScope(shield=True):
             await release.wait()
 
-    task = asyncio.ensure_future(guarded(refusing))
+    task = asyncio.ensure_future(shield_native_cancel(refusing))
     await started.wait()
     async with asyncio.timeout(60):
         await cancelled(task)
@@ -171,15 +171,15 @@ async def test_work_that_refuses_to_end() -> None:
 async def test_cancelled_exchange_leaves_its_place() -> None:
     """A client with one place answers after any number of cancelled requests."""
     async with Server(silence) as server, httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
-        wire = GuardedClient(client)
-        clock = Clock(connect=20, read=20, write=20, rate=0, deadline=None)
+        wire = InjectedClient(client)
+        timeouts = TransferTimeouts(connect=20, read=20, write=20, rate=0, deadline=None)
         for number in range(5):
-            task = asyncio.ensure_future(wire.send("GET", f"{server.base_url}/", {}, None, clock))
+            task = asyncio.ensure_future(wire.send("GET", f"{server.base_url}/", {}, None, timeouts))
             await until(lambda number=number: len(server.requests) > number)  # type: ignore[misc]
             await cancelled(task, 2)
         server.script[:] = [page("text")]
         async with asyncio.timeout(20):
-            answer = await wire.send("GET", f"{server.base_url}/", {}, None, clock)
+            answer = await wire.send("GET", f"{server.base_url}/", {}, None, timeouts)
         received = bytearray(5)
         assert await answer.readinto(memoryview(received)) == 4
         assert received == b"text\0"

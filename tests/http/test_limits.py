@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_media.errors import RateLimitError
-from meta_media.http.limits import LONGEST_WAIT, Budget, Gate, Pacing, backoff_delay
+from meta_media.http.limits import MAX_RETRY_AFTER, Limits, RetryBudget, Throttle, backoff_delay
 
 
 class Time:
@@ -38,21 +38,21 @@ def time() -> Time:
 
 
 @pytest.fixture
-def gate(time: Time) -> Gate:
+def gate(time: Time) -> Throttle:
     """A gate whose dice always falls highest."""
-    return Gate(now=time, sleep=time.sleep, dice=lambda: 1.0)
+    return Throttle(now=time, sleep=time.sleep, jitter=lambda: 1.0)
 
 
-async def passed(gate: Gate) -> int:
+async def passed(gate: Throttle) -> int:
     """Wait at a gate, and go through."""
     await gate.opened()
     return gate.enter()
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1e6), st.floats(0, 1))
-def test_backoff_is_bounded(nth: int, first: float, dice: float) -> None:
+def test_backoff_is_bounded(nth: int, first: float, jitter: float) -> None:
     """Whatever is thrown, a wait is between nothing and eight seconds, and at most twice that of the one before."""
-    delay = backoff_delay(nth, first, lambda: dice)
+    delay = backoff_delay(nth, first, lambda: jitter)
 
     assert 0 <= delay <= min(8.0, first * 2.0 ** min(nth, 1000))
 
@@ -65,7 +65,7 @@ def test_backoff_doubles() -> None:
 
 def test_budget() -> None:
     """A hundred retries are there at first; then every five successes earn another, and never more than the hundred."""
-    budget = Budget()
+    budget = RetryBudget()
     assert [budget.afford(5) for _ in range(101)] == [True] * 100 + [False]
     for _ in range(4):
         budget.earn(0)
@@ -79,14 +79,14 @@ def test_budget() -> None:
     assert [budget.afford(10) for _ in range(51)] == [True] * 50 + [False]
 
 
-async def test_gate_is_open(gate: Gate, time: Time) -> None:
+async def test_gate_is_open(gate: Throttle, time: Time) -> None:
     """Nobody waits at a gate that was never shut, however many go through."""
     for _ in range(1000):
         await passed(gate)
     assert (gate.left, gate.open, time.slept) == (0, True, [])
 
 
-async def test_gate_opens_gradually(gate: Gate, time: Time) -> None:
+async def test_gate_opens_gradually(gate: Throttle, time: Time) -> None:
     """After the pause that Meta asked for one goes first; each that is answered well lets one more be under way."""
     gate.shut(gate.enter(), 2.0, first=0.5)
     assert (gate.open, gate.left) == (False, 2.0)
@@ -106,7 +106,7 @@ async def test_gate_opens_gradually(gate: Gate, time: Time) -> None:
         task.cancel()
 
 
-async def test_gate_forgets(gate: Gate, time: Time) -> None:
+async def test_gate_forgets(gate: Throttle, time: Time) -> None:
     """Once enough was answered well, nobody counts any longer."""
     gate.shut(gate.enter(), 1.0, first=0.5)
     states = [gate.idle]
@@ -119,7 +119,7 @@ async def test_gate_forgets(gate: Gate, time: Time) -> None:
     assert gate.open
 
 
-async def test_gate_stays_narrow_after_failures(gate: Gate, time: Time) -> None:
+async def test_gate_stays_narrow_after_failures(gate: Throttle, time: Time) -> None:
     """What is answered badly makes room for the next, but for no more than there was."""
     gate.shut(gate.enter(), 1.0, first=0.5)
     time.now += 1
@@ -132,13 +132,13 @@ async def test_gate_stays_narrow_after_failures(gate: Gate, time: Time) -> None:
     assert states == [False, True] * 10
 
 
-async def test_gate_clamps(gate: Gate) -> None:
+async def test_gate_clamps(gate: Throttle) -> None:
     """However long a server asks for, after a minute somebody tries."""
     gate.shut(gate.enter(), 1e9, first=0.5)
-    assert gate.left == LONGEST_WAIT == 60
+    assert gate.left == MAX_RETRY_AFTER == 60
 
 
-async def test_gate_backs_off(gate: Gate, time: Time) -> None:
+async def test_gate_backs_off(gate: Throttle, time: Time) -> None:
     """Where nobody says how long, each throttled request in a row doubles the pause; one that is answered well ends the row."""
     waits = []
     for _ in range(3):
@@ -150,7 +150,7 @@ async def test_gate_backs_off(gate: Gate, time: Time) -> None:
     assert [*waits, gate.left] == [0.5, 1.0, 2.0, 0.5]
 
 
-async def test_throttled_together(gate: Gate) -> None:
+async def test_throttled_together(gate: Throttle) -> None:
     """Of requests that were under way together, one shuts the gate; a longer pause that another is told counts, too."""
     tickets = [gate.enter() for _ in range(10)]
     for ticket in tickets:
@@ -161,7 +161,7 @@ async def test_throttled_together(gate: Gate) -> None:
     assert gate.left == 7.0
 
 
-async def test_late_answers(gate: Gate, time: Time) -> None:
+async def test_late_answers(gate: Throttle, time: Time) -> None:
     """Requests from before the pause, which end after it, neither open the gate further nor take a place."""
     early = [gate.enter() for _ in range(10)]
     gate.shut(gate.enter(), 1.0, first=0.5)
@@ -182,14 +182,14 @@ async def test_shut_again_while_waiting(time: Time) -> None:
         if len(time.slept) == 1:
             gate.shut(ticket, 5.0, first=0.5)
 
-    gate = Gate(now=time, sleep=sleep)
+    gate = Throttle(now=time, sleep=sleep)
     ticket = gate.enter()
     gate.shut(ticket, 1.0, first=0.5)
     await gate.opened()
     assert time.slept == [1.0, 5.0]
 
 
-async def test_cancelled_at_the_gate(gate: Gate, time: Time) -> None:
+async def test_cancelled_at_the_gate(gate: Throttle, time: Time) -> None:
     """Who stops waiting holds nobody up."""
     gate.shut(gate.enter(), 1.0, first=0.5)
     time.now += 1
@@ -215,7 +215,7 @@ async def test_uploads_per_second(time: Time, rate: float, slots: list[float]) -
     async def sleep(seconds: float) -> None:
         asked.append(seconds)
 
-    gate = Gate(now=time, sleep=sleep)
+    gate = Throttle(now=time, sleep=sleep)
     for _ in slots:
         await gate.upload_slot(rate)
     assert asked == pytest.approx([slot for slot in slots if slot])
@@ -225,7 +225,7 @@ async def test_uploads_per_second(time: Time, rate: float, slots: list[float]) -
     assert sum(asked) == pytest.approx(max(1 / rate - 1, 0))
 
 
-def test_lookups(gate: Gate, time: Time) -> None:
+def test_lookups(gate: Throttle, time: Time) -> None:
     """So many refused lookups within an hour are the last ones, until the first of them is an hour old."""
     for _ in range(3):
         gate.check_lookups(3)
@@ -243,7 +243,7 @@ def test_lookups(gate: Gate, time: Time) -> None:
     assert gate.idle
 
 
-def test_refused_lookups_are_not_counted_for_ever(gate: Gate) -> None:
+def test_refused_lookups_are_not_counted_for_ever(gate: Throttle) -> None:
     """Memory is flat, however many lookups are refused."""
     for _ in range(2000):
         gate.lookup_refused()
@@ -252,32 +252,32 @@ def test_refused_lookups_are_not_counted_for_ever(gate: Gate) -> None:
 
 async def test_gates_of_many_numbers(time: Time) -> None:
     """Each number has a gate of its own; those that remember nothing are forgotten when there are many."""
-    pacing = Pacing(now=time, sleep=time.sleep)
-    kept = pacing.gate("1")
+    limits = Limits(now=time, sleep=time.sleep)
+    kept = limits.gate("1")
     kept.shut(kept.enter(), 9.0, first=0.5)
-    used = pacing.gate("3")
+    used = limits.gate("3")
     ticket = used.enter()
     for number in range(5000):
-        pacing.gate(f"n{number}")
-    assert pacing.gate("1") is kept is not pacing.gate("2")
-    assert pacing.gate("3") is used
+        limits.gate(f"n{number}")
+    assert limits.gate("1") is kept is not limits.gate("2")
+    assert limits.gate("3") is used
     used.leave(ticket, well=True)
     assert (kept.idle, used.idle) == (False, True)
-    assert len(pacing._gates) <= 1001
+    assert len(limits._gates) <= 1001
 
 
 async def test_gate_of_a_number_at_rest(time: Time) -> None:
     """Up to a thousand numbers keep their gates, also where there is nothing to remember; then those are forgotten."""
-    pacing = Pacing(now=time, sleep=time.sleep)
-    first = pacing.gate("0")
+    limits = Limits(now=time, sleep=time.sleep)
+    first = limits.gate("0")
     for number in range(1000):
-        pacing.gate(f"{number}")
-    assert pacing.gate("0") is first
-    pacing.gate("1000")
-    assert pacing.gate("0") is not first
+        limits.gate(f"{number}")
+    assert limits.gate("0") is first
+    limits.gate("1000")
+    assert limits.gate("0") is not first
 
 
-async def test_idle_once_the_bucket_is_full(gate: Gate, time: Time) -> None:
+async def test_idle_once_the_bucket_is_full(gate: Throttle, time: Time) -> None:
     """A gate remembers an upload for as long as it may hold up another one, and no longer."""
     await gate.upload_slot(1.0)
     assert not gate.idle
@@ -293,7 +293,7 @@ async def test_waiting_is_no_work(time: Time) -> None:
         asked.append(time.now)
         return time.now
 
-    gate = Gate(now=now, sleep=time.sleep)
+    gate = Throttle(now=now, sleep=time.sleep)
     gate.shut(gate.enter(), 1.0, first=0.5)
     time.now += 1
     ticket = gate.enter()
@@ -308,7 +308,7 @@ async def test_waiting_is_no_work(time: Time) -> None:
     await waiting
 
 
-async def test_shut_while_others_wait_for_an_answer(gate: Gate, time: Time) -> None:
+async def test_shut_while_others_wait_for_an_answer(gate: Throttle, time: Time) -> None:
     """Who waits for another's answer, which then is a refusal, goes on after the pause that it brings."""
     gate.shut(gate.enter(), 1.0, first=0.5)
     time.now += 1

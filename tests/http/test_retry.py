@@ -14,7 +14,7 @@ from meta_media.errors import (
     ServerError,
     TransferTimeoutError,
 )
-from meta_media.http.retry import Tries, cost
+from meta_media.http.retry import RetryState, cost
 
 
 def stale() -> NetworkError:
@@ -48,9 +48,9 @@ def stale() -> NetworkError:
 )
 def test_how_often(error: MediaError, expected: int) -> None:
     """What may pass is tried again twice, what is more likely to stay once, anything else never."""
-    tries = Tries()
+    tries = RetryState()
     granted = 0
-    while tries.worth(error, "get_info", 2):
+    while tries.should_retry(error, "get_info", 2):
         tries.count += 1
         granted += 1
     assert granted == expected
@@ -58,24 +58,24 @@ def test_how_often(error: MediaError, expected: int) -> None:
 
 def test_two_doubts() -> None:
     """Wrong bytes after a wrong reply are not a reason for another try; a broken connection still is."""
-    tries = Tries()
-    assert tries.worth(ServerError("HTML", status=200, retryable=True), "download", 9)
-    assert not tries.worth(IntegrityError("other bytes"), "download", 9)
-    assert tries.worth(NetworkError("reset", retryable=True), "download", 9)
+    tries = RetryState()
+    assert tries.should_retry(ServerError("HTML", status=200, retryable=True), "download", 9)
+    assert not tries.should_retry(IntegrityError("other bytes"), "download", 9)
+    assert tries.should_retry(NetworkError("reset", retryable=True), "download", 9)
 
 
 @pytest.mark.parametrize("maybe_applied", [True, False])
 def test_messages_are_not_sent_twice(maybe_applied: bool) -> None:
     """A message is tried again only if it certainly was not sent; an upload either way."""
     error = NetworkError("reset", retryable=True, maybe_applied=maybe_applied)
-    assert Tries().worth(error, "send", 2) is not maybe_applied
-    assert Tries().worth(error, "upload", 2)
+    assert RetryState().should_retry(error, "send", 2) is not maybe_applied
+    assert RetryState().should_retry(error, "upload", 2)
 
 
 def test_a_source_that_is_gone() -> None:
     """What cannot be read again is not tried again, and the error says why."""
     error = NetworkError("reset", retryable=True)
-    assert not Tries(lambda: False).worth(error, "upload", 2)
+    assert not RetryState(lambda: False).should_retry(error, "upload", 2)
     assert error.__notes__ == ["the source can be read only once, so it was not sent again"]
 
 

@@ -25,7 +25,7 @@ from meta_media.errors import (
     TransferTimeoutError,
     UntrustedUrlError,
 )
-from meta_media.http.limits import Pacing
+from meta_media.http.limits import Limits
 from tests.support.servers import Received, Server, Step, cut, info, page, reset, silence, told, until
 
 TOKEN = "EAAGscripted"
@@ -70,11 +70,11 @@ async def media(server: Server) -> AsyncIterator[MediaApi]:
         yield api
 
 
-def client(server: Server, pacing: Pacing | None = None, token: Any = TOKEN, **settings: Any) -> MediaApi:
+def client(server: Server, limits: Limits | None = None, token: Any = TOKEN, **settings: Any) -> MediaApi:
     """Make a client for a scripted server."""
     api = MediaApi(token, NUMBER, settings=Settings(base_url=server.base_url, **{"backoff": 0.001} | settings))
-    if pacing is not None:
-        api._http.connections.pacing = pacing
+    if limits is not None:
+        api._http.connections.limits = limits
     return api
 
 
@@ -157,7 +157,7 @@ async def test_waits(server: Server, slept: Slept) -> None:
     """Between the tries of a broken connection there is a random part of half a second, then of a whole one, up to eight."""
     server.script = [reset()]
     async with client(
-        server, Pacing(now=slept.now, sleep=slept, dice=lambda: 1.0), backoff=0.5, max_retries=6
+        server, Limits(now=slept.now, sleep=slept, jitter=lambda: 1.0), backoff=0.5, max_retries=6
     ) as media:
         with pytest.raises(NetworkError):
             await media.get_info("1")
@@ -170,7 +170,7 @@ async def test_waits(server: Server, slept: Slept) -> None:
 async def test_retry_after_of_a_busy_server(server: Server, slept: Slept, header: str, expected: float) -> None:
     """What a busy server asks for is waited for, and a random bit more; absurd wishes are not wishes."""
     server.script = [page("", 503, retry_after=header), DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept, dice=lambda: 1.0), backoff=0.5) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept, jitter=lambda: 1.0), backoff=0.5) as media:
         await media.upload(TEXT)
     assert slept == [expected]
 
@@ -179,7 +179,7 @@ async def test_retry_after_of_a_busy_server(server: Server, slept: Slept, header
 async def test_too_long_to_wait(server: Server, slept: Slept, fault: bytes) -> None:
     """Who is asked to wait for more than a minute tells the caller at once."""
     server.script = [fault, DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept)) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept)) as media:
         with pytest.raises(MediaError) as caught:
             await media.upload(TEXT)
     assert (slept, len(server.requests), caught.value.retryable) == ([], 1, True)
@@ -190,7 +190,7 @@ async def test_retry_after_as_a_date(server: Server, slept: Slept) -> None:
     """A date is compared with that of the reply, not with a clock of ours."""
     dates = {"date": "Sun, 22 Nov 2020 10:00:00 GMT", "retry_after": "Sun, 22 Nov 2020 10:00:20 GMT"}
     server.script = [page("", 503, **dates), DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept, dice=lambda: 0.0)) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept, jitter=lambda: 0.0)) as media:
         await media.upload(TEXT)
     assert slept == [20.0]
 
@@ -209,7 +209,7 @@ async def test_retry_after_as_a_date(server: Server, slept: Slept) -> None:
 async def test_usage_headers(server: Server, slept: Slept, usage: str, expected: float) -> None:
     """Without a Retry-After, a throttled request waits for the minutes of the worst usage that Meta tells of."""
     server.script = [throttled(x_business_use_case_usage=usage), DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept, dice=lambda: 1.0), backoff=0.5) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept, jitter=lambda: 1.0), backoff=0.5) as media:
         await media.upload(TEXT)
     assert slept == pytest.approx([expected])
 
@@ -218,7 +218,7 @@ async def test_usage_headers_of_others(server: Server, slept: Slept) -> None:
     """They do not say how long a broken server stays broken."""
     usage = '{"1":[{"estimated_time_to_regain_access":10}]}'
     server.script = [page("", 503, x_business_use_case_usage=usage), DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept, dice=lambda: 1.0), backoff=0.5) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept, jitter=lambda: 1.0), backoff=0.5) as media:
         await media.upload(TEXT)
     assert slept == [0.5]
 
@@ -226,7 +226,7 @@ async def test_usage_headers_of_others(server: Server, slept: Slept) -> None:
 async def test_deadline_before_the_next_try(server: Server, slept: Slept) -> None:
     """A wait that would outlive the deadline is not begun; the cause is told."""
     server.script = [page("", 503, retry_after="30"), DONE]
-    async with client(server, Pacing(now=slept.now, sleep=slept), deadline=20.0) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept), deadline=20.0) as media:
         with pytest.raises(TransferTimeoutError) as caught:
             await media.upload(TEXT)
     assert (caught.value.phase, slept, len(server.requests)) == ("deadline", [], 1)
@@ -237,7 +237,7 @@ async def test_deadline_before_the_next_try(server: Server, slept: Slept) -> Non
 async def test_waits_count_towards_the_deadline(server: Server) -> None:
     """The time between tries is part of the time that all of them have."""
     server.script = [BUSY]
-    async with client(server, Pacing(dice=lambda: 1.0), deadline=0.5, backoff=0.2, max_retries=50) as media:
+    async with client(server, Limits(jitter=lambda: 1.0), deadline=0.5, backoff=0.2, max_retries=50) as media:
         with pytest.raises(TransferTimeoutError) as caught:
             await media.get_info("1")
     assert (caught.value.phase, caught.value.attempts) == ("deadline", 2)
@@ -246,7 +246,7 @@ async def test_waits_count_towards_the_deadline(server: Server) -> None:
 async def test_a_kept_connection_that_is_dead(server: Server, slept: Slept) -> None:
     """Where a server hangs up on kept connections, the next try is made at once, on a connection of its own."""
     server.script = [good(server, "get_info")]
-    async with client(server, Pacing(now=slept.now, sleep=slept)) as media:
+    async with client(server, Limits(now=slept.now, sleep=slept)) as media:
         await asyncio.gather(*(media.get_info("1") for _ in range(4)))
         kept = server.connections
         server.script = [reset(), good(server, "get_info")]
@@ -350,8 +350,8 @@ async def test_a_pause_is_for_one_number(server: Server) -> None:
 async def test_uploads_per_second(server: Server, slept: Slept) -> None:
     """Uploads keep the pace that was set, per number; nothing else does, and waiting for it is not part of a deadline."""
     server.script = [DONE]
-    pacing = Pacing(now=slept.now, sleep=slept)
-    async with client(server, pacing, uploads_per_second=2, deadline=0.9) as media:
+    limits = Limits(now=slept.now, sleep=slept)
+    async with client(server, limits, uploads_per_second=2, deadline=0.9) as media:
         for _ in range(4):
             await media.upload(TEXT)
         await media.with_options(phone_number_id="2").upload(TEXT)
@@ -653,7 +653,7 @@ async def test_a_retry_keeps_the_pace(server: Server, slept: Slept) -> None:
     """An upload that is sent again takes its turn like any other."""
     server.script = [BUSY, DONE]
     async with client(
-        server, Pacing(now=slept.now, sleep=slept, dice=lambda: 0.0), backoff=0, uploads_per_second=1
+        server, Limits(now=slept.now, sleep=slept, jitter=lambda: 0.0), backoff=0, uploads_per_second=1
     ) as media:
         await media.upload(TEXT)
     assert slept == pytest.approx([1.0])
@@ -661,11 +661,11 @@ async def test_a_retry_keeps_the_pace(server: Server, slept: Slept) -> None:
 
 async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> None:
     """After a pause, answers that are refusals let no more requests be under way at a time than before; good ones do."""
-    pacing = Pacing(now=slept.now, sleep=slept)
-    gate = pacing.gate(NUMBER)
+    limits = Limits(now=slept.now, sleep=slept)
+    gate = limits.gate(NUMBER)
     gate.shut(gate.enter(), 0.0, first=0.5)
     states = []
-    async with client(server, pacing) as media:
+    async with client(server, limits) as media:
         for answer in (GONE, told({"success": True})):
             server.script = [answer]
             await media.delete("1", missing_ok=True)

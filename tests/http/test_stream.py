@@ -21,8 +21,8 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError
 from meta_media.http import addresses
-from meta_media.http.stream import Stream, connect
-from meta_media.http.timeouts import Clock
+from meta_media.http.stream import NetworkStream, connect
+from meta_media.http.timeouts import TransferTimeouts
 from tests.support.servers import Server, page, reset, silence, stalled, until
 from tests.support.stepping import LeanServer, descriptors, none_added
 
@@ -98,13 +98,13 @@ def deaf() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-def patient(*, connect: float = 30, read: float = 30, write: float = 30, rate: float = 0) -> Clock:
+def patient(*, connect: float = 30, read: float = 30, write: float = 30, rate: float = 0) -> TransferTimeouts:
     """Make a clock that is generous but for what is asked."""
-    return Clock(connect=connect, read=read, write=write, rate=rate, deadline=None)
+    return TransferTimeouts(connect=connect, read=read, write=write, rate=rate, deadline=None)
 
 
 @contextlib.asynccontextmanager
-async def talking(*script: Any) -> AsyncIterator[tuple[Server, Stream]]:
+async def talking(*script: Any) -> AsyncIterator[tuple[Server, NetworkStream]]:
     """Connect to a scripted server."""
     async with Server(*script) as server:
         stream = await connect("127.0.0.1", server.port, None, patient())
@@ -139,7 +139,7 @@ async def test_writing_after_the_answer() -> None:
     """Nothing is given to a peer that has answered, or gone; the answer can be read; then there is no more."""
     async with talking(answer) as (_, stream):
         await stream.write(GET, patient())
-        await until(lambda: stream.heard)
+        await until(lambda: stream.received_any)
         assert await stream.write(memoryview(b"more"), patient()) == 0
         assert bytes(await stream.read(patient())) == b"answer"
         assert bytes(await stream.read(patient())) == b""
@@ -181,7 +181,7 @@ async def test_reset() -> None:
             await stream.readinto(memoryview(bytearray(9)), patient())
 
 
-async def read_whole(stream: Stream) -> bytes:
+async def read_whole(stream: NetworkStream) -> bytes:
     """Read to the end in pieces."""
     received = []
     while piece := await stream.read(patient()):
@@ -189,7 +189,7 @@ async def read_whole(stream: Stream) -> bytes:
     return b"".join(received)
 
 
-async def filled_whole(stream: Stream) -> bytes:
+async def filled_whole(stream: NetworkStream) -> bytes:
     """Read to the end into buffers of an odd size."""
     received = []
     count = size = 99_991
@@ -202,7 +202,7 @@ async def filled_whole(stream: Stream) -> bytes:
 @pytest.mark.parametrize("whole", [read_whole, filled_whole])
 @pytest.mark.parametrize("secured", [False, True], ids=["http", "https"])
 async def test_reading_behind_a_fast_peer(
-    whole: Callable[[Stream], Awaitable[bytes]], secured: bool, tls: ssl.SSLContext
+    whole: Callable[[NetworkStream], Awaitable[bytes]], secured: bool, tls: ssl.SSLContext
 ) -> None:
     """A peer that sends much more than is read has to wait, and nothing is lost."""
     body = random.Random(7).randbytes(LARGE)
@@ -231,7 +231,7 @@ async def test_readinto_what_was_received_before() -> None:
     text = b"0123456789" * 3
     async with talking(stalled(text[:20], more := asyncio.Event(), text[20:])) as (_, stream):
         await stream.write(GET, patient())
-        await until(lambda: stream.heard)
+        await until(lambda: stream.received_any)
         first, second = bytearray(15), bytearray(15)
         assert await stream.readinto(memoryview(first), patient()) == 15
         more.set()
@@ -324,9 +324,9 @@ async def test_stale_before_the_loop_has_heard(way: str) -> None:
         if way != "speaks":
             connection.close()
         block_the_loop()
-        assert (stream.heard, stream.stale) == (False, True)
-        await until(lambda: stream.heard)
-        assert (stream.heard, stream.stale) == (True, True)
+        assert (stream.received_any, stream.stale) == (False, True)
+        await until(lambda: stream.received_any)
+        assert (stream.received_any, stream.stale) == (True, True)
         connection.close()
         stream.abort()
 
@@ -424,14 +424,14 @@ async def test_tls_port_spoken_to_in_plain(tls: ssl.SSLContext) -> None:
                 await api.get_info("7")
 
 
-async def kept(stream: Stream, said: bytes, say: Callable[[], None], waiting: bool) -> bytes:
+async def kept(stream: NetworkStream, said: bytes, say: Callable[[], None], waiting: bool) -> bytes:
     """Break a connection by a failed write before the loop has read what the peer said; return what can be read."""
     received = bytearray(len(said))
     reading = asyncio.ensure_future(stream.readinto(memoryview(received), patient())) if waiting else None
     await asyncio.sleep(0)  # so that the reader waits
     say()
     stream.connection_lost(BrokenPipeError())  # as asyncio does, before it has looked at what has come
-    assert stream.heard
+    assert stream.received_any
     count = await (reading or stream.readinto(memoryview(received), patient()))
     return bytes(received[:count])
 
@@ -442,7 +442,7 @@ async def test_what_came_before_a_failed_write_is_kept(waiting: bool) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        stream = Stream(ours)
+        stream = NetworkStream(ours)
         assert await kept(stream, b"the answer", lambda: theirs.sendall(b"the answer"), waiting) == b"the answer"
         with pytest.raises(httpx.ReadError):
             await stream.read(patient())
@@ -469,7 +469,7 @@ async def test_loop_that_hands_over_more_than_was_wanted() -> None:
     """A loop may fill one buffer after another before any reader runs, as asyncio's on Windows does; nothing is lost."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        stream = Stream(ours)
+        stream = NetworkStream(ours)
         received = bytearray(4)
         reading = asyncio.ensure_future(stream.readinto(memoryview(received), patient()))
         await asyncio.sleep(0)  # so that the reader waits
@@ -482,7 +482,7 @@ async def test_an_error_after_the_end_is_none() -> None:
     """When the peer has ended properly, a later failure to write does not turn that into an error of reading."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        stream = Stream(ours)
+        stream = NetworkStream(ours)
         stream.get_buffer(-1)[:4] = b"text"
         stream.buffer_updated(4)
         stream.eof_received()
@@ -584,7 +584,7 @@ async def test_tls_alert_tells_the_peer_why(tls: ssl.SSLContext, monkeypatch: py
 
 
 @pytest.mark.parametrize("read", [read_whole, filled_whole])
-async def test_tls_garbage(read: Callable[[Stream], Awaitable[bytes]], tls: ssl.SSLContext) -> None:
+async def test_tls_garbage(read: Callable[[NetworkStream], Awaitable[bytes]], tls: ssl.SSLContext) -> None:
     """What cannot be decrypted is a ReadError, after what could be was read."""
     with secured(tls) as (port, accepted):
         stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
@@ -614,7 +614,7 @@ async def test_tls_end(notified: bool, tls: ssl.SSLContext) -> None:
         else:
             connection.close()
         assert await read_whole(stream) == b"text"
-        assert stream.heard
+        assert stream.received_any
         stream.abort()
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import TransferTimeoutError
-from meta_media.http.timeouts import Clock, DeadlineError, TooSlowError
+from meta_media.http.timeouts import DeadlineError, TooSlowError, TransferTimeouts
 from tests.support.servers import Received, Server, Step, info, page, told
 
 LARGE = 30 * 10**6
@@ -50,69 +50,69 @@ def clock_time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return told_time
 
 
-def made(rate: float = 100, deadline: float | None = None) -> Clock:
+def made(rate: float = 100, deadline: float | None = None) -> TransferTimeouts:
     """Make a clock whose waits are three different ones."""
-    return Clock(connect=1, read=2, write=4, rate=rate, deadline=deadline)
+    return TransferTimeouts(connect=1, read=2, write=4, rate=rate, deadline=deadline)
 
 
 def test_waits_end_with_the_deadline(clock_time: Time) -> None:
     """A wait takes its own time, or what is left of the time for all; never less than nothing."""
-    clock = made(deadline=3)
-    with clock:
-        assert [clock.wait(phase) for phase in PHASES] == [1, 2, 3]
-        assert remaining(clock) == 3
+    timeouts = made(deadline=3)
+    with timeouts:
+        assert [timeouts.wait(phase) for phase in PHASES] == [1, 2, 3]
+        assert remaining(timeouts) == 3
         clock_time.now += 1.5
-        assert [clock.wait(phase) for phase in PHASES] == [1, 1.5, 1.5]
+        assert [timeouts.wait(phase) for phase in PHASES] == [1, 1.5, 1.5]
         clock_time.now += 2
-        assert [clock.wait(phase) for phase in PHASES] == [0, 0, 0]
-        assert remaining(clock) == 0
+        assert [timeouts.wait(phase) for phase in PHASES] == [0, 0, 0]
+        assert remaining(timeouts) == 0
 
 
-def remaining(clock: Clock) -> float | None:
+def remaining(timeouts: TransferTimeouts) -> float | None:
     """Return the seconds to its deadline."""
-    ends = clock.ends()
+    ends = timeouts.ends()
     return None if ends is None else max(ends - time.monotonic(), 0)
 
 
 def test_waits_without_limits(clock_time: Time) -> None:
     """Without any limit a wait may take for ever."""
-    clock = Clock(connect=None, read=None, write=None, rate=0, deadline=None)
-    clock.expect(10)
-    with clock:
+    timeouts = TransferTimeouts(connect=None, read=None, write=None, rate=0, deadline=None)
+    timeouts.extend(10)
+    with timeouts:
         clock_time.now += 10**9
-        assert [clock.wait(phase) for phase in PHASES] == [None, None, None]
-        assert remaining(clock) is None
-        clock.moved("read", 1)
-    assert clock.timeouts() == {}
+        assert [timeouts.wait(phase) for phase in PHASES] == [None, None, None]
+        assert remaining(timeouts) is None
+        timeouts.record("read", 1)
+    assert timeouts.timeouts() == {}
     assert made().timeouts() == {"connect": 1, "read": 2, "write": 4}
 
 
 def test_only_time_inside_counts(clock_time: Time) -> None:
     """Time between two blocks does not count; that inside several adds up."""
-    clock = made(deadline=3)
+    timeouts = made(deadline=3)
     for left in (3, 2, 1):
-        with clock:
-            assert remaining(clock) == left
+        with timeouts:
+            assert remaining(timeouts) == left
             clock_time.now += 1
         clock_time.now += 100
-    with clock:
-        assert remaining(clock) == 0
-        assert isinstance(clock.over("read"), DeadlineError)
+    with timeouts:
+        assert remaining(timeouts) == 0
+        assert isinstance(timeouts.error("read"), DeadlineError)
 
 
 def test_default_deadline_grows_with_what_is_expected(clock_time: Time) -> None:
     """Without a deadline, each request may take all of its waits, and its bytes at the least rate; with one, no more."""
-    clock = made(rate=100)
-    clock.expect(1000)
-    with clock:
-        assert remaining(clock) == 7 + 10
+    timeouts = made(rate=100)
+    timeouts.extend(1000)
+    with timeouts:
+        assert remaining(timeouts) == 7 + 10
         clock_time.now += 10
-    clock.expect(0)
-    with clock:
-        assert remaining(clock) == 14
+    timeouts.extend(0)
+    with timeouts:
+        assert remaining(timeouts) == 14
     fixed, any_rate = made(deadline=3), made(rate=0)
     for other, left in ((fixed, 3), (any_rate, None)):
-        other.expect(1000)
+        other.extend(1000)
         with other:
             assert remaining(other) == left
 
@@ -120,58 +120,58 @@ def test_default_deadline_grows_with_what_is_expected(clock_time: Time) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_wait_that_took_all_of_its_time(clock_time: Time, phase: Phase) -> None:
     """Nothing moved: idle. Less than the rate: too slow. As much: go on. Past the deadline: over, whatever moved."""
-    clock = made(rate=100, deadline=1000)
+    timeouts = made(rate=100, deadline=1000)
     enough = {"connect": 100, "read": 200, "write": 400}[phase]
-    with clock:
+    with timeouts:
         for moved in (0, -1):
             with pytest.raises(PHASES[phase]):
-                clock.waited(phase, moved)
+                timeouts.check_idle(phase, moved)
         for moved in (1, enough - 1):
             with pytest.raises(TooSlowError, match=f"{moved} bytes in"):
-                clock.waited(phase, moved)
-        clock.waited(phase, enough)
-        assert isinstance(clock.over(phase), PHASES[phase])
+                timeouts.check_idle(phase, moved)
+        timeouts.check_idle(phase, enough)
+        assert isinstance(timeouts.error(phase), PHASES[phase])
         clock_time.now += 1000
         for moved in (0, 1, 10 * enough):
             with pytest.raises(DeadlineError):
-                clock.waited(phase, moved)
-        assert isinstance(clock.over(phase), DeadlineError)
+                timeouts.check_idle(phase, moved)
+        assert isinstance(timeouts.error(phase), DeadlineError)
 
 
 def test_any_rate() -> None:
     """A least rate of zero minds only that something moves."""
-    clock = made(rate=0)
-    clock.waited("read", 1)
+    timeouts = made(rate=0)
+    timeouts.check_idle("read", 1)
     with pytest.raises(httpx.ReadTimeout):
-        clock.waited("read", 0)
+        timeouts.check_idle("read", 0)
 
 
 def test_bytes_that_came_in_any_number_of_waits(clock_time: Time) -> None:
     """They are judged once for each span of the read timeout, over all that came in it, in however many blocks."""
-    clock = made(rate=100, deadline=1000)
-    with clock:
+    timeouts = made(rate=100, deadline=1000)
+    with timeouts:
         for _ in range(3):
-            clock.moved("read", 10)
+            timeouts.record("read", 10)
             clock_time.now += 1
-            clock.moved("read", 10)
+            timeouts.record("read", 10)
             clock_time.now += 1
-            clock.moved("read", 180)  # which makes two hundred in two seconds
+            timeouts.record("read", 180)  # which makes two hundred in two seconds
         clock_time.now += 1.9
-        clock.moved("read", 1)
+        timeouts.record("read", 1)
         clock_time.now += 0.1
         with pytest.raises(TooSlowError):
-            clock.moved("read", 198)
-    clock.expect(10**6)  # which begins anew
+            timeouts.record("read", 198)
+    timeouts.extend(10**6)  # which begins anew
     for _ in range(3):
         clock_time.now += 100  # not ours
-        with clock:
-            clock.moved("read", 60)
+        with timeouts:
+            timeouts.record("read", 60)
             clock_time.now += 0.5
     clock_time.now += 100  # not ours
-    with clock:
+    with timeouts:
         clock_time.now += 0.5
         with pytest.raises(TooSlowError):
-            clock.moved("read", 10)
+            timeouts.record("read", 10)
 
 
 # Through everything

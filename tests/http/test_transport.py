@@ -24,8 +24,8 @@ from anyio.from_thread import start_blocking_portal
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import UploadRejectedError
-from meta_media.http.connection import Exchange
-from meta_media.http.timeouts import Clock
+from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import Transport
 from tests.support.servers import Received, Server, Step, cut, endless, info, page, reset, silence, stalled, told, until
 from tests.support.stepping import LeanServer, settled_at
@@ -47,9 +47,9 @@ def trusting() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=Transport(ssl.create_default_context()), timeout=30)
 
 
-def patient() -> Clock:
+def patient() -> TransferTimeouts:
     """Make a clock that is generous."""
-    return Clock(connect=30, read=30, write=30, rate=0, deadline=None)
+    return TransferTimeouts(connect=30, read=30, write=30, rate=0, deadline=None)
 
 
 # Which connection
@@ -218,9 +218,9 @@ async def test_closed_twice() -> None:
     """An exchange that is closed twice gives its connection back once."""
     async with LeanServer(lambda *_: page("text")) as server:
         transport = Transport()
-        clock = Clock(connect=20, read=20, write=20, rate=0, deadline=None)
+        timeouts = TransferTimeouts(connect=20, read=20, write=20, rate=0, deadline=None)
         for _ in range(2):
-            exchange = await transport.send("GET", f"{server.base_url}/", {}, None, clock)
+            exchange = await transport.send("GET", f"{server.base_url}/", {}, None, timeouts)
             assert [piece async for piece in exchange.pieces()] == [b"text"]
             await exchange.aclose()
             await exchange.aclose()
@@ -317,18 +317,18 @@ async def test_small_pieces_leave_together(client: httpx.AsyncClient) -> None:
 # Replies that break the rules
 
 
-async def in_pieces(exchange: Exchange) -> bytes:
+async def in_pieces(exchange: RequestResponseCycle) -> bytes:
     """Read a body as it comes."""
     return b"".join([piece async for piece in exchange.pieces()])
 
 
-async def into_a_buffer(exchange: Exchange) -> bytes:
+async def into_a_buffer(exchange: RequestResponseCycle) -> bytes:
     """Read a body into a buffer that has room to spare."""
     buffer = bytearray(10**6)
     return bytes(buffer[: await exchange.readinto(memoryview(buffer))])
 
 
-async def into_small_buffers(exchange: Exchange) -> bytes:
+async def into_small_buffers(exchange: RequestResponseCycle) -> bytes:
     """Read a body into buffers of three bytes."""
     received = b""
     while count := await exchange.readinto(memoryview(buffer := bytearray(3))):
@@ -337,12 +337,12 @@ async def into_small_buffers(exchange: Exchange) -> bytes:
 
 
 READS = pytest.mark.parametrize("read", [in_pieces, into_a_buffer, into_small_buffers])
-Read = Callable[[Exchange], Awaitable[bytes]]
+Read = Callable[[RequestResponseCycle], Awaitable[bytes]]
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def exchanged(step: Step) -> AsyncIterator[Exchange]:
+async def exchanged(step: Step) -> AsyncIterator[RequestResponseCycle]:
     """Send a request straight through a transport."""
     transport = Transport()
     async with Server(step) as server:

@@ -416,7 +416,7 @@ async def test_verify_finds_other_bytes(emulator: Emulator, library: MediaLibrar
     assert caught.value.maybe_applied
     assert caught.value.media_id is not None
     assert await entries_of(library) == []
-    emulator.heal()
+    emulator.clear_faults()
     assert not (await library.ensure(SMALL)).reused
 
 
@@ -550,7 +550,7 @@ async def test_ensure_many_ends_at_once(emulator: Emulator, library: MediaLibrar
     report = await library.ensure_many([f"{number}".encode() for number in range(50)], concurrency=1).report()
     assert (report.failed, report.not_tried) == (1, 49)
     assert isinstance(report.ended_by, AuthenticationError)
-    emulator.heal()
+    emulator.clear_faults()
     report = await library.ensure_many([b"GIF89a" + bytes(50), SMALL], concurrency=1, stop_on_error=True).report()
     assert (report.failed, report.not_tried) == (1, 1)
     with pytest.raises(ConfigurationError, match="concurrency 99"):

@@ -443,7 +443,7 @@ async def test_sqlite_begun_together(tmp_path: Path) -> None:
 
 async def test_sqlite_set_up_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not waited for without end."""
-    monkeypatch.setattr("meta_media.bulk.sqlite_file._PATIENCE", 0.1)
+    monkeypatch.setattr("meta_media.bulk.sqlite_file._BUSY_TIMEOUT", 0.1)
     with written_to(tmp_path / "library.sqlite"), pytest.raises(StorageError, match="database is locked"):
         await SQLiteStore(tmp_path / "library.sqlite").get("key")
 

@@ -256,8 +256,8 @@ async def test_a_worker_without_a_token_does_not_start(
     async with fleet(tmp_path, redis_server, monkeypatch) as run:
         poor = attrs.evolve(run, environment={**run.environment, "CLOUD_API_ACCESS_TOKEN": ""})
         task = await run.tasks.delete.kiq("1")
-        async with worker(poor, tmp_path / "log", "--max-fails", "1") as hopeless:
-            assert await hopeless.wait() != 0
+        async with worker(poor, tmp_path / "log", "--max-fails", "1") as is_fatal:
+            assert await is_fatal.wait() != 0
         assert not await task.is_ready()
 
     said = (tmp_path / "log").read_text()

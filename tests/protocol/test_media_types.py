@@ -24,11 +24,11 @@ from meta_media.protocol.media_types import (
     ACCEPTED,
     HEAD_SIZE,
     MAX_SIZE,
-    Examined,
+    Inspection,
     MediaType,
     check_size,
-    examine,
     extension_for,
+    inspect_media,
     normalise,
 )
 
@@ -46,13 +46,13 @@ NOISE = bytes(range(128, 256)) * 8
 
 def type_of(head: bytes, **arguments: str | bool | None) -> str:
     """Examine a head whose type is all that matters."""
-    return examine(head, **arguments).mime_type  # type: ignore[arg-type]
+    return inspect_media(head, **arguments).mime_type  # type: ignore[arg-type]
 
 
-def outcome(head: bytes, **arguments: str | bool | None) -> Examined | InvalidMediaError:
+def outcome(head: bytes, **arguments: str | bool | None) -> Inspection | InvalidMediaError:
     """Examine a head that may or may not be refused; any other exception fails the test."""
     try:
-        return examine(head, **arguments)  # type: ignore[arg-type]
+        return inspect_media(head, **arguments)  # type: ignore[arg-type]
     except InvalidMediaError as error:
         return error
 
@@ -298,8 +298,8 @@ class TestExtension:
     @pytest.mark.parametrize("row", ACCEPTED.values(), ids=lambda row: row.mime_type)
     def test_every_extension_leads_back(self, row: MediaType) -> None:
         """Without checking, a name with any extension of a type is of that type."""
-        found = [examine(b"", filename=f"a{extension.upper()}", validate=False) for extension in row.extensions]
-        assert [row.mime_type] * len(row.extensions) == [examined.mime_type for examined in found]
+        found = [inspect_media(b"", filename=f"a{extension.upper()}", validate=False) for extension in row.extensions]
+        assert [row.mime_type] * len(row.extensions) == [inspection.mime_type for inspection in found]
 
 
 class TestSamples:
@@ -346,9 +346,9 @@ class TestSamples:
     @pytest.mark.parametrize(("name", "expected"), EXPECTED)
     def test_pass_when_declared(self, name: str, expected: str) -> None:
         """The right declaration passes, and the sample is within its limit."""
-        examined = examine(SAMPLES[name], filename=name, mime_type=expected, complete=True)
-        check_size(examined, len(SAMPLES[name]), filename=name)
-        assert (expected, ACCEPTED[expected].kind) == (examined.mime_type, examined.kind)
+        inspection = inspect_media(SAMPLES[name], filename=name, mime_type=expected, complete=True)
+        check_size(inspection, len(SAMPLES[name]), filename=name)
+        assert (expected, ACCEPTED[expected].kind) == (inspection.mime_type, inspection.kind)
 
     @pytest.mark.parametrize(("name", "expected"), EXPECTED)
     @pytest.mark.parametrize("declared", ACCEPTED)
@@ -357,7 +357,7 @@ class TestSamples:
         if declared == expected:
             return
         with pytest.raises((UnsupportedMediaTypeError, CorruptedMediaError)) as caught:
-            examine(SAMPLES[name], mime_type=declared, complete=True)
+            inspect_media(SAMPLES[name], mime_type=declared, complete=True)
         assert ACCEPTED[declared].kind == caught.value.kind
         if expected != "text/plain":
             assert (declared, expected) == (caught.value.limit, caught.value.actual)
@@ -368,7 +368,7 @@ class TestSamples:
     def test_stickers_have_two_limits(self) -> None:
         """A still sticker may have 100 KiB, an animated one 500."""
         expected = [100 * 1024, 500 * 1024]
-        assert expected == [examine(SAMPLES[name]).max_size for name in ("sticker.webp", "animated.webp")]
+        assert expected == [inspect_media(SAMPLES[name]).max_size for name in ("sticker.webp", "animated.webp")]
 
 
 class TestRefusedVariants:
@@ -387,7 +387,7 @@ class TestRefusedVariants:
         """Found, allowed and fix are in the error, undeclared or declared."""
         for declared in (None, normalise(f"{'audio' if name.endswith('ogg') else 'image'}/{name[-3:]}")):
             with pytest.raises(UnsupportedMediaTypeError) as caught:
-                examine(OTHERS[name], filename=f"folder/{name}", mime_type=declared)
+                inspect_media(OTHERS[name], filename=f"folder/{name}", mime_type=declared)
             assert (allowed, actual) == (caught.value.limit, caught.value.actual)
             assert str(caught.value).startswith(f"'{name}' is {actual}, but WhatsApp takes {allowed}: {fix}")
 
@@ -405,7 +405,7 @@ class TestRefusedVariants:
     def test_ogg_is_for_mono_opus(self, packet: bytes, found: str) -> None:
         """Ogg with any other codec is named and refused."""
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(ogg(packet), complete=True)
+            inspect_media(ogg(packet), complete=True)
         expected = f"Ogg with {found}"
         assert expected == caught.value.actual
 
@@ -413,7 +413,7 @@ class TestRefusedVariants:
     def test_other_colours_pass(self, name: str) -> None:
         """Palette and greyscale images are not known to be refused, so they pass."""
         expected = "image"
-        assert expected == examine(OTHERS[name]).kind
+        assert expected == inspect_media(OTHERS[name]).kind
 
     @pytest.mark.parametrize(
         ("head", "flaw"),
@@ -482,7 +482,7 @@ class TestOtherFormats:
     def test_are_named_with_a_fix(self, head: bytes, actual: str, kind: str, fix: str) -> None:
         """The type is named, the accepted ones are listed and the sentence says what to do."""
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(head, complete=True)
+            inspect_media(head, complete=True)
         assert (kind, actual) == (caught.value.kind, caught.value.actual)
         assert str(caught.value.limit).startswith("AAC, AMR, MP3")
         assert fix in str(caught.value)
@@ -490,7 +490,7 @@ class TestOtherFormats:
     def test_declared_as_an_accepted_type(self) -> None:
         """A GIF called PNG is an error that names both and how to convert."""
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(OTHERS["moving.gif"], mime_type="image/png", filename="a.png")
+            inspect_media(OTHERS["moving.gif"], mime_type="image/png", filename="a.png")
         expected = ("image/png", "image/gif")
         assert expected == (caught.value.limit, caught.value.actual)
         expected_message = "'a.png' was declared image/png, but the bytes are image/gif: convert it to MP4, or to PNG if it does not move."
@@ -502,13 +502,13 @@ class TestOtherFormats:
         with pytest.raises(
             UnsupportedMediaTypeError, match='pass mime_type="image/jpeg", which its bytes are'
         ) as caught:
-            examine(JPEG, mime_type=declared)
+            inspect_media(JPEG, mime_type=declared)
         assert declared == caught.value.actual
 
     def test_unknown_declarations_have_a_general_fix(self) -> None:
         """A type of no known family is told to become one of the accepted ones."""
         with pytest.raises(UnsupportedMediaTypeError, match="convert it to one of these"):
-            examine(NOISE, mime_type="model/obj")
+            inspect_media(NOISE, mime_type="model/obj")
 
 
 class TestChoosing:
@@ -559,17 +559,17 @@ class TestChoosing:
     def test_pdf_headers_beyond_the_first_kilobyte_do_not_count(self) -> None:
         """Readers look for the header in the first 1024 bytes; so do we."""
         with pytest.raises(CorruptedMediaError):
-            examine(b"\0" * 1024 + b"%PDF-1.7", mime_type="application/pdf")
+            inspect_media(b"\0" * 1024 + b"%PDF-1.7", mime_type="application/pdf")
 
     def test_a_brand_that_is_cut_off_says_nothing(self) -> None:
         """An MP4 too short to have a brand is broken."""
         with pytest.raises(CorruptedMediaError):
-            examine(b"\0\0\0\x18ftypmp4", filename="a.mp4")
+            inspect_media(b"\0\0\0\x18ftypmp4", filename="a.mp4")
 
     def test_a_flac_behind_a_tag_is_flac(self) -> None:
         """An ID3 tag does not make a FLAC an MP3."""
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(b"ID3\4\0\0\0\0\0\0fLaC", filename="a.mp3")
+            inspect_media(b"ID3\4\0\0\0\0\0\0fLaC", filename="a.mp3")
         expected = "audio/flac"
         assert expected == caught.value.actual
 
@@ -577,7 +577,7 @@ class TestChoosing:
     def test_sound_declared_as_something_else_entirely(self, brand: bytes) -> None:
         """A family excludes what is outside it, and the error suggests its likeliest member."""
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(iso(brand), mime_type="image/png")
+            inspect_media(iso(brand), mime_type="image/png")
         expected = {b"M4A ": "audio/mp4", b"isom": "video/mp4"}[brand]
         assert expected == caught.value.actual
 
@@ -605,7 +605,7 @@ class TestOffice:
         """A plain archive with a folder called word is not a document."""
         for data in (archive(*names), streamed(*names)):
             with pytest.raises(UnsupportedMediaTypeError) as caught:
-                examine(data, filename="letter.docx", complete=True)
+                inspect_media(data, filename="letter.docx", complete=True)
             expected = "application/zip"
             assert expected == caught.value.actual
 
@@ -613,7 +613,7 @@ class TestOffice:
         """Headers of a file inside are not taken for those of the archive."""
         nested = archive("inner.docx", method=zipfile.ZIP_STORED, content=SAMPLES["letter.docx"])
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            examine(nested, complete=True)
+            inspect_media(nested, complete=True)
         expected = "application/zip"
         assert expected == caught.value.actual
 
@@ -756,13 +756,13 @@ class TestUnsigned:
         """MP3 and AAC pass with junk before the first frame, but not as text."""
         assert mime_type == type_of(bytes(64) + NOISE, filename=f"a{extension_for(mime_type)}")
         with pytest.raises(CorruptedMediaError, match="its bytes are UTF-8 text: send the original file whole"):
-            examine(b"<html>not found</html>", mime_type=mime_type)
+            inspect_media(b"<html>not found</html>", mime_type=mime_type)
 
     @pytest.mark.parametrize("complete", [True, False])
     def test_empty_is_corrupted(self, complete: bool) -> None:
         """An empty file is refused whatever it is said to be."""
         with pytest.raises(CorruptedMediaError) as caught:
-            examine(b"", filename="a.jpg", complete=complete)
+            inspect_media(b"", filename="a.jpg", complete=complete)
         expected = ("image", 1, 0)
         assert expected == (caught.value.kind, caught.value.limit, caught.value.actual)
         assert str(caught.value).startswith("'a.jpg' is empty")
@@ -781,7 +781,7 @@ class TestUnsigned:
     def test_messages_name_the_file(self, filename: str | None, subject: str) -> None:
         """Only the last part of the name is shown, escaped and short."""
         with pytest.raises(CorruptedMediaError) as caught:
-            examine(b"", filename=filename)
+            inspect_media(b"", filename=filename)
         assert str(caught.value).startswith(f"{subject} is empty")
 
     def test_names_without_a_dot_have_no_extension(self) -> None:
@@ -811,19 +811,19 @@ class TestWithoutValidation:
     )
     def test_nothing_is_refused(self, head: bytes, arguments: dict[str, str], mime_type: str, kind: str) -> None:
         """The caller's word, the bytes, the name or the hint is taken, up to the service's own limit."""
-        examined = examine(head, validate=False, **arguments)  # type: ignore[arg-type]
-        assert (mime_type, kind, MAX_SIZE) == (examined.mime_type, examined.kind, examined.max_size)
+        inspection = inspect_media(head, validate=False, **arguments)  # type: ignore[arg-type]
+        assert (mime_type, kind, MAX_SIZE) == (inspection.mime_type, inspection.kind, inspection.max_size)
 
     def test_except_grammar(self) -> None:
         """What would break the form is an error all the same."""
         with pytest.raises(UnsupportedMediaTypeError):
-            examine(JPEG, mime_type="image/jpeg\r\n", validate=False)
+            inspect_media(JPEG, mime_type="image/jpeg\r\n", validate=False)
 
 
 class TestSize:
     """The limits."""
 
-    IMAGE = Examined(mime_type="image/jpeg", kind="image", max_size=5 * 2**20)
+    IMAGE = Inspection(mime_type="image/jpeg", kind="image", max_size=5 * 2**20)
 
     def test_at_the_limit(self) -> None:
         """One byte and the limit itself are fine; one more is not."""
@@ -914,5 +914,5 @@ class TestHostile:
         started = time.process_time()
         decided = outcome(head, complete=True)
         seconds = time.process_time() - started
-        assert isinstance(decided, Examined | InvalidMediaError)
+        assert isinstance(decided, Inspection | InvalidMediaError)
         assert seconds < 1.0

@@ -15,7 +15,7 @@ import pytest
 
 from meta_media import clean_stale
 from meta_media.errors import StorageError
-from meta_media.transfer.atomic_file import Draft
+from meta_media.transfer.atomic_file import AtomicFile
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files
 
@@ -36,10 +36,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def placed(target: Path, name: str = "", *, overwrite: bool = True, fsync: bool = False) -> Path:
     """Write a draft, and let it appear."""
-    draft = Draft(target, overwrite=overwrite, fsync=fsync)
+    draft = AtomicFile(target, overwrite=overwrite, fsync=fsync)
     try:
         draft.file.write(NEW)
-        return draft.place(name)
+        return draft.commit(name)
     finally:
         draft.discard()
 
@@ -73,7 +73,7 @@ def test_names_in_a_folder(folder: Path, name: str, expected: list[str], overwri
 
 def test_discarded(folder: Path) -> None:
     """What is not placed is hidden, and for nobody else to read, and leaves nothing behind; it can be discarded again."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
     draft.file.write(NEW)
     assert list(listing(folder)) == [draft.name]
     assert re.fullmatch(r"\.[0-9a-f]{16}\.meta-media\.part", draft.name), "what clean_stale looks for"
@@ -86,8 +86,8 @@ def test_discarded(folder: Path) -> None:
 
 def test_discarded_after_it_was_placed(folder: Path) -> None:
     """To discard what has been placed leaves it alone, and whatever has its old temporary name by then."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
-    assert draft.place("") == folder / "a"
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
+    assert draft.commit("") == folder / "a"
     (folder / draft.name).write_bytes(OLD)
     draft.discard()
     assert listing(folder) == {"a": b"", draft.name: OLD}
@@ -96,7 +96,7 @@ def test_discarded_after_it_was_placed(folder: Path) -> None:
 
 def test_swept_away(folder: Path) -> None:
     """A temporary file that somebody else removed is no reason for an error when it is discarded."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
     (folder / draft.name).unlink()
     draft.discard()
     assert listing(folder) == {}
@@ -104,22 +104,22 @@ def test_swept_away(folder: Path) -> None:
 
 def test_another_file_in_its_place(folder: Path) -> None:
     """What somebody put under the temporary name is not placed for the download."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
     (folder / draft.name).rename(folder / "moved")
     (folder / draft.name).write_bytes(OLD)
     with pytest.raises(StorageError, match="somebody has put another file in the place"):
-        draft.place("")
+        draft.commit("")
     draft.discard()
     assert set(listing(folder)) == {"moved"}
 
 
 def test_emptied(folder: Path) -> None:
     """After all was taken back, what is written then begins the file."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
     draft.file.write(OLD)
-    draft.empty()
+    draft.truncate()
     draft.file.write(NEW)
-    draft.place("")
+    draft.commit("")
     draft.discard()
     assert listing(folder) == {"a": NEW}
 
@@ -139,7 +139,7 @@ def test_what_survives_a_power_cut(folder: Path, overwrite: bool, at: str) -> No
 
 def test_a_folder_that_cannot_be_synchronised(folder: Path) -> None:
     """A disk that refuses to make the name safe is an error, and the folder is let go all the same."""
-    draft = Draft(folder / "a", overwrite=True, fsync=True)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=True)
     with Sabotage(folder).watching() as watch:
         placed(folder / "b", fsync=True)
     last = len(watch.operations) - watch.operations[::-1].index("fsync")
@@ -192,11 +192,11 @@ def test_what_is_at_the_path(folder: Path, kind: str, tmp_path: Path) -> None:
         assert placed(target, "a", overwrite=False) == target / "a"
         return
     with pytest.raises(StorageError, match="exists already, and overwrite is off") as caught:
-        Draft(target, overwrite=False, fsync=False)
+        AtomicFile(target, overwrite=False, fsync=False)
     assert caught.value.errno == errno.EEXIST
     if kind == "pipe":
         with pytest.raises(StorageError, match="is not a file"):
-            Draft(target, overwrite=True, fsync=False)
+            AtomicFile(target, overwrite=True, fsync=False)
     else:
         placed(target)
         assert (target.is_symlink(), target.read_bytes()) == (False, NEW)
@@ -208,19 +208,19 @@ def test_a_folder_that_is_moved(folder: Path, tmp_path: Path) -> None:
     inner, moved = folder / "inner", folder / "moved"
     inner.mkdir()
     for overwrite in (True, False):
-        draft = Draft(inner / f"{overwrite}", overwrite=overwrite, fsync=True)
+        draft = AtomicFile(inner / f"{overwrite}", overwrite=overwrite, fsync=True)
         draft.file.write(NEW)
         inner.rename(moved)
         inner.mkdir()
         (inner / f"{overwrite}").write_bytes(OLD)
-        draft.place("")
+        draft.commit("")
         draft.discard()
         assert listing(inner) == {f"{overwrite}": OLD}
         assert listing(moved) == {f"{overwrite}": NEW}
         for path in (inner, moved):
             (path / f"{overwrite}").unlink()
         moved.rmdir()
-    draft = Draft(inner, overwrite=True, fsync=False)
+    draft = AtomicFile(inner, overwrite=True, fsync=False)
     inner.rename(moved)
     draft.discard()
     assert listing(moved) == {}
@@ -229,9 +229,9 @@ def test_a_folder_that_is_moved(folder: Path, tmp_path: Path) -> None:
 def test_another_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A relative path is that of the beginning."""
     monkeypatch.chdir(folder)
-    draft = Draft(Path("a"), overwrite=True, fsync=False)
+    draft = AtomicFile(Path("a"), overwrite=True, fsync=False)
     monkeypatch.chdir(tmp_path)
-    assert draft.place("") == Path("a")
+    assert draft.commit("") == Path("a")
     draft.discard()
     assert listing(folder) == {"a": b""}
 
@@ -247,20 +247,20 @@ def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert placed(folder / "a", overwrite=False) == folder / "a"
     assert placed(folder, "a") == folder / "a (2)"
     assert listing(folder) == {"a": NEW, "a (2)": NEW}
-    draft = Draft(folder / "b", overwrite=False, fsync=False)
+    draft = AtomicFile(folder / "b", overwrite=False, fsync=False)
     at = watch.operations.index("replace") + 1
     with Sabotage(folder, at, refuse).watching(), pytest.raises(OSError, match="Input/output error"):
         placed(folder / "c", overwrite=False)
     (folder / "b").write_bytes(OLD)
     with pytest.raises(FileExistsError):
-        draft.place("")
+        draft.commit("")
     draft.discard()
     assert listing(folder) == {"a": NEW, "a (2)": NEW, "b": OLD}
 
 
 def test_a_temporary_file_that_cannot_be_removed(folder: Path) -> None:
     """A draft that cannot be removed says so, and lets the folder go all the same."""
-    draft = Draft(folder / "a", overwrite=True, fsync=False)
+    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
 
     with Sabotage(folder, 1, refuse).watching() as watch, pytest.raises(OSError, match="Input/output error"):
         draft.discard()

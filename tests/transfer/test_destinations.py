@@ -29,7 +29,7 @@ from meta_media import DownloadedMedia, MediaApi, Settings
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import ConfigurationError, IntegrityError, MediaError, StorageError
 from meta_media.protocol.models import InboundMedia
-from meta_media.transfer.atomic_file import Draft
+from meta_media.transfer.atomic_file import AtomicFile
 from tests.support.servers import Server, cut, info, open_files, page, stalled, until
 
 DATA = bytes(range(256)) * 12_000  # 3 MB
@@ -646,7 +646,7 @@ def refuse_hard_links() -> bool:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86-64")
 def test_without_hard_links(tmp_path: Path) -> None:
     """Where no hard link can be made, a free name is claimed all the same, and a taken one still left alone."""
-    drafts = [Draft(tmp_path / name, overwrite=False, fsync=False) for name in ("free", "taken")]
+    drafts = [AtomicFile(tmp_path / name, overwrite=False, fsync=False) for name in ("free", "taken")]
     (tmp_path / "taken").write_bytes(OLD)  # by somebody who was faster
 
     def work() -> tuple[bool, Exception | None]:
@@ -654,7 +654,7 @@ def test_without_hard_links(tmp_path: Path) -> None:
         try:
             for draft in drafts:
                 draft.file.write(b"new")
-                draft.place("")
+                draft.commit("")
         except FileExistsError as error:
             return able, error
         return able, None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, StorageError, UnsupportedMediaTypeError
-from meta_media.transfer.fingerprint import RecentDigests, identified
+from meta_media.transfer.fingerprint import RecentDigestCache, fingerprint
 from meta_media.transfer.upload import UploadOptions
 from tests.support.servers import open_files
 
@@ -22,7 +22,7 @@ OTHER = CONTENT.swapcase()
 LONG_AGO = 1_000_000_000  # seconds since 1970: long enough for any file system to tell the next change apart
 
 
-class Noted(RecentDigests):
+class Noted(RecentDigestCache):
     """
     Notes what is asked of it, and what it is told.
 
@@ -52,10 +52,10 @@ def settle(path: Path, at: float = LONG_AGO) -> None:
     os.utime(path, (at, at))
 
 
-async def sha256_of(source: Any, digests: RecentDigests, **options: Any) -> str:
+async def sha256_of(source: Any, digests: RecentDigestCache, **options: Any) -> str:
     """Identify a source."""
     options.setdefault("mime_type", "text/plain")
-    async with identified(source, UploadOptions(**options), digests, 65_536) as identity:
+    async with fingerprint(source, UploadOptions(**options), digests, 65_536) as identity:
         assert identity.source.sha256 in {None, identity.sha256}
         async with identity.source.open() as body:
             content = b"".join([bytes(chunk) async for chunk in body.chunks(10_000)])
@@ -87,8 +87,8 @@ async def test_sources(tmp_path: Path, kind: str) -> None:
     path.write_bytes(CONTENT)
     before = open_files(tmp_path)
     source, options = SOURCES[kind](path)
-    async with identified(
-        source, UploadOptions(mime_type="text/plain", **options), RecentDigests(), 65_536
+    async with fingerprint(
+        source, UploadOptions(mime_type="text/plain", **options), RecentDigestCache(), 65_536
     ) as identity:
         assert (identity.sha256, identity.mime_type, identity.size) == (SHA256, "text/plain", len(CONTENT))
         for _ in range(2):
@@ -105,7 +105,7 @@ async def test_names_and_types(tmp_path: Path) -> None:
     """Name and type are those that the source would be sent with."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n")
-    async with identified(path, UploadOptions(validate=False), RecentDigests(), 65_536) as identity:
+    async with fingerprint(path, UploadOptions(validate=False), RecentDigestCache(), 65_536) as identity:
         assert (identity.source.name, identity.mime_type) == ("a.csv", "text/csv")
 
 
@@ -213,7 +213,7 @@ async def test_only_files_are_remembered(tmp_path: Path) -> None:
 
 async def test_memory_of_digests_is_bounded() -> None:
     """Ten thousand files are remembered; the one that was used least recently is the first to be forgotten."""
-    digests = RecentDigests()
+    digests = RecentDigestCache()
     for number in range(10_000):
         await digests.remember(str(number), f"sha {number}")
     assert await digests.find("0") == "sha 0"
@@ -237,6 +237,6 @@ async def test_what_is_refused(tmp_path: Path) -> None:
     ]
     for source, options, kind in wrong:
         with pytest.raises(kind):
-            async with identified(source, UploadOptions(**options), digests, 65_536):
+            async with fingerprint(source, UploadOptions(**options), digests, 65_536):
                 raise AssertionError("it was let through")
     assert digests.found == []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from meta_media.transfer import lanes
-from meta_media.transfer.lanes import Lane
+from meta_media.transfer.lanes import BackgroundWriter
 from tests.support.stepping import Stepper, settled_at
 
 Work = Callable[[int], object]
@@ -27,7 +27,7 @@ async def test_in_order_on_a_thread() -> None:
             threads.add(threading.get_ident())
             done.append(piece)
 
-    async with Lane(work, depth=2) as lane:
+    async with BackgroundWriter(work, depth=2) as lane:
         for piece in range(500):
             await lane.put(piece)
             if piece % 50 == 0:
@@ -49,7 +49,7 @@ async def test_no_more_than_so_many_wait(depth: int) -> None:
 
     async def put() -> None:
         nonlocal taken
-        async with Lane(work, depth=depth) as lane:
+        async with BackgroundWriter(work, depth=depth) as lane:
             for piece in range(8):
                 await lane.put(piece)
                 taken += 1
@@ -75,7 +75,7 @@ async def test_what_the_work_raises() -> None:
             raise own
 
     async def fail(first: int) -> None:
-        async with Lane(work, depth=2) as lane:
+        async with BackgroundWriter(work, depth=2) as lane:
             for piece in range(first, 4 if first else 100):
                 await lane.put(piece)
 
@@ -89,19 +89,19 @@ async def test_what_the_work_raises() -> None:
 
 async def test_error_of_the_owner() -> None:
     """An error in the block is the one that arrives; what is under way ends, what waits is dropped."""
-    started, done = threading.Event(), []
+    submit, done = threading.Event(), []
 
     def work(piece: int) -> None:
-        started.set()
+        submit.set()
         time.sleep(0.05)  # so that the block fails meanwhile
         done.append(piece)
         raise KeyError(piece)
 
     async def fail() -> None:
-        async with Lane(work, depth=3) as lane:
+        async with BackgroundWriter(work, depth=3) as lane:
             for piece in range(3):
                 await lane.put(piece)
-            while not started.is_set():  # noqa: ASYNC110 - the thread sets it
+            while not submit.is_set():  # noqa: ASYNC110 - the thread sets it
                 await asyncio.sleep(0.001)  # polling
             raise ZeroDivisionError
 
@@ -122,7 +122,7 @@ async def test_cancelled_at_every_await(times: int) -> None:
         busy = False
 
     async def owner() -> bool:
-        async with Lane(work, depth=1) as lane:
+        async with BackgroundWriter(work, depth=1) as lane:
             for piece in range(4):
                 await lane.put(piece)
         return True
@@ -149,7 +149,7 @@ async def test_nobody_waits_long_for_a_turn() -> None:
         taken += 1
     done: list[int] = []
     try:
-        async with Lane(done.append, depth=1) as lane:
+        async with BackgroundWriter(done.append, depth=1) as lane:
             await lane.put(1)
         assert (done, turns.acquire(blocking=False)) == ([1], False)
     finally:

@@ -16,7 +16,7 @@ import pytest
 
 from meta_media import InboundMedia, MediaApi, MediaInfo, Progress, Settings
 from meta_media.errors import IntegrityError, MediaError, MediaNotFoundError, NetworkError, ServerError
-from meta_media.transfer.resume import Target
+from meta_media.transfer.resume import MediaLocation
 from tests.support.servers import Received, Server, Step, cut, info, page, reset, told
 
 TOKEN = "EAAGscripted"
@@ -288,9 +288,9 @@ async def test_an_old_url_is_not_tried(server: Server, media: MediaApi) -> None:
 def test_age_is_not_that_of_another_machine() -> None:
     """A time that this machine's clock has not reached yet says nothing, so that the URL counts as old."""
     what = MediaInfo(id="1", url="https://x/", mime_type=JPEG)
-    assert not Target.of(what).dead
+    assert not MediaLocation.of(what).dead
     object.__setattr__(what, "received_at", what.received_at + 1000)
-    assert Target.of(what).dead
+    assert MediaLocation.of(what).dead
 
 
 def test_what_is_copied_stays_known() -> None:
@@ -403,7 +403,7 @@ async def test_what_is_known_stays_known(server: Server, media: MediaApi, tmp_pa
 
 def test_a_target_is_shown_without_its_signature() -> None:
     """What is known of a download can be shown; its URL is, but for the query that is as good as a key."""
-    shown = repr(Target.of("https://lookaside.fbsbx.com/media?hash=s3cr3t"))
+    shown = repr(MediaLocation.of("https://lookaside.fbsbx.com/media?hash=s3cr3t"))
     assert "lookaside.fbsbx.com" in shown
     assert "s3cr3t" not in shown
 

@@ -15,20 +15,20 @@ import anyio.to_thread
 import pytest
 
 from meta_media.errors import StorageError
-from meta_media.transfer.threads import in_thread, opened, settled, spooled, started, storage_errors
+from meta_media.transfer.threads import await_completion, open_file, run_in_thread, spooled, storage_errors, submit
 from tests.support.servers import open_files, until
 
 
 async def test_own_threads() -> None:
     """Work runs on threads that are not the event loop's, with its arguments, and gives its result."""
-    name = await in_thread(lambda prefix: prefix + threading.current_thread().name, "on ")
+    name = await run_in_thread(lambda prefix: prefix + threading.current_thread().name, "on ")
     assert name.startswith("on meta_media")
 
 
 async def test_errors_of_work() -> None:
     """What the work raises arrives."""
     with pytest.raises(ZeroDivisionError):
-        await in_thread(divmod, 1, 0)
+        await run_in_thread(divmod, 1, 0)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -40,7 +40,7 @@ async def test_cancellation_waits_for_the_work(times: int) -> None:
     def work() -> None:
         done.append(go.wait())
 
-    task = asyncio.ensure_future(in_thread(work))
+    task = asyncio.ensure_future(run_in_thread(work))
     await asyncio.sleep(0)
     for _ in range(times):
         task.cancel()
@@ -60,7 +60,7 @@ async def test_anyio_cancellation_waits_for_the_work() -> None:
         return 5
 
     with anyio.move_on_after(0.01) as scope:
-        assert await in_thread(slow) == 5
+        assert await run_in_thread(slow) == 5
         await anyio.lowlevel.checkpoint()
     assert scope.cancelled_caught
 
@@ -72,7 +72,7 @@ async def test_cancelled_work_that_fails() -> None:
         await asyncio.sleep(0.05)  # so that the cancellation comes first
         raise ZeroDivisionError
 
-    task = asyncio.ensure_future(settled(fail(), undo=lambda _: asyncio.sleep(0)))
+    task = asyncio.ensure_future(await_completion(fail(), undo=lambda _: asyncio.sleep(0)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -89,7 +89,7 @@ async def test_started_work_is_left_behind() -> None:
         return go.wait()
 
     async def caller() -> None:
-        await started(work)
+        await submit(work)
 
     task = asyncio.ensure_future(caller())
     await until(reading.is_set)
@@ -106,7 +106,7 @@ async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> N
     os.mkfifo(path)  # whose opening lasts until somebody writes to it
 
     async def caller() -> None:
-        async with opened(path, 0):
+        async with open_file(path, 0):
             raise AssertionError("a cancelled caller went on")
 
     task = asyncio.ensure_future(caller())
@@ -124,7 +124,7 @@ async def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"more than is small")
     with pytest.raises(ZeroDivisionError):
-        async with opened(path, small=10) as known:
+        async with open_file(path, small=10) as known:
             raise ZeroDivisionError
     assert known.content is None
     assert known.file.closed
@@ -135,10 +135,10 @@ async def test_small_file_is_read_at_once(size: int, tmp_path: Path) -> None:
     """A small file is read whole, and closed before anybody sees it."""
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
-    async with opened(path, small=10) as known:
+    async with open_file(path, small=10) as known:
         assert known.content == bytes(size)
         assert known.file.closed
-        assert known.state.st_size == size
+        assert known.stat.st_size == size
 
 
 async def test_file_that_outgrows_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ async def test_file_that_outgrows_small(tmp_path: Path, monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(os, "fstat", grown)
-    async with opened(path, small=10) as known:
+    async with open_file(path, small=10) as known:
         assert known.content is None
         assert known.file.tell() == 0
 
@@ -169,7 +169,7 @@ async def test_file_whose_state_is_not_told(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fstat", refuse)
     with pytest.raises(StorageError, match="could not open"):
-        async with opened(path, small=10):
+        async with open_file(path, small=10):
             raise AssertionError("an error was not told")
     monkeypatch.undo()
     assert str(path) not in open_files(path)
@@ -204,14 +204,14 @@ def test_storage_errors(error: Exception, sentence: str, number: int | None) -> 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking with threads is what is tested
 async def test_after_a_fork() -> None:
     """A child process gets threads of its own."""
-    await in_thread(int)
+    await run_in_thread(int)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             asyncio.set_event_loop(None)
             asyncio.events._set_running_loop(None)
-            code = asyncio.run(asyncio.wait_for(in_thread(int), 20))
+            code = asyncio.run(asyncio.wait_for(run_in_thread(int), 20))
         finally:
             os._exit(code)
     _, status = await anyio.to_thread.run_sync(os.waitpid, child, 0)

@@ -34,7 +34,7 @@ from rich.progress import (
 
 import meta_media
 from meta_media.bulk.caught import Caught
-from meta_media.transfer.threads import in_thread, started
+from meta_media.transfer.threads import run_in_thread, submit
 
 if TYPE_CHECKING:
     from meta_media.cli.lists import Items
@@ -133,7 +133,7 @@ class Bars:
     async def __aenter__(self) -> Self:
         if self.shown:
             try:
-                await in_thread(self._draw)
+                await run_in_thread(self._draw)
             except BaseException:
                 await self._stop()
                 raise
@@ -147,7 +147,7 @@ class Bars:
 
     async def _stop(self) -> None:
         with anyio.CancelScope(shield=True):
-            await in_thread(self._end)
+            await run_in_thread(self._end)
 
     @asynccontextmanager
     async def of(self, run: meta_media.BulkRun[Any], items: Items[Any] | None) -> AsyncIterator[None]:
@@ -155,7 +155,7 @@ class Bars:
         self._run, self._counted = run, items
         async with self:
             if items is not None and items.total is None and self.shown:
-                started(items.count)
+                submit(items.count)
             try:
                 yield
             finally:

@@ -8,9 +8,9 @@ from typing import Final, Literal, get_args
 
 import attrs
 
-from meta_media.emulator.checks import integer, maybe, number, one_of
 from meta_media.emulator.download import PATH
 from meta_media.emulator.faults import Fault
+from meta_media.emulator.validators import integer, maybe, number, one_of
 from meta_media.errors import Operation
 
 __all__ = ["FaultOperation", "Faults", "PlannedFault", "operation_of"]

@@ -21,7 +21,7 @@ import anyio
 from meta_media.api import MediaApi
 from meta_media.errors import NetworkError
 from meta_media.protocol.settings import Settings
-from meta_media.transfer.threads import in_thread
+from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["emulator_process"]
 
@@ -88,9 +88,9 @@ async def _serve(folder: str) -> None:
             "phone_number_id": emulator.phone_number_id,
             "access_token": emulator.access_token,
         }
-        await in_thread(sys.stdout.write, json.dumps(told) + "\n")
-        await in_thread(sys.stdout.flush)
-        await in_thread(sys.stdin.buffer.read)
+        await run_in_thread(sys.stdout.write, json.dumps(told) + "\n")
+        await run_in_thread(sys.stdout.flush)
+        await run_in_thread(sys.stdin.buffer.read)
 
 
 if __name__ == "__main__":

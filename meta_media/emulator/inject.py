@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from meta_media.emulator.faults import Fault
 from meta_media.emulator.server import Connection
 
-__all__ = ["misbehave", "scripted"]
+__all__ = ["inject", "scripted"]
 
 _STEP: Final = 0.05  # seconds from one write to the next, or from one read to the next, at a rate
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
@@ -35,7 +35,7 @@ def scripted(fault: Fault) -> Response:
     return Response(fault.body, fault.status or 200, media_type=None if fault.body is None else "application/json")
 
 
-async def misbehave(fault: Fault, app: ASGIApp, instead: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def inject(fault: Fault, app: ASGIApp, instead: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """
     Answer a request with a fault.
 
