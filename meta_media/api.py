@@ -20,7 +20,7 @@ from meta_media.protocol.models import (
     SentMessage,
     UploadedMedia,
 )
-from meta_media.protocol.settings import checked_id
+from meta_media.protocol.validators import checked_id
 from meta_media.transfer import download as downloads
 from meta_media.transfer import messages
 from meta_media.transfer import upload as uploads

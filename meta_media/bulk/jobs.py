@@ -26,7 +26,7 @@ from meta_media.errors import (
 from meta_media.http.call import Http
 from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
-from meta_media.protocol.settings import checked_id
+from meta_media.protocol.validators import checked_id
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.fingerprint import fingerprint

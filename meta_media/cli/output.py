@@ -19,7 +19,7 @@ from rich.text import Text
 from meta_media.cli.progress import Bars
 from meta_media.cli.running import FAILED, USAGE
 from meta_media.errors import ConfigurationError, MediaError
-from meta_media.protocol.models import hide_query
+from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.threads import run_in_thread
 
 __all__ = [

@@ -25,7 +25,7 @@ from meta_media.cli.summaries import Labels
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.library.library import MediaLibrary
 from meta_media.library.store import SQLiteStore
-from meta_media.protocol.models import hide_query
+from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import run_in_thread, storage_errors

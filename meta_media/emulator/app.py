@@ -137,10 +137,10 @@ class Application:
                 if not _VERSION.fullmatch(version):
                     raise GraphError.unknown_path(request.scope["path"])
                 return GraphResponse(await handler(request, self._authorize(request)), version)
-            except GraphError as refusal:
-                return GraphResponse(refusal, version)
-            except PlainError as refusal:
-                return refusal.response
+            except GraphError as parse_error:
+                return GraphResponse(parse_error, version)
+            except PlainError as parse_error:
+                return parse_error.response
 
         return endpoint
 
@@ -166,8 +166,8 @@ class Application:
                 settings=self._settings,
                 now=self._clock.now(),
             )
-        except GraphError as refusal:
-            if "error_user_title" in refusal.error and self._settings.oversize_reply == "proxy":
+        except GraphError as parse_error:
+            if "error_user_title" in parse_error.error and self._settings.oversize_reply == "proxy":
                 raise PlainError(Response("Request Entity Too Large", 413, media_type="text/html")) from None
             raise
         return {"id": media.id}
@@ -232,8 +232,8 @@ class Application:
             media_id = self._signer.check(request.query_params, self._settings, now)
         except GraphError:
             return problem(401, "Authentication Error")
-        except PlainError as refusal:
-            return refusal.response
+        except PlainError as parse_error:
+            return parse_error.response
         media = await self._find(media_id)
         if media is None or media.phone_number_id not in token.numbers:
             return problem(404, "Not Found")

@@ -28,14 +28,18 @@ from meta_media.errors import (
     ServerError,
     TransferTimeoutError,
 )
-from meta_media.http.connections import Connections, Token
+from meta_media.http.auth import Token
+from meta_media.http.connections import Connections
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.limits import MAX_RETRY_AFTER, Throttle, backoff_delay
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
-from meta_media.protocol.settings import Secret, Settings, checked_id
-from meta_media.protocol.wire import MAX_REPLY, Request, decipher, proven, redirected, refusal
+from meta_media.protocol.requests import Request, redirected_request, with_proof
+from meta_media.protocol.responses import MAX_REPLY, parse_error, parse_response
+from meta_media.protocol.secrets import Secret
+from meta_media.protocol.settings import Settings
+from meta_media.protocol.validators import checked_id
 
 __all__ = ["Call", "Http"]
 
@@ -205,7 +209,7 @@ class Call:
             raise ServerError(
                 "Meta's reply is too long to be one", status=reply.status, retryable=not changes, maybe_applied=changes
             )
-        return decipher(request, cls, reply.status, reply.headers, body)
+        return parse_response(request, cls, reply.status, reply.headers, body)
 
     async def refused(self, request: Request, reply: Response) -> MediaError:
         """Read a reply that is not the expected success into the error it stands for; its status alone will do."""
@@ -213,7 +217,7 @@ class Call:
             body = await reply.read(_REFUSAL)
         except (NetworkError, ServerError):
             body = None
-        refused = refusal(request.operation, reply.status, reply.headers, body or b"")
+        refused = parse_error(request.operation, reply.status, reply.headers, body or b"")
         refused.maybe_applied = refused.maybe_applied and reply.request_sent  # what never arrived whole was not done
         return refused
 
@@ -227,7 +231,7 @@ class Call:
                 if reply.status not in _REDIRECTS or "location" not in reply.headers:
                     yield reply
                     return
-                request = redirected(request, reply.status, Secret(reply.headers["location"]), self.settings)
+                request = redirected_request(request, reply.status, Secret(reply.headers["location"]), self.settings)
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
     async def send(self, request: Request, content: Any = None) -> Response:
@@ -247,7 +251,7 @@ class Call:
         if request.bearer:
             token = self._shown = await self._token.get()
             headers["Authorization"] = Secret(f"Bearer {token}")
-            request = proven(request, token, self.settings)
+            request = with_proof(request, token, self.settings)
         failures = ExceptionMapper(request, content)
         self._sent += 1
         self.timeouts.extend(int(headers.get("Content-Length", 0)))

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from meta_media.errors import ConfigurationError
+from meta_media.http.auth import Token
 from meta_media.http.call import Http
-from meta_media.http.connections import Connections, Token
-from meta_media.protocol.settings import Settings, checked_id
+from meta_media.http.connections import Connections
+from meta_media.protocol.settings import Settings
+from meta_media.protocol.validators import checked_id
 
 if TYPE_CHECKING:
     import httpx

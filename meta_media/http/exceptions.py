@@ -6,7 +6,7 @@ import os
 from typing import Any, Final
 
 from meta_media.errors import NetworkError, TransferTimeoutError
-from meta_media.protocol.wire import Request
+from meta_media.protocol.requests import Request
 
 __all__ = ["ExceptionMapper", "map_exception"]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from meta_media.errors import ApiError, MediaError, ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.timeouts import TransferTimeouts
-from meta_media.protocol.settings import Secret, SecretBytes
+from meta_media.protocol.secrets import Secret, SecretBytes
 
 __all__ = ["Response"]
 

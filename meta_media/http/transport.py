@@ -24,7 +24,7 @@ from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.proxy import Proxy
 from meta_media.http.stream import NetworkStream, connect, secure
 from meta_media.http.timeouts import TransferTimeouts
-from meta_media.protocol.settings import Secret
+from meta_media.protocol.secrets import Secret
 
 __all__ = ["StaleConnectionError", "Transport"]
 

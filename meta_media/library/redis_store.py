@@ -12,7 +12,7 @@ import anyio
 
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library.entry import LibraryEntry
-from meta_media.protocol.settings import Secret
+from meta_media.protocol.secrets import Secret
 from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["RedisStore"]

@@ -22,7 +22,7 @@ from meta_media.errors import (
     UploadRejectedError,
 )
 
-__all__ = ["from_answer"]
+__all__ = ["error_from_response"]
 
 # What Meta's codes mean for media, from the Cloud API's page "Error codes" (developers.facebook.com,
 # documentation/business-messaging/whatsapp/support/error-codes) and the Graph API's "Handle errors".
@@ -72,7 +72,7 @@ _UPLOAD_VERDICTS: Final[dict[int | None, tuple[type[InvalidMediaError], str, tup
 }
 
 
-def from_answer(operation: Operation, answer: ApiError, *, words: str, transient: bool = False) -> MediaError:
+def error_from_response(operation: Operation, answer: ApiError, *, words: str, transient: bool = False) -> MediaError:
     """
     Give an answer of Meta's the class that its code, then its status, calls for.
 

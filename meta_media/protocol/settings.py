@@ -10,53 +10,22 @@ from typing import Any, Final, Literal
 import attrs
 
 from meta_media.errors import ConfigurationError
+from meta_media.protocol.validators import count, header_text, matched, not_negative, positive, proof, shown, whole
 
-__all__ = ["Secret", "SecretBytes", "Settings", "checked_id", "checked_number", "checked_token"]
+__all__ = ["Settings"]
 
 _BASE_URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _HOST = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 _VERSION = re.compile(r"v?([0-9]{1,3})(\.[0-9]{1,2})?")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_NUMBER = re.compile(r"\+?[0-9]{5,20}")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _DEFAULT_VERSION: Final = "v25.0"  # the version that Meta's own Media guide uses; served until 29 July 2028
-
-
-class Secret(str):
-    """Text that is itself when used, and nothing when shown: tracebacks with local variables end in logs."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
-class SecretBytes(bytes):
-    """The same for what has not been decoded yet."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "b'***'"
-
-
-def _matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:
-    match = pattern.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ConfigurationError(sentence)
-    return match
-
-
-def _shown(value: object) -> str:
-    """Show what was passed by mistake, without what a URL may hold: a password, a signature."""
-    return re.sub(r"//[^/@]*@|[?].*", "…", repr(value)[:100], flags=re.DOTALL)
 
 
 def _base_url(value: object) -> str:
     if isinstance(value, str) and "://" not in value:
         value = f"https://{value}"  # Meta's Node SDK documents WA_BASE_URL=graph.facebook.com, a bare host
-    sentence = f"base_url must be a scheme, host and port such as https://graph.facebook.com, not {_shown(value)}"
-    scheme, host, port = _matched(_BASE_URL, value, sentence).groups()
+    sentence = f"base_url must be a scheme, host and port such as https://graph.facebook.com, not {shown(value)}"
+    scheme, host, port = matched(_BASE_URL, value, sentence).groups()
     if scheme == "http" and host.lower() not in _LOOPBACK:
         raise ConfigurationError(f"base_url must be https, because {host} is not this machine and would see the token")
     if port and int(port[1:]) > 65535:
@@ -66,14 +35,14 @@ def _base_url(value: object) -> str:
 
 def _api_version(value: object) -> str:
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    match = _matched(_VERSION, text, f"api_version must look like v25.0, 25.0 or 25, not {value!r}")
+    match = matched(_VERSION, text, f"api_version must look like v25.0, 25.0 or 25, not {value!r}")
     return f"v{match[1]}{match[2] or '.0'}"
 
 
 def _host(value: object) -> str:
     host = value.lower() if isinstance(value, str) else value
     sentence = f"a trusted host is a name with an optional port, such as example.com:8443, not {value!r}"
-    return _matched(_HOST, host, sentence)[0].removesuffix(":443")
+    return matched(_HOST, host, sentence)[0].removesuffix(":443")
 
 
 def _hosts(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -87,36 +56,6 @@ def _exact_hosts(_: Settings, attribute: attrs.Attribute[tuple[str, ...]], hosts
     for host in hosts:
         if host.startswith("."):
             raise ConfigurationError(f"{attribute.name} takes exact hosts only, not the suffix {host!r}")
-
-
-def _positive(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
-
-
-def _not_negative(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value != 0:
-        _positive(_, attribute, value)
-
-
-def _count(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{attribute.name} must be a whole number above zero, not {value!r}")
-
-
-def _whole(_: Settings, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{attribute.name} must be a whole number, not {value!r}")
-
-
-def _proof(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in ("timed", "classic", None):
-        raise ConfigurationError(f'{attribute.name} must be "timed", "classic" or None, not {value!r}')
-
-
-def _header_text(_: Settings, attribute: attrs.Attribute[str], value: object) -> None:
-    if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
-        raise ConfigurationError(f"{attribute.name} must be printable ASCII, because it is sent in a header")
 
 
 def _environment(variable: str, default: str | None) -> Any:
@@ -174,27 +113,27 @@ class Settings:
     api_version: str = attrs.field(default=_environment("CLOUD_API_VERSION", _DEFAULT_VERSION), converter=_api_version)
     business_account_id: str | None = attrs.field(default=_environment("WA_BUSINESS_ACCOUNT_ID", None))
     app_secret: str | None = attrs.field(default=_environment("WA_APP_SECRET", None), repr=False)
-    appsecret_proof: Literal["timed", "classic"] | None = attrs.field(default="timed", validator=_proof)
+    appsecret_proof: Literal["timed", "classic"] | None = attrs.field(default="timed", validator=proof)
     token_hosts: tuple[str, ...] = attrs.field(
         default=("lookaside.fbsbx.com",), converter=_hosts, validator=_exact_hosts
     )
     media_hosts: tuple[str, ...] = attrs.field(default=(".fbcdn.net", ".whatsapp.net"), converter=_hosts)
-    connect_timeout: float = attrs.field(default=10.0, validator=_positive)
-    read_timeout: float = attrs.field(default=30.0, validator=_positive)
-    write_timeout: float = attrs.field(default=30.0, validator=_positive)
-    minimum_rate: float = attrs.field(default=1024.0, validator=_not_negative)
-    deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    connect_timeout: float = attrs.field(default=10.0, validator=positive)
+    read_timeout: float = attrs.field(default=30.0, validator=positive)
+    write_timeout: float = attrs.field(default=30.0, validator=positive)
+    minimum_rate: float = attrs.field(default=1024.0, validator=not_negative)
+    deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
     proxy: str | None = attrs.field(default=None, repr=False)
-    max_retries: int = attrs.field(default=2, validator=_whole)
-    backoff: float = attrs.field(default=0.5, validator=_not_negative)
-    uploads_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
-    info_errors_per_hour: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count))
-    concurrency: int = attrs.field(default=16, validator=_count)
-    chunk_size: int = attrs.field(default=2**20, validator=_count)
-    max_download_size: int = attrs.field(default=100 * 2**20, validator=_count)
+    max_retries: int = attrs.field(default=2, validator=whole)
+    backoff: float = attrs.field(default=0.5, validator=not_negative)
+    uploads_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    info_errors_per_hour: int | None = attrs.field(default=None, validator=attrs.validators.optional(count))
+    concurrency: int = attrs.field(default=16, validator=count)
+    chunk_size: int = attrs.field(default=2**20, validator=count)
+    max_download_size: int = attrs.field(default=100 * 2**20, validator=count)
     fsync: bool = False
     validate: bool = True
-    user_agent_suffix: str = attrs.field(default="", validator=_header_text)
+    user_agent_suffix: str = attrs.field(default="", validator=header_text)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """Return a copy with some fields changed; an unknown name is a `ConfigurationError`."""
@@ -202,25 +141,3 @@ class Settings:
         if unknown := sorted(set(changes) - known):
             raise ConfigurationError(f"there is no setting named {', '.join(unknown)}")
         return attrs.evolve(self, **changes)
-
-
-def checked_token(value: object) -> str:
-    """Return the token without surrounding white space; what a header cannot carry is refused and never printed."""
-    token = value.strip() if isinstance(value, str) else ""
-    if not token:
-        raise ConfigurationError("there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN")
-    if not re.fullmatch(r"[!-~]+", token):
-        raise ConfigurationError("the access token has characters that no token has: white space or non-ASCII")
-    return token
-
-
-def checked_id(value: object, name: str) -> str:
-    """Return an id that is safe in a path: `[A-Za-z0-9_-]`, never a slash, dot or scheme."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return _matched(_ID, text, f"{name} must be digits, not {_shown(value)}")[0]
-
-
-def checked_number(value: object) -> str:
-    """Return a recipient's number in the form Meta takes: digits, with or without a leading plus."""
-    text = re.sub(r"[ ().-]", "", value) if isinstance(value, str) else value
-    return _matched(_NUMBER, text, f"a recipient is a phone number such as +15550001111, not {value!r}")[0]

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from meta_media.errors import ConfigurationError, PermissionDeniedError
-from meta_media.protocol.models import InboundMedia, structure
+from meta_media.protocol.convert import structure
+from meta_media.protocol.models import InboundMedia
 
 __all__ = ["inbound_media", "verify_signature", "verify_subscription"]
 

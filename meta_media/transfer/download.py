@@ -15,7 +15,7 @@ from meta_media.http.retry import RetryState
 from meta_media.protocol.filenames import safe_filename
 from meta_media.protocol.media_types import extension_for
 from meta_media.protocol.models import DownloadedMedia
-from meta_media.protocol.wire import disposition_filename
+from meta_media.protocol.responses import disposition_filename
 from meta_media.transfer.destinations import Destination, Sink, open_sink
 from meta_media.transfer.lanes import BackgroundWriter
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter

@@ -12,7 +12,7 @@ import attrs
 from meta_media.errors import MediaError, MediaNotFoundError, ServerError
 from meta_media.http.call import Call
 from meta_media.protocol.models import DeletedMedia, MediaInfo
-from meta_media.protocol.wire import graph
+from meta_media.protocol.requests import graph_request
 
 __all__ = ["delete", "deleted_after", "get_info"]
 
@@ -27,13 +27,17 @@ async def get_info(call: Call, media_id: str, phone_number_id: str | None = None
             what = f"Meta was asked about media {media_id} and answered about {info.id}"
             raise ServerError(what, status=200, retryable=True)
 
-    request = graph("get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
+    request = graph_request(
+        "get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
+    )
     return await call.ask(request, MediaInfo, check=about_it)
 
 
 async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
     """Delete a media; one that is gone after a try whose reply was lost was deleted by that."""
-    request = graph("delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id)
+    request = graph_request(
+        "delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
+    )
     try:
         deleted = await call.ask(request, DeletedMedia)
     except MediaNotFoundError as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 from meta_media.http.call import Call
 from meta_media.protocol.models import SentMessage
-from meta_media.protocol.settings import checked_id, checked_number
-from meta_media.protocol.wire import graph, message
+from meta_media.protocol.requests import graph_request, message_body
+from meta_media.protocol.validators import checked_id, checked_number
 
 __all__ = ["send"]
 
@@ -35,7 +35,9 @@ async def send(
         extras: Caption, filename and voice, where given.
         reply_to: The id of the message that it answers.
     """
-    body = message(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
+    body = message_body(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
     json_body = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    request = graph("send", "POST", call.settings, phone_number_id, "messages", media_id=media_id, headers=json_body)
+    request = graph_request(
+        "send", "POST", call.settings, phone_number_id, "messages", media_id=media_id, headers=json_body
+    )
     return await call.ask(request, SentMessage, lambda: contextlib.nullcontext(body))

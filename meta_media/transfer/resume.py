@@ -18,9 +18,10 @@ from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerEr
 from meta_media.http.call import Call
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState
-from meta_media.protocol.models import InboundMedia, MediaInfo, hide_query
-from meta_media.protocol.settings import Secret, checked_id
-from meta_media.protocol.wire import fetch
+from meta_media.protocol.models import InboundMedia, MediaInfo
+from meta_media.protocol.requests import media_request
+from meta_media.protocol.secrets import Secret, hide_query
+from meta_media.protocol.validators import checked_id
 from meta_media.transfer.info import get_info
 
 __all__ = ["ResumableBody", "as_secret", "media_id_of"]
@@ -178,7 +179,7 @@ class ResumableBody:
     async def _opened(self, *, final: bool) -> bool:
         """Ask for the bytes; say no if the URL has died and that need not be the end."""
         start = self._at if self._in_parts else 0
-        request = fetch(self.target.url, self._call.settings, media_id=self.target.media_id, start=start)
+        request = media_request(self.target.url, self._call.settings, media_id=self.target.media_id, start=start)
         async with AsyncExitStack() as stack:
             reply = await stack.enter_async_context(self._call.open(request))
             if reply.status in _EXPIRED and not final:

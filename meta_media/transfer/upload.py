@@ -17,8 +17,8 @@ from meta_media.protocol.filenames import safe_filename
 from meta_media.protocol.media_types import check_size, extension_for, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
+from meta_media.protocol.requests import graph_request
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.wire import graph
 from meta_media.transfer.bodies import Body, Buffer
 from meta_media.transfer.info import get_info
 from meta_media.transfer.lanes import BackgroundWriter
@@ -105,7 +105,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
             mime_type=mime_type,
         )
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
-        request = graph("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
+        request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         contents: list[_Content] = []  # the latest try's
 
         def content() -> AbstractAsyncContextManager[_Content]:

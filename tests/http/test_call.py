@@ -41,7 +41,7 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.http.exceptions import map_exception
-from meta_media.protocol.wire import MAX_REPLY
+from meta_media.protocol.responses import MAX_REPLY
 from tests.support.servers import Received, Server, Step, cut, endless, info, page, reset, silence, stalled, told, until
 
 CANARY = "EAAGcanaryTOKENcanary"

@@ -25,7 +25,7 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
     UploadRejectedError,
 )
-from meta_media.protocol.error_codes import from_answer
+from meta_media.protocol.error_codes import error_from_response
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 STATUSES = (200, 302, 400, 401, 403, 404, 410, 413, 415, 429, 500, 503)
@@ -77,7 +77,7 @@ def judged(
 ) -> MediaError:
     """Class an answer whose message is all its text."""
     answer = ApiError(words, status=status, code=code, subcode=subcode)
-    return from_answer(operation, answer, words=words)
+    return error_from_response(operation, answer, words=words)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -141,7 +141,7 @@ def test_upload_verdict_keeps_the_answer(code: int) -> None:
     """A verdict on the file shows Meta's words and carries the answer they came in."""
     answer = ApiError("(#1) Invalid parameter", status=400, code=code, fbtrace_id="AbC")
 
-    error = from_answer("upload", answer, words=answer.message)
+    error = error_from_response("upload", answer, words=answer.message)
 
     assert isinstance(error, InvalidMediaError)
     assert error.answer is answer
@@ -254,7 +254,7 @@ def test_transient_answers_are_retryable(code: int, title: str, kind: type[ApiEr
     """What Meta calls transient is retryable, whatever its code."""
     answer = ApiError(title, status=400, code=code)
 
-    error = from_answer("get_info", answer, words=title, transient=True)
+    error = error_from_response("get_info", answer, words=title, transient=True)
 
     assert (type(error), error.retryable) == (kind, True)
     assert answer.retryable is False
@@ -266,7 +266,7 @@ def test_everything_said_is_kept() -> None:
         "no", status=400, code=4, subcode=2446079, details="d", fbtrace_id="f", retry_after=9.0, maybe_applied=True
     )
 
-    error = from_answer("upload", answer, words="no")
+    error = error_from_response("upload", answer, words="no")
 
     assert type(error) is RateLimitError
     assert (error.args, error.__dict__) == (answer.args, answer.__dict__ | {"retryable": True})
@@ -286,7 +286,7 @@ def test_every_answer_has_a_class(
     """Whatever is answered, the result is an error of ours with all that was said."""
     answer = ApiError(words, status=status, code=code, subcode=subcode)
 
-    error = from_answer(operation, answer, words=words, transient=transient)
+    error = error_from_response(operation, answer, words=words, transient=transient)
 
     given_back = error.answer if isinstance(error, InvalidMediaError) else error
     assert isinstance(given_back, ApiError)

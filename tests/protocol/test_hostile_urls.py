@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from meta_media import InboundMedia, MediaApi, MediaInfo, Settings
 from meta_media.errors import MediaError, NetworkError, ServerError, UntrustedUrlError
-from meta_media.protocol.wire import fetch
+from meta_media.protocol.requests import media_request
 from tests.support.servers import Server, info, page, told, until
 
 TOKEN: Final = "EAAG-canary-of-a-token"
@@ -266,7 +266,7 @@ HOSTILE: Final = COMPOSED | LIKELY | tampered() | st.text()
 def judged(url: str) -> bool | None:
     """Tell whether a URL would be fetched, with the token or without; None if not at all."""
     try:
-        request = fetch(url, Settings())
+        request = media_request(url, Settings())
     except UntrustedUrlError:
         return None
     assert (request.url, request.method) == (url, "GET")

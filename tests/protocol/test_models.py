@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meta_media.protocol.convert import structure
 from meta_media.protocol.models import (
     DeletedMedia,
     DownloadedMedia,
@@ -22,9 +23,8 @@ from meta_media.protocol.models import (
     Progress,
     SentMessage,
     UploadedMedia,
-    hide_query,
-    structure,
 )
+from meta_media.protocol.secrets import hide_query
 
 REPLIES = Path(__file__).parents[1] / "replies"
 HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.settings import Secret, SecretBytes, Settings, checked_id, checked_number, checked_token
+from meta_media.protocol.secrets import Secret, SecretBytes
+from meta_media.protocol.settings import Settings
+from meta_media.protocol.validators import checked_id, checked_number, checked_token
 
 NAMES = [field.name for field in attrs.fields(Settings)]
 RATES = (0, 0.5, 10**6)

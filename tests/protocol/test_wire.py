@@ -33,18 +33,9 @@ from meta_media.errors import (
     UploadRejectedError,
 )
 from meta_media.protocol.models import DeletedMedia, MediaInfo, SentMessage, UploadedMedia
+from meta_media.protocol.requests import Request, graph_request, media_request, message_body, redirected_request
+from meta_media.protocol.responses import MAX_REPLY, disposition_filename, parse_error, parse_response
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.wire import (
-    MAX_REPLY,
-    Request,
-    decipher,
-    disposition_filename,
-    fetch,
-    graph,
-    message,
-    redirected,
-    refusal,
-)
 
 REPLIES = Path(__file__).parents[1] / "replies"
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -56,12 +47,12 @@ MEDIA_URL = f"https://lookaside.fbsbx.com/whatsapp_business/attachments/?mid={ID
 def refused(name: str, operation: Operation, status: int) -> MediaError:
     """Decipher a recorded reply that is not a success."""
     path = REPLIES / name
-    return refusal(operation, status, {"content-type": TYPES[path.suffix]}, path.read_bytes())
+    return parse_error(operation, status, {"content-type": TYPES[path.suffix]}, path.read_bytes())
 
 
 def refused_json(value: object, operation: Operation = "get_info", status: int = 400) -> Any:
     """Decipher a made-up reply."""
-    return refusal(operation, status, {}, json.dumps(value).encode())
+    return parse_error(operation, status, {}, json.dumps(value).encode())
 
 
 RECORDED: list[tuple[str, Operation, int, type[MediaError], str]] = [
@@ -219,7 +210,7 @@ ODD_BODIES: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_odd_replies(body: bytes, words: str, operation: Operation) -> None:
     """A reply of any other shape is an error of its status, with whatever words it has."""
-    error = refusal(operation, 500, {}, body)
+    error = parse_error(operation, 500, {}, body)
 
     assert type(error) is ServerError
     assert (error.message, error.status, error.code) == (words, 500, None)
@@ -228,7 +219,7 @@ def test_odd_replies(body: bytes, words: str, operation: Operation) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "text/plain; charset=utf-8", "Text/Plain"])
 def test_plain_text_is_quoted(content_type: str) -> None:
     """A reply in plain text is its own message, undecodable bytes and all, as far as it is reasonable."""
-    error = refusal("download", 500, {"content-type": content_type}, b"caf\xe9 " + b"x" * 1000)
+    error = parse_error("download", 500, {"content-type": content_type}, b"caf\xe9 " + b"x" * 1000)
 
     assert isinstance(error, ServerError)
     assert error.message == "caf\ufffd " + "x" * 495
@@ -263,7 +254,7 @@ def test_maybe_applied(operation: Operation, status: int) -> None:
 )
 def test_trace(facts: dict[str, Any], headers: dict[str, str], expected: str | None) -> None:
     """What Meta's support asks for is found in the body, else in the headers."""
-    error = refusal("get_info", 400, headers, json.dumps({"error": facts}).encode())
+    error = parse_error("get_info", 400, headers, json.dumps({"error": facts}).encode())
 
     assert isinstance(error, ApiError)
     assert error.fbtrace_id == expected
@@ -305,7 +296,7 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
 )
 def test_retry_after(value: str, date: str, expected: float | None) -> None:
     """Retry-After is seconds or a date against the reply's own; absurd values are as if there were none."""
-    error = refusal("get_info", 429, {"retry-after": value, "date": date}, b"")
+    error = parse_error("get_info", 429, {"retry-after": value, "date": date}, b"")
 
     assert isinstance(error, RateLimitError)
     assert error.retry_after == expected
@@ -335,7 +326,7 @@ def test_no_retry_after() -> None:
 def test_urls_in_messages_lose_their_query(said: str, shown: str) -> None:
     """A signed URL that Meta quotes back, anywhere in its reply, is shown without its signature."""
     error = refused_json({"error": {"message": said, "error_data": {"details": said}, "code": 100, "fbtrace_id": said}})
-    text = refusal("download", 404, {"content-type": "text/plain"}, said.encode())
+    text = parse_error("download", 404, {"content-type": "text/plain"}, said.encode())
 
     assert (error.message, error.details, error.fbtrace_id, text.message) == (shown,) * 4
     assert "canary" not in f"{error}{error!r}{text!r}{error.__dict__}"
@@ -378,19 +369,19 @@ def check_refusal(error: MediaError, status: int) -> None:
 @example("upload", 500, {"content-type": "text/plain"}, b"\xff" * 600)
 def test_any_bytes_are_refused(operation: Operation, status: int, headers: dict[str, str], body: bytes) -> None:
     """Whatever bytes and headers come, the refusal is an error of ours and nothing else."""
-    check_refusal(refusal(operation, status, headers, body), status)
+    check_refusal(parse_error(operation, status, headers, body), status)
 
 
 @given(st.sampled_from(OPERATIONS), st.integers(100, 599), HEADERS, JSON | st.dictionaries(KEYS, JSON))
 def test_any_json_is_refused(operation: Operation, status: int, headers: dict[str, str], facts: object) -> None:
     """Whatever JSON comes, bare or in Graph's envelope, the refusal is an error of ours and nothing else."""
     for value in (facts, {"error": facts}):
-        check_refusal(refusal(operation, status, headers, json.dumps(value).encode()), status)
+        check_refusal(parse_error(operation, status, headers, json.dumps(value).encode()), status)
 
 
 def asked(operation: Operation = "get_info", method: str = "GET") -> Request:
     """Build a request whose reply is to be deciphered."""
-    return graph(operation, method, Settings(), ID)
+    return graph_request(operation, method, Settings(), ID)
 
 
 @pytest.mark.parametrize(
@@ -410,14 +401,14 @@ def test_replies_are_deciphered(name: str, request_: Request, cls: type[Any], ex
     """A success gives the value it carries, whatever the success is called."""
     body = (REPLIES / name).read_bytes()
 
-    assert [decipher(request_, cls, status, {}, body) for status in (200, 201, 299)] == [expected] * 3
+    assert [parse_response(request_, cls, status, {}, body) for status in (200, 201, 299)] == [expected] * 3
 
 
 @pytest.mark.parametrize("status", [199, 300, 302, 400, 500])
 def test_other_statuses_are_refusals(status: int) -> None:
     """What is not a success is refused even if its body looks like one."""
     with pytest.raises(ApiError) as caught:
-        decipher(asked(), UploadedMedia, status, {}, b'{"id":"1"}')
+        parse_response(asked(), UploadedMedia, status, {}, b'{"id":"1"}')
 
     assert caught.value.status == status
 
@@ -438,7 +429,7 @@ UNEXPECTED = [
 def test_unexpected_successes(body: bytes, what: str, method: str) -> None:
     """A success that makes no sense is Meta's fault: asking again is safe, and what changes things may have done so."""
     with pytest.raises(ServerError) as caught:
-        decipher(asked(method=method), UploadedMedia, 200, {"content-length": str(len(body))}, body)
+        parse_response(asked(method=method), UploadedMedia, 200, {"content-length": str(len(body))}, body)
 
     error = caught.value
     assert str(error) == f"Meta's reply {what} (HTTP 200)"
@@ -462,23 +453,23 @@ def test_replies_that_broke_off(operation: Any, headers: dict[str, str], body: b
     """Where nobody can have seen where a reply ends, one that makes no sense is taken for one that broke off."""
     method = "GET" if operation == "get_info" else "POST"
     with pytest.raises(ServerError) as caught:
-        decipher(asked(operation=operation, method=method), UploadedMedia, 200, headers, body)
+        parse_response(asked(operation=operation, method=method), UploadedMedia, 200, headers, body)
     assert (caught.value.retryable, caught.value.maybe_applied) == (retryable, method == "POST")
 
 
 def test_error_in_a_success() -> None:
     """An error envelope counts whatever the status says; without a code it is Meta's fault."""
     with pytest.raises(RateLimitError):
-        decipher(asked(), MediaInfo, 200, {}, (REPLIES / "rate_limit.json").read_bytes())
+        parse_response(asked(), MediaInfo, 200, {}, (REPLIES / "rate_limit.json").read_bytes())
     with pytest.raises(ServerError, match="just text"):
-        decipher(asked(), MediaInfo, 200, {}, b'{"error":"just text","id":"1"}')
+        parse_response(asked(), MediaInfo, 200, {}, b'{"error":"just text","id":"1"}')
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()), st.integers(100, 599), HEADERS)
 def test_any_reply_is_deciphered(body: bytes, status: int, headers: dict[str, str]) -> None:
     """Whatever comes back, the outcome is a value or an error of ours."""
     try:
-        assert decipher(asked(), UploadedMedia, status, headers, body).id
+        assert parse_response(asked(), UploadedMedia, status, headers, body).id
     except ApiError as error:
         check_refusal(error, status)
 
@@ -496,12 +487,12 @@ def test_graph_requests() -> None:
     """A request to Graph has a versioned path, exactly our headers, and goes to a host that may see the token."""
     settings = Settings(base_url="https://graph.example:8443", api_version=24)
 
-    assert graph("delete", "DELETE", settings, ID, media_id=ID) == Request(
+    assert graph_request("delete", "DELETE", settings, ID, media_id=ID) == Request(
         operation="delete",
         method="DELETE",
         url=f"https://graph.example:8443/v24.0/{ID}",
         bearer=True,
-        graph=True,
+        graph_request=True,
         headers=HEADERS_ALWAYS,
         media_id=ID,
     )
@@ -511,7 +502,7 @@ def test_more_headers() -> None:
     """What a verb adds is added, and what was passed in is not changed."""
     more = {"Content-Type": "application/json"}
 
-    request = graph("send", "POST", Settings(), ID, "messages", headers=more)
+    request = graph_request("send", "POST", Settings(), ID, "messages", headers=more)
 
     assert request.headers == HEADERS_ALWAYS | more
     assert more == {"Content-Type": "application/json"}
@@ -528,7 +519,7 @@ def test_more_headers() -> None:
 )
 def test_phone_number_in_the_query(number: str | None, query: str) -> None:
     """The number that restricts a lookup or delete goes into the query, and only if there is one."""
-    request = graph("get_info", "GET", Settings(), ID, phone_number_id=number)
+    request = graph_request("get_info", "GET", Settings(), ID, phone_number_id=number)
 
     assert request.url == f"https://graph.facebook.com/v25.0/{ID}{query}"
 
@@ -540,13 +531,16 @@ def test_one_user_agent(suffix: str, expected: str) -> None:
     """Graph and the download hosts get exactly one User-Agent; Meta refuses none and appended ones alike."""
     settings = Settings(user_agent_suffix=suffix)
 
-    for request in (graph("get_info", "GET", settings, ID), fetch(MEDIA_URL, settings)):
+    for request in (graph_request("get_info", "GET", settings, ID), media_request(MEDIA_URL, settings)):
         assert [value for name, value in request.headers.items() if name.lower() == "user-agent"] == [expected]
 
 
 @pytest.mark.parametrize(
     "request_",
-    [graph("get_info", "GET", Settings(), ID, phone_number_id="canary"), fetch(f"{MEDIA_URL}canary", Settings())],
+    [
+        graph_request("get_info", "GET", Settings(), ID, phone_number_id="canary"),
+        media_request(f"{MEDIA_URL}canary", Settings()),
+    ],
 )
 def test_requests_hide_their_query(request_: Request) -> None:
     """A request's representation has no query, and no request has a token in it."""
@@ -570,7 +564,7 @@ def test_messages(kind: str, extras: dict[str, Any]) -> None:
     """A message names the media under its kind, with what was given and not what was left out."""
     nothing = dict.fromkeys(("caption", "filename", "voice"))
 
-    assert json.loads(message("+15550001111", ID, kind, nothing | extras, None)) == {
+    assert json.loads(message_body("+15550001111", ID, kind, nothing | extras, None)) == {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
         "to": "+15550001111",
@@ -581,7 +575,7 @@ def test_messages(kind: str, extras: dict[str, Any]) -> None:
 
 def test_replies_to_messages() -> None:
     """A reply quotes the message it replies to."""
-    body = json.loads(message("15550001111", ID, "image", {}, "wamid.HBgL"))
+    body = json.loads(message_body("15550001111", ID, "image", {}, "wamid.HBgL"))
 
     assert body["context"] == {"message_id": "wamid.HBgL"}
 
@@ -599,7 +593,7 @@ def test_replies_to_messages() -> None:
 def test_messages_that_meta_would_refuse(kind: str, extras: dict[str, Any], sentence: str) -> None:
     """What a kind of message does not take is refused before it is sent."""
     with pytest.raises(ConfigurationError) as caught:
-        message("15550001111", ID, kind, extras, None)
+        message_body("15550001111", ID, kind, extras, None)
 
     assert str(caught.value) == sentence
 
@@ -612,7 +606,7 @@ TRUSTED = Settings(
 
 def test_fetch() -> None:
     """The request for a media URL has exactly that URL and our headers."""
-    assert fetch(MEDIA_URL, TRUSTED, media_id=ID) == Request(
+    assert media_request(MEDIA_URL, TRUSTED, media_id=ID) == Request(
         operation="download", method="GET", url=MEDIA_URL, bearer=True, headers=HEADERS_ALWAYS, media_id=ID
     )
 
@@ -638,7 +632,7 @@ def test_fetch() -> None:
 )
 def test_trusted_urls(url: str, bearer: bool) -> None:
     """Exact token hosts see the token over https; media hosts and their sub-domains serve without it."""
-    assert fetch(url, TRUSTED).bearer is bearer
+    assert media_request(url, TRUSTED).bearer is bearer
 
 
 @pytest.mark.parametrize(
@@ -663,9 +657,9 @@ def test_base_url_is_trusted_exactly(base_url: str, url: str, bearer: bool | Non
     settings = Settings(base_url=base_url)
     if bearer is None:
         with pytest.raises(UntrustedUrlError):
-            fetch(url, settings)
+            media_request(url, settings)
     else:
-        assert fetch(url, settings).bearer is bearer
+        assert media_request(url, settings).bearer is bearer
 
 
 HOSTS_REFUSED = [
@@ -699,7 +693,7 @@ HOSTS_REFUSED = [
 def test_foreign_hosts_are_refused(url: str, host: str) -> None:
     """Any other host is refused, and the refusal names it and the setting that would admit it."""
     with pytest.raises(UntrustedUrlError) as caught:
-        fetch(url, TRUSTED)
+        media_request(url, TRUSTED)
 
     assert caught.value.host == host
     assert str(caught.value) == (
@@ -716,7 +710,7 @@ def test_http_is_refused(host: str) -> None:
     with pytest.raises(
         UntrustedUrlError, match=rf"^http://{re.escape(host)} is not .* not https, .* Settings\.base_url"
     ) as caught:
-        fetch(f"http://{host}/x?hash=canary", TRUSTED)
+        media_request(f"http://{host}/x?hash=canary", TRUSTED)
 
     assert caught.value.host == host
     assert "canary" not in str(caught.value)
@@ -765,7 +759,7 @@ NO_URLS: list[object] = [
 def test_urls_that_could_be_read_differently(url: object) -> None:
     """What is not a plain URL, and could lead somebody after us to another host, is not opened at all."""
     with pytest.raises(UntrustedUrlError, match="not a plain https URL, so it was not opened") as caught:
-        fetch(url, TRUSTED)
+        media_request(url, TRUSTED)
 
     assert caught.value.host is None
 
@@ -831,7 +825,7 @@ URLS = (
 def test_everybody_reads_the_same_host(url: str) -> None:
     """Of every URL that is accepted, httpx and the standard library read the same trusted host, and no user."""
     try:
-        request = fetch(url, TRUSTED)
+        request = media_request(url, TRUSTED)
     except UntrustedUrlError:
         return
 
@@ -857,7 +851,7 @@ def test_the_token_is_for_exact_hosts(host: str) -> None:
     """No host but the three that were named gets the token, however it is spelt."""
     settings = Settings(token_hosts=("lookaside.fbsbx.com", "tokens.example"), media_hosts=(host,))
 
-    assert fetch(f"https://{host}/x", settings).bearer is (
+    assert media_request(f"https://{host}/x", settings).bearer is (
         host in {"lookaside.fbsbx.com", "tokens.example", "graph.facebook.com"}
     )
 
@@ -928,13 +922,13 @@ def test_any_disposition(value: str) -> None:
 def test_redirects_to_what_is_no_url(location: str) -> None:
     """A redirect to something that cannot even be a URL is refused like any other that is not trusted."""
     with pytest.raises(UntrustedUrlError):
-        redirected(asked(method="GET"), 302, location, Settings())
+        redirected_request(asked(method="GET"), 302, location, Settings())
 
 
 def test_redirects_keep_what_was_asked() -> None:
     """What a redirect leads to is asked for the same purpose, by the same headers, of the same media."""
-    request = graph("get_info", "GET", Settings(), ID, media_id=ID, headers={"X-More": "1"})
-    following = redirected(request, 302, "/elsewhere?a=b", Settings())
+    request = graph_request("get_info", "GET", Settings(), ID, media_id=ID, headers={"X-More": "1"})
+    following = redirected_request(request, 302, "/elsewhere?a=b", Settings())
 
     assert following.url == "https://graph.facebook.com/elsewhere?a=b"
     assert (following.operation, following.method, following.media_id) == ("get_info", "GET", ID)

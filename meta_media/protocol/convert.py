@@ -1,0 +1,132 @@
+"""The one cattrs converter: JSON in, models out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+
+from meta_media.protocol.models import DeletedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
+
+if TYPE_CHECKING:
+    import cattrs
+
+__all__ = ["converter", "structure"]
+
+
+T = TypeVar("T")
+_EXTRA: Final = "extra"
+
+
+def structure(cls: type[T], data: object) -> T:
+    """
+    Decode a JSON value into one of the classes above.
+
+    Raises:
+        ValueError: In one sentence, with the path of what does not fit.
+    """
+    import cattrs
+
+    try:
+        return converter().structure(data, cls)
+    except (cattrs.BaseValidationError, TypeError) as error:
+        raise ValueError("; ".join(cattrs.transform_error(error, path="reply", format_exception=_sentence))) from error
+
+
+def _sentence(error: BaseException, _: type | None) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+
+
+@functools.cache
+def converter() -> cattrs.Converter:
+    """
+    Return the one converter: strict where cattrs would turn a null into the text 'None', lenient where Meta varies.
+
+    Importing cattrs takes a moment: `http` has it done on a thread, before it is needed.
+    """
+    import cattrs
+    from cattrs.gen import make_dict_structure_fn, override
+
+    strict = cattrs.Converter()
+    for kind in (str, bool):
+        strict.register_structure_hook(kind, _exactly)
+    strict.register_structure_hook(int, _size)
+    strict.register_structure_hook(datetime, _timestamp)
+    strict.register_structure_hook(SentMessage, _sent)
+    for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
+        hook = make_dict_structure_fn(
+            cls, strict, id=override(struct_hook=_id), sha256=override(struct_hook=_hex_digest)
+        )
+        strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
+    return strict
+
+
+def _exactly(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
+    return value
+
+
+def _id(value: object, _: object) -> str:
+    """Refuse what is no id: it becomes part of the next request's path."""
+    text = _exactly(value, str)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+        raise TypeError(f"expected an id, got {text!r:.40}")
+    return text
+
+
+def _size(value: object, _: type[int]) -> int:
+    """Meta's guide shows `file_size` as a string, its live replies as a number."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise TypeError(f"expected a number of bytes, got {value!r:.40}")
+
+
+def _timestamp(value: object, _: type[datetime]) -> datetime:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,11}", value):
+        raise TypeError(f"expected unix seconds, got {value!r:.40}")
+    return datetime.fromtimestamp(int(value), UTC)
+
+
+def _hex_digest(value: object, _: object) -> str:
+    """Meta writes SHA-256 as 64 hex digits in replies and as base64 in webhooks."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        return value.lower()
+    try:
+        digest = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
+    except (binascii.Error, ValueError):
+        digest = b""
+    if len(digest) != 32:
+        raise TypeError(f"expected a SHA-256 in hex or base64, got {value!r:.80}")
+    return digest.hex()
+
+
+def _with_extra(hook: Any, data: object, cls: type[attrs.AttrsInstance]) -> object:
+    if not isinstance(data, Mapping):
+        raise TypeError(f"expected an object, got {data!r:.40}")
+    known = {field.name for field in attrs.fields(cls)} - {_EXTRA}
+    fitted: dict[str, Any] = {name: value for name, value in data.items() if name in known}
+    return hook(fitted | {_EXTRA: {name: value for name, value in data.items() if name not in known}}, cls)
+
+
+def _sent(data: object, _: type[SentMessage]) -> SentMessage:
+    """Flatten Meta's reply to one recipient: `{"contacts": [{"wa_id"}], "messages": [{"id", "message_status"?}]}`."""
+    lists = [data.get(key) if isinstance(data, Mapping) else None for key in ("messages", "contacts")]
+    message, contact = (found[0] if isinstance(found, list) and found else {} for found in lists)
+    if not isinstance(message, Mapping) or not isinstance(message.get("id"), str) or not message["id"]:
+        raise TypeError("expected the id of one message")
+    wa_id = contact.get("wa_id") if isinstance(contact, Mapping) else None
+    status = message.get("message_status")
+    return SentMessage(
+        id=message["id"],
+        wa_id=wa_id if isinstance(wa_id, str) else None,
+        status=status if isinstance(status, str) else None,
+    )
