@@ -30,6 +30,11 @@ collect_ignore = ["scripts"]  # programs that tests start, and that are not to b
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name long bytes by their length: archives hold the time, and workers of pytest-xdist must agree on names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests run on asyncio."""

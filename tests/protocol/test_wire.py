@@ -492,7 +492,7 @@ def test_graph_requests() -> None:
         method="DELETE",
         url=f"https://graph.example:8443/v24.0/{ID}",
         bearer=True,
-        graph_request=True,
+        graph=True,
         headers=HEADERS_ALWAYS,
         media_id=ID,
     )
