@@ -35,12 +35,6 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    """Async tests run on asyncio."""
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def blocking_calls_raise() -> Iterator[None]:
     """A call that blocks the event loop anywhere below our package is an error."""

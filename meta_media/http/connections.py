@@ -8,11 +8,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from meta_media.errors import ConfigurationError, Operation
 from meta_media.http.limits import Limits
 from meta_media.protocol.convert import converter
-from meta_media.transfer.threads import run_in_thread
 
 if TYPE_CHECKING:
     import ssl
@@ -38,6 +38,7 @@ class Connections:
         self._proxy = proxy
         self._wire: Any = None
         self._opening = anyio.Lock()
+        self._loader = anyio.CapacityLimiter(1)  # the default one is shared with everybody else
         self._places = {kind: anyio.Semaphore(concurrency, fast_acquire=True) for kind in (True, False)}
         self.closed = False
 
@@ -54,7 +55,7 @@ class Connections:
             if self.closed:
                 raise ConfigurationError("this MediaApi is closed")
             if self._wire is None:
-                self._wire = await run_in_thread(_opened, self._given, self._proxy)
+                self._wire = await anyio.to_thread.run_sync(_opened, self._given, self._proxy, limiter=self._loader)
             return self._wire
 
     async def aclose(self) -> None:

@@ -94,7 +94,7 @@ class ExceptionMapper:
 
     Args:
         request: What the block is about.
-        content: What is being sent; `blame` of it raises what it was that failed.
+        content: What is being sent; `raise_source_error` of it raises what it was that failed.
 
     Attributes:
         changes: Whether the request, had it arrived, would have changed something.
@@ -111,7 +111,7 @@ class ExceptionMapper:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if not isinstance(error, Exception):
             return
-        if hasattr(self._content, "blame"):
+        if hasattr(self._content, "raise_source_error"):
             self._content.raise_source_error()
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
         raise map_exception(error, doing, changes=self.changes) from error

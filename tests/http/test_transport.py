@@ -496,14 +496,14 @@ def test_second_event_loop() -> None:
 
 FORK = """
 import asyncio, os, sys
-from meta_media.clocks import Clock
-from meta_media.transport import Transport
+from meta_media.http.timeouts import TransferTimeouts
+from meta_media.http.transport import Transport
 
 transport = Transport()
 
 async def use():
     async with asyncio.timeout(20):
-        clock = Clock(connect=9, read=9, write=9, rate=0, deadline=None)
+        clock = TransferTimeouts(connect=9, read=9, write=9, rate=0, deadline=None)
         answer = await transport.send("GET", sys.argv[1], {}, None, clock)
         assert (answer.status, await answer.readinto(memoryview(bytearray(1)))) == (200, 0)
         await answer.aclose()
