@@ -1,13 +1,15 @@
-"""The one cattrs converter: JSON in, models out."""
+"""Decoding of Meta's JSON, and storing of our values as JSON: one cattrs converter for each."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import functools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -17,7 +19,7 @@ from meta_media.protocol.models import DeletedMedia, InboundMedia, MediaInfo, Se
 if TYPE_CHECKING:
     import cattrs
 
-__all__ = ["converter", "structure"]
+__all__ = ["converter", "from_plain", "stored_converter", "structure", "to_plain"]
 
 
 T = TypeVar("T")
@@ -31,12 +33,44 @@ def structure(cls: type[T], data: object) -> T:
     Raises:
         ValueError: In one sentence, with the path of what does not fit.
     """
+    return _structured(converter(), cls, data, "reply")
+
+
+def to_plain(value: attrs.AttrsInstance, *, omit: Collection[str] = ()) -> dict[str, Any]:
+    """
+    Return one of our attrs objects as JSON types, for a journal, a store or a queue.
+
+    A `datetime` becomes unix seconds, a `Path` a string.
+
+    Args:
+        value: An object whose nested values are JSON types, datetimes, paths or attrs objects.
+        omit: Names of fields that are not stored.
+    """
+    plain = stored_converter().unstructure(value)
+    return {name: field for name, field in plain.items() if name not in omit}
+
+
+def from_plain(cls: type[T], data: object) -> T:
+    """
+    Make the object again from the JSON types that `to_plain` returned.
+
+    A missing field gets its default. An unknown field is ignored: a newer version may have written it.
+
+    Raises:
+        ValueError: A value is missing or has another type. The sentence contains its path.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"expected an object, got {data!r:.40}")  # noqa: TRY004 - one error for all that does not fit
+    return _structured(stored_converter(), cls, data, cls.__name__)
+
+
+def _structured(strict: cattrs.Converter, cls: type[T], data: object, path: str) -> T:
     import cattrs
 
     try:
-        return converter().structure(data, cls)
+        return strict.structure(data, cls)
     except (cattrs.BaseValidationError, TypeError) as error:
-        raise ValueError("; ".join(cattrs.transform_error(error, path="reply", format_exception=_sentence))) from error
+        raise ValueError("; ".join(cattrs.transform_error(error, path=path, format_exception=_sentence))) from error
 
 
 def _sentence(error: BaseException, _: type | None) -> str:
@@ -67,8 +101,23 @@ def converter() -> cattrs.Converter:
     return strict
 
 
+@functools.cache
+def stored_converter() -> cattrs.Converter:
+    """Return the converter of stored values. The first call imports cattrs: make it on a thread where that matters."""
+    import cattrs
+
+    stored = cattrs.Converter()
+    for kind in (str, bool, int):
+        stored.register_structure_hook(kind, _exactly)
+    stored.register_structure_hook(datetime, lambda value, _: datetime.fromtimestamp(value, UTC))
+    stored.register_unstructure_hook(datetime, datetime.timestamp)
+    stored.register_structure_hook(Path, lambda value, _: Path(value))
+    stored.register_unstructure_hook(Path, os.fspath)
+    return stored
+
+
 def _exactly(value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
     return value
 
