@@ -5,9 +5,7 @@ from meta_media.api import MediaApi
 from meta_media.bulk.outcomes import BulkReport, Outcome
 from meta_media.bulk.run import BulkRun
 from meta_media.errors import MediaError
-from meta_media.library.entry import LibraryEntry
-from meta_media.library.library import MediaLibrary
-from meta_media.library.store import MemoryStore, RedisStore, SQLiteStore
+from meta_media.library import LibraryEntry, MediaLibrary, MemoryStore, RedisStore, SQLiteStore
 from meta_media.protocol.models import (
     DeletedMedia,
     DownloadedMedia,

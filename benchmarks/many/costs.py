@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, RedisStore, Settings, SQLiteStore
-from meta_media.library.store import Store
+from meta_media.library import Store
 
 from ..contenders import NUMBER, PATIENCE, TOKEN, Job, check, load
 from ..heartbeat import memory_peak, memory_reset

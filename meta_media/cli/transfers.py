@@ -23,8 +23,7 @@ from meta_media.cli.output import printable, result_object, shown
 from meta_media.cli.progress import Bar, Bars
 from meta_media.cli.summaries import Labels
 from meta_media.errors import ConfigurationError, MediaError, StorageError
-from meta_media.library.library import MediaLibrary
-from meta_media.library.store import SQLiteStore
+from meta_media.library import MediaLibrary, SQLiteStore
 from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.sources import Source

@@ -23,7 +23,8 @@ from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
 from meta_media.library.entry import LibraryEntry, entry_key
-from meta_media.library.store import SQLiteStore, Store
+from meta_media.library.sqlite_store import SQLiteStore
+from meta_media.library.store import Store
 from meta_media.protocol.models import UploadedMedia
 from meta_media.transfer.fingerprint import Fingerprint, RecentDigestCache, fingerprint
 from meta_media.transfer.progress import ItemProgress, delta_callback

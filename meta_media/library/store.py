@@ -14,11 +14,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from meta_media.library.entry import LibraryEntry
-from meta_media.library.memory_store import MemoryStore
-from meta_media.library.redis_store import RedisStore
-from meta_media.library.sqlite_store import SQLiteStore
 
-__all__ = ["MemoryStore", "RedisStore", "SQLiteStore", "Store"]
+__all__ = ["Store"]
 
 
 class Store(Protocol):

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Outcome, Settings, SQLiteStore
-from meta_media.library.store import Store
+from meta_media.library import Store
 from tests.support.servers import info, page, told
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 

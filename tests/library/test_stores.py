@@ -21,7 +21,7 @@ import pytest
 
 from meta_media import LibraryEntry, MemoryStore, RedisStore, SQLiteStore
 from meta_media.errors import ConfigurationError, StorageError
-from meta_media.library.store import Store
+from meta_media.library import Store
 from meta_media.testing import check_store
 from tests.support.redis_server import RedisServer, running_redis
 

@@ -36,8 +36,8 @@ from meta_media import (
     errors,
 )
 from meta_media.emulator import Emulator, Fault
+from meta_media.library.taskiq import MediaTasks, RemoteError, media_tasks
 from meta_media.library.taskiq.plain import error_from_json, error_to_json
-from meta_media.library.taskiq.taskiq import MediaTasks, RemoteError, media_tasks
 from tests.support.servers import Server, stalled, told, until
 
 KINDS: Final = [getattr(errors, name) for name in errors.__all__]
@@ -442,16 +442,15 @@ async def test_called_as_functions(run: Running, path: Path) -> None:
 
 
 def test_without_taskiq(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without taskiq, the module says what to install; what it stands on does without."""
+    """Without taskiq, the import fails and names what to install."""
     for name in [name for name in sys.modules if name.startswith("meta_media.library.taskiq")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "taskiq", None)
-    importlib.import_module("meta_media.library.taskiq.plain")
 
     with pytest.raises(ModuleNotFoundError) as missing:
-        importlib.import_module("meta_media.library.taskiq.taskiq")
+        importlib.import_module("meta_media.library.taskiq")
 
-    assert str(missing.value) == 'meta_media.library.taskiq.taskiq needs a package: pip install "meta-media[taskiq]"'
+    assert str(missing.value) == 'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"'
     assert missing.value.name == "taskiq"
 
 

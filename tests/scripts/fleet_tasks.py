@@ -10,7 +10,7 @@ from taskiq.context import Context
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from meta_media import RedisStore
-from meta_media.library.taskiq.taskiq import media_tasks
+from meta_media.library.taskiq import media_tasks
 
 URL = os.environ["FLEET_REDIS"]
 NAME = os.environ["FLEET_NAME"]  # keeps tests on one server apart

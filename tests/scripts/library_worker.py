@@ -24,7 +24,7 @@ from meta_media import (
     Settings,
     SQLiteStore,
 )
-from meta_media.library.store import Store
+from meta_media.library import Store
 
 SIZE = 300_000  # bytes
 LARGE = 3_000_000  # of the first one, which is to be sent in part: more than waits in buffers

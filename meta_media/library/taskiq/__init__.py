@@ -1,9 +1,10 @@
-"""
-What joins this library to others. A room that needs an extra is imported by its own name.
+"""Uploads, downloads and deletes as taskiq tasks of a fleet of workers. Needs the extra `[taskiq]`."""
 
-```
-taskiq   a fleet of workers: uploads, downloads and deletes as tasks
-worker   one of its processes
-plain    results and errors as plain data
-```
-"""
+try:
+    from meta_media.library.taskiq.tasks import MediaTasks, RemoteError, media_tasks
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"', name=error.name
+    ) from error
+
+__all__ = ["MediaTasks", "RemoteError", "media_tasks"]

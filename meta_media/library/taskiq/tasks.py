@@ -30,25 +30,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar, cast
 
+from pydantic import PlainValidator
+from taskiq import AsyncBroker, AsyncTaskiqTask, Context, TaskiqDepends, TaskiqEvents, TaskiqMiddleware
+from taskiq.message import TaskiqMessage
+from taskiq.result import TaskiqResult
+from taskiq.result_backends.dummy import DummyResultBackend
+
 from meta_media.api import MediaApi
 from meta_media.errors import ConfigurationError, MediaError
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.store import Store
 from meta_media.library.taskiq.plain import error_from_json, error_to_json, plain, revived
+from meta_media.library.taskiq.worker import Worker
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
-
-try:
-    from pydantic import PlainValidator
-    from taskiq import AsyncBroker, AsyncTaskiqTask, Context, TaskiqDepends, TaskiqEvents, TaskiqMiddleware
-    from taskiq.message import TaskiqMessage
-    from taskiq.result import TaskiqResult
-    from taskiq.result_backends.dummy import DummyResultBackend
-
-    from meta_media.library.taskiq.worker import Worker
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'meta_media.library.taskiq.taskiq needs a package: pip install "meta-media[taskiq]"', name=error.name
-    ) from error
 
 __all__ = ["MediaTasks", "RemoteError", "media_tasks"]
 
