@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,10 +45,21 @@ class _File(Source):
     A file to upload.
 
     Attributes:
-        label: As the user named it.
+        source: Opens the file.
+        label: Name of the file as the user gave it.
+        showing: Shows a progress bar while the file is open.
     """
 
+    source: Source
     label: str
+    showing: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Body]:
+        """See `Source`."""
+        with self.showing():
+            async with self.source.open() as body:
+                yield body
 
 
 async def upload(
@@ -138,35 +151,26 @@ class _Found:
 
     def _file(self, name: str) -> tuple[_File, Mapping[str, Any]]:
         source = source_of(name, self.filename)
-        made = _File(open=source.open, name=source.name, mime_type=source.mime_type, label=name)
+        made = _File(source=source, name=source.name, mime_type=source.mime_type, label=name)
         if not self.bars.shown:
             return made, {}
         bar = Bar("standard input" if name == str(STANDARD) else printable(Path(name).name))
-
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[Body]:
-            with self.bars.showing(bar):
-                async with source.open() as body:
-                    yield body
-
-        return attrs.evolve(made, open=opened), {"progress": bar}
+        return attrs.evolve(made, showing=functools.partial(self.bars.showing, bar)), {"progress": bar}
 
 
-@attrs.frozen
-class _Refusal:
-    """Opening what cannot be uploaded."""
+@attrs.frozen(kw_only=True)
+class _RefusedSource(Source):
+    """A source that cannot be opened."""
 
     error: StorageError
 
-    async def __aenter__(self) -> Body:
+    def open(self) -> AbstractAsyncContextManager[Body]:
+        """Raise the error."""
         raise self.error
-
-    async def __aexit__(self, *_: object) -> None:
-        """Never reached."""
 
 
 def _refused(name: str, error: StorageError) -> tuple[_File, Mapping[str, Any]]:
-    return _File(open=lambda: _Refusal(error), label=name), {}
+    return _File(source=_RefusedSource(error=error), label=name), {}
 
 
 def _label(item: tuple[_File, Mapping[str, Any]]) -> str:

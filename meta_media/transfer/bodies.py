@@ -1,8 +1,8 @@
 """
-What a source becomes when it is opened: a head, a size, and chunks.
+An opened source: its first bytes, its size, and its chunks.
 
-Memory and whatever can seek know their size and can be read again. A stream does not: unless its size was declared, it is
-spooled until its size is known. The caller's handle is left open, and where it stood.
+Memory and seekable files know their size and can be read again. A stream can be read once. Unless its size was declared, it
+is spooled until its end is seen. The caller's handle stays open, and its position is restored.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import contextlib
 import inspect
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
 from meta_media.transfer.threads import await_completion, open_file, prefetch, spooled, storage_errors, submit
 
-__all__ = ["Body", "Buffer", "Memory", "buffers", "make_replayable", "open_handle", "open_path", "open_stream"]
+__all__ = ["Body", "Buffer", "MemoryBody", "buffers", "make_replayable", "open_handle", "open_path", "open_stream"]
 
 Buffer = bytes | bytearray | memoryview
-_SPOOL_IN_MEMORY: Final = 2**20  # bytes of a source of unknown size before a temporary file takes over
-_BATCH: Final = 2**18  # bytes gathered from a stream before anything is done with them
+_SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
+_BATCH_SIZE: Final = 2**18  # bytes of a stream that are joined to one chunk
 
 
 class Body(Protocol):
@@ -30,11 +30,11 @@ class Body(Protocol):
     An opened source.
 
     Attributes:
-        head: The first `media_types.HEAD_SIZE` bytes, or all there are.
-        size: Bytes in all; None where only `measure` can tell.
-        replayable: Whether `chunks` may be called, for the first try or another.
-        fixed: Whether its bytes cannot change any more.
-        state: Of the file on disk that it is all of, where it is one.
+        head: The first `media_types.HEAD_SIZE` bytes, or all bytes of a shorter source.
+        size: Size in bytes; None until `measure` has found it out.
+        replayable: Whether `chunks` may be called (again).
+        immutable: Whether the bytes cannot change any more.
+        stat: Status of the regular file whose whole content this is; None for anything else.
     """
 
     head: bytes
@@ -44,36 +44,33 @@ class Body(Protocol):
     stat: os.stat_result | None
 
     async def measure(self, limit: int) -> int:
-        """Return the size; where it is unknown, spool until the end, or until it is clear that it is over the limit."""
+        """Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit."""
         ...
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
-        """Yield all bytes, in chunks of at most so many; `CorruptedMediaError` when they are not `size` bytes."""
+        """Yield all bytes in chunks of at most `chunk_size`. `CorruptedMediaError`: there are not `size` bytes."""
         ...
 
 
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
-    """Open a file, off the event loop."""
-    async with open_file(path, HEAD_SIZE) as known:
-        if known.content is not None:
-            body = Memory(known.content)
-            body.stat = known.stat
-            yield body
+    """Open a file by its path, on a thread. A small file is read and closed at once."""
+    async with open_file(path, HEAD_SIZE) as opened:
+        if opened.content is not None:
+            yield MemoryBody(opened.content, opened.stat)
             return
-        async with open_handle(known.file, None) as large:
-            large.stat = known.stat
-            yield large
+        async with open_handle(opened.file, None, opened.stat) as body:
+            yield body
 
 
 @asynccontextmanager
-async def open_handle(handle: Any, size: int | None) -> AsyncIterator[Body]:
-    """Read from where a handle stands; one that cannot seek, such as a pipe, is a stream."""
-    file = handle if inspect.iscoroutinefunction(handle.read) else _Threaded(handle)
+async def open_handle(handle: Any, size: int | None, stat: os.stat_result | None = None) -> AsyncIterator[Body]:
+    """Read a handle from its position. A handle that cannot seek, such as a pipe, is read as a stream."""
+    file = handle if inspect.iscoroutinefunction(handle.read) else _ThreadedFile(handle)
     with storage_errors("read the source"):
         start = await _position(file)
     if start is None:
-        async with open_stream(_reading(file), size) as body:
+        async with open_stream(_batches_of(file), size) as body:
             yield body
         return
     try:
@@ -84,37 +81,37 @@ async def open_handle(handle: Any, size: int | None) -> AsyncIterator[Body]:
             head = b""
             while chunk := await await_completion(file.read(max(HEAD_SIZE - len(head), 0))):
                 head += _checked(chunk)
-        yield _Seekable(file, start, max(end - start, 0), head)
+        yield _SeekableBody(file, start, max(end - start, 0), head, stat)
     finally:
-        with contextlib.suppress(OSError, ValueError):  # the transfer's own outcome matters more than this courtesy
+        with contextlib.suppress(OSError, ValueError):  # a position that cannot be restored must not hide the outcome
             await await_completion(file.seek(start))
 
 
 async def _position(file: Any) -> int | None:
-    """Tell where a handle stands; None for a pipe or a socket, which cannot say."""
+    """Return the position of a handle; None if it has none, like a pipe or a socket."""
     try:
         position = await file.tell()
         await file.seek(position)
-    except (AttributeError, OSError, TypeError):  # TypeError: awaited what a half-async handle does at once
+    except (AttributeError, OSError, TypeError):  # TypeError: `tell` is not async although `read` is
         return None
     return int(position)
 
 
-async def _reading(file: Any) -> AsyncIterator[Buffer]:
+async def _batches_of(file: Any) -> AsyncIterator[Buffer]:
     while True:
         with storage_errors("read the source"):
-            chunk = await file.read(_BATCH)
+            chunk = await file.read(_BATCH_SIZE)
         if not chunk:
             return
         yield _checked(chunk)
 
 
-class _Threaded:
+class _ThreadedFile:
     """
-    A plain binary file object with an async face.
+    Async methods for a plain binary file object.
 
-    A cancelled read of a pipe is not waited for: it may stay silent for ever. One of a file is, by `settled`: it would
-    move the file's position after that has been restored.
+    A cancelled read returns at once: a pipe may never answer. The callers that read a seekable file use `await_completion`,
+    because a late read would move the restored position.
     """
 
     def __init__(self, file: Any) -> None:
@@ -130,18 +127,18 @@ class _Threaded:
         return await submit(self._file.tell)
 
 
-class Memory:
-    """Bytes that are there already."""
+class MemoryBody:
+    """Bytes in memory, which are not copied."""
 
     replayable = True
-    stat: os.stat_result | None = None
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: Buffer, stat: os.stat_result | None = None) -> None:
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size: int | None = self._view.nbytes
         self.immutable = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
+        self.stat = stat
 
     async def measure(self, limit: int) -> int:
         """See `Body`."""
@@ -153,17 +150,19 @@ class Memory:
             yield self._view[start : start + chunk_size]
 
 
-class _Seekable:
+class _SeekableBody:
+    """An async handle from a position to its end. The next chunk is read while the previous one is used."""
+
     replayable = True
     immutable = False
-    stat: os.stat_result | None = None
 
-    def __init__(self, file: Any, start: int, size: int, head: bytes) -> None:
+    def __init__(self, file: Any, start: int, size: int, head: bytes, stat: os.stat_result | None) -> None:
         self._file = file
         self._start = start
         self._size = size
         self.size: int | None = size
         self.head = head
+        self.stat = stat
 
     async def measure(self, limit: int) -> int:
         return self._size
@@ -189,68 +188,59 @@ class _Seekable:
                 raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
-class _Spooled:
-    """A stream of unknown size, which is kept until its size is known."""
+class _SpooledBody(_SeekableBody):
+    """A stream that `measure` copies to a temporary file, from which the chunks are read."""
 
-    replayable = True
-    immutable = False
-    stat: os.stat_result | None = None
-
-    def __init__(self, head: bytes, chunks: AsyncIterator[bytes], stack: contextlib.AsyncExitStack) -> None:
-        self._chunks = chunks
+    def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
+        super().__init__(None, 0, 0, head[:HEAD_SIZE], None)
+        self._stream = chunks
         self._stack = stack
-        self._kept = _Seekable(None, 0, 0, head)
-        self._measured = False
-        self.size: int | None = None
-        self.head = head[:HEAD_SIZE]
+        self.size = size
 
     async def measure(self, limit: int) -> int:
-        if self._measured:
-            return self._kept.size or 0
+        if self._file is None:
+            file = await self._stack.enter_async_context(spooled(_SPOOL_MEMORY_SIZE))
+            self.size = self._size = await self._spool(file, limit)
+            self._file = file
+        return self._size
+
+    async def _spool(self, file: Any, limit: int) -> int:
         total = 0
-        file = await self._stack.enter_async_context(spooled(_SPOOL_IN_MEMORY))
-        async for chunk in self._chunks:
+        async for chunk in self._stream:
             total += len(chunk)
             if total > limit:
                 break
             with storage_errors("keep the source in a temporary file"):
                 await await_completion(file.write(chunk))
         with storage_errors("keep the source in a temporary file"):
-            await await_completion(file.flush())  # a full disk shows now, not when it is read
-        self.size = total
-        self._kept, self._measured = _Seekable(file, 0, total, self.head), True
+            await await_completion(file.flush())  # reports a full disk now, not when the file is read
         return total
-
-    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
-        return self._kept.chunks(chunk_size)
 
 
 @asynccontextmanager
 async def make_replayable(body: Body) -> AsyncIterator[Body]:
-    """Make sure that a body can be read more than once: a stream of declared size is spooled like any other."""
-    if not isinstance(body, _SizedStream):
+    """Give a body that can be read more than once: a stream of declared size is spooled, too."""
+    if not isinstance(body, _SizedStreamBody):
         yield body
         return
-    async with contextlib.AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(contextlib.aclosing(body.chunks(_BATCH)))
-        kept = _Spooled(body.head, _owned(chunks), stack)
-        kept.size = body.size
-        yield kept
+    async with AsyncExitStack() as stack:
+        chunks = await stack.enter_async_context(contextlib.aclosing(body.chunks(_BATCH_SIZE)))
+        yield _SpooledBody(body.head, _copies(chunks), body.size, stack)
 
 
-async def _owned(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
+async def _copies(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         yield bytes(chunk)
 
 
-class _SizedStream:
-    """A stream whose size the caller vouches for: it goes straight through, once."""
+class _SizedStreamBody:
+    """A stream whose size the caller declared. It is sent without spooling, once."""
 
     immutable = False
     stat: os.stat_result | None = None
 
     def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
-        self.replayable = True  # until it has been begun
+        self.replayable = True  # until `chunks` is iterated
         self._chunks = chunks
         self._size = size
         self.size: int | None = size
@@ -265,37 +255,41 @@ class _SizedStream:
         async for chunk in self._chunks:
             sent += len(chunk)
             if sent > self._size:
-                raise CorruptedMediaError(f"the source yields more than the {self._size} bytes it was declared to have")
+                raise CorruptedMediaError(f"the source yields more than the declared {self._size} bytes")
             for start in range(0, len(chunk), chunk_size):
                 yield memoryview(chunk)[start : start + chunk_size]
         if sent < self._size:
-            raise CorruptedMediaError(
-                f"the source ended after {sent} of the {self._size} bytes it was declared to have"
-            )
+            raise CorruptedMediaError(f"the source ended after {sent} of the declared {self._size} bytes")
 
 
 @asynccontextmanager
 async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncIterator[Body]:
-    """Read an iterator once; without a size, only what fits one batch or has been spooled can be sent."""
-    async with contextlib.AsyncExitStack() as stack:
+    """
+    Read an iterator once.
+
+    Args:
+        stream: Buffers of any length.
+        size: Declared size in bytes. Without it, a stream of more than one batch is spooled when it is measured.
+    """
+    async with AsyncExitStack() as stack:
         batches = await stack.enter_async_context(contextlib.aclosing(_batched(stream)))
         first = await anext(batches, b"")
-        if size is None and len(first) < _BATCH:  # that was all of it
-            yield Memory(first)
+        if size is None and len(first) < _BATCH_SIZE:  # the stream has ended
+            yield MemoryBody(first)
             return
         chunks = await stack.enter_async_context(contextlib.aclosing(_chained(first, batches)))
-        yield _Spooled(first, chunks, stack) if size is None else _SizedStream(first, chunks, size)
+        yield _SpooledBody(first, chunks, None, stack) if size is None else _SizedStreamBody(first, chunks, size)
 
 
 async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:
-    """Gather small buffers, so that a thread or a packet is rarely bothered with a few bytes."""
+    """Join small buffers, so that threads and packets are not used for a few bytes each."""
     batch: list[bytes] = []
     size = 0
     async for buffer in stream:
         if chunk := _checked(buffer):
             batch.append(chunk)
             size += len(chunk)
-        if size >= _BATCH:
+        if size >= _BATCH_SIZE:
             yield b"".join(batch)
             batch, size = [], 0
     yield b"".join(batch)
@@ -308,26 +302,28 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[b
 
 
 async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIterator[Buffer]:
-    """Iterate over an iterable, and off the event loop if it is a plain one."""
+    """Iterate over an async iterable, or over a plain one on a thread."""
     if isinstance(chunks, AsyncIterable):
         async for chunk in chunks:
             yield chunk
         return
     iterator = iter(chunks)
-    while batch := await submit(_pull, iterator):
+    while batch := await submit(_next_batch, iterator):
         yield batch
 
 
-def _pull(iterator: Iterator[Buffer]) -> bytes:
+def _next_batch(iterator: Iterator[Buffer]) -> bytes:
     batch = bytearray()
     for chunk in iterator:
         batch += _checked(chunk)
-        if len(batch) >= _BATCH:
+        if len(batch) >= _BATCH_SIZE:
             break
     return bytes(batch)
 
 
 def _checked(chunk: object) -> bytes:
     if not isinstance(chunk, Buffer):
-        raise InvalidMediaError(f"the source gave {type(chunk).__name__} where bytes belong (is it open in text mode?)")
+        raise InvalidMediaError(
+            f"the source yields {type(chunk).__name__}, not bytes: open a file with mode 'rb', or encode the text"
+        )
     return chunk if isinstance(chunk, bytes) else bytes(chunk)

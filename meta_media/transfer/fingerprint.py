@@ -15,7 +15,7 @@ import attrs
 
 from meta_media.transfer.bodies import Body, make_replayable
 from meta_media.transfer.lanes import BackgroundWriter
-from meta_media.transfer.sources import Source
+from meta_media.transfer.sources import OpenedSource, Source
 from meta_media.transfer.threads import run_in_thread
 from meta_media.transfer.upload import UploadOptions, prepare
 
@@ -95,7 +95,7 @@ async def fingerprint(
             sha256 = await _hashed(body, size, chunk_size)
             if stamp:
                 await digests.remember(stamp, sha256)
-        again = attrs.evolve(origin, open=lambda: contextlib.nullcontext(body), sha256=None if known else sha256)
+        again = OpenedSource(body=body, name=origin.name, mime_type=origin.mime_type, sha256=None if known else sha256)
         yield Fingerprint(source=again, sha256=sha256, mime_type=mime_type, size=size)
 
 
