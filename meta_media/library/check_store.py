@@ -1,4 +1,4 @@
-"""A conformance test of stores: `check_store` tries each promise of `Store`."""
+"""`check_store`: a conformance test for stores."""
 
 from __future__ import annotations
 
@@ -17,241 +17,248 @@ from meta_media.library.store import Store
 
 __all__ = ["check_store"]
 
-_BRIEF: Final = 0.2  # seconds of a claim that is to run out
-_LONG: Final = 600.0  # seconds of one that is not
-_PATIENCE: Final = 10.0  # seconds that running out may take longer than it should
-_CROWD: Final = 40  # claims at the same time
-_MANY: Final = 600  # entries: more than a store is likely to read at a time
+_SHORT_CLAIM: Final = 0.1  # seconds; the check waits until it has run out
+_LONG_CLAIM: Final = 600.0  # seconds; does not run out during the check
+_RUN_OUT_TIMEOUT: Final = 10.0  # seconds that a claim may last too long
+_CLAIM_COUNT: Final = 40  # at the same time
+_ENTRY_COUNT: Final = 600  # more than a store is likely to read at a time
+
+# Sentences that more than one check needs.
+_FREE: Final = "claim of a key without a claim must return a number, not None"
+_RISING: Final = "claim must return a larger number than every earlier claim of the key"
+_RUNS_OUT: Final = "a claim must run out after its seconds"
+_PUT: Final = "put with the current claim must return True"
+_REPLACED: Final = "put must replace the earlier entry of the key"
+_RENEW_LOST: Final = "renew must return False if another claim holds the key"
+_RELEASE_LOST: Final = "release must not end another claim of the key"
 
 
 async def check_store(make_store: Callable[[], Store | Awaitable[Store]]) -> None:
     """
-    Check that a store keeps every promise of `meta_media.library.store.Store`, for the tests of whoever writes one.
+    Check that a store keeps every promise of `Store`. Call it in a test of your own store.
 
-    ```python
+    ```python notest
     async def test_my_store(tmp_path):
         await check_store(lambda: MyStore(tmp_path / "library"))
     ```
 
-    Two stores are made, used together as two processes would use them, and closed. It takes some seconds, because some
-    claims have to run out.
+    Two stores are made, used as two processes would use them, and closed. The check takes some seconds, because it waits
+    for claims to run out.
 
     Args:
-        make_store: Makes a store, each time over the same data, in which nothing is at first; plain or async. Of a store that
-            keeps its data to itself, such as `MemoryStore`, it returns the same one again.
+        make_store: Makes a store; plain or async. All stores that it makes share the same data, which is empty at first. A
+            store that shares nothing, such as `MemoryStore`, must be the same object each time.
 
     Raises:
-        AssertionError: A promise was broken; the message says which.
+        AssertionError: The store broke a promise. The message says which.
     """
     stores: list[Store] = []
     for _ in range(2):
         made = make_store()
         stores.append(await made if inspect.isawaitable(made) else made)
     try:
-        for check in (_check_nothing, _check_entries_are_kept, _check_replacing, _check_touch, _check_remove):
+        for check in (_check_empty, _check_put, _check_replacing, _check_touch, _check_remove, _check_claims):
             await check(*stores)
-        for check in (_check_claims, _check_crowd, _check_lost_claim, _check_late_claim, _check_renewal):
+        for check in (_check_concurrent_claims, _check_lost_claim, _check_late_put, _check_renew, _check_expired):
             await check(*stores)
-        await _check_expired(*stores)
-        await _check_iteration(*stores)
+        await _check_entries(*stores)
     finally:
         for store in (*stores, *stores):
             await store.aclose()
 
 
-def _promised(kept: bool, sentence: str) -> None:
-    if not kept:
-        raise AssertionError(f"Store: {sentence}")
+def _require(condition: bool, promise: str) -> None:
+    if not condition:
+        raise AssertionError(f"Store: {promise}")
 
 
-def _some_entry(number: str, media_id: str = "1", **more: Any) -> LibraryEntry:
+def _make_entry(number: str, media_id: str = "1", **fields: Any) -> LibraryEntry:
     now = datetime.now(UTC)
-    fields = {"uploaded_at": now - timedelta(hours=2), "expires_at": now + timedelta(days=29), "used_at": now, **more}
-    sha256 = hashlib.sha256(number.encode()).hexdigest()
-    fields = {"mime_type": "audio/ogg; codecs=opus", "sha256": sha256, **fields}
-    return LibraryEntry(id=media_id, phone_number_id=number, **fields)
+    times = {"uploaded_at": now - timedelta(hours=2), "expires_at": now + timedelta(days=29), "used_at": now}
+    fields = {"sha256": hashlib.sha256(number.encode()).hexdigest(), "mime_type": "audio/ogg; codecs=opus", **fields}
+    return LibraryEntry(id=media_id, phone_number_id=number, **{**times, **fields})
 
 
-async def _kept(store: Store, entry: LibraryEntry) -> LibraryEntry:
-    """Keep an entry, as a library does."""
-    claim = await store.claim(entry.key, _LONG)
-    _promised(claim is not None, "claim of a key that nobody has must return a number, not None")
-    _promised(await store.put(entry, claim or 0), "put by whoever has the claim must return True")
-    return entry
-
-
-async def _run_out(store: Store, key: str) -> int:
-    """Claim a key once somebody else's claim of it has run out."""
-    until = time.monotonic() + _PATIENCE
-    while (claim := await store.claim(key, _LONG)) is None:
-        _promised(time.monotonic() < until, "a claim must run out after the seconds it was made for")
-        await anyio.sleep(_BRIEF / 4)
+async def _claim(store: Store, key: str, seconds: float = _LONG_CLAIM) -> int:
+    claim = await store.claim(key, seconds)
+    if claim is None:
+        raise AssertionError(f"Store: {_FREE}")
     return claim
 
 
-async def _check_nothing(one: Store, other: Store) -> None:
-    entry = _some_entry("1")
-    _promised([entry async for entry in one.entries()] == [], "entries of fresh data must yield nothing")
-    _promised(await one.get(entry.key) is None, "get of a key that was never put must return None")
-    _promised(not await one.remove(entry), "remove of what is not kept must return False")
-    _promised(not await one.renew(entry.key, 1, _LONG), "renew of a claim that nobody has must return False")
+async def _put(store: Store, entry: LibraryEntry) -> LibraryEntry:
+    """Store an entry, as a library does."""
+    _require(await store.put(entry, await _claim(store, entry.key)), _PUT)
+    return entry
+
+
+async def _claim_when_run_out(store: Store, key: str) -> int:
+    deadline = time.monotonic() + _RUN_OUT_TIMEOUT
+    while (claim := await store.claim(key, _LONG_CLAIM)) is None:
+        _require(time.monotonic() < deadline, _RUNS_OUT)
+        await anyio.sleep(_SHORT_CLAIM / 4)
+    return claim
+
+
+async def _check_empty(one: Store, other: Store) -> None:
+    entry = _make_entry("1")
+    _require([entry async for entry in one.entries()] == [], "entries of an empty store must yield nothing")
+    _require(await one.get(entry.key) is None, "get of a key without an entry must return None")
+    _require(not await one.remove(entry), "remove of an entry that is not stored must return False")
+    _require(not await one.renew(entry.key, 1, _LONG_CLAIM), "renew of a claim that was never made must return False")
     await one.release(entry.key, 1)
     await one.touch(entry)
-    _promised(await other.get(entry.key) is None, "touch must keep nothing that was not kept already")
+    _require(await other.get(entry.key) is None, "touch must not store a new entry")
 
 
-async def _check_entries_are_kept(one: Store, other: Store) -> None:
-    plain = await _kept(one, _some_entry("2"))
-    odd = await _kept(one, _some_entry("2", "2", mime_type="text/x-'%*?[]{}\"\\", maybe_duplicate=True))
+async def _check_put(one: Store, other: Store) -> None:
+    plain = await _put(one, _make_entry("2"))
+    odd = await _put(one, _make_entry("2", "2", mime_type="text/x-'%*?[]{}\"\\", maybe_duplicate=True))
     for store in (one, other):
         where = "" if store is one else ", also from another store over the same data"
         for entry in (plain, odd):
-            _promised(await store.get(entry.key) == entry, f"get must return all fields of what was put{where}")
-    near = [_some_entry("2", sha256="0" * 64), _some_entry("2", mime_type="text/plain"), _some_entry("22")]
+            _require(await store.get(entry.key) == entry, f"get must return all fields of the stored entry{where}")
+    near = [_make_entry("2", sha256="0" * 64), _make_entry("2", mime_type="text/plain"), _make_entry("22")]
     for stranger in near:
-        _promised(await one.get(stranger.key) is None, "get must return the entry of exactly this key")
+        _require(await one.get(stranger.key) is None, "get must return the entry of exactly this key")
 
 
 async def _check_replacing(one: Store, other: Store) -> None:
-    await _kept(one, _some_entry("3"))
-    newer = await _kept(other, _some_entry("3", "2"))
-    _promised(await one.get(newer.key) == newer, "put must replace what a key had before")
+    await _put(one, _make_entry("3"))
+    newer = await _put(other, _make_entry("3", "2"))
+    _require(await one.get(newer.key) == newer, _REPLACED)
     listed = [entry async for entry in one.entries() if entry.key == newer.key]
-    _promised(listed == [newer], "entries must yield one entry for each key: the one that was put last")
+    _require(listed == [newer], "entries must yield one entry per key: the last one that was put")
 
 
 async def _check_touch(one: Store, other: Store) -> None:
-    entry = await _kept(one, _some_entry("4"))
+    entry = await _put(one, _make_entry("4"))
     used = attrs.evolve(entry, used_at=datetime.now(UTC) + timedelta(minutes=1))
     await other.touch(used)
-    _promised(await one.get(entry.key) == used, "touch must note used_at of the entry that is kept")
-    newer = await _kept(one, _some_entry("4", "2"))
+    _require(await one.get(entry.key) == used, "touch must update used_at of the stored entry")
+    newer = await _put(one, _make_entry("4", "2"))
     await other.touch(used)
-    _promised(await one.get(entry.key) == newer, "touch must change nothing if the key has another entry by now")
+    _require(await one.get(entry.key) == newer, "touch must change nothing if the key has another entry")
 
 
 async def _check_remove(one: Store, other: Store) -> None:
-    older = await _kept(one, _some_entry("5"))
-    newer = await _kept(one, _some_entry("5", "2"))
-    _promised(not await other.remove(older), "remove must return False if the key has another entry by now")
-    _promised(await one.get(newer.key) == newer, "remove must forget nothing if the key has another entry by now")
-    _promised(await other.remove(newer), "remove of the entry that is kept must return True")
-    _promised(await one.get(newer.key) is None, "remove must forget the entry")
-    _promised(not await one.remove(newer), "remove must return False when there is nothing any more")
+    older = await _put(one, _make_entry("5"))
+    newer = await _put(one, _make_entry("5", "2"))
+    _require(not await other.remove(older), "remove must return False if the key has another entry")
+    _require(await one.get(newer.key) == newer, "remove must not remove another entry of the key")
+    _require(await other.remove(newer), "remove of the stored entry must return True")
+    _require(await one.get(newer.key) is None, "remove must remove the entry")
+    _require(not await one.remove(newer), "remove of an entry that was removed must return False")
     await one.touch(newer)
-    _promised(await one.get(newer.key) is None, "touch must not bring back what was removed")
+    _require(await one.get(newer.key) is None, "touch must not store an entry that was removed")
 
 
 async def _check_claims(one: Store, other: Store) -> None:
-    entry = _some_entry("6")
-    first = await one.claim(entry.key, _LONG)
-    _promised(first is not None, "claim of a key that nobody has must return a number, not None")
+    entry = _make_entry("6")
+    first = await _claim(one, entry.key)
     for store in (one, other):
-        _promised(await store.claim(entry.key, _LONG) is None, "claim must return None while somebody else has it")
-    _promised(await other.claim(_some_entry("66").key, _LONG) is not None, "each key must have a claim of its own")
-    await one.release(entry.key, first or 0)
-    _promised(not await one.renew(entry.key, first or 0, _LONG), "renew must return False once a claim was released")
-    second = await other.claim(entry.key, _LONG)
-    _promised(second is not None, "claim of a key that was released must return a number at once")
-    _promised((second or 0) > (first or 0), "each claim of a key must have a larger number than those before")
-    await one.release(entry.key, first or 0)
-    _promised(not await one.renew(entry.key, first or 0, _LONG), "renew must return False if somebody else has the key")
-    _promised(await one.claim(entry.key, _LONG) is None, "release must change nothing if somebody else has the key")
-    _promised(await other.put(entry, second or 0), "put by whoever has the claim must return True")
-    _promised(not await one.renew(entry.key, second or 0, _LONG), "put must end the claim: renew is False then")
-    third = await one.claim(entry.key, _LONG)
-    _promised(third is not None, "put must end the claim: the next one must be had at once")
-    _promised((third or 0) > (second or 0), "each claim of a key must have a larger number than those before")
+        _require(await store.claim(entry.key, _LONG_CLAIM) is None, "claim must return None while another claim holds")
+    _require(await other.claim(_make_entry("66").key, _LONG_CLAIM) is not None, "claims of other keys must not matter")
+    await one.release(entry.key, first)
+    _require(not await one.renew(entry.key, first, _LONG_CLAIM), "renew of a released claim must return False")
+    second = await _claim(other, entry.key)
+    _require(second > first, _RISING)
+    await one.release(entry.key, first)
+    _require(not await one.renew(entry.key, first, _LONG_CLAIM), _RENEW_LOST)
+    _require(await one.claim(entry.key, _LONG_CLAIM) is None, _RELEASE_LOST)
+    _require(await other.put(entry, second), _PUT)
+    _require(not await one.renew(entry.key, second, _LONG_CLAIM), "put must end its claim: renew must return False")
+    third = await one.claim(entry.key, _LONG_CLAIM)
+    _require(third is not None, "put must end its claim: the next claim must return a number")
+    _require((third or 0) > second, _RISING)
 
 
-async def _check_crowd(one: Store, other: Store) -> None:
-    key, last = _some_entry("7").key, 0
+async def _check_concurrent_claims(one: Store, other: Store) -> None:
+    key, last = _make_entry("7").key, 0
     for _ in range(3):
-        await one.claim(key, _BRIEF)
-        await anyio.sleep(_BRIEF * 2)  # until it has run out
+        await one.claim(key, _SHORT_CLAIM)
+        await anyio.sleep(_SHORT_CLAIM * 2)  # until it has run out
         claims: list[int] = []
 
         async def claim(store: Store, claims: list[int]) -> None:
-            if (number := await store.claim(key, _LONG)) is not None:
+            if (number := await store.claim(key, _LONG_CLAIM)) is not None:
                 claims.append(number)
 
         async with anyio.create_task_group() as group:
-            for store in (one, other) * (_CROWD // 2):
+            for store in (one, other) * (_CLAIM_COUNT // 2):
                 group.start_soon(claim, store, claims)
-        _promised(claims != [], "a claim must run out after the seconds it was made for")
-        _promised(len(claims) == 1, f"of {_CROWD} claims of a key at the same time one must be had, not {len(claims)}")
-        _promised(claims[0] > last, "each claim of a key must have a larger number than those before")
+        _require(claims != [], _RUNS_OUT)
+        _require(len(claims) == 1, f"one of {_CLAIM_COUNT} concurrent claims must succeed, not {len(claims)}")
+        _require(claims[0] > last, _RISING)
         last = claims[0]
         await other.release(key, last)
 
 
 async def _check_lost_claim(one: Store, other: Store) -> None:
-    for number in ("8", "88"):
-        late, entry = _some_entry(number), _some_entry(number, "2")
-        lost = await one.claim(late.key, _BRIEF) or 0
-        claim = await _run_out(other, late.key)
-        _promised(claim > lost, "each claim of a key must have a larger number than those before")
-        _promised(not await one.renew(late.key, lost, _LONG), "renew must return False if somebody else has the key")
-        _promised(not await one.put(late, lost), "put must return False if somebody else has claimed the key since")
-        _promised(await one.get(late.key) is None, "put must keep nothing if somebody else has claimed the key since")
+    for number, successor in (("8", "2"), ("88", None)):  # the later claim ends with an entry, or without one
+        late, entry = _make_entry(number), _make_entry(number, successor or "")
+        lost = await _claim(one, late.key, _SHORT_CLAIM)
+        claim = await _claim_when_run_out(other, late.key)
+        _require(claim > lost, _RISING)
+        _require(not await one.renew(late.key, lost, _LONG_CLAIM), _RENEW_LOST)
+        _require(not await one.put(late, lost), "put must return False after a later claim of the key")
+        _require(await one.get(late.key) is None, "put must store nothing after a later claim of the key")
         await one.release(late.key, lost)
-        _promised(await one.claim(late.key, _LONG) is None, "release must change nothing if somebody else has the key")
-        if number == "8":
-            _promised(await other.put(entry, claim), "put by whoever has the claim must return True")
+        _require(await one.claim(late.key, _LONG_CLAIM) is None, _RELEASE_LOST)
+        if successor:
+            _require(await other.put(entry, claim), _PUT)
         else:
             await other.release(late.key, claim)
-        what = "put must return False if somebody else has claimed the key since, also when that claim has ended"
-        _promised(not await one.put(late, lost), what)
-        _promised(await one.get(late.key) == (entry if number == "8" else None), what)
+        ended = "put must return False after a later claim of the key, even if that one has ended"
+        _require(not await one.put(late, lost), ended)
+        _require(await one.get(late.key) == (entry if successor else None), ended)
 
 
-async def _check_late_claim(one: Store, other: Store) -> None:
-    entry = _some_entry("9")
-    claim = await one.claim(entry.key, _BRIEF)
-    await anyio.sleep(_BRIEF * 2)
-    what = "put must keep an entry whose claim has run out, as long as nobody else has claimed the key"
-    _promised(await one.put(entry, claim or 0), what)
-    _promised(await other.get(entry.key) == entry, what)
+async def _check_late_put(one: Store, other: Store) -> None:
+    entry = _make_entry("9")
+    claim = await _claim(one, entry.key, _SHORT_CLAIM)
+    await anyio.sleep(_SHORT_CLAIM * 2)
+    promise = "put must store an entry whose claim has run out, if no later claim was made"
+    _require(await one.put(entry, claim), promise)
+    _require(await other.get(entry.key) == entry, promise)
 
 
-async def _check_renewal(one: Store, other: Store) -> None:
-    key, seconds, began = _some_entry("10").key, _BRIEF, time.monotonic()
-    claim = await one.claim(key, seconds) or 0
-    while not await one.renew(key, claim, _LONG):
-        ran_out = time.monotonic() - began >= seconds  # on a machine that is busy
-        _promised(ran_out, "renew of a claim that has not run out must return True")
+async def _check_renew(one: Store, other: Store) -> None:
+    key, seconds, began = _make_entry("10").key, _SHORT_CLAIM, time.monotonic()
+    claim = await _claim(one, key, seconds)
+    while not await one.renew(key, claim, _LONG_CLAIM):
+        ran_out = time.monotonic() - began >= seconds  # on a busy machine
+        _require(ran_out, "renew of a claim that has not run out must return True")
         await one.release(key, claim)
         seconds, began = seconds * 4, time.monotonic()
-        claim = await one.claim(key, seconds) or 0
+        claim = await _claim(one, key, seconds)
     await anyio.sleep(seconds * 2)
-    _promised(await other.claim(key, _LONG) is None, "renew must let a claim last for so many seconds from now")
-    await one.renew(key, claim, _BRIEF)
-    await _run_out(other, key)
+    _require(await other.claim(key, _LONG_CLAIM) is None, "renew must extend the claim by its seconds from now")
+    await one.renew(key, claim, _SHORT_CLAIM)
+    await _claim_when_run_out(other, key)
 
 
 async def _check_expired(one: Store, other: Store) -> None:
-    await _kept(one, _some_entry("11"))
-    expired = await _kept(one, _some_entry("11", "2", expires_at=datetime.now(UTC) - timedelta(minutes=1)))
+    await _put(one, _make_entry("11"))
+    expired = await _put(one, _make_entry("11", "2", expires_at=datetime.now(UTC) - timedelta(minutes=1)))
     found = await other.get(expired.key)
-    _promised(found in (None, expired), "get of a key whose entry has expired must return that entry, or None")
-    newer = await _kept(other, _some_entry("11", "3"))
-    _promised(await one.get(newer.key) == newer, "put must replace what a key had before, also when that has expired")
+    _require(found in (None, expired), "get of a key whose entry has expired must return that entry or None")
+    newer = await _put(other, _make_entry("11", "3"))
+    _require(await one.get(newer.key) == newer, f"{_REPLACED}, also an expired one")
 
 
-async def _check_iteration(one: Store, other: Store) -> None:
-    wanted = {f"12{number:04}": _some_entry(f"12{number:04}") for number in range(_MANY)}
+async def _check_entries(one: Store, other: Store) -> None:
+    wanted = {f"12{number:04}": _make_entry(f"12{number:04}") for number in range(_ENTRY_COUNT)}
     numbers = list(wanted)
-    for start in range(0, _MANY, _CROWD):
+    for start in range(0, _ENTRY_COUNT, _CLAIM_COUNT):
         async with anyio.create_task_group() as group:
-            for number in numbers[start : start + _CROWD]:
-                group.start_soon(_kept, one, wanted[number])
+            for number in numbers[start : start + _CLAIM_COUNT]:
+                group.start_soon(_put, one, wanted[number])
     for store in (one, other):
         found = [entry async for entry in store.entries() if entry.phone_number_id in wanted]
-        complete = len(found) == _MANY and {entry.phone_number_id: entry for entry in found} == wanted
-        _promised(complete, f"entries must yield all {_MANY} entries that were put, each once")
+        complete = len(found) == _ENTRY_COUNT and {entry.phone_number_id: entry for entry in found} == wanted
+        _require(complete, f"entries must yield each of {_ENTRY_COUNT} entries once")
     async for entry in one.entries():
-        _promised(
-            await other.remove(entry), "remove of an entry that is kept must return True, also during an iteration"
-        )
+        _require(await other.remove(entry), "remove of a stored entry must return True, also during an iteration")
     left = [entry async for entry in other.entries()]
-    _promised(left == [], "entries must yield everything, also when what it has yielded is removed meanwhile")
+    _require(left == [], "entries must yield every entry, also if those it has yielded are removed meanwhile")

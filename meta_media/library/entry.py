@@ -1,36 +1,40 @@
-"""What a library keeps of an upload, and for how long it may be handed out again."""
+"""`LibraryEntry`: what a library stores of an upload, and how long its media id is valid."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
+from meta_media.errors import StorageError
+from meta_media.protocol.convert import from_plain, to_plain
 from meta_media.protocol.models import UploadedMedia
 
 __all__ = ["LibraryEntry", "entry_key"]
 
-_LIFE: Final = timedelta(days=30)  # Meta's Media guide: uploaded media and their ids
-_MARGIN: Final = timedelta(days=1)  # before the end, or a tenth of a shorter life: what is sent now is fetched later
-_GRAIN: Final = timedelta(hours=1)  # how exactly it is noted when an entry was used
+_MEDIA_LIFETIME: Final = timedelta(days=30)  # Meta's Media guide: uploaded media and their ids
+_EXPIRY_MARGIN: Final = timedelta(days=1)  # a message that is sent now is fetched later
+_USE_PRECISION: Final = timedelta(hours=1)  # of `used_at`
 
 
 @attrs.frozen(kw_only=True)
 class LibraryEntry:
     """
-    A media id that is good for these bytes, as this type, on this number.
+    A media id for these bytes, of this type, on this phone number.
 
     Attributes:
         id: The media id.
         sha256: 64 hex digits of the bytes.
-        mime_type: As they were sent.
-        phone_number_id: The number on which they were uploaded.
-        uploaded_at: When, in UTC.
-        expires_at: Until when it is handed out: a day before Meta forgets it after thirty, or a tenth of a `ttl` before.
-        used_at: When it was handed out last, to the hour.
-        maybe_duplicate: As of `UploadedMedia`.
-        reused: Whether it was there already.
+        mime_type: The type that was sent.
+        phone_number_id: The phone number on which the media was uploaded.
+        uploaded_at: When the upload began, in UTC.
+        expires_at: The library returns the id until this time. It is a day before Meta forgets the media (after 30 days or
+            the upload's `ttl`), or a tenth of a `ttl` shorter than 10 days.
+        used_at: When the id was last returned, to the hour.
+        maybe_duplicate: As in `UploadedMedia`.
+        reused: Whether the entry existed before this call.
     """
 
     id: str
@@ -47,46 +51,52 @@ class LibraryEntry:
     def of(
         cls, uploaded: UploadedMedia, sha256: str, phone_number_id: str, began: datetime, ttl: timedelta | None
     ) -> LibraryEntry:
-        """Make an entry of an upload that began then."""
-        life = ttl or _LIFE
+        """Make the entry of an upload that began at a given time."""
+        lifetime = ttl or _MEDIA_LIFETIME
         return cls(
             id=uploaded.id,
             sha256=sha256,
             mime_type=uploaded.mime_type or "",
             phone_number_id=phone_number_id,
             uploaded_at=began,
-            expires_at=began + life - min(_MARGIN, life / 10),
+            expires_at=began + lifetime - min(_EXPIRY_MARGIN, lifetime / 10),
             used_at=began,
             maybe_duplicate=uploaded.maybe_duplicate,
         )
 
     @property
     def key(self) -> str:
-        """What a store knows it by."""
+        """The entry's key in a store."""
         return entry_key(self.phone_number_id, self.sha256, self.mime_type)
 
     @property
     def alive(self) -> bool:
-        """Whether it may still be handed out."""
+        """Whether the entry has not expired."""
         return datetime.now(UTC) < self.expires_at
 
     @property
     def stale_use(self) -> bool:
-        """Whether it is time to note that it is used again."""
-        return datetime.now(UTC) - self.used_at > _GRAIN
+        """Whether `used_at` is old enough to be updated."""
+        return datetime.now(UTC) - self.used_at > _USE_PRECISION
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON's types, for a store."""
-        fields = attrs.asdict(self, filter=lambda field, _: field.name != "reused")
-        return {name: value.timestamp() if isinstance(value, datetime) else value for name, value in fields.items()}
+    def to_json(self) -> str:
+        """Return the entry as JSON text, for a store. `reused` is not stored."""
+        return json.dumps(to_plain(self, omit=("reused",)))
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> LibraryEntry:
-        """Make an entry again of what `as_json` gave."""
-        times = {name: datetime.fromtimestamp(fields[name], UTC) for name in ("uploaded_at", "expires_at", "used_at")}
-        return cls(**{**fields, **times})
+    def from_json(cls, text: str | bytes) -> LibraryEntry:
+        """
+        Make an entry from the text that `to_json` returned.
+
+        Raises:
+            StorageError: The text is not an entry.
+        """
+        try:
+            return from_plain(cls, json.loads(text))
+        except ValueError as error:
+            raise StorageError(f"the library has an entry that cannot be read: {error}") from error
 
 
 def entry_key(phone_number_id: str, sha256: str, mime_type: str) -> str:
-    """Name what has the same bytes, the same type and the same number."""
+    """Return the key of an entry: the same for the same bytes, type and phone number."""
     return f"{phone_number_id}/{sha256}/{mime_type}"

@@ -1,4 +1,4 @@
-"""Entries of one process, until it ends."""
+"""A store in memory, for one process and for tests."""
 
 from __future__ import annotations
 
@@ -6,74 +6,64 @@ import time
 from collections.abc import AsyncIterator
 
 from meta_media.library.entry import LibraryEntry
+from meta_media.library.store import AsyncCloseable, Store
 
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore:
-    """A store in memory, for one process and tests."""
+class MemoryStore(AsyncCloseable, Store):
+    """A store in memory. Its entries are lost when the process ends."""
 
     def __init__(self) -> None:
         self._entries: dict[str, LibraryEntry] = {}
-        self._claims: dict[str, tuple[int, float]] = {}  # number, and until when
-        self._numbers = 0
+        self._claims: dict[str, tuple[int, float]] = {}  # number, and time.monotonic() at which it runs out
+        self._last_claim = 0
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """See `Store`."""
         return self._entries.get(key)
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        """See `Store`."""
         now = time.monotonic()
         if key in self._claims and now < self._claims[key][1]:
             return None
-        self._numbers += 1
-        self._claims[key] = self._numbers, now + seconds
-        return self._numbers
+        self._last_claim += 1
+        self._claims[key] = self._last_claim, now + seconds
+        return self._last_claim
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        """See `Store`."""
-        if not self._holds(key, claim):
+        if not self._is_claim(key, claim):
             return False
         self._claims[key] = claim, time.monotonic() + seconds
         return True
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        """See `Store`."""
-        if not self._holds(entry.key, claim):
+        if not self._is_claim(entry.key, claim):
             return False
         self._entries[entry.key] = entry
-        await self.release(entry.key, claim)
+        del self._claims[entry.key]
         return True
 
     async def release(self, key: str, claim: int) -> None:
-        """See `Store`."""
-        if self._holds(key, claim):
+        if self._is_claim(key, claim):
             del self._claims[key]
 
     async def touch(self, entry: LibraryEntry) -> None:
-        """See `Store`."""
-        if self._keeps(entry):
+        if self._is_stored(entry):
             self._entries[entry.key] = entry
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        """See `Store`."""
-        kept = self._keeps(entry)
-        if kept:
+        stored = self._is_stored(entry)
+        if stored:
             del self._entries[entry.key]
-        return kept
+        return stored
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
-        """See `Store`."""
         for entry in tuple(self._entries.values()):
             yield entry
 
-    async def aclose(self) -> None:
-        """See `Store`."""
-
-    def _holds(self, key: str, claim: int) -> bool:
+    def _is_claim(self, key: str, claim: int) -> bool:
         return self._claims.get(key, (0, 0.0))[0] == claim
 
-    def _keeps(self, entry: LibraryEntry) -> bool:
-        kept = self._entries.get(entry.key)
-        return kept is not None and kept.id == entry.id
+    def _is_stored(self, entry: LibraryEntry) -> bool:
+        stored = self._entries.get(entry.key)
+        return stored is not None and stored.id == entry.id

@@ -1,10 +1,9 @@
-"""Entries of many machines, in Redis: needs redis-py, which the extra `[redis]` brings."""
+"""A store in Redis, for many machines. It needs redis-py, which the extra `[redis]` installs."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -12,16 +11,25 @@ import anyio
 
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library.entry import LibraryEntry
+from meta_media.library.store import AsyncCloseable, Store
+from meta_media.protocol.convert import stored_converter
 from meta_media.protocol.secrets import Secret
 from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["RedisStore"]
 
-_PATIENCE: Final = 10.0  # seconds for an answer
-_SCANNED: Final = 500  # keys asked for at a time
-_CONNECTIONS: Final = 32  # at most; redis-py fails above a hundred, instead of waiting
+_REDIS_TIMEOUT: Final = 10.0  # seconds, to connect and for each answer
+_PAGE_SIZE: Final = 500  # keys
+_MAX_CONNECTIONS: Final = 32  # above its own limit of 100, redis-py fails instead of waiting
 
-# Each script gets the keys of a claim and of its entry, and is run by Redis without anything in between.
+# Each script gets the keys of `_keys`. Redis runs it without any other command in between.
+_CLAIM: Final = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local number = redis.call('INCR', KEYS[3])
+redis.call('PEXPIRE', KEYS[3], 86400000 + ARGV[1])
+redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
+return number
+"""
 _RENEW: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -38,131 +46,119 @@ _RELEASE: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """
-_CLAIM: Final = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-local number = redis.call('INCR', KEYS[3])
-redis.call('PEXPIRE', KEYS[3], 86400000 + ARGV[1])
-redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
-return number
-"""
 _TOUCH: Final = """
-local kept = redis.call('GET', KEYS[2])
-if not kept or cjson.decode(kept)['id'] ~= ARGV[1] then return 0 end
+local stored = redis.call('GET', KEYS[2])
+if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL')
 return 1
 """
 _REMOVE: Final = """
-local kept = redis.call('GET', KEYS[2])
-if not kept or cjson.decode(kept)['id'] ~= ARGV[1] then return 0 end
+local stored = redis.call('GET', KEYS[2])
+if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[2])
 """
 
 
-class RedisStore:
+class RedisStore(AsyncCloseable, Store):
     """
     A store in Redis 6.2 or later, for any number of machines.
 
-    Claims run out by Redis' own clock, and entries leave it when they expire.
+    Claims run out by the clock of Redis. Redis deletes an entry when it expires. The first call opens the connection, and
+    raises a `ConfigurationError` if redis-py is not installed or the URL is not one of Redis.
 
     Args:
-        url: Such as `redis://user:password@host:6379/0`; `rediss://` for TLS.
-        prefix: What all keys begin with.
-
-    Raises:
-        ConfigurationError: redis-py is not installed, or the URL is none.
+        url: Such as `redis://user:password@host:6379/0`, or `rediss://` for TLS.
+        prefix: The beginning of all keys.
     """
 
     def __init__(self, url: str, *, prefix: str = "meta_media") -> None:
         self._url = Secret(url)
         self._prefix = prefix
         self._client: Any = None
-        self._turns = anyio.Semaphore(_CONNECTIONS)
+        self._connections = anyio.Semaphore(_MAX_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r})"
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """See `Store`."""
-        return _entry(await self._asked(lambda redis: redis.get(self._keys(key)[1])))
+        text = await self._ask(lambda redis: redis.get(self._keys(key)[1]))
+        return None if text is None else LibraryEntry.from_json(text)
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        """See `Store`."""
         return await self._run(_CLAIM, key, _milliseconds(seconds)) or None
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        """See `Store`."""
-        return bool(await self._run(_RENEW, key, claim, _milliseconds(seconds)))
+        return await self._run(_RENEW, key, claim, _milliseconds(seconds)) > 0
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        """See `Store`."""
         expiry = _milliseconds(entry.expires_at.timestamp())
-        return bool(await self._run(_PUT, entry.key, claim, json.dumps(entry.as_json()), expiry))
+        return await self._run(_PUT, entry.key, claim, entry, expiry) > 0
 
     async def release(self, key: str, claim: int) -> None:
-        """See `Store`."""
         await self._run(_RELEASE, key, claim)
 
     async def touch(self, entry: LibraryEntry) -> None:
-        """See `Store`."""
-        await self._run(_TOUCH, entry.key, entry.id, json.dumps(entry.as_json()))
+        await self._run(_TOUCH, entry.key, entry.id, entry)
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        """See `Store`."""
-        return bool(await self._run(_REMOVE, entry.key, entry.id))
+        return await self._run(_REMOVE, entry.key, entry.id) > 0
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
-        """See `Store`."""
         cursor: int | None = None
         while cursor != 0:
-            cursor, texts = await self._asked(functools.partial(_page, cursor or 0, f"{self._prefix}:entry:*"))
-            for entry in map(_entry, texts):
-                if entry is not None:
-                    yield entry
+            cursor, texts = await self._ask(functools.partial(_read_page, cursor or 0, f"{self._prefix}:entry:*"))
+            for text in texts:
+                if text is not None:  # else it has expired, or is not a string and not ours
+                    yield LibraryEntry.from_json(text)
 
     async def aclose(self) -> None:
-        """See `Store`."""
+        """Close the connections. The next call opens new ones."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
-    async def _opened(self) -> Any:
-        client = await run_in_thread(_client, self._url)
-        if self._client is None:  # else another task was faster
-            self._client = client
-        return self._client
+    def _keys(self, key: str) -> tuple[str, str, str]:
+        """Return the keys of the claim, the entry and the last claim number. A cluster keeps keys with one `{…}` together."""
+        return f"{self._prefix}:claim:{{{key}}}", f"{self._prefix}:entry:{{{key}}}", f"{self._prefix}:count:{{{key}}}"
 
-    async def _asked(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Ask Redis; what redis-py raises is a `StorageError`, and holds no password."""
-        client = self._client or await self._opened()
-        async with self._turns:
+    async def _run(self, script: str, key: str, *values: str | float | LibraryEntry) -> int:
+        def run(redis: Any) -> Any:
+            arguments = (value.to_json() if isinstance(value, LibraryEntry) else value for value in values)
+            return redis.eval(script, 3, *self._keys(key), *arguments)
+
+        return int(await self._ask(run))
+
+    async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        client = self._client or await self._connect()
+        async with self._connections:
             try:
                 return await work(client)
             except (_redis_error(), OSError) as error:
                 failure = f"Redis failed: {error}"
-        raise StorageError(failure)  # without a context: redis-py's frames have the password in their locals
+        raise StorageError(failure)  # without a context: the frames of redis-py have the password in their locals
 
-    def _keys(self, key: str) -> tuple[str, str, str]:
-        """Name the claim, the entry and the count of claims; the braces keep them together in a cluster."""
-        return f"{self._prefix}:claim:{{{key}}}", f"{self._prefix}:entry:{{{key}}}", f"{self._prefix}:count:{{{key}}}"
+    async def _connect(self) -> Any:
+        client = await run_in_thread(_new_client, self._url)
+        if self._client is None:  # else another task was faster
+            self._client = client
+        return self._client
 
-    async def _run(self, script: str, key: str, *values: str | int) -> int:
-        return int(await self._asked(lambda redis: redis.eval(script, 3, *self._keys(key), *values)))
 
-
-def _client(url: str) -> Any:
-    """Make a client, on a thread: redis-py is slow to import, and looks its own version up on the disk."""
+def _new_client(url: str) -> Any:
+    """Make a client, on a thread: cattrs and redis-py are slow to import, and redis-py looks up its version on the disk."""
+    stored_converter()
     try:
         import redis.asyncio
     except ModuleNotFoundError as error:
         raise ConfigurationError('RedisStore needs a package: pip install "meta-media[redis]"') from error
-    options: dict[str, Any] = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
-    with contextlib.suppress(ModuleNotFoundError):  # of an older redis-py, which looks it up once
+    options: dict[str, Any] = {"socket_timeout": _REDIS_TIMEOUT, "socket_connect_timeout": _REDIS_TIMEOUT}
+    with contextlib.suppress(ModuleNotFoundError):  # an older redis-py does not look up its version for each connection
         from redis.driver_info import DriverInfo
 
         options["driver_info"] = DriverInfo()
     with contextlib.suppress(ValueError):
         return redis.asyncio.from_url(url, decode_responses=True, **options)
-    raise ConfigurationError("that is no URL of a Redis: redis://host:6379/0 is one")
+    raise ConfigurationError('the URL of a RedisStore must be like "redis://host:6379/0"')
 
 
 def _redis_error() -> type[Exception]:
@@ -171,13 +167,9 @@ def _redis_error() -> type[Exception]:
     return redis.RedisError
 
 
-async def _page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[str | None]]:
-    cursor, keys = await redis.scan(cursor, match=pattern, count=_SCANNED)
+async def _read_page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[str | None]]:
+    cursor, keys = await redis.scan(cursor, match=pattern, count=_PAGE_SIZE)
     return cursor, await redis.mget(keys) if keys else []
-
-
-def _entry(text: str | None) -> LibraryEntry | None:
-    return None if text is None else LibraryEntry.from_json(json.loads(text))
 
 
 def _milliseconds(seconds: float) -> int:

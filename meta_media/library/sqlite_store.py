@@ -1,9 +1,8 @@
-"""Entries of the processes of one machine, in a SQLite file."""
+"""A store in a SQLite file, for the processes of one machine."""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.library.entry import LibraryEntry
+from meta_media.library.store import AsyncCloseable, Store
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,90 +23,85 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL)
 """
-_LONGEST_CLAIM: Final = 86_400.0  # seconds; one that ends later was made before the wall clock was put back
-_PAGE: Final = 500  # entries read at a time
+_LONGEST_CLAIM: Final = 86_400.0  # seconds; a claim that ends later was made before the wall clock was set back
+_PAGE_SIZE: Final = 500  # entries
 
 
-class SQLiteStore:
+class SQLiteStore(AsyncCloseable, Store):
     """
-    A store in a file, for any number of processes of one machine; not on a network drive.
+    A store in a file, for any number of processes of one machine. The file must not be on a network drive.
 
     Args:
-        path: Its name; file and folder are made where there are none. Default: `meta_media/library.sqlite` in the user's
-            cache folder (`XDG_CACHE_HOME`, else `~/.cache`).
+        path: Name of the file. A missing file or folder is created. Default: `meta_media/library.sqlite` in the user's
+            cache folder (`XDG_CACHE_HOME`, or `~/.cache`).
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         if path is None:
             path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meta_media" / "library.sqlite"
-        self._database = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
+        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """See `Store`."""
-        row = await self._database.run(
-            lambda connection: connection.execute("SELECT entry FROM entries WHERE key = ?", (key,)).fetchone()
-        )
-        return LibraryEntry.from_json(json.loads(row[0])) if row else None
+        def read(connection: sqlite3.Connection) -> LibraryEntry | None:
+            row = connection.execute("SELECT entry FROM entries WHERE key = ?", (key,)).fetchone()
+            return LibraryEntry.from_json(row[0]) if row else None
+
+        return await self._file.run(read)
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        """See `Store`."""
-        now = time.time()  # the one clock that all processes share
-        over = "DELETE FROM claims WHERE key = ? AND (until <= ? OR until > ?)"
-        claimed = "INSERT INTO claims (key, until) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        now = time.time()  # the only clock that all processes share
+        end_old = "DELETE FROM claims WHERE key = ? AND (until <= ? OR until > ?)"
+        insert = "INSERT INTO claims (key, until) VALUES (?, ?) ON CONFLICT DO NOTHING"
 
-        def work(connection: sqlite3.Connection) -> int | None:
-            connection.execute(over, (key, now, now + _LONGEST_CLAIM))
-            done = connection.execute(claimed, (key, now + seconds))
-            return done.lastrowid if done.rowcount else None
+        def write(connection: sqlite3.Connection) -> int | None:
+            connection.execute(end_old, (key, now, now + _LONGEST_CLAIM))
+            inserted = connection.execute(insert, (key, now + seconds))
+            return inserted.lastrowid if inserted.rowcount else None
 
-        return await self._database.run(work)
+        return await self._file.run(write)
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        """See `Store`."""
-        renewed = "UPDATE claims SET until = ? WHERE key = ? AND number = ?"
-        return await self._changes(renewed, time.time() + seconds, key, claim)
+        update = "UPDATE claims SET until = ? WHERE key = ? AND number = ?"
+        return await self._change(update, time.time() + seconds, key, claim)
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        """See `Store`."""
-        row = (entry.key, entry.id, json.dumps(entry.as_json()))
+        end = "DELETE FROM claims WHERE key = ? AND number = ?"
+        insert = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)"
 
-        def work(connection: sqlite3.Connection) -> bool:
-            held = connection.execute("DELETE FROM claims WHERE key = ? AND number = ?", (entry.key, claim)).rowcount
-            if held:
-                connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", row)
-            return bool(held)
+        def write(connection: sqlite3.Connection) -> bool:
+            ended = connection.execute(end, (entry.key, claim)).rowcount > 0
+            if ended:
+                connection.execute(insert, (entry.key, entry.id, entry.to_json()))
+            return ended
 
-        return await self._database.run(work)
+        return await self._file.run(write)
 
     async def release(self, key: str, claim: int) -> None:
-        """See `Store`."""
-        await self._changes("DELETE FROM claims WHERE key = ? AND number = ?", key, claim)
+        await self._change("DELETE FROM claims WHERE key = ? AND number = ?", key, claim)
 
     async def touch(self, entry: LibraryEntry) -> None:
-        """See `Store`."""
-        text = json.dumps(entry.as_json())
-        await self._changes("UPDATE entries SET entry = ? WHERE key = ? AND id = ?", text, entry.key, entry.id)
+        update = "UPDATE entries SET entry = ? WHERE key = ? AND id = ?"
+        await self._file.run(
+            lambda connection: connection.execute(update, (entry.to_json(), entry.key, entry.id)).rowcount
+        )
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        """See `Store`."""
-        return await self._changes("DELETE FROM entries WHERE key = ? AND id = ?", entry.key, entry.id)
+        return await self._change("DELETE FROM entries WHERE key = ? AND id = ?", entry.key, entry.id)
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
-        """See `Store`."""
         last = ""
-        while rows := await self._database.run(functools.partial(_page, last)):
-            for _, text in rows:
-                yield LibraryEntry.from_json(json.loads(text))
-            last = rows[-1][0]
+        while page := await self._file.run(functools.partial(_read_page, last)):
+            for entry in page:
+                yield entry
+            last = page[-1].key
 
     async def aclose(self) -> None:
-        """See `Store`."""
-        await self._database.aclose()
+        await self._file.aclose()
 
-    async def _changes(self, statement: str, *values: object) -> bool:
-        return await self._database.run(lambda connection: connection.execute(statement, values).rowcount > 0)
+    async def _change(self, statement: str, *values: object) -> bool:
+        return await self._file.run(lambda connection: connection.execute(statement, values).rowcount > 0)
 
 
-def _page(after: str, connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    page = "SELECT key, entry FROM entries WHERE key > ? ORDER BY key LIMIT ?"
-    return connection.execute(page, (after, _PAGE)).fetchall()
+def _read_page(after: str, connection: sqlite3.Connection) -> list[LibraryEntry]:
+    select = "SELECT entry FROM entries WHERE key > ? ORDER BY key LIMIT ?"
+    return [LibraryEntry.from_json(text) for (text,) in connection.execute(select, (after, _PAGE_SIZE))]

@@ -1,73 +1,87 @@
 """
-Where a library keeps its entries: in memory, in a SQLite file, in Redis, or in anything that can do what `Store` says.
+The interface of a store, which keeps a library's entries and claims.
 
 ```
-memory   for one process, until it ends
-sqlite   for the processes of one machine
-redis    for many machines
+MemoryStore   one process, until it ends
+SQLiteStore   the processes of one machine
+RedisStore    many machines
 ```
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, Self
 
 from meta_media.library.entry import LibraryEntry
 
-__all__ = ["Store"]
+__all__ = ["AsyncCloseable", "Store"]
 
 
 class Store(Protocol):
     """
-    Entries by key, and claims: of many that want to upload the same thing, one at a time may.
+    Entries by key, and claims. A claim lets one process at a time upload the content of a key.
 
-    Each method is atomic, also between processes. What fails raises a `StorageError`. `meta_media.testing.check_store` tells
-    whether a store does all of this.
+    Each method is atomic, also between processes. A failure is a `StorageError`. `check_store` tests whether a store keeps
+    every promise below.
     """
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """Return the entry of a key, expired or not, unless the store has forgotten it by then."""
+        """Return the entry of a key, or None. An expired entry may be returned or be gone."""
         ...
 
     async def claim(self, key: str, seconds: float) -> int | None:
         """
-        Claim a key for so many seconds, if nobody else has it.
+        Claim a key for a number of seconds.
 
         Returns:
-            The claim's number, larger than that of every earlier claim of that key; None while somebody else has it.
+            The claim's number, larger than that of every earlier claim of the key. None while another claim holds the key.
         """
         ...
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        """Let a claim last for so many seconds from now; False if somebody else has the key, or nobody has."""
+        """Extend a claim to a number of seconds from now. Return False if this claim no longer holds the key."""
         ...
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
         """
-        Keep an entry under its `key`, and end the claim by which it was made.
+        Store an entry under its `key`, in place of an earlier one, and end the claim under which it was made.
 
         Returns:
-            Whether it was kept. False when the claim had run out and somebody else has claimed the key since.
+            Whether the entry was stored. False if the claim has run out and a later one was made. A claim that has run out
+            without a later one is still good.
         """
         ...
 
     async def release(self, key: str, claim: int) -> None:
-        """End a claim without an entry; nothing happens if somebody else has the key by now."""
+        """End a claim without storing an entry. A later claim of the key stays."""
         ...
 
     async def touch(self, entry: LibraryEntry) -> None:
-        """Note `used_at` of an entry, if it is still the one that is kept."""
+        """Update `used_at` of a stored entry. Do nothing if the key has no entry, or one with another id."""
         ...
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        """Forget an entry; False if the key has another one by now, or none."""
+        """Remove an entry. Return False if the key has no entry, or one with another id."""
         ...
 
     def entries(self) -> AsyncIterator[LibraryEntry]:
-        """Iterate over all entries; what is added or removed meanwhile may be among them or not."""
+        """Iterate over all entries. One that is stored or removed meanwhile may appear or not."""
         ...
 
     async def aclose(self) -> None:
-        """Close what was opened; twice does no harm."""
+        """Close the store. Closing twice is allowed."""
         ...
+
+
+class AsyncCloseable:
+    """Base class that closes an object at the end of its `async with` block."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the object."""

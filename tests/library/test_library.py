@@ -566,7 +566,7 @@ async def test_one_upload_for_all(emulator: Emulator, library: MediaLibrary, sto
     assert len({entry.id for entry in entries}) == posts(emulator) == 1
     assert sum(not entry.reused for entry in entries) == 1
     assert store.calls.count("claim") == 1
-    assert library._under_way == {}
+    assert library._locks == {}
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -610,7 +610,7 @@ async def test_failed_upload_is_tried_by_the_next(emulator: Emulator, library: M
     assert isinstance(failed[0], MediaError)
     assert len(entries) == 1
     assert posts(emulator) == 2
-    assert library._under_way == {}
+    assert library._locks == {}
 
 
 async def test_failed_upload_frees_other_processes(
@@ -793,7 +793,7 @@ async def test_cancelled_at_every_await(tmp_path: Path, kind: str, late: bool) -
                 going = stepper.reached
                 assert task.cancelled() or not going or task.result().id == "7"
                 await settled_at([], lambda stepper=stepper: stepper.alive)  # type: ignore[misc]
-                assert library._under_way == {}
+                assert library._locks == {}
                 if (await library.get(SMALL)) is None:
                     key = entry_key("1", hashlib.sha256(SMALL).hexdigest(), "text/plain")
                     claim = await store.claim(key, 600)
@@ -826,7 +826,7 @@ async def test_waiter_that_is_cancelled(store: Hooked) -> None:
         library = MediaLibrary(api, store)
         first = asyncio.create_task(library.ensure(SMALL))
         await until(lambda: len(server.requests) == 1)
-        (lock,) = library._under_way.values()
+        (lock,) = library._locks.values()
         second = asyncio.create_task(library.ensure(SMALL))
         await until(lambda: lock.statistics().tasks_waiting == 1)
         second.cancel()
@@ -836,7 +836,7 @@ async def test_waiter_that_is_cancelled(store: Hooked) -> None:
         finish.set()
         assert [(await task).id for task in (first, third)] == ["7", "7"]
         assert store.calls.count("claim") == 1
-        assert library._under_way == {}
+        assert library._locks == {}
 
 
 async def test_cancelled_while_others_wait(tmp_path: Path) -> None:
@@ -856,7 +856,7 @@ async def test_cancelled_while_others_wait(tmp_path: Path) -> None:
         assert [task.cancelled() for task in (first, *waiting)] == [True, True, True, False, False, False]
         assert {task.result().id for task in (*waiting[2:], elsewhere)} == {"7"}
         assert len(server.requests) == 2
-        assert library._under_way == other._under_way == {}
+        assert library._locks == other._locks == {}
     await store.aclose()
 
 

@@ -115,7 +115,7 @@ class _PutsUnnoticed(MemoryStore):
 
 class _PutsWhereNobodyClaims(MemoryStore):
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        if entry.key in self._claims and not self._holds(entry.key, claim):
+        if entry.key in self._claims and not self._is_claim(entry.key, claim):
             return False
         self._entries[entry.key] = entry
         await self.release(entry.key, claim)
@@ -132,7 +132,7 @@ class _PutsInTimeOnly(MemoryStore):
 class _PutKeepsTheClaim(MemoryStore):
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
         self._entries[entry.key] = entry
-        return self._holds(entry.key, claim)
+        return self._is_claim(entry.key, claim)
 
 
 class _ClaimsNothing(MemoryStore):
@@ -167,13 +167,13 @@ class _ClaimsInTwoSteps(MemoryStore):
 
 class _ClaimsByTheSameNumber(MemoryStore):
     async def claim(self, key: str, seconds: float) -> int | None:
-        self._numbers = 0
+        self._last_claim = 0
         return await super().claim(key, seconds)
 
 
 class _RenewsNothing(MemoryStore):
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        return self._holds(key, claim)
+        return self._is_claim(key, claim)
 
 
 class _RenewsNever(MemoryStore):
@@ -235,7 +235,7 @@ class _RemovesUnnoticed(MemoryStore):
 
 class _RemovesNothing(MemoryStore):
     async def remove(self, entry: LibraryEntry) -> bool:
-        return self._keeps(entry)
+        return self._is_stored(entry)
 
 
 class _RemovesAlways(MemoryStore):
@@ -273,39 +273,39 @@ class _ListsTwice(MemoryStore):
 
 
 BROKEN: dict[type[MemoryStore], str] = {
-    _Forgets: "get must return all fields of what was put",
-    _KeepsLittle: "get must return all fields of what was put",
-    _RefusesToPut: "put by whoever has the claim must return True",
-    _KeepsTheFirst: "put must replace what a key had before",
-    _PutsAnyway: "put must return False if somebody else has claimed the key since",
-    _PutsUnnoticed: "put must keep nothing if somebody else has claimed the key since",
-    _PutsWhereNobodyClaims: "put must return False if somebody else has claimed the key since, also when that claim",
-    _PutsInTimeOnly: "put must keep an entry whose claim has run out, as long as nobody else has claimed the key",
-    _PutKeepsTheClaim: "claim of a key that nobody has must return a number, not None",
-    _ClaimsNothing: "claim of a key that nobody has must return a number, not None",
-    _ClaimsAlways: "claim must return None while somebody else has it",
-    _OneClaimForAll: "each key must have a claim of its own",
-    _ClaimsForEver: "a claim must run out after the seconds it was made for",
-    _ClaimsInTwoSteps: "of 40 claims of a key at the same time one must be had, not ",
-    _ClaimsByTheSameNumber: "each claim of a key must have a larger number than those before",
-    _RenewsNothing: "renew must let a claim last for so many seconds from now",
+    _Forgets: "get must return all fields of the stored entry",
+    _KeepsLittle: "get must return all fields of the stored entry",
+    _RefusesToPut: "put with the current claim must return True",
+    _KeepsTheFirst: "put must replace the earlier entry of the key",
+    _PutsAnyway: "put must return False after a later claim of the key",
+    _PutsUnnoticed: "put must store nothing after a later claim of the key",
+    _PutsWhereNobodyClaims: "put must return False after a later claim of the key, even if that one has ended",
+    _PutsInTimeOnly: "put must store an entry whose claim has run out, if no later claim was made",
+    _PutKeepsTheClaim: "claim of a key without a claim must return a number, not None",
+    _ClaimsNothing: "claim of a key without a claim must return a number, not None",
+    _ClaimsAlways: "claim must return None while another claim holds",
+    _OneClaimForAll: "claims of other keys must not matter",
+    _ClaimsForEver: "a claim must run out after its seconds",
+    _ClaimsInTwoSteps: "one of 40 concurrent claims must succeed, not ",
+    _ClaimsByTheSameNumber: "claim must return a larger number than every earlier claim of the key",
+    _RenewsNothing: "renew must extend the claim by its seconds from now",
     _RenewsNever: "renew of a claim that has not run out must return True",
-    _RenewsAnything: "renew of a claim that nobody has must return False",
-    _RenewsAnybodys: "renew must return False if somebody else has the key",
-    _RenewsLonger: "a claim must run out after the seconds it was made for",
-    _ReleasesNothing: "claim of a key that nobody has must return a number, not None",
-    _ReleasesAnybodys: "release must change nothing if somebody else has the key",
-    _TouchesNothing: "touch must note used_at of the entry that is kept",
-    _TouchesAnything: "touch must keep nothing that was not kept already",
-    _TouchesByKey: "touch must change nothing if the key has another entry by now",
-    _RemovesByKey: "remove must return False if the key has another entry by now",
-    _RemovesUnnoticed: "remove must forget nothing if the key has another entry by now",
-    _RemovesNothing: "remove must forget the entry",
-    _RemovesAlways: "remove of what is not kept must return False",
+    _RenewsAnything: "renew of a claim that was never made must return False",
+    _RenewsAnybodys: "renew must return False if another claim holds the key",
+    _RenewsLonger: "a claim must run out after its seconds",
+    _ReleasesNothing: "renew of a released claim must return False",
+    _ReleasesAnybodys: "release must not end another claim of the key",
+    _TouchesNothing: "touch must update used_at of the stored entry",
+    _TouchesAnything: "touch must not store a new entry",
+    _TouchesByKey: "touch must change nothing if the key has another entry",
+    _RemovesByKey: "remove must return False if the key has another entry",
+    _RemovesUnnoticed: "remove must not remove another entry of the key",
+    _RemovesNothing: "remove must remove the entry",
+    _RemovesAlways: "remove of an entry that is not stored must return False",
     _FindsByNumber: "get must return the entry of exactly this key",
-    _ListsSome: "entries must yield all 600 entries that were put, each once",
-    _ListsByNumber: "entries must yield everything, also when what it has yielded is removed meanwhile",
-    _ListsTwice: "entries must yield one entry for each key: the one that was put last",
+    _ListsSome: "entries must yield each of 600 entries once",
+    _ListsByNumber: "entries must yield every entry, also if those it has yielded are removed meanwhile",
+    _ListsTwice: "entries must yield one entry per key: the last one that was put",
 }
 
 
@@ -341,7 +341,7 @@ async def test_busy_machine() -> None:
         async def claim(self, key: str, seconds: float) -> int | None:
             claim = await super().claim(key, seconds)
             if key.startswith("10/") and self._numbers_of_busy == 0:
-                self._numbers_of_busy = self._numbers + 1
+                self._numbers_of_busy = self._last_claim + 1
             return claim
 
         _numbers_of_busy = 0
@@ -578,7 +578,7 @@ async def test_redis_works_again_after_being_closed(redis_server: RedisServer) -
 async def test_redis_wrong_url(url: str) -> None:
     """What is no URL of a Redis is a ConfigurationError that does not repeat it, for it may hold a password."""
     store = RedisStore(url)
-    with pytest.raises(ConfigurationError, match="redis://host:6379/0 is one") as caught:
+    with pytest.raises(ConfigurationError, match='like "redis://host:6379/0"') as caught:
         await store.get("key")
     assert CANARY not in shown(caught.value)
     await store.aclose()

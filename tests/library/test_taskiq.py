@@ -37,7 +37,7 @@ from meta_media import (
 )
 from meta_media.emulator import Emulator, Fault
 from meta_media.library.taskiq import MediaTasks, RemoteError, media_tasks
-from meta_media.library.taskiq.plain import error_from_json, error_to_json
+from meta_media.library.taskiq.results import error_from_plain, error_to_plain
 from tests.support.servers import Server, stalled, told, until
 
 KINDS: Final = [getattr(errors, name) for name in errors.__all__]
@@ -349,8 +349,8 @@ def test_errors_of_another_version() -> None:
         "facts": {"message": "?", "__class__": 1, "args": 2},
         "notes": [],
     }
-    assert facts(error_from_json(stranger)) == facts(MediaError("?"))
-    assert isinstance(RemoteError(error_to_json(error)), errors.ServerError)
+    assert facts(error_from_plain(stranger)) == facts(MediaError("?"))
+    assert isinstance(RemoteError(error_to_plain(error)), errors.ServerError)
 
 
 async def test_real_errors(run: Running, media: MediaApi, path: Path) -> None:
@@ -404,7 +404,7 @@ async def test_no_store(emulator: Emulator, path: Path) -> None:
         await made.tasks.result(task)
     await made.broker.shutdown()
 
-    with pytest.raises(errors.ConfigurationError, match="already"):
+    with pytest.raises(errors.ConfigurationError, match="already has media tasks"):
         media_tasks(made.broker)
 
 

@@ -1,7 +1,8 @@
-"""Uploads, downloads and deletes as taskiq tasks of a fleet of workers. Needs the extra `[taskiq]`."""
+"""Uploads, downloads and deletes as taskiq tasks for a fleet of workers. Needs the extra `[taskiq]`."""
 
 try:
-    from meta_media.library.taskiq.tasks import MediaTasks, RemoteError, media_tasks
+    from meta_media.library.taskiq.results import RemoteError
+    from meta_media.library.taskiq.tasks import MediaTasks, media_tasks
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"', name=error.name

@@ -1,54 +1,31 @@
-"""
-A fleet of workers, on taskiq: uploads, downloads and deletes as tasks of your broker.
-
-In a module that the workers import, and whoever gives them work:
-
-    broker = RedisStreamBroker(url).with_result_backend(RedisAsyncResultBackend(url))
-    tasks = media_tasks(broker, store=lambda: RedisStore(url))
-
-Then `task = await tasks.ensure.kiq("/shared/photo.jpg")` and `entry = await tasks.result(task)` on one side, and taskiq's
-own command line on the other: `taskiq worker tasks:broker`.
-
-- A task is acknowledged when its result has been saved, whatever `--ack-type` says. What a killed worker had under way is
-  done by another, if the broker keeps what was not acknowledged: `RedisStreamBroker` and RabbitMQ's `AioPikaBroker` do;
-  Redis' `ListQueueBroker` and `PubSubBroker` do not. `RedisStreamBroker` hands it out again after its `idle_timeout`, which
-  must be longer than any task takes; and only when something new arrives, so each worker sends an empty task that often.
-- Before a task begins, that is noted at the result backend, with the worker's name: `await task.get_progress()`. So a task
-  that is delivered again knows it. If it was done, it gives what it gave; an upload that was not is flagged
-  `maybe_duplicate`, and a delete may find that there is nothing left to delete.
-- Results come out as the classes that `MediaApi` returns, and errors as those of `meta_media.errors`, with all their
-  attributes, by way of JSON's types only: any serializer will do. Also those of your own tasks on the same broker.
-
-A worker does not start without a token, so it cannot spoil tasks that others could do.
-"""
+"""`media_tasks`: uploads, downloads and deletes on a taskiq broker. The guide is `README.md` in this folder."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import PlainValidator
-from taskiq import AsyncBroker, AsyncTaskiqTask, Context, TaskiqDepends, TaskiqEvents, TaskiqMiddleware
-from taskiq.message import TaskiqMessage
-from taskiq.result import TaskiqResult
+from taskiq import AsyncBroker, AsyncTaskiqTask, Context, TaskiqDepends, TaskiqEvents
 from taskiq.result_backends.dummy import DummyResultBackend
 
 from meta_media.api import MediaApi
-from meta_media.errors import ConfigurationError, MediaError
+from meta_media.errors import ConfigurationError
+from meta_media.library.claims import CLAIM_SECONDS
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.store import Store
-from meta_media.library.taskiq.plain import error_from_json, error_to_json, plain, revived
+from meta_media.library.taskiq.results import PlainResults, result_from_plain
 from meta_media.library.taskiq.worker import Worker
+from meta_media.protocol.convert import stored_converter
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
 
-__all__ = ["MediaTasks", "RemoteError", "media_tasks"]
+__all__ = ["MediaTasks", "media_tasks"]
 
 T = TypeVar("T")
-_ACKNOWLEDGED: Final = {"ack_type": "when_saved"}  # a task's own label, which wins over the worker's --ack-type
-_CLAIM: Final = 30.0  # as for a library elsewhere
+_ACKNOWLEDGED: Final = {"ack_type": "when_saved"}  # a task's own label, which overrides the worker's --ack-type
 _CONTEXT: Final[Any] = TaskiqDepends()
 
 
@@ -57,30 +34,31 @@ def media_tasks(
     *,
     media: Callable[[], MediaApi] = MediaApi,
     store: Callable[[], Store] | None = None,
-    claim_seconds: float = _CLAIM,
+    claim_seconds: float = CLAIM_SECONDS,
 ) -> MediaTasks:
     """
-    Register our tasks on a broker. Nothing is opened before a worker starts, and a worker closes what it opened.
+    Register the tasks on a broker. Nothing is opened before a worker starts. A worker closes what it has opened.
 
-    A worker's own tasks find the client as `context.state.media_api`, and with a `store` the library as
+    Your own tasks on the broker find the client as `context.state.media_api`, and with a `store` the library as
     `context.state.media_library`.
 
     Args:
-        broker: Any of taskiq's. Results, and knowing what had been begun, need a result backend.
+        broker: Any taskiq broker. Results, and the detection of repeated deliveries, need a result backend.
         media: Makes the client of a worker process. Default: `MediaApi()`, from the environment.
         store: Makes a store that all workers share, such as `lambda: RedisStore(url)`. `ensure` needs one.
         claim_seconds: As for `MediaLibrary`.
 
     Raises:
-        ConfigurationError: The broker has these tasks already.
+        ConfigurationError: The broker already has these tasks.
     """
     if broker.find_task("meta_media.upload") is not None:
-        raise ConfigurationError("this broker has media tasks already")
+        raise ConfigurationError("this broker already has media tasks: call media_tasks once for each broker")
+    stored_converter()  # cattrs is imported with the tasks, not on the event loop
     worker = Worker(media, store, claim_seconds)
     broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, worker.open)
     broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, worker.aclose)
-    broker.add_middlewares(_PlainResults())
-    if (idle := getattr(broker, "idle_timeout", None)) is not None:  # in milliseconds, as in RedisStreamBroker
+    broker.add_middlewares(PlainResults())
+    if (idle := getattr(broker, "idle_timeout", None)) is not None:  # milliseconds, as in RedisStreamBroker
         worker.pulse = idle / 1000, _pulse(broker)
     return MediaTasks(broker, worker)
 
@@ -88,13 +66,13 @@ def media_tasks(
 def _pulse(broker: AsyncBroker) -> Callable[[], Awaitable[object]]:
     @broker.task("meta_media.pulse", **_ACKNOWLEDGED)
     async def pulse() -> None:
-        """Do nothing, but be new."""
+        """Do nothing. A new task is enough."""
 
-    return lambda: pulse.kicker().with_task_id("meta_media.pulse").kiq()  # one id: the results replace each other
+    return lambda: pulse.kicker().with_task_id("meta_media.pulse").kiq()  # with one id, results replace each other
 
 
-class _Uploads:
-    """The half of `MediaTasks` that sends files."""
+class _UploadTasks:
+    """The tasks of `MediaTasks` that upload."""
 
     def __init__(self, broker: AsyncBroker, worker: Worker) -> None:
         @broker.task("meta_media.upload", **_ACKNOWLEDGED)
@@ -134,17 +112,17 @@ class _Uploads:
         self.ensure = ensure
 
 
-class MediaTasks(_Uploads):
+class MediaTasks(_UploadTasks):
     """
-    The tasks, each with taskiq's `kiq`, `kicker` and `schedule_by_…`. Arguments are those of `MediaApi`, as plain data.
+    The tasks. Each has taskiq's `kiq`, `kicker` and `schedule_by_…`. Arguments are those of `MediaApi`, as plain data.
 
-    A path is one of the workers' file systems; give it whole, and the same on all of them.
+    A path must be absolute, and mean the same file on every worker.
 
     Attributes:
         upload: `upload(path, *, filename, mime_type, validate, verify, ttl, use_case, phone_number_id)`: `UploadedMedia`.
-        ensure: The same but for `use_case`, by `MediaLibrary.ensure`: `LibraryEntry`. Harmless however often it is done.
-        download: `download(media_id, destination, *, overwrite)`, to a path, or to a folder under a name that is still
-            free: `DownloadedMedia`. Done again, a path is replaced, but a folder gets a second copy.
+        ensure: `MediaLibrary.ensure`, with the same arguments except `use_case`: `LibraryEntry`. It can be repeated safely.
+        download: `download(media_id, destination, *, overwrite)`: `DownloadedMedia`. The destination is a path, or a folder
+            in which a free name is used. If the task is repeated, a path is replaced; a folder gets a second copy.
         delete: `delete(media_id, *, missing_ok, phone_number_id)`: `DeletedMedia`.
     """
 
@@ -170,65 +148,23 @@ class MediaTasks(_Uploads):
         self._broker = broker
         tasks: tuple[Any, ...] = (self.upload, self.ensure, self.download, self.delete)
         for task, kind in zip(tasks, (UploadedMedia, LibraryEntry, DownloadedMedia, DeletedMedia), strict=True):
-            task.return_type = Annotated[Any, PlainValidator(functools.partial(revived, kind))]
+            task.return_type = Annotated[Any, PlainValidator(functools.partial(result_from_plain, kind))]
 
     async def result(self, task: AsyncTaskiqTask[T], *, within: float | None = None) -> T:
         """
-        Wait for a task, and return what the verb returned or raise what it raised.
+        Wait for a task. Return its result, or raise its error.
 
-        `task.wait_result()` does the same in taskiq's own way; its `error` and `return_value` are ours as well.
+        `task.wait_result()` is taskiq's own way. Its `return_value` and `error` are of our classes, too.
 
         Args:
-            task: What `kiq` gave.
-            within: Seconds, after which taskiq's `TaskiqResultTimeoutError` is raised. Default: for ever.
+            task: The task that `kiq` returned.
+            within: Seconds to wait before taskiq's `TaskiqResultTimeoutError` is raised. Default: no limit.
 
         Raises:
-            MediaError: As the verb, with all attributes.
-            ConfigurationError: The broker keeps no results.
+            MediaError: The error of the call in the worker, with all attributes.
+            ConfigurationError: The broker has no result backend.
         """
         if isinstance(self._broker.result_backend, DummyResultBackend):
-            raise ConfigurationError("the broker keeps no results: give it a result backend, by with_result_backend")
+            raise ConfigurationError("the broker has no result backend: add one by broker.with_result_backend(...)")
         result = await task.wait_result(timeout=within or -1.0)
         return result.raise_for_error().return_value
-
-
-class _PlainResults(TaskiqMiddleware):
-    """Makes plain data of what is on its way to the result backend; middlewares that retry have seen it as it was."""
-
-    def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Replace our errors and results by what any serializer can take."""
-        if isinstance(result.error, MediaError):
-            result.error = _sendable(result.error)
-        result.return_value = plain(result.return_value)
-
-
-class RemoteError(MediaError):
-    """
-    What taskiq finds by name where a result is read: called with what was sent, it gives the error itself.
-
-    No error is ever of this class.
-    """
-
-    def __new__(cls, data: Mapping[str, Any]) -> Any:
-        """Make the error that was sent."""
-        return error_from_json(data)
-
-
-def _sendable(error: MediaError) -> MediaError:
-    """
-    Return the same error as taskiq can take it apart: it sends a class by name, and `args`.
-
-    The class is derived from the error's own, goes by another name, and has plain data for `args`. The error's cause, which
-    may be anybody's and say anything, stays here.
-    """
-
-    def reduced(error: MediaError) -> tuple[Any, ...]:
-        return error_from_json, (error_to_json(error),)
-
-    names = {"__module__": RemoteError.__module__, "__qualname__": RemoteError.__qualname__}
-    data = property(lambda error: (error_to_json(error),))
-    space = {**names, "args": data, "__reduce__": reduced}
-    kind = cast("type[MediaError]", type(type(error).__name__, (type(error),), space))
-    twin = kind.__new__(kind, error.message)
-    vars(twin).update(vars(error))
-    return twin

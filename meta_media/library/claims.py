@@ -1,0 +1,69 @@
+"""
+Claims of a library: while one process uploads the content of a key, the others wait.
+
+A claim runs out by itself, so that the claim of a killed process can be taken over soon. It is renewed during a long upload.
+Claims have rising numbers: a process that lost its claim cannot overwrite the entry of its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from meta_media.library.store import Store
+from meta_media.transfer.threads import await_completion
+
+__all__ = ["CLAIM_SECONDS", "Claims"]
+
+CLAIM_SECONDS: Final = 30.0  # after which the claim of a killed process can be taken over
+_RELEASE_TIMEOUT: Final = 5.0  # seconds
+
+
+class Claims:
+    """
+    Makes, renews and ends the claims of one library.
+
+    Args:
+        store: Keeps the claims.
+        seconds: How long a claim lasts unless it is renewed.
+    """
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    async def acquire(self, key: str) -> int | None:
+        """
+        Claim a key, unless another claim holds it.
+
+        If the caller is cancelled meanwhile, the new claim is released: other processes would wait for it.
+        """
+        claim = self._store.claim(key, self._seconds)
+        return await await_completion(claim, undo=lambda number: self.release(key, number))
+
+    async def release(self, key: str, claim: int | None) -> None:
+        """End a claim. If the store fails or is slow, the claim runs out by itself."""
+        if claim is not None:
+            with anyio.move_on_after(_RELEASE_TIMEOUT, shield=True), contextlib.suppress(Exception):
+                await self._store.release(key, claim)
+
+    @asynccontextmanager
+    async def renewed(self, key: str, claim: int) -> AsyncIterator[None]:
+        """Renew a claim until the block ends."""
+        renewal = asyncio.create_task(self._renew(key, claim))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            await await_completion(asyncio.wait((renewal,)))
+
+    async def _renew(self, key: str, claim: int) -> None:
+        while True:
+            await asyncio.sleep(self._seconds / 3)
+            with contextlib.suppress(Exception):  # the store may work again before the claim has run out
+                await self._store.renew(key, claim, self._seconds)
