@@ -95,7 +95,7 @@ class MediaApi(Client):
             ApiError: Meta said no.
             NetworkError: It did not get through; `maybe_applied` tells whether it may have.
         """
-        async with self._http.call("upload", phone_number_id) as call:
+        async with self.call("upload", phone_number_id) as call:
             options = uploads.UploadOptions(
                 filename=filename,
                 mime_type=mime_type,
@@ -106,7 +106,7 @@ class MediaApi(Client):
                 use_case=use_case,
                 progress=progress,
             )
-            return await uploads.upload(call, self._http.number_or(phone_number_id), source, options)
+            return await uploads.upload(call, self.number_or(phone_number_id), source, options)
 
     @asynccontextmanager
     async def uploaded(self, source: Any, **options: Any) -> AsyncIterator[UploadedMedia]:
@@ -130,7 +130,7 @@ class MediaApi(Client):
             MediaNotFoundError: Unknown, expired, deleted, or not for this token to see.
             ServerError: Meta answered about another id, or with something else.
         """
-        async with self._http.call("get_info", phone_number_id, media_id) as call:
+        async with self.call("get_info", phone_number_id, media_id) as call:
             return await get_info(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
 
     async def download(
@@ -165,7 +165,7 @@ class MediaApi(Client):
             NetworkError: It did not come through.
         """
         what = as_secret(what)
-        async with self._http.call("download", None, media_id_of(what)) as call:
+        async with self.call("download", None, media_id_of(what)) as call:
             return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
@@ -183,7 +183,7 @@ class MediaApi(Client):
         """
         what = as_secret(what)
         async with (
-            self._http.call("download", None, media_id_of(what)) as call,
+            self.call("download", None, media_id_of(what)) as call,
             downloads.open_stream(call, what) as stream,
         ):
             yield stream
@@ -200,7 +200,7 @@ class MediaApi(Client):
             DownloadTooLargeError: Over `max_size`; otherwise as `download`.
         """
         what = as_secret(what)
-        async with self._http.call("download", None, media_id_of(what)) as call:
+        async with self.call("download", None, media_id_of(what)) as call:
             return await downloads.read(call, what, max_size)
 
     async def delete(
@@ -217,7 +217,7 @@ class MediaApi(Client):
         Raises:
             MediaNotFoundError: Unknown, expired, already deleted, or not for this token to see.
         """
-        async with self._http.call("delete", phone_number_id, media_id) as call:
+        async with self.call("delete", phone_number_id, media_id) as call:
             media_id, number = checked_id(media_id, "the media id"), self._number_if(phone_number_id)
             return await delete(call, media_id, missing_ok=missing_ok, phone_number_id=number)
 
@@ -251,11 +251,9 @@ class MediaApi(Client):
             MediaNotFoundError: The id is unknown or has expired.
             ApiError: Meta said no.
         """
-        async with self._http.call("send", phone_number_id, media_id) as call:
+        async with self.call("send", phone_number_id, media_id) as call:
             extras = {"caption": caption, "filename": filename, "voice": voice}
-            return await messages.send(
-                call, self._http.number_or(phone_number_id), to, media_id, kind, extras, reply_to
-            )
+            return await messages.send(call, self.number_or(phone_number_id), to, media_id, kind, extras, reply_to)
 
     def upload_many(
         self,
@@ -287,7 +285,7 @@ class MediaApi(Client):
             ConfigurationError: A keyword that cannot work; on entering, a journal that another process has.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(sources, Uploads(self._http, journal, keywords), how)
+        return BulkRun(sources, Uploads(self, journal, keywords), how)
 
     def download_many(
         self,
@@ -316,7 +314,7 @@ class MediaApi(Client):
             StorageError: On entering: there is no such folder.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(items, Downloads(self._http, journal, directory), how)
+        return BulkRun(items, Downloads(self, journal, directory), how)
 
     def delete_many(
         self,
@@ -344,11 +342,11 @@ class MediaApi(Client):
             progress: As for `upload_many`.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        job = Deletes(self._http, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
+        job = Deletes(self, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
         return BulkRun(media_ids, job, how)
 
     def _bulk(self, concurrency: int | None, *how: Any) -> BulkOptions:
         return BulkOptions(checked_concurrency(concurrency, self.settings.concurrency), *how)
 
     def _number_if(self, phone_number_id: str | None) -> str | None:
-        return None if phone_number_id is None else self._http.number_or(phone_number_id)
+        return None if phone_number_id is None else self.number_or(phone_number_id)

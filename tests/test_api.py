@@ -1016,7 +1016,7 @@ def test_repr_keeps_secrets() -> None:
 
     assert repr(media) == f"MediaApi(phone_number_id='{NUMBER}', base_url='https://graph.facebook.com')"
     assert SECRET not in repr(media.settings)
-    assert SECRET not in repr(vars(media)) + repr(vars(media._http)) + repr(vars(media._http.token))
+    assert SECRET not in repr(vars(media)) + repr(vars(media.token)) + repr(vars(media.shared))
 
 
 async def test_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from meta_media.errors import (
     RateLimitError,
     StorageError,
 )
-from meta_media.http.call import Http
+from meta_media.http.client import Client
 from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
 from meta_media.protocol.validators import checked_id
@@ -60,7 +60,7 @@ def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
 class _Journaled(Generic[T], abc.ABC):
     """A job whose items are noted in a journal, where there is one."""
 
-    def __init__(self, http: Http, journal: str | os.PathLike[str] | None) -> None:
+    def __init__(self, http: Client, journal: str | os.PathLike[str] | None) -> None:
         self._http = http
         self._journal = None if journal is None else Journal(journal)
 
@@ -77,7 +77,7 @@ class _Journaled(Generic[T], abc.ABC):
 
     def is_fatal(self, error: Exception) -> bool:
         """See `bulk.Job`."""
-        return (self._journal is not None and self._journal.failed) or self._http.connections.closed or is_fatal(error)
+        return (self._journal is not None and self._journal.failed) or self._http.closed or is_fatal(error)
 
     async def _run_once(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
         """Do what has not been done; `work` is told whether it may have been."""
@@ -119,7 +119,7 @@ class Uploads(_Journaled[UploadedMedia]):
         keywords: Of `MediaApi.upload`, for all.
     """
 
-    def __init__(self, http: Http, journal: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> None:
+    def __init__(self, http: Client, journal: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> None:
         super().__init__(http, journal)
         self._options = upload_options(http.settings, keywords)  # raises now what each item would raise
         self._keywords = keywords
@@ -171,7 +171,7 @@ class Downloads(_Journaled[DownloadedMedia]):
         directory: An existing folder.
     """
 
-    def __init__(self, http: Http, journal: str | os.PathLike[str] | None, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, http: Client, journal: str | os.PathLike[str] | None, directory: str | os.PathLike[str]) -> None:
         super().__init__(http, journal)
         self._directory = Path(os.fsdecode(directory))
 
@@ -216,7 +216,7 @@ class Deletes(_Journaled[DeletedMedia]):
     """
 
     def __init__(
-        self, http: Http, journal: str | os.PathLike[str] | None, *, missing_ok: bool, phone_number_id: str | None
+        self, http: Client, journal: str | os.PathLike[str] | None, *, missing_ok: bool, phone_number_id: str | None
     ) -> None:
         super().__init__(http, journal)
         self._missing_ok = missing_ok

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -28,8 +28,6 @@ from meta_media.errors import (
     ServerError,
     TransferTimeoutError,
 )
-from meta_media.http.auth import Token
-from meta_media.http.connections import Connections
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.limits import MAX_RETRY_AFTER, Throttle, backoff_delay
 from meta_media.http.response import Response
@@ -38,10 +36,11 @@ from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.requests import Request, redirected_request, with_proof
 from meta_media.protocol.responses import MAX_REPLY, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
-from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import checked_id
 
-__all__ = ["Call", "Http"]
+if TYPE_CHECKING:
+    from meta_media.http.client import Client
+
+__all__ = ["Call"]
 
 _log: Final = logging.getLogger("meta_media")
 _REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
@@ -65,21 +64,21 @@ class Call:
         unsent: Whether it failed before its first request, because of `hurry`.
     """
 
-    def __init__(self, http: Http, operation: Operation, number: str | None, media_id: object) -> None:
-        self.settings = http.settings
+    def __init__(self, client: Client, operation: Operation, number: str | None, media_id: object) -> None:
+        self.settings = client.settings
         self.ambiguous = self.unsent = False
         self.timeouts = TransferTimeouts(
-            connect=http.settings.connect_timeout,
-            read=http.settings.read_timeout,
-            write=http.settings.write_timeout,
-            rate=http.settings.minimum_rate,
-            deadline=http.settings.deadline,
+            connect=client.settings.connect_timeout,
+            read=client.settings.read_timeout,
+            write=client.settings.write_timeout,
+            rate=client.settings.minimum_rate,
+            deadline=client.settings.deadline,
         )
-        self._token = http.token
-        self._connections = http.connections
-        self._pacing = http.connections.limits
+        self._token = client.token
+        self._client = client
+        self._pacing = client.shared.limits
         self._gate: Throttle = self._pacing.gate(number)
-        self._place = http.connections.place(operation)
+        self._place = client.shared.limiter(operation)
         self._placed = False
         self._operation: Operation = operation
         self._media_id = media_id if isinstance(media_id, str) else None
@@ -94,7 +93,7 @@ class Call:
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()
         try:
-            await self._connections.wire()
+            await self._client.shared.sender(through_client=self._client.through_client)
             await self._ready()
         except BaseException as error:
             self._leave(error)
@@ -243,7 +242,7 @@ class Call:
             content: An async iterable of as many bytes as the request's Content-Length says; or bytes; or nothing.
         """
         await self._admitted()
-        wire = await self._connections.wire()
+        sender = await self._client.shared.sender(through_client=self._client.through_client)
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
             self._gate.check_lookups(self.settings.info_errors_per_hour)
         headers = dict(request.headers)
@@ -260,8 +259,11 @@ class Call:
         ticket, well = self._gate.enter(), False
         try:
             with failures, self.timeouts:
-                answer = await wire.send(request.method, Secret(request.url), headers, content, self.timeouts)
+                answer = await sender.send(request.method, Secret(request.url), headers, content, self.timeouts)
             well = answer.status < 400
+        except ConfigurationError:  # certificates that cannot be loaded
+            self._sent -= 1
+            raise
         finally:
             self._gate.leave(ticket, well=well)
         learn = functools.partial(self._learn, request, token, ticket)
@@ -315,40 +317,3 @@ class Call:
                 await self._pacing.sleep(delay)
         await self._ready()
         self._met = None
-
-
-class Http:
-    """
-    Makes the calls of one token over shared connections.
-
-    Args:
-        settings: Timeouts, retries, pace.
-        token: What to send to hosts that may see it.
-        connections: Where to.
-        number: The phone number that calls are about where they do not say.
-    """
-
-    def __init__(self, settings: Settings, token: Token, connections: Connections, number: str | None) -> None:
-        self.settings = settings
-        self.token = token
-        self.connections = connections
-        self.number = number
-
-    def number_or(self, phone_number_id: str | None) -> str:
-        """Return a call's phone number, or else the client's; `ConfigurationError` if there is none."""
-        if phone_number_id is not None:
-            return checked_id(phone_number_id, "phone_number_id")
-        if self.number is None:
-            raise ConfigurationError("there is no phone number id: pass phone_number_id or set WA_PHONE_NUMBER_ID")
-        return self.number
-
-    def call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
-        """
-        Make a call, to be entered by `async with`.
-
-        Args:
-            operation: The public verb.
-            phone_number_id: The number whose pace it keeps; default the client's.
-            media_id: What it is about.
-        """
-        return Call(self, operation, phone_number_id or self.number, media_id)

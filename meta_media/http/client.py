@@ -1,27 +1,46 @@
-"""Whom a `MediaApi` talks to, over which connections, and until when."""
+"""The base of `MediaApi`: token, phone number, settings, the one HTTP client that its copies share, and the calls over it."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from meta_media.errors import ConfigurationError
+import anyio
+import anyio.to_thread
+
+from meta_media.errors import ConfigurationError, Operation
 from meta_media.http.auth import Token
-from meta_media.http.call import Http
-from meta_media.http.connections import Connections
+from meta_media.http.call import Call
+from meta_media.http.limits import Limits
+from meta_media.protocol.convert import converter
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import checked_id
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Client"]
+__all__ = ["Client", "Shared"]
 
 
 class Client:
-    """Token, number, settings and connections; and copies that share the connections. `MediaApi` says what is what."""
+    """
+    Token, phone number, settings and HTTP client. `MediaApi` documents the constructor.
+
+    Attributes:
+        settings: The settings in force.
+        token: The access token.
+        number: The phone number id of calls that do not pass one.
+        shared: The HTTP client and the limits, which copies share.
+        is_copy: Whether `with_options` made it. Closing a copy does nothing.
+        through_client: Whether every request passes `media.client`, also where our transport would send the same bytes in
+            less time. Tools that replace a method of `httpx.AsyncClient`, such as `respx.mock(using="httpx")`, see requests
+            only then. Set it on the class.
+    """
+
+    through_client: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -31,25 +50,53 @@ class Client:
         settings: Settings | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        settings = settings or Settings()
-        token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)
         number = phone_number_id or os.environ.get("WA_PHONE_NUMBER_ID") or None
-        number = checked_id(number, "phone_number_id") if number else None
-        self._http = Http(settings, token, Connections(http_client, settings.concurrency, settings.proxy), number)
-        self._owner = True
+        self.settings = settings or Settings()
+        self.token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)
+        self.number = checked_id(number, "phone_number_id") if number else None
+        self.shared = Shared(http_client, self.settings)
+        self.is_copy = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(phone_number_id={self._http.number!r}, base_url={self.settings.base_url!r})"
+        return f"{type(self).__name__}(phone_number_id={self.number!r}, base_url={self.settings.base_url!r})"
 
     @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._http.settings
+    def client(self) -> httpx.AsyncClient:
+        """
+        The `httpx.AsyncClient` that this object and its `with_options` copies send over.
+
+        It is the caller's `http_client`, or one of our own, which is made at the first access. Its event hooks see every
+        request. Anything else may be fetched over its connections, too: `await media.client.get(url)`. None of its default
+        headers, cookies and parameters are sent to Meta. `aclose` closes it if it is our own.
+
+        Raises:
+            ConfigurationError: This object is closed.
+        """
+        return self.shared.client
 
     @property
-    def http(self) -> Http:
-        """What makes its calls, for what is built on it."""
-        return self._http
+    def closed(self) -> bool:
+        """Whether `aclose` was called on this object, or on the one that it is a copy of."""
+        return self.shared.closed
+
+    def call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
+        """
+        Make a call, to be entered by `async with`.
+
+        Args:
+            operation: The public verb.
+            phone_number_id: The number whose limits it keeps. Default: the client's.
+            media_id: The media that its errors name.
+        """
+        return Call(self, operation, phone_number_id or self.number, media_id)
+
+    def number_or(self, phone_number_id: str | None) -> str:
+        """Return a call's phone number id, or else the client's; `ConfigurationError` if there is none."""
+        if phone_number_id is not None:
+            return checked_id(phone_number_id, "phone_number_id")
+        if self.number is None:
+            raise ConfigurationError("there is no phone number id: pass phone_number_id or set WA_PHONE_NUMBER_ID")
+        return self.number
 
     def with_options(
         self,
@@ -69,10 +116,12 @@ class Client:
         if shared := {"concurrency", "proxy"}.intersection(changes):
             raise ConfigurationError(f"{min(shared)} belongs to the connections, which a copy shares")
         twin = copy.copy(self)
-        token = self._http.token if access_token is None else Token(access_token)
-        number = self._http.number if phone_number_id is None else self._http.number_or(phone_number_id)
-        http = Http(self.settings.changed(changes), token, self._http.connections, number)
-        twin.__dict__.update(_http=http, _owner=False)
+        twin.settings = self.settings.changed(changes)
+        if access_token is not None:
+            twin.token = Token(access_token)
+        if phone_number_id is not None:
+            twin.number = self.number_or(phone_number_id)
+        twin.is_copy = True
         return twin
 
     async def __aenter__(self) -> Self:
@@ -82,6 +131,77 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections we opened. Once is enough, twice does no harm; later calls are `ConfigurationError`s."""
-        if self._owner:
-            await self._http.connections.aclose()
+        """Close the connections we opened. Closing twice does no harm; later calls raise `ConfigurationError`."""
+        if not self.is_copy:
+            await self.shared.aclose()
+
+
+class Shared:
+    """
+    The HTTP client and the limits that a `MediaApi` and all its `with_options` copies share.
+
+    The Graph API and the download hosts have a concurrency limiter each. With one for both, an upload that reads from an
+    open download could wait for itself.
+
+    Args:
+        given: The caller's `httpx.AsyncClient`, which is never closed here. None: our own is made at first need.
+        settings: `concurrency` and `proxy` are read from it.
+    """
+
+    def __init__(self, given: httpx.AsyncClient | None, settings: Settings) -> None:
+        self.limits = Limits()
+        self.closed = False
+        self._client: Any = given
+        self._sender: Any = None  # sends through `_client`
+        self._transport: Any = None  # of our own client; None for the caller's
+        self._proxy = settings.proxy
+        self._loader = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
+        self._loaded = False
+        self._limiters = {kind: anyio.Semaphore(settings.concurrency, fast_acquire=True) for kind in (True, False)}
+
+    def limiter(self, operation: Operation) -> anyio.Semaphore:
+        """Return the concurrency limiter of an operation."""
+        return self._limiters[operation == "download"]
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """See `Client.client`."""
+        if self._client is None and not self.closed:
+            import httpx
+
+            from meta_media.http.proxy import Proxy
+            from meta_media.http.transport import Transport
+
+            self._transport = Transport(proxy=Proxy.of(self._proxy))
+            self._client = httpx.AsyncClient(transport=self._transport)
+        if self.closed or getattr(self._client, "is_closed", False):
+            raise ConfigurationError("this MediaApi is closed: make a new one")
+        made: httpx.AsyncClient = self._client
+        return made
+
+    async def sender(self, *, through_client: bool) -> Any:
+        """Return our own transport where its client would do nothing but take time; else what sends through the client."""
+        if not self._loaded:
+            await anyio.to_thread.run_sync(_load, limiter=self._loader)
+            self._loaded = True
+        client = self.client
+        if self._transport is not None and not through_client and not any(client.event_hooks.values()):
+            return self._transport
+        if self._sender is None:
+            from meta_media.http.injected import InjectedClient
+
+            self._sender = InjectedClient(client)
+        return self._sender
+
+    async def aclose(self) -> None:
+        """Close our own client, once; the caller's stays open."""
+        if not self.closed and self._transport is not None:
+            await self._client.aclose()
+        self.closed = True
+
+
+def _load() -> None:
+    """Import the libraries that take a tenth of a second together."""
+    for name in ("aiofiles.tempfile", "meta_media.http.transport", "meta_media.http.injected"):
+        importlib.import_module(name)
+    converter()

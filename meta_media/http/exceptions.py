@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from meta_media.errors import NetworkError, TransferTimeoutError
+from meta_media.errors import MediaError, NetworkError, TransferTimeoutError
 from meta_media.protocol.requests import Request
 
 __all__ = ["ExceptionMapper", "map_exception"]
@@ -113,5 +113,7 @@ class ExceptionMapper:
             return
         if hasattr(self._content, "raise_source_error"):
             self._content.raise_source_error()
+        if isinstance(error, MediaError):  # certificates that cannot be loaded
+            return
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
         raise map_exception(error, doing, changes=self.changes) from error

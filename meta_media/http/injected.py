@@ -15,8 +15,11 @@ from typing import Any, Final, TypeVar
 import anyio
 import anyio.lowlevel
 
+from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.logs import QueriesHidden
 from meta_media.http.timeouts import TransferTimeouts
+from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
+from meta_media.protocol.secrets import SecretBytes
 
 __all__ = ["InjectedClient", "shield_native_cancel"]
 
@@ -76,16 +79,20 @@ class InjectedClient:
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], content: Any, timeouts: TransferTimeouts
-    ) -> InjectedResponse:
-        """Send a request; a cancelled one leaves the client as it was."""
+    ) -> InjectedResponse | RequestResponseCycle:
+        """Send a request; a cancelled one leaves the client as it was. Over our own transport, give its cycle."""
         made_by = _shy(self._client.build_request(method, url).__class__)  # httpx's class, or that of its heir
         new = _NewConnections()
-        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": new.heard}
+        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": new.heard, TIMEOUTS: timeouts}
         request = made_by(method, url, content=content, headers=headers, extensions=extensions)
+        target = SecretBytes(split_url(url)[2].encode())
+        if request.url.raw_path != target:  # httpx has quoted it anew, which breaks a signature
+            request.extensions["target"] = target
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
         with QueriesHidden():
             response = await _in_time(timeouts, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
-        return InjectedResponse(response, timeouts)
+        cycle: RequestResponseCycle | None = response.extensions.get(CYCLE)
+        return InjectedResponse(response, timeouts) if cycle is None or response.is_stream_consumed else cycle
 
 
 @functools.cache

@@ -220,7 +220,7 @@ class MediaLibrary(AsyncCloseable):
         return entry if stored else await self._yield_to_successor(entry)
 
     async def _upload(self, item: _Item) -> UploadedMedia:
-        call = self._media.http.call("upload", item.number)
+        call = self._media.call("upload", item.number)
         async with call if item.progress is None else item.progress.on(call):
             return await upload(call, item.number, item.fingerprint.source, item.options)
 
@@ -241,7 +241,7 @@ def _upload_options(media: MediaApi, keywords: Mapping[str, Any]) -> tuple[Uploa
         raise ConfigurationError(
             "a library cannot store media with a use_case, whose lifetime differs: upload it with MediaApi.upload"
         )
-    return options, media.http.number_or(keywords.get("phone_number_id"))
+    return options, media.number_or(keywords.get("phone_number_id"))
 
 
 @attrs.frozen
@@ -278,7 +278,7 @@ class _EnsureJob:
 
     def is_fatal(self, error: Exception) -> bool:
         """See `bulk.Job`."""
-        return self._media.http.connections.closed or is_fatal(error)
+        return self._media.closed or is_fatal(error)
 
     async def __call__(self, item: Any, move: ItemProgress) -> Done[LibraryEntry]:
         """See `bulk.Job`."""

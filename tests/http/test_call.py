@@ -581,7 +581,7 @@ async def test_closed_client(connect: Connect) -> None:
     await api.aclose()
     for closed in (api, twin):
         error = await failed(closed, ConfigurationError)
-        assert (str(error), error.attempts) == ("this MediaApi is closed", 0)
+        assert (str(error), error.attempts) == ("this MediaApi is closed: make a new one", 0)
 
 
 async def test_closed_before_its_first_call(connect: Connect) -> None:

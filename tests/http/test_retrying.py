@@ -74,7 +74,7 @@ def client(server: Server, limits: Limits | None = None, token: Any = TOKEN, **s
     """Make a client for a scripted server."""
     api = MediaApi(token, NUMBER, settings=Settings(base_url=server.base_url, **{"backoff": 0.001} | settings))
     if limits is not None:
-        api._http.connections.limits = limits
+        api.shared.limits = limits
     return api
 
 

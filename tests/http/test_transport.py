@@ -269,11 +269,10 @@ async def test_errors_are_those_of_httpx(client: httpx.AsyncClient) -> None:
             await client.get(f"http://127.0.0.1:{closed.getsockname()[1]}")
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1:1/", "ftp://127.0.0.1/"])
-async def test_what_cannot_be_spoken(url: str) -> None:
-    """Without a TLS context https is refused, and so is every other scheme, before anything is sent."""
-    with pytest.raises(httpx.UnsupportedProtocol):
-        await Transport().send("GET", url, {}, None, patient())
+async def test_scheme_that_cannot_be_spoken() -> None:
+    """Every scheme but http and https is refused before anything is sent."""
+    with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
+        await Transport().send("GET", "ftp://127.0.0.1/", {}, None, patient())
 
 
 async def test_closed_while_in_use(client: httpx.AsyncClient) -> None:
