@@ -47,8 +47,7 @@ class MediaApi(Client):
             Default: the environment's `CLOUD_API_ACCESS_TOKEN`.
         phone_number_id: The business number's id (not the number). Default: `WA_PHONE_NUMBER_ID`.
         settings: Everything else.
-        http_client: Any `httpx.AsyncClient`; it is not closed, and none of its default headers, cookies or parameters
-            are sent. Default: connections of our own, made at first need.
+        http_client: Any `httpx.AsyncClient`; it is not closed. Default: our own. Either one is `client`.
 
     Raises:
         ConfigurationError: The token or number cannot be one. Missing ones are told of when first needed.
@@ -144,9 +143,8 @@ class MediaApi(Client):
         """
         Download to a file, a folder or a handle, verified.
 
-        A path changes only once all bytes have come and been verified; whatever goes wrong, the old file is as it was
-        and no temporary file remains. A folder gets a safe name that is still free. What was written to a handle before
-        an error stays written.
+        A path is replaced only after all bytes have arrived and were verified. On an error the old file stays, and no
+        temporary one. A folder gets a safe name that is still free. Bytes written to a handle stay written.
 
         Args:
             what: A media id, a `MediaInfo`, an `InboundMedia` from a webhook, or a media URL.
