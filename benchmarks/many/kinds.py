@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from meta_media.emulator import Fault
-from meta_media.emulator.fault_queue import Faults, PlannedFault, operation_of
+from meta_media.emulator.app import operation_of
+from meta_media.emulator.faults import FaultQueue, PlannedFault
 
 TRIES = 3  # requests that a call makes at most, by default
 
@@ -88,7 +89,7 @@ def plan(probability: float) -> list[PlannedFault]:
 
 def replayed(requests: Iterable[tuple[str, str]], probability: float) -> Iterator[Kind | None]:
     """Tell what happened to each request, by method and path, in the order in which they came: the dice are the same."""
-    faults = Faults()
+    faults = FaultQueue()
     for planned in plan(probability):
         faults.add(planned)
     for method, path in requests:

@@ -2,32 +2,59 @@
 An emulator of WhatsApp Cloud API's media endpoints, on a real socket, with its data on disk.
 
 ```
-emulator  Emulator: the public face; starts and stops everything
-server    the socket: uvicorn in the caller's event loop
-app       the routes, who may do what, and what every request and reply has in common
-upload    POST /{version}/{phone}/media: a streamed form, read no further than needed
-download  the signed URLs and the bytes behind them
-messages  POST /{version}/{phone}/messages: what is checked before a message is accepted
-inbound   media that "a customer sent", and the signed webhook about it
-replies   every refusal and its text, in one table
-faults    what may go wrong: the description of a fault
-schedule  when it does: the queue of the faults that have not happened yet
-fault_file both, read from TOML
-misbehave acting a fault out: byte by byte, below ASGI
-checks    validators that refuse in a sentence
-accounts  phone numbers and access tokens
-incoming  a file that is arriving: written and hashed off the event loop
-store     metadata in SQLite, bytes in files named by us
-settings  a switch for each thing nobody outside Meta knows, and the clock
+emulator       Emulator: the public face; starts and stops everything
+server         the socket: uvicorn in the caller's event loop, and faults acted out on it, byte by byte
+app            the routes, the permissions, and the parts that all requests and responses share
+upload         POST /{version}/{phone}/media: a streamed form, read no further than needed
+download       the signed URLs and the bytes behind them
+messages       POST /{version}/{phone}/messages, and the signed webhooks about inbound media
+responses      every error response and its text
+faults         faults: their fields, their queue, their TOML file
+state          the data folder: tokens and metadata in SQLite, bytes in files
+settings       a switch for each behaviour of Meta's that is unknown, and the clock
+pytest_plugin  the fixtures
 ```
+
+The names below are imported at first use, because the pytest plugin loads this package also where the packages of the extra
+`emulator` are missing.
 """
 
 from __future__ import annotations
 
-from meta_media.emulator.emulator import Emulator
-from meta_media.emulator.fault_file import read_faults
-from meta_media.emulator.fault_queue import PlannedFault
-from meta_media.emulator.faults import Fault
-from meta_media.emulator.settings import Clock, EmulatorSettings
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from meta_media.emulator.emulator import Emulator
+    from meta_media.emulator.faults import Fault, PlannedFault, read_faults
+    from meta_media.emulator.settings import Clock, EmulatorSettings
 
 __all__ = ["Clock", "Emulator", "EmulatorSettings", "Fault", "PlannedFault", "read_faults"]
+
+_MODULES: Final = {
+    "Clock": "settings",
+    "Emulator": "emulator",
+    "EmulatorSettings": "settings",
+    "Fault": "faults",
+    "PlannedFault": "faults",
+    "read_faults": "faults",
+}
+_EXTRA: Final = frozenset({"python_multipart", "starlette", "uvicorn"})
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a public name at its first use (PEP 562).
+
+    Raises:
+        ImportError: A package of the extra `emulator` is missing.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise ImportError('meta_media.emulator needs packages: pip install "meta-media[emulator]"') from error
+    return getattr(module, name)

@@ -1,11 +1,13 @@
-"""The routes: who may do what, and what every request and every reply has in common."""
+"""The routes, the permissions, and the parts that all requests and responses share."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -17,40 +19,37 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from meta_media.emulator.accounts import Accounts, Token
 from meta_media.emulator.download import PATH, UrlSigner, file_response
-from meta_media.emulator.fault_queue import Faults, operation_of
-from meta_media.emulator.inject import inject, scripted
+from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.messages import accepted, check_attachment, parse_message
-from meta_media.emulator.replies import GraphError, GraphResponse, PlainError, problem
+from meta_media.emulator.responses import GraphError, GraphResponse, PlainError, problem
+from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
-from meta_media.emulator.store import Store, StoredMedia
+from meta_media.emulator.state import State, StoredMedia, Token
 from meta_media.emulator.upload import receive_upload
+from meta_media.errors import Operation
 
-__all__ = ["Application", "ReceivedRequest"]
+__all__ = ["Application", "ReceivedRequest", "operation_of"]
 
 _VERSION: Final = re.compile(r"v(1[7-9]|[2-9][0-9])\.0")
 _ID: Final = re.compile(r"[0-9]{1,32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
-_MAX_JSON: Final = 2**20
+_SECONDS: Final = re.compile(r"[0-9]{1,12}")
+_PROOF_LIFETIME: Final = 300  # seconds; Meta's page "Login security", section appsecret_proof
+_MAX_JSON_SIZE: Final = 2**20
 _Handler = Callable[[Request, Token], Awaitable[Mapping[str, Any]]]
 
 
 @attrs.frozen(kw_only=True)
 class ReceivedRequest:
     """
-    What the emulator saw of a request.
+    A request that the emulator received; headers are kept as sent.
 
     Attributes:
-        method: As sent.
         path: Without the query.
         query: Without repeated names.
-        authorization: Whether the header was there. Its value is not kept.
-        user_agent: As sent.
-        range: As sent.
-        content_type: As sent.
-        content_length: What was announced.
-        transfer_encoding: As sent.
+        authorization: Whether there was one. Its value is not kept.
+        content_length: As declared.
     """
 
     method: str
@@ -70,16 +69,14 @@ class Application:
     def __init__(
         self,
         *,
-        store: Store,
-        accounts: Accounts,
+        state: State,
         signer: UrlSigner,
         clock: Clock,
         settings: EmulatorSettings,
         app_secret: str,
-        faults: Faults,
+        faults: FaultQueue,
     ) -> None:
-        self._store = store
-        self._accounts = accounts
+        self._state = state
         self._signer = signer
         self._clock = clock
         self._settings = settings
@@ -101,7 +98,7 @@ class Application:
         self._app: ASGIApp = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or do what a fault says."""
+        """Respond to one request, or act out the fault that was planned for it."""
         request = Request(scope)
         self.requests.append(_received(request))
         fault = self._faults.take(operation_of(request.method, scope["path"]))
@@ -110,20 +107,19 @@ class Application:
                 await self._dated(self._app)(scope, receive, send)
             else:
                 scope["state"]["expired_url"] = fault.expired_url
-                app, instead = self._dated(self._app), self._dated(scripted(fault))
-                await inject(fault, app, instead, scope, receive, send)
+                await inject(fault, self._dated(self._app), self._dated(scripted(fault)), scope, receive, send)
         except ClientDisconnect:
-            return  # nobody is left to be told
+            return  # there is no connection left to respond on
 
     def _dated(self, app: ASGIApp) -> ASGIApp:
-        """Let replies be dated by the emulator's clock."""
+        """Add the emulator's time to an application's responses."""
 
         async def dated(scope: Scope, receive: Receive, send: Send) -> None:
             date = formatdate(self._clock.now(), usegmt=True).encode()
 
             async def send_dated(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    _add_header(message, (b"date", date))
+                    message["headers"] = [*message["headers"], (b"date", date)]
                 await send(message)
 
             await app(scope, receive, send_dated)
@@ -135,23 +131,37 @@ class Application:
             version = request.path_params["version"]
             try:
                 if not _VERSION.fullmatch(version):
-                    raise GraphError.unknown_path(request.scope["path"])
+                    raise GraphError.of("unknown_path", path=request.scope["path"])
                 return GraphResponse(await handler(request, self._authorize(request)), version)
-            except GraphError as parse_error:
-                return GraphResponse(parse_error, version)
-            except PlainError as parse_error:
-                return parse_error.response
+            except GraphError as error:
+                return GraphResponse(error, version)
+            except PlainError as error:
+                return error.response
 
         return endpoint
 
     def _authorize(self, request: Request) -> Token:
         value = _bearer(request) or request.query_params.get("access_token")
         if not value and request.path_params["object_id"] == "me":
-            raise GraphError.no_user()
-        token = self._accounts.authenticate(value)
-        required = self._settings.require_appsecret_proof
-        self._accounts.check_proof(token.value, self._app_secret, request.query_params, required=required)
+            raise GraphError.of("no_user")
+        token = self._state.authenticate(value)
+        self._check_proof(token.value, request.query_params)
         return token
+
+    def _check_proof(self, access_token: str, query: Mapping[str, str]) -> None:
+        """Check `appsecret_proof`, in its timed form and in the classic one."""
+        proof, issued = query.get("appsecret_proof"), query.get("appsecret_time")
+        if proof is None:
+            if self._settings.require_appsecret_proof:
+                raise GraphError.of("missing_proof")
+            return
+        signed = access_token if issued is None else f"{access_token}|{issued}"
+        expected = hmac.new(self._app_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
+        fresh = issued is None or (
+            _SECONDS.fullmatch(issued) is not None and abs(self._clock.now() - int(issued)) <= _PROOF_LIFETIME
+        )
+        if not fresh or not hmac.compare_digest(expected.encode(), proof.encode()):
+            raise GraphError.of("wrong_proof")
 
     async def _upload(self, request: Request, token: Token) -> Mapping[str, Any]:
         number = _own_number(request, token)
@@ -162,12 +172,12 @@ class Application:
                 request.headers.get("content-type", ""),
                 request.stream(),
                 number,
-                store=self._store,
+                state=self._state,
                 settings=self._settings,
                 now=self._clock.now(),
             )
-        except GraphError as parse_error:
-            if "error_user_title" in parse_error.error and self._settings.oversize_reply == "proxy":
+        except GraphError as error:
+            if "error_user_title" in error.error and self._settings.oversize_reply == "proxy":
                 raise PlainError(Response("Request Entity Too Large", 413, media_type="text/html")) from None
             raise
         return {"id": media.id}
@@ -199,7 +209,7 @@ class Application:
             if self._settings.repeated_delete == "error":
                 raise
         else:
-            await self._store.remove(media.id)
+            await self._state.remove(media.id)
         return {"success": True}
 
     async def _send(self, request: Request, token: Token) -> Mapping[str, Any]:
@@ -207,41 +217,53 @@ class Application:
         kind, media, message = parse_message(await _small_body(request))
         if media.get("id"):
             check_attachment(kind, await self._find(media["id"]), number)
-        reply = accepted(message)
-        self.messages.append(message | {"message_id": reply["messages"][0]["id"], "phone_number_id": number})
-        return reply
+        response = accepted(message)
+        self.messages.append(message | {"message_id": response["messages"][0]["id"], "phone_number_id": number})
+        return response
 
     async def _own_media(self, request: Request, token: Token, verb: str) -> StoredMedia:
         media = await self._find(request.path_params["object_id"])
         asked = request.query_params.get("phone_number_id")
         mismatch = media and asked not in {None, media.phone_number_id} and self._settings.wrong_number == "error"
         if media is None or media.phone_number_id not in token.numbers or mismatch:
-            raise GraphError.gone(verb, request.path_params["object_id"])
+            raise GraphError.of("gone", verb=verb, id=request.path_params["object_id"])
         return media
 
     async def _find(self, media_id: str) -> StoredMedia | None:
-        return await self._store.find(media_id, self._clock.now()) if _ID.fullmatch(media_id) else None
+        return await self._state.find(media_id) if _ID.fullmatch(media_id) else None
 
     async def _download(self, request: Request) -> Response:
         status = self._settings.missing_user_agent_status
         if status is not None and not request.headers.get("user-agent"):
             return problem(status, "Bad Request")
         try:
-            token = self._accounts.authenticate(_bearer(request))
+            token = self._state.authenticate(_bearer(request))
             now = math.inf if request.scope["state"].get("expired_url") else self._clock.now()
             media_id = self._signer.check(request.query_params, self._settings, now)
         except GraphError:
             return problem(401, "Authentication Error")
-        except PlainError as parse_error:
-            return parse_error.response
+        except PlainError as error:
+            return error.response
         media = await self._find(media_id)
         if media is None or media.phone_number_id not in token.numbers:
             return problem(404, "Not Found")
-        return file_response(media, request.headers, request.method, store=self._store, settings=self._settings)
+        return file_response(media, request.headers, request.method, state=self._state, settings=self._settings)
 
 
-def _add_header(message: MutableMapping[str, Any], header: tuple[bytes, bytes]) -> None:
-    message["headers"] = [*message.get("headers", ()), header]
+def operation_of(method: str, path: str) -> Operation | None:
+    """Return the operation that a request is of, or None."""
+    if path == PATH:
+        return "download"
+    match method, path.split("/")[1:]:
+        case "POST", [_, _, "media"]:
+            return "upload"
+        case "POST", [_, _, "messages"]:
+            return "send"
+        case "GET" | "HEAD", [_, _]:
+            return "get_info"
+        case "DELETE", [_, _]:
+            return "delete"
+    return None
 
 
 def _received(request: Request) -> ReceivedRequest:
@@ -268,24 +290,24 @@ def _bearer(request: Request) -> str | None:
 def _own_number(request: Request, token: Token) -> str:
     number = str(request.path_params["object_id"])
     if number not in token.numbers:
-        raise GraphError.gone("post", number)
+        raise GraphError.of("gone", verb="post", id=number)
     return number
 
 
 async def _small_body(request: Request) -> bytes:
     body = b""
     async for piece in request.stream():
-        body = (body + piece)[: _MAX_JSON + 1]
-    return body if len(body) <= _MAX_JSON else b""
+        body = (body + piece)[: _MAX_JSON_SIZE + 1]
+    return body if len(body) <= _MAX_JSON_SIZE else b""
 
 
 async def _no_route(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     parts = request.scope["path"].split("/")
     if status == 405 and len(parts) > 2:
-        return GraphResponse(GraphError.gone(request.method.lower(), parts[2]))
-    return GraphResponse(GraphError.unknown_path(request.scope["path"]))
+        return GraphResponse(GraphError.of("gone", verb=request.method.lower(), id=parts[2]))
+    return GraphResponse(GraphError.of("unknown_path", path=request.scope["path"]))
 
 
 async def _broken(_request: Request, _exc: Exception) -> Response:
-    return GraphResponse(GraphError.broken())
+    return GraphResponse(GraphError.of("broken"))

@@ -1,4 +1,4 @@
-"""Download URLs, signed and short-lived, and the bytes behind them."""
+"""Signed download URLs, which expire, and the bytes behind them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import attrs
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from meta_media.emulator.replies import PlainError, problem
+from meta_media.emulator.responses import PlainError, problem
 from meta_media.emulator.settings import EmulatorSettings
-from meta_media.emulator.store import Store, StoredMedia
+from meta_media.emulator.state import State, StoredMedia
 
 __all__ = ["PATH", "FileResponse", "UrlSigner", "file_response", "requested_range"]
 
 PATH: Final = "/whatsapp_business/attachments/"
-_PIECE: Final = 512 * 1024
+_PIECE_SIZE: Final = 512 * 1024  # bytes read at once
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -36,25 +36,20 @@ class UrlSigner:
         self._secret = secret.encode()
 
     def url(self, base_url: str, media_id: str, source: Literal["getMedia", "webhook"], expires: int) -> str:
-        """Sign a URL in the form that was recorded."""
+        """Return a signed URL, in the recorded form."""
         signature = self._signature(media_id, source, str(expires))
         query = urlencode({"mid": media_id, "source": source, "ext": expires, "hash": signature})
         return f"{base_url}{PATH}?{query}"
 
     def check(self, query: Mapping[str, str], settings: EmulatorSettings, now: float) -> str:
-        """
-        Return the media id of a URL.
-
-        Raises:
-            PlainError: It was tampered with, or has expired.
-        """
+        """Return the media id of a URL; a `PlainError` if the signature is wrong or has expired."""
         media_id, expires = query.get("mid", ""), query.get("ext", "")
         expected = self._signature(media_id, query.get("source", ""), expires)
         if not hmac.compare_digest(expected.encode(), query.get("hash", "").encode()):
             raise PlainError(problem(404, "Not Found"))
         if int(expires) <= now:
             status = settings.expired_url_status
-            # 403 as recorded on fbcdn hosts.
+            # 403 is recorded on fbcdn hosts.
             expired = Response("URL signature expired", status, media_type="text/plain")
             raise PlainError(expired if status == 403 else problem(status, "Not Found"))
         return media_id
@@ -66,9 +61,9 @@ class UrlSigner:
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | Literal["unsatisfiable"] | None:
     """
-    Read a `Range` as start and end, the end not included (RFC 9110, section 14.1.2).
+    Return the start and the exclusive end of a `Range` (RFC 9110, section 14.1.2).
 
-    Returns None for one that is absent, of another unit, invalid or of several ranges: such a header is ignored.
+    None: the header is missing, or to be ignored, because it is invalid, of another unit or of several ranges.
     """
     match = _RANGE.fullmatch(header or "")
     if match is None or match[0] == "bytes=-":
@@ -92,9 +87,9 @@ class _Slice:
 
 
 def file_response(
-    media: StoredMedia, headers: Mapping[str, str], method: str, *, store: Store, settings: EmulatorSettings
+    media: StoredMedia, headers: Mapping[str, str], method: str, *, state: State, settings: EmulatorSettings
 ) -> FileResponse:
-    """Decide which bytes to send, and under which headers."""
+    """Return the response to a download: which bytes, and with which headers."""
     plain = {"content-type": media.mime_type}
     if settings.accept_ranges:
         plain["accept-ranges"] = "bytes"
@@ -103,7 +98,7 @@ def file_response(
     if settings.content_disposition and media.filename:
         plain["content-disposition"] = _disposition(media.filename)
     part = _slice(media, headers, plain, settings) if method == "GET" else None
-    return FileResponse(media, part or _Slice(status=200, start=0, end=media.file_size, headers=plain), store)
+    return FileResponse(media, part or _Slice(status=200, start=0, end=media.file_size, headers=plain), state)
 
 
 def _slice(
@@ -127,19 +122,19 @@ def _slice(
 
 
 class FileResponse(Response):
-    """Part of a stored file, read off the event loop piece by piece, and no further once the client has hung up."""
+    """Part of a stored file, read on a thread piece by piece until the client hangs up."""
 
-    def __init__(self, media: StoredMedia, part: _Slice, store: Store) -> None:
+    def __init__(self, media: StoredMedia, part: _Slice, state: State) -> None:
         super().__init__(None, part.status, {**part.headers, "content-length": str(part.end - part.start)})
         self._media = media
         self._part = part
-        self._store = store
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         start, end = self._part.start, self._part.end if scope["method"] != "HEAD" else self._part.start
         try:
-            file, piece = await self._store.in_thread(_begin, self._store.path(self._media.id), start, end)
+            file, piece = await self._state.in_thread(_begin, self._state.path(self._media.id), start, end)
         except FileNotFoundError:
             await problem(404, "Not Found")(scope, receive, send)
             return
@@ -149,13 +144,13 @@ class FileResponse(Response):
                 tasks.start_soon(_cancel_on_disconnect, receive, tasks.cancel_scope)
                 while (start := start + len(piece)) < end:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    piece = await self._store.in_thread(_read, file, start, end)
+                    piece = await self._state.in_thread(_read, file, start, end)
                 await send({"type": "http.response.body", "body": piece, "more_body": False})
                 tasks.cancel_scope.cancel()
         finally:
             if not file.closed:
                 with anyio.CancelScope(shield=True):
-                    await self._store.in_thread(file.close)
+                    await self._state.in_thread(file.close)
 
 
 async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
@@ -174,10 +169,10 @@ def _begin(path: Path, start: int, end: int) -> tuple[FileIO, bytes]:
 
 def _read(file: FileIO, start: int, end: int) -> bytes:
     file.seek(start)
-    piece = file.read(min(_PIECE, end - start))
+    piece = file.read(min(_PIECE_SIZE, end - start))
     if not piece:
         file.close()
-        raise OSError("a stored file is shorter than it was")
+        raise OSError("a stored file has been truncated")
     return piece
 
 

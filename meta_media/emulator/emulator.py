@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -11,7 +12,6 @@ import signal
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -19,25 +19,22 @@ import anyio.to_thread
 import attrs
 
 from meta_media import MediaApi, Settings
-from meta_media.emulator.accounts import Accounts
 from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.download import UrlSigner
-from meta_media.emulator.fault_queue import FaultOperation, Faults, PlannedFault
-from meta_media.emulator.faults import Fault
-from meta_media.emulator.inbound import Kind, default_kind, media_object, sign, webhook
+from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
+from meta_media.emulator.messages import Kind, default_kind, media_object, sign, webhook
+from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
-from meta_media.emulator.store import Store
+from meta_media.emulator.state import IncomingFile, State
 from meta_media.emulator.upload import is_animated_webp
-from meta_media.emulator.upload_file import IncomingFile
 
 __all__ = ["Emulator"]
 
 
 @attrs.frozen(kw_only=True)
 class _Parts:
-    store: Store
-    accounts: Accounts
+    state: State
     signer: UrlSigner
     application: Application
 
@@ -52,22 +49,23 @@ class Emulator:
             uploaded = await media.upload("photo.jpg")
     ```
 
-    The same data folder gives the same number, token, secret, media and URLs again, except for the port.
+    A second start on the same data folder has the same number, token, secret, media and URLs, except for the port.
 
     Args:
-        data: Where everything is kept; None for a temporary folder that is removed at the end.
-        host: Where to listen. Anything but a loopback address lets others in.
+        data: The data folder. None: a temporary folder that is removed at the end.
+        host: Address to listen on. Any but a loopback address is open to other machines.
         port: 0 for a free one.
         accounts: Phone number ids, each with its access token or tokens; the first is the default. None: one is made.
-        settings: How to behave where Meta's behaviour is unknown.
+        settings: The behaviour where Meta's is unknown.
 
     Attributes:
-        clock: What tokens, URLs and media expire by.
+        clock: The time by which tokens, URLs and media expire.
         settings: As given.
         base_url: Scheme, host and port.
         phone_number_id: The default number.
         access_token: The default number's token.
-        app_secret: Signs webhooks; `appsecret_proof` is checked with it.
+        business_account_id: The WhatsApp Business Account that all numbers belong to.
+        app_secret: The key of webhooks' signatures and of `appsecret_proof`.
     """
 
     def __init__(
@@ -82,10 +80,15 @@ class Emulator:
         self.clock = Clock()
         self.settings = settings or EmulatorSettings()
         self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
+        self.business_account_id = BUSINESS_ACCOUNT_ID
         self._data = None if data is None else Path(data)
         self._address = (host, port)
-        self._given = _pairs(accounts or {})
-        self._faults = Faults()
+        self._accounts = [
+            (number, token)
+            for number, tokens in (accounts or {}).items()
+            for token in ((tokens,) if isinstance(tokens, str) else tokens)
+        ]
+        self._faults = FaultQueue()
         self._throttle: PlannedFault | None = None
         self._parts: _Parts | None = None
         self._exit = contextlib.AsyncExitStack()
@@ -98,26 +101,24 @@ class Emulator:
             with anyio.CancelScope(shield=True):
                 await self._start()
         except BaseException:
-            await self.__aexit__(None, None, None)
+            await self.__aexit__()
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
             await self._exit.aclose()
 
     async def serve_forever(self) -> None:
         """Wait for SIGINT or SIGTERM."""
-        told = asyncio.Event()
+        stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in handlers:
             with contextlib.suppress(NotImplementedError):  # Windows; there, Ctrl-C cancels the caller
-                loop.add_signal_handler(number, told.set)
+                loop.add_signal_handler(number, stopped.set)
         try:
-            await told.wait()
+            await stopped.wait()
         finally:
             for number, handler in handlers.items():
                 with contextlib.suppress(NotImplementedError):
@@ -125,12 +126,7 @@ class Emulator:
                     signal.signal(number, handler)
 
     def api(self, **settings: Any) -> MediaApi:
-        """
-        Make a client of the default number.
-
-        Args:
-            settings: Fields of `Settings` beside `base_url`.
-        """
+        """Return a client of the default number; `settings` are fields of `Settings`."""
         configured = Settings(base_url=self.base_url, **settings)
         return MediaApi(self.access_token, self.phone_number_id, settings=configured)
 
@@ -141,33 +137,29 @@ class Emulator:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The latest messages that were accepted, the newest last, each with `message_id` and `phone_number_id`."""
+        """The latest accepted messages, the newest last, each with `message_id` and `phone_number_id`."""
         return list(self._running.application.messages)
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
-        """Let a token, which is new or revived by this, act for a phone number."""
-        parts = self._running
-        parts.store.keep_token(parts.accounts.add(phone_number_id, access_token))
+        """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
+        self._running.state.add_token(phone_number_id, access_token)
 
     def expire_token(self, access_token: str, *, after: float = 0) -> None:
-        """Let a token die, some seconds from now."""
-        parts = self._running
-        parts.store.keep_token(parts.accounts.expire(access_token, after))
+        """Let a token expire, `after` seconds from now."""
+        self._running.state.expire_token(access_token, after)
 
     def forbid(self, access_token: str, *, code: int = 200) -> None:
-        """Take a token's permissions away: everything is refused with 403 and this code, 200 or 10."""
-        parts = self._running
-        parts.store.keep_token(parts.accounts.forbid(access_token, code))
+        """Take a token's permissions away: every request with it fails with 403 and this code, 200 or 10."""
+        self._running.state.forbid_token(access_token, code)
 
     def throttle(self, requests: int) -> None:
-        """Refuse the next so many requests to the Graph API with code 130429; an earlier call counts no more."""
+        """Refuse the next `requests` requests to the Graph API with code 130429. Replaces an earlier call."""
         if self._throttle is not None:
             self._faults.withdraw(self._throttle)
         if requests:
-            status, retry_after = self.settings.throttle_status, self.settings.retry_after
-            fault = Fault.throttle(status=status, retry_after=retry_after)
+            fault = Fault.throttle(status=self.settings.throttle_status, retry_after=self.settings.retry_after)
             self._throttle = PlannedFault(operation="graph", fault=fault, times=requests)
-            self.plan([self._throttle])
+            self._faults.add(self._throttle)
 
     def fail(
         self,
@@ -179,31 +171,30 @@ class Emulator:
         seed: int = 0,
     ) -> None:
         """
-        Let something go wrong. May be called from any thread, also before the emulator runs.
+        Plan a fault. May be called from any thread, also before the emulator runs.
 
-        A request meets the first fault that was planned for its operation and has not been used up.
+        A request meets the first planned fault of its operation that is not used up.
 
         Args:
             operation: `"upload"`, `"get_info"`, `"download"`, `"delete"` or `"send"`; `"graph"` for all of these but
                 downloads; `"any"` for every request.
-            fault: What happens.
-            times: To how many requests; None for all that will come.
+            fault: The fault.
+            times: How many requests it happens to; None for all.
             probability: How likely it happens to a request: above 0, at most 1.
-            seed: Chooses the requests that a probability below 1 happens to; the same ones in each run.
+            seed: Chooses the requests for a probability below 1; the same requests in each run.
 
         Raises:
-            ValueError: Something of this cannot be.
+            ValueError: An argument is wrong.
         """
-        planned = PlannedFault(operation=operation, fault=fault, times=times, probability=probability, seed=seed)
-        self.plan([planned])
+        self.plan([PlannedFault(operation=operation, fault=fault, times=times, probability=probability, seed=seed)])
 
     def plan(self, faults: Iterable[PlannedFault]) -> None:
-        """Let things go wrong that were planned elsewhere, as in a file; see `fail` and `read_faults`."""
+        """Plan faults, as from a file; see `fail` and `read_faults`."""
         for planned in faults:
             self._faults.add(planned)
 
     def clear_faults(self) -> None:
-        """Forget every fault that has not happened."""
+        """Remove every fault that has not happened."""
         self._faults.clear()
 
     heal = clear_faults
@@ -224,27 +215,27 @@ class Emulator:
         phone_number_id: str | None = None,
     ) -> tuple[bytes, str]:
         """
-        Let a customer send media, and return the webhook about it: the body, and the value of `X-Hub-Signature-256`.
+        Play a customer who sends media, and return the webhook about it: the body, and its `X-Hub-Signature-256`.
 
         Args:
             content: The bytes, or a path.
-            mime_type: Whatever the customer's phone said: inbound media may be of more types than uploads.
-            kind: How WhatsApp shows it; by default what fits the type.
-            filename: Documents have one; by default the name of the path.
-            caption: The text below it.
-            phone_number_id: Who gets it; by default the default number.
+            mime_type: Any type: inbound media is not limited to the types of uploads.
+            kind: The kind of message. Default: the kind that fits the type.
+            filename: A document's name. Default: the name of the path.
+            caption: The text below the media.
+            phone_number_id: The number that gets it. Default: the default number.
         """
         parts = self._running
         if not isinstance(content, bytes):
             filename = filename or Path(content).name
-            content = await parts.store.in_thread(Path(content).read_bytes)
+            content = await parts.state.in_thread(Path(content).read_bytes)
         kind = kind or default_kind(mime_type)
         number = phone_number_id or self.phone_number_id
         now = self.clock.now()
-        async with IncomingFile(parts.store) as incoming:
+        async with IncomingFile(parts.state) as incoming:
             await incoming.write([content])
-            lifetime = self.settings.inbound_lifetime
-            media = await incoming.keep(number, mime_type, filename=filename, expires_at=now + lifetime)
+            expires_at = now + self.settings.inbound_lifetime
+            media = await incoming.keep(number, mime_type, filename=filename, expires_at=expires_at)
         expires = int(now) + self.settings.webhook_url_lifetime
         url = parts.signer.url(self.base_url, media.id, "webhook", expires)
         described = media_object(media, kind, url, caption, animated=is_animated_webp(content[:32]))
@@ -258,16 +249,26 @@ class Emulator:
         return self._parts
 
     async def _start(self) -> None:
-        store = Store(await self._folder())
-        self._exit.push_async_callback(store.close)
-        await store.open(self.clock.now())
-        accounts = await self._accounts(store)
-        signer = UrlSigner(await store.setting("url_secret", secrets.token_hex(32)))
-        kept_secret = await store.setting("app_secret", secrets.token_hex(16))
-        self.app_secret = self.settings.app_secret or kept_secret
+        folder = self._data
+        if folder is None:
+            folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-"))
+            self._exit.push_async_callback(anyio.to_thread.run_sync, functools.partial(shutil.rmtree, folder))
+        state = await self._exit.enter_async_context(State(folder, self.clock))
+        kept = await state.settings(
+            phone_number_id=str(10**14 + secrets.randbelow(9 * 10**14)),
+            access_token="EAAG" + secrets.token_hex(40),
+            url_secret=secrets.token_hex(32),
+            app_secret=secrets.token_hex(16),
+        )
+        accounts = self._accounts or [(kept["phone_number_id"], kept["access_token"])]
+        self.phone_number_id, self.access_token = accounts[0]
+        for number, token in accounts:
+            if not state.has_token(number, token):
+                state.add_token(number, token)
+        self.app_secret = self.settings.app_secret or kept["app_secret"]
+        signer = UrlSigner(kept["url_secret"])
         application = Application(
-            store=store,
-            accounts=accounts,
+            state=state,
             signer=signer,
             clock=self.clock,
             settings=self.settings,
@@ -277,31 +278,4 @@ class Emulator:
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)
-        self._parts = _Parts(store=store, accounts=accounts, signer=signer, application=application)
-
-    async def _folder(self) -> Path:
-        if self._data is not None:
-            return self._data
-        folder = await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-")
-        self._exit.push_async_callback(anyio.to_thread.run_sync, lambda: shutil.rmtree(folder))
-        return Path(folder)
-
-    async def _accounts(self, store: Store) -> Accounts:
-        tokens = await store.tokens()
-        accounts = Accounts(self.clock, tokens)
-        number = await store.setting("phone_number_id", str(10**14 + secrets.randbelow(9 * 10**14)))
-        token = await store.setting("access_token", "EAAG" + secrets.token_hex(40))
-        pairs = self._given or [(number, token)]
-        self.phone_number_id, self.access_token = pairs[0]
-        for number, token in pairs:
-            if token not in tokens or number not in tokens[token].numbers:
-                store.keep_token(accounts.add(number, token))
-        return accounts
-
-
-def _pairs(accounts: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
-    return [
-        (number, token)
-        for number, tokens in accounts.items()
-        for token in ((tokens,) if isinstance(tokens, str) else tokens)
-    ]
+        self._parts = _Parts(state=state, signer=signer, application=application)

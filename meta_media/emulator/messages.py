@@ -1,20 +1,33 @@
-"""`POST /{version}/{phone_number_id}/messages`: what Meta checks before it accepts a media message."""
+"""Media messages: the checks of `POST /{version}/{phone_number_id}/messages`, and the signed webhooks about inbound media."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from meta_media.emulator.replies import GraphError
-from meta_media.emulator.store import StoredMedia
+from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, graph_json
+from meta_media.emulator.state import StoredMedia
 
-__all__ = ["accepted", "check_attachment", "parse_message"]
+__all__ = [
+    "Kind",
+    "accepted",
+    "check_attachment",
+    "check_product",
+    "default_kind",
+    "media_object",
+    "parse_message",
+    "sign",
+    "webhook",
+]
 
+Kind = Literal["audio", "document", "image", "sticker", "video"]
 _MAX_CAPTION: Final = 1024  # characters; Meta's guides "Image messages", "Video messages" and "Document messages"
-# What the object of each kind may hold (the same guides, and "Audio messages" and "Sticker messages").
+# The keys of each kind's object (the same guides, and "Audio messages" and "Sticker messages").
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "image": frozenset({"id", "link", "caption"}),
     "video": frozenset({"id", "link", "caption"}),
@@ -22,7 +35,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "audio": frozenset({"id", "link", "voice"}),
     "sticker": frozenset({"id", "link"}),
 }
-# Which types may be sent as which kind; anything as a document.
+# The types of each kind; a document may have any.
 _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "image": ("image/jpeg", "image/png"),
     "video": ("video/",),
@@ -32,48 +45,48 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
+_CUSTOMER: Final = "15550001111"
 
 
 def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """
-    Read a message as its kind, its media object and the whole of it.
+    Return a message's kind, its media object and the whole message.
 
     Raises:
-        GraphError: It is not one that Meta would accept.
+        GraphError: Meta would not accept it.
     """
     message = _json_object(body)
-    product = message.get("messaging_product")
-    if not product:
-        raise GraphError.required("messaging_product")
-    if product != "whatsapp":
-        raise GraphError.invalid(f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
+    check_product(message.get("messaging_product"))
     if not isinstance(message.get("to"), str) or not _digits(message["to"]):
-        raise GraphError.required("to")
+        raise GraphError.of("required", parameter="to")
     kind = message.get("type", "text")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise GraphError.message(131051, "Unsupported message type", f"The emulator sends {', '.join(_KEYS)} only.")
     media = message.get(kind)
     if not isinstance(media, dict):
-        raise GraphError.required(kind)
+        raise GraphError.of("required", parameter=kind)
     _check_media(kind, media)
     return kind, media, message
 
 
-def check_attachment(kind: str, media: StoredMedia | None, phone_number_id: str) -> None:
-    """
-    Check that an id may be sent from this number, as this kind.
+def check_product(product: object) -> None:
+    """Check the field that each POST needs; a `GraphError` unless it is `whatsapp`."""
+    if not product:
+        raise GraphError.of("required", parameter="messaging_product")
+    if product != "whatsapp":
+        raise GraphError.of("invalid", problem=f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
 
-    Raises:
-        GraphError: It may not.
-    """
+
+def check_attachment(kind: str, media: StoredMedia | None, phone_number_id: str) -> None:
+    """Check that an id may be sent from this number, as this kind; a `GraphError` if not."""
     if media is None or media.phone_number_id != phone_number_id:
-        raise GraphError.unknown_attachment(kind)
+        raise GraphError.of("unknown_attachment", kind=kind)
     if not media.mime_type.lower().startswith(_TYPES[kind]):
         raise GraphError.message(*_INVALID, f"{kind}['id'] is media of type {media.mime_type}.")
 
 
 def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the documented reply to a message that is on its way."""
+    """Return the documented response to an accepted message."""
     to = str(message["to"])
     number = _digits(to)
     raw = bytes((28, 24, len(number))) + number.encode() + b"\x15\x02\x00\x11\x18\x12" + secrets.token_hex(9).encode()
@@ -82,6 +95,57 @@ def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
         "contacts": [{"input": to, "wa_id": number}],
         "messages": [{"id": "wamid." + b64encode(raw).decode()}],
     }
+
+
+def default_kind(mime_type: str) -> Kind:
+    """Return the kind of message that WhatsApp shows a type as."""
+    if mime_type.startswith("image/webp"):
+        return "sticker"
+    if mime_type.startswith("image/"):
+        return "image"
+    if mime_type.startswith("audio/"):
+        return "audio"
+    return "video" if mime_type.startswith("video/") else "document"
+
+
+def media_object(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, animated: bool) -> dict[str, Any]:
+    """Return a webhook's media object: its hash is Base64, where `GET /{media_id}` has hex."""
+    described: dict[str, Any] = {} if caption is None else {"caption": caption}
+    if kind == "document":
+        described["filename"] = media.filename or "file"
+    sha256 = b64encode(bytes.fromhex(media.sha256)).decode()
+    described |= {"mime_type": media.mime_type, "sha256": sha256, "id": media.id, "url": url}
+    if kind == "audio":
+        described["voice"] = "codecs=opus" in media.mime_type
+    if kind == "sticker":
+        described["animated"] = animated
+    return described
+
+
+def webhook(phone_number_id: str, kind: Kind, described: dict[str, Any], now: int) -> bytes:
+    """Return the body of the webhook that Meta would post (its pages "Webhooks"), byte for byte as it is signed."""
+    message = {
+        "from": _CUSTOMER,
+        "id": "wamid." + b64encode(b"\x1c\x18\x0b" + secrets.token_bytes(24)).decode(),
+        "timestamp": str(now),
+        "type": kind,
+        kind: described,
+    }
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "15550002222", "phone_number_id": phone_number_id},
+        "contacts": [{"profile": {"name": "A customer"}, "wa_id": _CUSTOMER}],
+        "messages": [message],
+    }
+    change = {"value": value, "field": "messages"}
+    return graph_json(
+        {"object": "whatsapp_business_account", "entry": [{"id": BUSINESS_ACCOUNT_ID, "changes": [change]}]}
+    )
+
+
+def sign(app_secret: str, body: bytes) -> str:
+    """Return the value of `X-Hub-Signature-256`."""
+    return "sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -106,7 +170,7 @@ def _check_media(kind: str, media: Mapping[str, Any]) -> None:
     if len(given) == 2:
         raise GraphError.message(*_INVALID, f"{kind} takes one of id and link, not both.")
     if not isinstance(media[given[0]], str):
-        raise GraphError.invalid(f"{kind}['{given[0]}'] must be a string.")
+        raise GraphError.of("invalid", problem=f"{kind}['{given[0]}'] must be a string.")
     if given == ["link"] and not media["link"].lower().startswith(("https://", "http://")):
         raise GraphError.message(*_INVALID, f"{kind}['link'] must be an http or https URL.")
     _check_options(kind, media)
@@ -115,8 +179,8 @@ def _check_media(kind: str, media: Mapping[str, Any]) -> None:
 def _check_options(kind: str, media: Mapping[str, Any]) -> None:
     for name in ("caption", "filename"):
         if not isinstance(media.get(name, ""), str):
-            raise GraphError.invalid(f"{kind}['{name}'] must be a string.")
+            raise GraphError.of("invalid", problem=f"{kind}['{name}'] must be a string.")
     if len(media.get("caption", "")) > _MAX_CAPTION:
-        raise GraphError.invalid(f"{kind}['caption'] must be at most {_MAX_CAPTION} characters long.")
+        raise GraphError.of("invalid", problem=f"{kind}['caption'] must be at most {_MAX_CAPTION} characters long.")
     if not isinstance(media.get("voice", False), bool):
-        raise GraphError.invalid(f"{kind}['voice'] must be a boolean.")
+        raise GraphError.of("invalid", problem=f"{kind}['voice'] must be a boolean.")

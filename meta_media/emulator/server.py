@@ -1,7 +1,9 @@
 """
-The socket: uvicorn in the caller's event loop, quiet, without signal handlers, and gone at once when told to stop.
+The socket: uvicorn in the caller's event loop, without logs and signal handlers; and faults, acted out on it byte by byte.
 
-A request's `Connection` is in its ASGI scope, for those who have something to say that uvicorn would not.
+An ASGI server keeps its responses in order: no wrong length, no break in the middle, nothing after the end. `inject` therefore
+writes a faulty response to the transport itself, past h11. At its end uvicorn gets a response of no bytes, which
+`Connection.muted` keeps off the socket: for uvicorn the request is over, and the connection is ready for the next one.
 """
 
 from __future__ import annotations
@@ -12,43 +14,52 @@ import ipaddress
 import logging
 import os
 import socket
+import struct
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 import anyio.to_thread
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ["Connection", "Server"]
+from meta_media.emulator.faults import Fault
+
+__all__ = ["Connection", "Server", "inject", "scripted"]
 
 _LOGGER: Final = logging.getLogger("meta_media.emulator")
 _KEEP_ALIVE: Final = 60  # seconds; longer than clients keep an idle connection, so that they never find it closed
-_MAX_HEAD: Final = 2**16  # bytes of a request's head; uvicorn's own limit
-_ACCEPTING: Final = 3  # turns of the event loop in which asyncio hands over a connection that it has accepted
+_MAX_HEAD_SIZE: Final = 2**16  # bytes of a request's head; uvicorn's own limit
+_ACCEPT_TURNS: Final = 3  # turns of the event loop in which asyncio hands over a connection that it has accepted
+_STEP: Final = 0.05  # seconds from one write or read to the next, at a rate
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_NO_BYTES: Final = ((b"content-length", b"0"),)
+_RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # linger for no time: close() sends RST
 
 
 class _Http(h11.Connection):
-    """HTTP's state, which can move on without a word."""
+    """HTTP's state, which can change without an output."""
 
-    hushed = False
+    muted = False
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        """Say an event."""
-        said = super().send_with_data_passthrough(event)
-        return [] if self.hushed and said is not None else said
+        """Return the bytes of an event; none while muted."""
+        output = super().send_with_data_passthrough(event)
+        return [] if self.muted and output is not None else output
 
 
 class Connection(H11Protocol):
     """
-    One connection, which is `scope["state"]["connection"]` of its requests.
+    One connection: `scope["state"]["connection"]` of its requests.
 
-    Leaves uvicorn's global loggers alone: its access log would show signed URLs to whoever listens at the root.
+    It does not use uvicorn's global loggers, whose access log would show signed URLs.
 
     Attributes:
-        lost: Set when the connection is gone, whoever ended it.
+        lost: Set when the connection is gone, whichever side ended it.
     """
 
     def __init__(
@@ -62,36 +73,38 @@ class Connection(H11Protocol):
         self.access_log = False
         self.logger = _LOGGER
         self.lost = asyncio.Event()
-        self._http = self.conn = _Http(h11.SERVER, _MAX_HEAD)
+        self._http = self.conn = _Http(h11.SERVER, _MAX_HEAD_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who wait."""
+        """Set `lost`."""
         super().connection_lost(exc)
         self.lost.set()
 
     async def idle(self, seconds: float) -> None:
-        """Let time pass, as long as there is a connection."""
+        """Wait, or until the connection is gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.lost.wait()
 
     @contextlib.contextmanager
-    def hushed(self) -> Iterator[None]:
-        """Let uvicorn talk without a word of it being sent."""
-        self._http.hushed = True
+    def muted(self) -> Iterator[None]:
+        """Keep uvicorn's output off the socket."""
+        self._http.muted = True
         try:
             yield
         finally:
-            self._http.hushed = False
+            self._http.muted = False
 
     def read_at_most(self, size: int | None) -> None:
-        """Ask the system for no more bytes at once; where the event loop cannot, it reads in pieces of its own size."""
-        with contextlib.suppress(TypeError):  # "vars() argument must have __dict__": not asyncio's own transport
-            known = vars(self.transport)
+        """Limit how many bytes are read from the socket at once; None for the default."""
+        # asyncio has no public way. `max_size` is what its selector transport passes to recv(); the transports of other
+        # event loops have no such attribute, and read in pieces of their own size.
+        transport: Any = self.transport
+        with contextlib.suppress(AttributeError):
             if size is None:
-                known.pop("max_size", None)
+                del transport.max_size
             else:
-                known["max_size"] = size
+                transport.max_size = size
 
 
 class Server:
@@ -119,20 +132,20 @@ class Server:
         Listen, and return the base URL.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address is in use, or not of this machine.
         """
         listener = await anyio.to_thread.run_sync(_listen, host, port)
         await self._uvicorn.startup(sockets=[listener])
         address, port = listener.getsockname()[:2]
-        if ipaddress.ip_address(address).is_unspecified:  # listening everywhere is no address to connect to
+        if ipaddress.ip_address(address).is_unspecified:  # "all addresses" is not one to connect to
             address = "::1" if ":" in address else "127.0.0.1"
         return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
     async def stop(self) -> None:
-        """Close the socket, break every connection, and wait for the requests to notice."""
+        """Close the socket, abort every connection, and wait for the requests to end."""
         for server in self._uvicorn.servers:
             server.close()
-        for _ in range(_ACCEPTING):
+        for _ in range(_ACCEPT_TURNS):
             await asyncio.sleep(0)
         for connection in list(self._uvicorn.server_state.connections):
             connection.transport.abort()
@@ -144,13 +157,191 @@ class Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off only where the protocol is named: without it, each small reply takes 40 ms.
+    # asyncio switches Nagle's algorithm off only where the protocol is named: with it, each small response takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # A port is free again at once after a restart; outside POSIX the option would let two servers share it instead.
+        # A port is free again at once after a restart. Outside POSIX the option would let two servers share it instead.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(os.name == "posix"))
         listener.bind((host, port))
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def scripted(fault: Fault) -> Response:
+    """Return the response that a fault puts in the place of the real one."""
+    return Response(fault.body, fault.status or 200, media_type=None if fault.body is None else "application/json")
+
+
+async def inject(fault: Fault, app: ASGIApp, instead: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond to a request of a `Connection` by `app`, or by `instead` if the fault replaces the response; with the fault."""
+    cycle = _FaultyCycle(fault, scope, receive, send)
+    try:
+        await cycle.run(app, instead)
+    finally:
+        cycle.connection.read_at_most(None)
+
+
+class _FaultyCycle:
+    """One request and its response."""
+
+    def __init__(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        self.connection: Connection = scope["state"]["connection"]
+        self._fault = fault
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._message: Message = {}
+        self._position = 0  # in the response's body
+        self._happened = False
+        self._over = False
+        self._reading = False
+
+    async def run(self, app: ASGIApp, instead: ASGIApp) -> None:
+        fault = self._fault
+        if fault.at == "request":
+            await self._discard(fault.reads or 0)
+            await self._happen()
+        if self._over:
+            return
+        if not fault.replaces:
+            await app(self._scope, self._slow_receive, self._respond)
+        else:
+            if fault.applied:
+                await app(self._scope, self._slow_receive, _ignore)
+            elif fault.at != "request" or fault.reads is None:
+                await self._discard(fault.reads)
+            await instead(self._scope, self._receive, self._respond)
+        await self._finish()
+
+    async def _slow_receive(self) -> Message:
+        connection, rate = self.connection, self._fault.read_rate
+        if rate is not None and not self._reading:
+            self._reading = True
+            connection.read_at_most(max(1, int(rate * _STEP)))
+            return await self._receive()  # bytes that arrived with the head
+        message = await self._receive()
+        if rate is not None and message.get("body"):
+            connection.flow.pause_reading()
+            await connection.idle(len(message["body"]) / rate)
+        return message
+
+    async def _discard(self, limit: int | None) -> None:
+        read = 0
+        while limit is None or read < limit:
+            message = await self._slow_receive()
+            read += len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
+
+    async def _happen(self) -> None:
+        if self._happened or (self._fault.delay is None and self._fault.end is None):
+            return
+        self._happened = True
+        if self._fault.delay is not None:
+            await self.connection.idle(self._fault.delay)
+        if self._fault.end is not None:
+            await self._leave(self._fault.end)
+
+    async def _leave(self, how: str) -> None:
+        self._over = True
+        if how == "close":
+            self.connection.transport.close()
+        elif how == "reset":
+            raw: socket.socket = self.connection.transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.connection.transport.abort()
+        await self.connection.lost.wait()  # or uvicorn would find no response, and send one
+
+    async def _respond(self, message: Message) -> None:
+        """Take a message in the place of ASGI's `send`."""
+        if message["type"] == "http.response.start":
+            self._message = message
+            await self._send_head()
+        elif self._scope["method"] != "HEAD":
+            for piece in self._pieces(message.get("body", b"")):
+                await self._send_body(piece)
+                if self._position == self._fault.at:
+                    await self._happen()
+
+    async def _send_head(self) -> None:
+        if self._fault.at in {None, "reply"}:
+            await self._happen()
+        head = self._head()
+        if self._fault.at == "head":
+            middle = len(head) // 2
+            await self._write(head[:middle])
+            await self._happen()
+            head = head[middle:]
+        await self._write(head)
+        if self._fault.at == 0:
+            await self._happen()
+
+    def _head(self) -> bytes:
+        fault, status = self._fault, self._message["status"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._message["headers"]}
+        length = int(headers.pop("content-length", "0"))  # every response of the emulator has one
+        if fault.framing == "chunked":
+            headers["transfer-encoding"] = "chunked"
+        elif fault.framing == "length":
+            length = length if fault.truncate is None else min(length, fault.truncate)
+            headers["content-length"] = str(length if fault.content_length is None else fault.content_length)
+        if fault.framing == "close" or (b"connection", b"close") in self._scope["headers"]:
+            headers["connection"] = "close"
+        headers |= {name.lower(): value for name, value in fault.headers.items()}
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", *(f"{name}: {headers[name]}" for name in headers)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        fault, start = self._fault, self._position
+        if fault.truncate is not None:
+            data = data[: max(0, fault.truncate - start)]
+        if fault.flip_at is not None and start <= fault.flip_at < start + len(data):
+            flipped = bytearray(data)
+            flipped[fault.flip_at - start] ^= 1
+            data = bytes(flipped)
+        if isinstance(fault.at, int) and start < fault.at < start + len(data):
+            yield data[: fault.at - start]
+            data = data[fault.at - start :]
+        yield data
+
+    async def _send_body(self, piece: bytes) -> None:
+        rate = self._fault.rate
+        step = max(1, len(piece) if rate is None else int(rate * _STEP))
+        for start in range(0, len(piece), step):
+            part = piece[start : start + step]
+            await self._write(b"%x\r\n%b\r\n" % (len(part), part) if self._fault.framing == "chunked" else part)
+            if rate is not None:
+                await self.connection.idle(len(part) / rate)
+            if self._gone:
+                return
+        self._position += len(piece)
+
+    async def _finish(self) -> None:
+        if isinstance(self._fault.at, int):
+            await self._happen()
+        ended = self._fault.framing == "chunked" and self._scope["method"] != "HEAD"
+        await self._write((b"0\r\n\r\n" if ended else b"") + self._fault.surplus)
+        if self._fault.at == "end":
+            await self._happen()
+        if self._fault.framing == "close" and not self._gone:
+            await self._leave("close")
+        if not self._gone:
+            with self.connection.muted():
+                await self._send({"type": "http.response.start", "status": 200, "headers": _NO_BYTES})
+                await self._send({"type": "http.response.body"})
+
+    @property
+    def _gone(self) -> bool:
+        return self._over or self.connection.lost.is_set()
+
+    async def _write(self, data: bytes) -> None:
+        if not self._gone:
+            self.connection.transport.write(data)
+            if self.connection.flow.write_paused:
+                await self.connection.flow.drain()
+
+
+async def _ignore(_message: Message) -> None:
+    """Take a message in the place of ASGI's `send`, and drop it."""

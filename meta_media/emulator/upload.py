@@ -1,9 +1,9 @@
 """
-`POST /{version}/{phone_number_id}/media`: a form that is read as it arrives and no further than needed.
+`POST /{version}/{phone_number_id}/media`: a streamed form, read no further than needed.
 
-Meta decides by the Content-Type of the part named `file`, not by the field `type` and not by the bytes: what is in the file
-shows only later, when it is sent. So a file of a type that is not accepted is refused at its headers, and one that is too
-large at the byte that is too many.
+Meta decides by the Content-Type of the part named `file`, not by the field `type` and not by the bytes, which it looks at only
+when the media is sent. So a type that is not accepted fails at the part's headers, and a file that is too large at the first
+byte beyond its limit.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ import attrs
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from meta_media.emulator.replies import ACCEPTED_TYPES, GraphError
+from meta_media.emulator.messages import check_product
+from meta_media.emulator.responses import ACCEPTED_TYPES, GraphError
 from meta_media.emulator.settings import EmulatorSettings
-from meta_media.emulator.store import Store, StoredMedia
-from meta_media.emulator.upload_file import IncomingFile
+from meta_media.emulator.state import IncomingFile, State, StoredMedia
 
-__all__ = ["FormReader", "UploadSize", "receive_upload"]
+__all__ = ["FormReader", "UploadSize", "is_animated_webp", "receive_upload"]
 
-_HEAD: Final = 32  # bytes that tell an animated WebP
-_MAX_FIELD: Final = 64 * 1024
-_MAX_FIELDS: Final = 64
+_HEAD_SIZE: Final = 32  # bytes, in which an animated WebP can be seen
+_MAX_FIELD_SIZE: Final = 64 * 1024
+_MAX_FIELD_COUNT: Final = 64
 _TTL: Final = range(60, 43_200 + 1)  # minutes; Meta's page "No storage"
 _MINUTES: Final = re.compile(r"[0-9]{1,9}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
-_EXEMPT: Final = (
-    "call_voicemail_announcement"  # the use case whose files are kept for good; Meta's page "Calling settings"
-)
+_KEPT_USE_CASE: Final = "call_voicemail_announcement"  # its files never expire; Meta's page "Calling settings"
 
 
 @attrs.frozen(kw_only=True)
@@ -54,17 +52,12 @@ class UploadSize:
         self._size = 0
 
     def add(self, piece: memoryview) -> None:
-        """
-        Count a piece.
-
-        Raises:
-            GraphError: That was too much.
-        """
-        if len(self._head) < _HEAD:
-            self._head += piece[:_HEAD]
+        """Count a piece; a `GraphError` if the file is too large."""
+        if len(self._head) < _HEAD_SIZE:
+            self._head += piece[:_HEAD_SIZE]
         self._size += len(piece)
         if self._size > self._limit():
-            raise GraphError.too_large()
+            raise GraphError.of("too_large")
 
     def _limit(self) -> int:
         mega, kilo = self._settings.megabyte, self._settings.kilobyte
@@ -80,9 +73,9 @@ class FormReader:
     The form of an upload, fed with the body's pieces.
 
     Attributes:
-        fields: The fields that are not the file.
+        fields: The fields beside the file.
         file: The file's headers, once they have arrived.
-        file_ended: Whether all of the file has arrived.
+        file_ended: Whether the whole file has arrived.
     """
 
     def __init__(self, boundary: bytes, settings: EmulatorSettings) -> None:
@@ -111,11 +104,11 @@ class FormReader:
 
     def feed(self, data: bytes) -> list[memoryview]:
         """
-        Read on, and return what was in it of the file.
+        Read a piece of the body, and return the file's bytes in it.
 
         Raises:
-            GraphError: The file is refused.
-            FormParserError: This is not a form.
+            GraphError: The type or the size of the file is not accepted.
+            FormParserError: The body is not a form.
         """
         self._parser.write(data)
         pieces, self._pieces = self._pieces, []
@@ -144,7 +137,7 @@ class FormReader:
         name = options.get(b"name", b"").decode(errors="replace")
         if name == "file" and b"filename" in options and self.file is None:
             self._begin_file(options[b"filename"])
-        elif len(self.fields) < _MAX_FIELDS:
+        elif len(self.fields) < _MAX_FIELD_COUNT:
             self._field = (name, b"")
 
     def _begin_file(self, filename: bytes) -> None:
@@ -152,7 +145,7 @@ class FormReader:
         mime_type = _UNPRINTABLE.sub("", declared).strip()
         self.file = _FilePart(mime_type=mime_type, filename=filename.decode(errors="replace"))
         if self.file.essence not in ACCEPTED_TYPES:
-            raise GraphError.refused_type(mime_type)
+            raise GraphError.of("refused_type", mime_type=mime_type)
         self._size = UploadSize(self.file.essence, self._settings)
         self._in_file = True
 
@@ -163,7 +156,7 @@ class FormReader:
             self._pieces.append(piece)
         elif self._field is not None:
             name, value = self._field
-            self._field = (name, (value + data[start:end])[:_MAX_FIELD])
+            self._field = (name, (value + data[start:end])[:_MAX_FIELD_SIZE])
 
     def _on_part_end(self) -> None:
         if self._in_file:
@@ -178,24 +171,24 @@ async def receive_upload(
     body: AsyncIterator[bytes],
     phone_number_id: str,
     *,
-    store: Store,
+    state: State,
     settings: EmulatorSettings,
     now: float,
 ) -> StoredMedia:
     """
-    Read an upload, and store its file.
+    Read an upload, and keep its file.
 
     Raises:
-        GraphError: It is refused.
-        ClientDisconnect: The client hung up.
+        GraphError: Meta would not accept it.
+        ClientDisconnect: The client closed the connection.
     """
     form = FormReader(_boundary(content_type), settings)
-    async with IncomingFile(store) as incoming:
+    async with IncomingFile(state) as incoming:
         try:
             async for data in body:
                 await incoming.write(form.feed(data))
         except FormParserError:
-            # What cannot be read has no fields: recorded for a boundary that was missing or wrong.
+            # A form that cannot be read has no fields. Recorded for a boundary that was missing or wrong.
             form.file_ended = False
         lifetime = _lifetime(form, settings)
         if form.file is None or not form.file_ended:
@@ -209,7 +202,7 @@ async def receive_upload(
 
 
 def is_animated_webp(head: bytes) -> bool:
-    """Read the animation flag of the extended header (Google's WebP container specification)."""
+    """Return the animation flag of the extended header (Google's WebP container specification)."""
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 0x02)
 
 
@@ -220,14 +213,10 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _lifetime(form: FormReader, settings: EmulatorSettings) -> float | None:
-    product = form.fields.get("messaging_product")
-    if not product:
-        raise GraphError.required("messaging_product")
-    if product != "whatsapp":
-        raise GraphError.invalid(f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
+    check_product(form.fields.get("messaging_product"))
     minutes = form.fields.get("ttl_minutes")
     if minutes is not None:
         if not _MINUTES.fullmatch(minutes) or int(minutes) not in _TTL:
-            raise GraphError.invalid(f"ttl_minutes must be a number from {_TTL[0]} to {_TTL[-1]}")
+            raise GraphError.of("invalid", problem=f"ttl_minutes must be a number from {_TTL[0]} to {_TTL[-1]}")
         return int(minutes) * 60
-    return None if form.fields.get("use_case") == _EXEMPT else settings.media_lifetime
+    return None if form.fields.get("use_case") == _KEPT_USE_CASE else settings.media_lifetime

@@ -421,7 +421,7 @@ def test_serve_with_faults(shell: Shell) -> None:
     ("content", "why"),
     [
         (None, "No such file or directory"),
-        ("[[fault", "it is not TOML: "),
+        ("[[fault", "the file is not TOML: "),
         ('[[fault]]\noperation = "any"\nstauts = 500', "fault 1: there is no 'stauts'; there are operation, times, "),
     ],
 )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.emulator.download import requested_range
-from meta_media.emulator.replies import ACCEPTED_TYPES, GraphError
+from meta_media.emulator.responses import ACCEPTED_TYPES, GraphError
 from meta_media.emulator.upload import FormReader, UploadSize
 from meta_media.protocol.media_types import ACCEPTED
 

@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, read_faults
-from meta_media.emulator.fault_queue import Faults, operation_of
-from meta_media.emulator.faults import Position
+from meta_media.emulator.app import operation_of
+from meta_media.emulator.faults import FaultQueue, Position
 from tests.support.servers import until
 
 CONTENT = os.urandom(5000)
@@ -680,7 +680,7 @@ async def test_chance(world: World) -> None:
     """A probability strikes about as often as it says, at the same requests in every run of one seed."""
 
     def struck(seed: int) -> list[bool]:
-        faults = Faults()
+        faults = FaultQueue()
         fault = Fault(status=500)
         faults.add(PlannedFault(operation="any", fault=fault, times=None, probability=0.02, seed=seed))
         return [faults.take("upload") is fault for _ in range(10_000)]
@@ -696,7 +696,7 @@ async def test_chance(world: World) -> None:
 
 def test_threads() -> None:
     """Faults that several threads plan while requests take them are each taken once."""
-    faults, taken = Faults(), []
+    faults, taken = FaultQueue(), []
 
     def plan() -> None:
         for number in range(500):
@@ -751,13 +751,16 @@ async def test_before_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({}, "a fault without any field is none"),
-        ({"status": 199}, "status must be a whole number of at least 200 and at most 599, not 199"),
-        ({"status": True}, "status must be a whole number of at least 200 and at most 599, not True"),
+        ({}, "a fault needs at least one field"),
+        ({"status": 199}, "status must be a whole number from 200 to 599, not 199"),
+        ({"status": True}, "status must be a whole number from 200 to 599, not True"),
         ({"body": 5}, "body must be text or bytes, not 5"),
-        ({"headers": "a: b"}, "headers must be a mapping of names to values, not 'a: b'"),
-        ({"headers": {"a": "b\r\nc"}}, "headers must be made of printable ASCII, not 'b\\r\\nc'"),
-        ({"headers": {"a": 1}}, "headers must be made of printable ASCII, not 1"),
+        ({"headers": "a: b"}, "headers must be a mapping of names to values in printable ASCII, not 'a: b'"),
+        (
+            {"headers": {"a": "b\r\nc"}},
+            "headers must be a mapping of names to values in printable ASCII, not {'a': 'b\\r\\nc'}",
+        ),
+        ({"headers": {"a": 1}}, "headers must be a mapping of names to values in printable ASCII, not {'a': 1}"),
         ({"status": 500, "applied": 1}, "applied must be true or false, not 1"),
         ({"rate": 0}, "rate must be a number above 0, not 0"),
         ({"rate": float("nan")}, "rate must be a number above 0, not nan"),
@@ -770,16 +773,19 @@ async def test_before_the_start(tmp_path: Path) -> None:
             "at must be one of request, reply, head, end or a number of bytes, not 'body'",
         ),
         ({"at": -1, "end": "close"}, "at must be one of request, reply, head, end or a number of bytes, not -1"),
-        ({"at": "head"}, "at says where something happens: give a delay, an end or both"),
-        ({"applied": True}, "applied is about another reply: give a status, a body or both"),
-        ({"applied": True, "status": 500, "reads": 1}, "applied reads the whole request, so it cannot be told reads"),
-        ({"reads": 1, "rate": 5}, 'reads needs another reply, or an end at "request"'),
-        ({"reads": 1, "end": "close"}, 'reads needs another reply, or an end at "request"'),
-        ({"expired_url": True, "body": "x"}, "expired_url is about the real reply, so it needs no status or body"),
-        ({"content_length": 1, "framing": "close"}, "content_length has no place in a reply of framing close"),
+        ({"at": "head"}, "at is where something happens: give a delay, an end or both"),
+        ({"applied": True}, "applied = true needs a status or a body to answer with"),
+        ({"applied": True, "status": 500, "reads": 1}, "applied reads the whole request: leave out reads"),
+        ({"reads": 1, "rate": 5}, 'reads needs a status, a body, or an end at "request"'),
+        ({"reads": 1, "end": "close"}, 'reads needs a status, a body, or an end at "request"'),
+        ({"expired_url": True, "body": "x"}, "expired_url changes the real response: leave out status and body"),
+        (
+            {"content_length": 1, "framing": "close"},
+            "a response of framing close has no length: leave out content_length",
+        ),
         (
             {"end": "reset", "status": 500, "rate": 1},
-            "the connection ends before the reply, so rate, status is too much",
+            "the connection ends before the response: leave out rate, status",
         ),
     ],
 )
@@ -863,16 +869,16 @@ def test_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[[fault", "it is not TOML: "),
-        (b"\xff", "it is not TOML: "),
-        ("", "it holds no list of tables [[fault]]"),
-        ("fault = 5", "it holds no list of tables [[fault]]"),
-        ("fault = [5]", "it holds no list of tables [[fault]]"),
-        ("[[faults]]\nstatus = 5", "it may hold nothing but tables [[fault]], and there is 'faults'"),
-        ("[[fault]]\nstatus = 500", "fault 1: it needs an operation"),
+        ("[[fault", "the file is not TOML: "),
+        (b"\xff", "the file is not TOML: "),
+        ("", "the file holds no list of tables [[fault]]"),
+        ("fault = 5", "the file holds no list of tables [[fault]]"),
+        ("fault = [5]", "the file holds no list of tables [[fault]]"),
+        ("[[faults]]\nstatus = 5", "the file may hold tables [[fault]] only: remove 'faults'"),
+        ("[[fault]]\nstatus = 500", "fault 1: it needs an operation: one of upload, "),
         ('[[fault]]\noperation = "x"\nstatus = 500', "fault 1: operation must be one of upload, "),
-        ('[[fault]]\noperation = "any"', "fault 1: a fault without any field is none"),
-        ('[[fault]]\noperation = "any"\nstatus = 9', "fault 1: status must be a whole number of at least 200 "),
+        ('[[fault]]\noperation = "any"', "fault 1: a fault needs at least one field"),
+        ('[[fault]]\noperation = "any"\nstatus = 9', "fault 1: status must be a whole number from 200 "),
         ('[[fault]]\noperation = "any"\nstauts = 9', "fault 1: there is no 'stauts'; there are operation, times, "),
         ('[[fault]]\noperation = "any"\nmore = 9', "fault 1: there is no 'more'; there are "),
         (

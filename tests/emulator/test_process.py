@@ -29,15 +29,14 @@ from starlette.responses import Response
 from meta_media import MediaApi
 from meta_media.emulator import Emulator
 from meta_media.emulator.server import Server
-from meta_media.emulator.store import Store
+from meta_media.emulator.settings import Clock
+from meta_media.emulator.state import State
 
 CURL = shutil.which("curl")
 MEGABYTE = 2**20
 SERVE = """
 import asyncio, sys
 from meta_media.emulator import Emulator
-from meta_media.emulator.server import Server
-from meta_media.emulator.store import Store
 
 async def main():
     async with Emulator(sys.argv[1]) as emulator:
@@ -270,8 +269,7 @@ def test_from_another_thread() -> None:
 
 
 async def test_a_cancelled_write_is_waited_for(tmp_path: Path) -> None:
-    """Whoever is cancelled while a thread works goes on only when the thread is done, even if that fails."""
-    store = Store(tmp_path)
+    """A cancellation during file work takes effect when the work is done, even if that fails."""
     begun, finish, done = threading.Event(), threading.Event(), []
 
     def work() -> None:
@@ -280,19 +278,16 @@ async def test_a_cancelled_write_is_waited_for(tmp_path: Path) -> None:
         done.append(True)
         raise OSError("too late to be of interest")
 
-    async def cancelled() -> None:
-        await store.in_thread(work)
-
-    task = asyncio.create_task(cancelled())
-    await anyio.to_thread.run_sync(begun.wait, 20)
-    task.cancel()
-    await anyio.wait_all_tasks_blocked()
-    assert not task.done()
-    finish.set()
-    await asyncio.wait({task})
+    async with State(tmp_path, Clock()) as state:
+        task = asyncio.create_task(state.in_thread(work))
+        await anyio.to_thread.run_sync(begun.wait, 20)
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done()
+        finish.set()
+        await asyncio.wait({task})
     assert task.cancelled()
     assert done
-    await store.close()
 
 
 async def test_two_at_once() -> None:
@@ -396,15 +391,15 @@ async def test_signals_end_it_in_order(tmp_path: Path, number: signal.Signals) -
     assert left == {"emulator.sqlite3", "media", media_id}
 
 
-async def test_the_store_alone(tmp_path: Path) -> None:
-    """The store makes no path of anything but digits, and answers nothing before it is open."""
-    store = Store(tmp_path)
+async def test_the_state_alone(tmp_path: Path) -> None:
+    """The state makes no path of anything but digits, and finds nothing before it is open."""
+    state = State(tmp_path, Clock())
     for wrong in ("", "..", "../1", "1.part", "٣"):
         with pytest.raises(ValueError, match="digits"):
-            store.path(wrong)
+            state.path(wrong)
     with pytest.raises(RuntimeError, match="not open"):
-        await store.find("1", 0)
-    await store.close()
+        await state.find("1")
+    await state.__aexit__()
 
 
 async def test_signals_in_process(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """
-Everything the emulator refuses, and in which words.
+The emulator's responses: JSON envelopes, and every error with its text.
 
-Texts marked *recorded* were seen in real replies and *documented* ones are Meta's own; the others follow the pattern of
-their neighbours, because nobody published the real one.
+*Recorded* texts were seen in real responses, *documented* ones stand in Meta's documentation. For the others no real text
+was published; they follow the pattern of their neighbours.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-__all__ = ["ACCEPTED_TYPES", "GraphError", "GraphResponse", "PlainError", "graph_json", "problem"]
+__all__ = [
+    "ACCEPTED_TYPES",
+    "BUSINESS_ACCOUNT_ID",
+    "GraphError",
+    "GraphResponse",
+    "PlainError",
+    "graph_json",
+    "problem",
+]
 
-# The types in the order of the recorded refusal text, with their kind. `audio/opus` is in no table of Meta's, yet in the text.
+BUSINESS_ACCOUNT_ID: Final = "1020304050607"
+# The types in the order of the recorded error text, with their kind. `audio/opus` is in that text, but in no table of Meta's.
 ACCEPTED_TYPES: Final[Mapping[str, str]] = {
     "audio/aac": "audio",
     "audio/mp4": "audio",
@@ -40,13 +49,62 @@ ACCEPTED_TYPES: Final[Mapping[str, str]] = {
     "video/3gpp": "video",
 }
 
-_PACIFIC: Final = timezone(timedelta(hours=-8), "PST")  # Meta tells the time in California
-_OBJECT_GONE: Final = (
-    "Unsupported {verb} request. Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or"
-    " does not support this operation. Please read the Graph API documentation at"
-    " https://developers.facebook.com/docs/graph-api"
-)
-# The titles of Meta's table of error codes, and the details where a reply was documented.
+_PACIFIC: Final = timezone(timedelta(hours=-8), "PST")  # Meta's dates are in Pacific time
+# Errors by name: the message, and the fields of `GraphError` that differ from its defaults.
+_ERRORS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    # As quoted in public; no raw response was published.
+    "too_large": (
+        "(#100) Invalid parameter",
+        {"error_user_title": "File Too Large", "error_user_msg": "The file you uploaded is too large"},
+    ),
+    # Unknown, expired, deleted or of another account: Meta does not say which. Recorded for other objects.
+    "gone": (
+        (
+            "Unsupported {verb} request. Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or"
+            " does not support this operation. Please read the Graph API documentation at"
+            " https://developers.facebook.com/docs/graph-api"
+        ),
+        {"kind": "GraphMethodException", "error_subcode": 33},
+    ),
+    # Recorded.
+    "unknown_path": ("Unknown path components: {path}", {"code": 2500}),
+    "no_user": (  # on /me without a token
+        "An active access token must be used to query information about the current user.",
+        {"code": 2500},
+    ),
+    "unknown_token": ("Invalid OAuth access token - Cannot parse access token", {"code": 190, "status": 401}),
+    "expired_token": (
+        "Error validating access token: Session has expired on {expired}. The current time is {now}.",
+        {"code": 190, "status": 401, "error_subcode": 463},
+    ),
+    "missing_proof": (
+        "API calls from the server require an appsecret_proof argument",
+        {"kind": "GraphMethodException"},
+    ),
+    "wrong_proof": ("Invalid appsecret_proof provided in the API argument", {"kind": "GraphMethodException"}),
+    "required": ("(#100) The parameter {parameter} is required.", {}),  # for messaging_product
+    "unknown_attachment": (
+        "(#100) Param {kind}['id'] is not a valid whatsapp business account media attachment ID",
+        {},
+    ),
+    "refused_type": (
+        (
+            "(#100) Param file must be a file with one of the following types: "
+            f"{', '.join(ACCEPTED_TYPES)}. Received file of type '{{mime_type}}'."
+        ),
+        {},
+    ),
+    "no_permission": (  # on other products of Meta's
+        "(#10) Application does not have permission for this action",
+        {"code": 10, "status": 403},
+    ),
+    # Documented.
+    "no_token": ("An access token is required to request this resource", {"code": 104, "status": 401}),
+    "broken": ("An unknown error occurred", {"code": 1, "status": 500, "is_transient": True}),  # "try again"
+    # The Graph API's usual pattern for a parameter of the wrong kind.
+    "invalid": ("(#100) Param {problem}", {}),
+}
+# The titles of Meta's table of error codes, and the details where a response is documented.
 _THROTTLES: Final[Mapping[int, tuple[str, ...]]] = {
     4: ("API Too Many Calls",),
     613: ("Calls to this api have exceeded the rate limit.",),
@@ -59,10 +117,10 @@ _THROTTLES: Final[Mapping[int, tuple[str, ...]]] = {
 
 class PlainError(Exception):
     """
-    A refusal that is not in the Graph API's envelope.
+    An error that is not in the Graph API's envelope.
 
     Attributes:
-        response: What to answer.
+        response: The whole response.
     """
 
     def __init__(self, response: Response) -> None:
@@ -72,12 +130,12 @@ class PlainError(Exception):
 
 class GraphError(Exception):
     """
-    A refusal in the Graph API's envelope.
+    An error in the Graph API's envelope.
 
     Attributes:
         status: HTTP status.
         error: The object under the key `error`, without its `fbtrace_id`.
-        headers: Headers beyond the usual ones.
+        headers: Headers beside the usual ones.
     """
 
     def __init__(
@@ -96,66 +154,34 @@ class GraphError(Exception):
         self.headers = dict(headers or {})
 
     @classmethod
-    def gone(cls, verb: str, object_id: str) -> GraphError:
-        """Unknown, expired, deleted or somebody else's: Meta does not tell which. Recorded, for other objects."""
-        text = _OBJECT_GONE.format(verb=verb, id=object_id)
-        return cls(text, kind="GraphMethodException", error_subcode=33)
-
-    @classmethod
-    def unknown_path(cls, path: str) -> GraphError:
-        """Recorded."""
-        return cls(f"Unknown path components: {path}", code=2500)
-
-    @classmethod
-    def no_token(cls) -> GraphError:
-        """Documented, in Meta's OpenAPI file."""
-        return cls("An access token is required to request this resource", code=104, status=401)
-
-    @classmethod
-    def no_user(cls) -> GraphError:
-        """Recorded, on `/me` without a token."""
-        return cls("An active access token must be used to query information about the current user.", code=2500)
-
-    @classmethod
-    def unknown_token(cls) -> GraphError:
-        """Recorded."""
-        return cls("Invalid OAuth access token - Cannot parse access token", code=190, status=401)
-
-    @classmethod
-    def expired_token(cls, expired_at: float, now: float) -> GraphError:
-        """Recorded."""
-        text = f"Session has expired on {_date(expired_at)}. The current time is {_date(now)}."
-        return cls(f"Error validating access token: {text}", code=190, status=401, error_subcode=463)
+    def of(cls, name: str, **texts: object) -> GraphError:
+        """Make an error of the table above, with the texts that its message has places for."""
+        message, fields = _ERRORS[name]
+        return cls(message.format(**texts), **fields)
 
     @classmethod
     def forbidden(cls, code: int) -> GraphError:
-        """Code 10 recorded on other products of Meta's; 200 documented."""
+        """A token without permissions."""
         if code == 10:
-            return cls("(#10) Application does not have permission for this action", code=10, status=403)
-        return cls("This operation requires additional permissions", code=code, status=403)
+            return cls.of("no_permission")
+        return cls("This operation requires additional permissions", code=code, status=403)  # documented, with code 200
 
     @classmethod
-    def missing_proof(cls) -> GraphError:
-        """Recorded."""
-        text = "API calls from the server require an appsecret_proof argument"
-        return cls(text, kind="GraphMethodException")
-
-    @classmethod
-    def wrong_proof(cls) -> GraphError:
-        """Recorded."""
-        return cls("Invalid appsecret_proof provided in the API argument", kind="GraphMethodException")
+    def expired(cls, expired_at: float, now: float) -> GraphError:
+        """An expired token."""
+        return cls.of("expired_token", expired=_date(expired_at), now=_date(now))
 
     @classmethod
     def throttled(
         cls, status: int, retry_after: float | str | None, *, code: int = 130429, usage_minutes: int | None = None
     ) -> GraphError:
-        """Documented, except for `Retry-After`, of which there is no sample."""
+        """Documented, except for `Retry-After`: there is no sample of one."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         if usage_minutes is not None:
             # Percentages and minutes (Graph API, "Rate limits"), by the id of a business account.
             usage = {"type": "whatsapp", "call_count": 100, "total_cputime": 100, "total_time": 100}
             usage |= {"estimated_time_to_regain_access": usage_minutes}
-            headers["X-Business-Use-Case-Usage"] = json.dumps({"1020304050607": [usage]}, separators=(",", ":"))
+            headers["X-Business-Use-Case-Usage"] = json.dumps({BUSINESS_ACCOUNT_ID: [usage]}, separators=(",", ":"))
         text, *details = _THROTTLES.get(code, ("Too many calls",))
         error = cls(f"(#{code}) {text}", code=code, status=status, headers=headers)
         if details:
@@ -163,47 +189,14 @@ class GraphError(Exception):
         return error
 
     @classmethod
-    def required(cls, parameter: str) -> GraphError:
-        """Recorded for `messaging_product`."""
-        return cls(f"(#100) The parameter {parameter} is required.")
-
-    @classmethod
-    def invalid(cls, problem: str) -> GraphError:
-        """A parameter of the wrong kind, in the Graph API's usual pattern."""
-        return cls(f"(#100) Param {problem}")
-
-    @classmethod
-    def refused_type(cls, mime_type: str) -> GraphError:
-        """Recorded in 2025."""
-        accepted = ", ".join(ACCEPTED_TYPES)
-        text = f"file must be a file with one of the following types: {accepted}. Received file of type '{mime_type}'."
-        return cls.invalid(text)
-
-    @classmethod
-    def too_large(cls) -> GraphError:
-        """As people quote it; no raw reply was published."""
-        title, explanation = "File Too Large", "The file you uploaded is too large"
-        return cls("(#100) Invalid parameter", error_user_title=title, error_user_msg=explanation)
-
-    @classmethod
-    def unknown_attachment(cls, kind: str) -> GraphError:
-        """Recorded."""
-        return cls.invalid(f"{kind}['id'] is not a valid whatsapp business account media attachment ID")
-
-    @classmethod
     def message(cls, code: int, title: str, details: str) -> GraphError:
         """One of the documented errors about messages, with the reason in `error_data`."""
         data = {"messaging_product": "whatsapp", "details": details}
         return cls(f"(#{code}) {title}", code=code, error_data=data)
 
-    @classmethod
-    def broken(cls) -> GraphError:
-        """The emulator failed. Documented as code 1 with the advice to try again."""
-        return cls("An unknown error occurred", code=1, status=500, is_transient=True)
-
 
 class GraphResponse(Response):
-    """A JSON reply of the Graph API, a refusal or not, with its headers."""
+    """A JSON response of the Graph API, error or not, with its headers."""
 
     media_type = "application/json; charset=UTF-8"
 
@@ -226,12 +219,12 @@ class GraphResponse(Response):
 
 
 def graph_json(value: object) -> bytes:
-    """Write JSON as Meta does: ASCII only, and with every slash escaped."""
+    """Encode JSON as Meta does: ASCII only, and with every slash escaped."""
     return json.dumps(value, separators=(",", ":")).replace("/", "\\/").encode()
 
 
 def problem(status: int, title: str) -> Response:
-    """The problem document with which the download host refuses. Recorded for 401."""
+    """Return the problem document that the download host sends as an error. Recorded for 401."""
     body = json.dumps({"title": title, "detail": title, "status": status}, separators=(",", ":"))
     return Response(body, status, {"x-fb-trace-id": _trace_id()}, "application/json")
 

@@ -1,0 +1,339 @@
+"""
+The emulator's data folder: access tokens, metadata and secrets in SQLite, bytes in files beside it.
+
+A file is named by its media id, which is made here and is digits only, so that no input of a client becomes part of a path.
+Order of writes: bytes under a temporary name, final name, row, response. What a kill leaves of that is deleted at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from meta_media.emulator.responses import GraphError
+from meta_media.emulator.settings import Clock
+
+__all__ = ["IncomingFile", "State", "StoredMedia", "Token"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Piece = bytes | memoryview
+_THREAD_COUNT: Final = 8
+_BATCH_SIZE: Final = 2**20  # bytes
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS token (
+    access_token TEXT PRIMARY KEY, numbers TEXT NOT NULL, expires_at REAL, forbidden INTEGER
+);
+CREATE TABLE IF NOT EXISTS media (
+    id TEXT PRIMARY KEY, phone_number_id TEXT NOT NULL, mime_type TEXT NOT NULL, sha256 TEXT NOT NULL,
+    file_size INTEGER NOT NULL, filename TEXT, expires_at REAL
+) WITHOUT ROWID;
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """
+    An access token.
+
+    Attributes:
+        value: As clients send it.
+        numbers: The phone number ids it may act for.
+        expires_at: Unix seconds; None for never.
+        forbidden: The error code of every request with it; None when it has all permissions.
+    """
+
+    value: str = attrs.field(repr=False)
+    numbers: frozenset[str] = frozenset()
+    expires_at: float | None = None
+    forbidden: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class StoredMedia:
+    """
+    The metadata of one media id.
+
+    Attributes:
+        id: 16 digits.
+        phone_number_id: The number it belongs to.
+        mime_type: As the client declared it, with its parameters.
+        sha256: 64 hex digits.
+        file_size: Bytes.
+        filename: As the client named it; never used as a path.
+        expires_at: Unix seconds; None for never.
+    """
+
+    id: str
+    phone_number_id: str
+    mime_type: str
+    sha256: str
+    file_size: int
+    filename: str | None = None
+    expires_at: float | None = None
+
+
+class State:
+    """
+    A data folder, opened by one emulator at a time. Used as `async with`.
+
+    Args:
+        folder: Made if it is missing.
+        clock: Decides which tokens and media have expired.
+
+    Raises:
+        RuntimeError: Another emulator has the folder open.
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._media = folder / "media"
+        self._clock = clock
+        self._tokens: dict[str, Token] = {}
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        self._threads = ThreadPoolExecutor(_THREAD_COUNT, "meta-media-emulator")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.in_thread(self._open)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await anyio.to_thread.run_sync(self._close)
+
+    async def in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run file work off the event loop. A cancellation takes effect once the work is done."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(running, return_exceptions=True)
+            raise
+
+    async def settings(self, **defaults: str) -> dict[str, str]:
+        """Return values that are written once and then kept."""
+        return await self.in_thread(self._settings, defaults)
+
+    def path(self, media_id: str) -> Path:
+        """Return the path of an id's bytes."""
+        if not (media_id.isascii() and media_id.isdecimal()):
+            raise ValueError("a media id is digits only")
+        return self._media / media_id
+
+    async def find(self, media_id: str) -> StoredMedia | None:
+        """Return the metadata of an id that has not expired, or None."""
+        statement = "SELECT * FROM media WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
+        rows = await self.in_thread(self._execute, statement, (media_id, self._clock.now()))
+        return StoredMedia(**rows[0]) if rows else None
+
+    async def remove(self, media_id: str) -> None:
+        """Delete an id, with its bytes."""
+        await self.in_thread(self._remove, media_id)
+
+    def add(self, media: StoredMedia) -> None:
+        """Write the metadata of media whose bytes are in place. Runs on a thread."""
+        self._execute("INSERT INTO media VALUES (?, ?, ?, ?, ?, ?, ?)", attrs.astuple(media))
+
+    def has_token(self, phone_number_id: str, access_token: str) -> bool:
+        """Return whether a token, valid or not, was added for this number."""
+        return access_token in self._tokens and phone_number_id in self._tokens[access_token].numbers
+
+    def add_token(self, phone_number_id: str, access_token: str) -> None:
+        """Let a token, new or revived, act for a phone number. Any thread may call this and the next two methods."""
+        numbers = self._tokens.get(access_token, Token(value=access_token)).numbers | {phone_number_id}
+        self._keep(Token(value=access_token, numbers=numbers))
+
+    def expire_token(self, access_token: str, seconds: float) -> None:
+        """Let a token expire some seconds from now."""
+        self._keep(attrs.evolve(self._known(access_token), expires_at=self._clock.now() + seconds))
+
+    def forbid_token(self, access_token: str, code: int) -> None:
+        """Take a token's permissions away."""
+        self._keep(attrs.evolve(self._known(access_token), forbidden=code))
+
+    def authenticate(self, access_token: str | None) -> Token:
+        """
+        Return a token that is valid and has permissions.
+
+        Raises:
+            GraphError: There is none.
+        """
+        if not access_token:
+            raise GraphError.of("no_token")
+        token = self._tokens.get(access_token)
+        if token is None:
+            raise GraphError.of("unknown_token")
+        if token.expires_at is not None and token.expires_at <= (now := self._clock.now()):
+            raise GraphError.expired(token.expires_at, now)
+        if token.forbidden is not None:
+            raise GraphError.forbidden(token.forbidden)
+        return token
+
+    def _known(self, access_token: str) -> Token:
+        if access_token not in self._tokens:
+            raise LookupError("the emulator has no such access token: give it to add_account first")
+        return self._tokens[access_token]
+
+    def _keep(self, token: Token) -> None:
+        self._tokens[token.value] = token
+        self._threads.submit(self._write_token, token.value)
+
+    # The methods below run on threads.
+
+    def _open(self) -> None:
+        self._media.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = self._folder / "emulator.sqlite3"
+        # It holds the secret that signs URLs. SQLite gives its side files the same mode.
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+        self._connection = sqlite3.connect(database, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
+                self._execute(f"PRAGMA {pragma}")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            raise RuntimeError(f"{self._folder} cannot be opened; is another emulator using it? ({error})") from error
+        self._execute("DELETE FROM media WHERE expires_at <= ?", (self._clock.now(),))
+        known = {media_id for (media_id,) in self._execute("SELECT id FROM media")}
+        for path in self._media.iterdir():
+            if path.name not in known:
+                path.unlink()
+        for value, numbers, expires_at, forbidden in self._execute("SELECT * FROM token"):
+            owned = frozenset(json.loads(numbers))
+            self._tokens[value] = Token(value=value, numbers=owned, expires_at=expires_at, forbidden=forbidden)
+
+    def _close(self) -> None:
+        self._threads.shutdown()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        if self._connection is None:
+            raise RuntimeError("the emulator's data folder is not open")
+        with self._lock:
+            return self._connection.execute(statement, values).fetchall()
+
+    def _settings(self, defaults: Mapping[str, str]) -> dict[str, str]:
+        for default in defaults.items():
+            self._execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", default)
+        return dict(self._execute("SELECT name, value FROM setting"))
+
+    def _remove(self, media_id: str) -> None:
+        self._execute("DELETE FROM media WHERE id = ?", (media_id,))
+        self.path(media_id).unlink(missing_ok=True)
+
+    def _write_token(self, value: str) -> None:
+        with self._lock:  # two writes of one token may come in any order: each writes the latest state
+            token = self._tokens[value]
+            row = (value, json.dumps(sorted(token.numbers)), token.expires_at, token.forbidden)
+            self._execute("INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?)", row)
+
+
+class IncomingFile:
+    """
+    A file that arrives: written and hashed on a thread in batches, one being written while the next fills up.
+
+    Used as `async with`. Unless `keep` is called, nothing is left of it at the end of the block.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._id = str(10**15 + secrets.randbelow(9 * 10**15))  # 16 digits, of 15 to 17 seen in real ones
+        self._path = state.path(self._id).with_suffix(".part")
+        self._file: FileIO | None = None
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._batch: list[_Piece] = []
+        self._batched = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._kept = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._kept:
+            with anyio.CancelScope(shield=True):
+                if self._writing is not None:
+                    await asyncio.gather(self._writing, return_exceptions=True)
+                await self._state.in_thread(self._abandon)
+
+    async def write(self, pieces: Sequence[_Piece]) -> None:
+        """Add bytes; a full batch is written in the background."""
+        self._batch.extend(pieces)
+        self._batched += sum(map(len, pieces))
+        if self._batched >= _BATCH_SIZE:
+            await self._finish_writing()
+            batch, self._batch, self._batched = self._batch, [], 0
+            self._writing = asyncio.create_task(self._state.in_thread(self._append, batch))
+
+    async def keep(
+        self, phone_number_id: str, mime_type: str, *, filename: str | None, expires_at: float | None
+    ) -> StoredMedia:
+        """Write the rest, and the metadata."""
+        await self._finish_writing()
+        return await self._state.in_thread(self._keep, phone_number_id, mime_type, filename, expires_at)
+
+    async def _finish_writing(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait({self._writing})  # a cancellation of this leaves the task running
+            self._writing.result()
+
+    def _append(self, batch: Sequence[_Piece]) -> None:
+        if self._file is None:
+            self._file = FileIO(self._path, "xb")
+        for piece in batch:
+            view = memoryview(piece)
+            self._hash.update(view)
+            self._size += len(view)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def _keep(
+        self, phone_number_id: str, mime_type: str, filename: str | None, expires_at: float | None
+    ) -> StoredMedia:
+        self._append(self._batch)
+        self._close()
+        self._path.rename(self._state.path(self._id))
+        media = StoredMedia(
+            id=self._id,
+            phone_number_id=phone_number_id,
+            mime_type=mime_type,
+            sha256=self._hash.hexdigest(),
+            file_size=self._size,
+            filename=filename,
+            expires_at=expires_at,
+        )
+        self._state.add(media)
+        self._kept = True
+        return media
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _abandon(self) -> None:
+        self._close()
+        for path in (self._path, self._state.path(self._id)):
+            path.unlink(missing_ok=True)
