@@ -244,9 +244,15 @@ class IntegrityError(DownloadError):
     """
 
     def __init__(
-        self, message: str = "", *, expected: int | str | None = None, actual: int | str | None = None
+        self,
+        message: str = "",
+        *,
+        expected: int | str | None = None,
+        actual: int | str | None = None,
+        retryable: bool = True,
+        maybe_applied: bool = False,
     ) -> None:
-        super().__init__(message, retryable=True)
+        super().__init__(message, retryable=retryable, maybe_applied=maybe_applied)
         self.expected = expected
         self.actual = actual
 

@@ -14,9 +14,8 @@ from typing import Final, Protocol
 import attrs
 
 from meta_media.transfer.bodies import Body, make_replayable
-from meta_media.transfer.lanes import BackgroundWriter
 from meta_media.transfer.sources import OpenedSource, Source
-from meta_media.transfer.threads import run_in_thread
+from meta_media.transfer.threads import BackgroundWriter, run_in_thread
 from meta_media.transfer.upload import UploadOptions, prepare
 
 __all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "fingerprint"]
@@ -103,9 +102,9 @@ async def _hashed(body: Body, size: int, chunk_size: int) -> str:
     if body.immutable and size == len(body.head):
         return (await run_in_thread(hashlib.sha256, body.head)).hexdigest()
     digest = hashlib.sha256()
-    async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, BackgroundWriter(digest.update, depth=1) as lane:
+    async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, BackgroundWriter(digest.update) as writer:
         async for chunk in chunks:
-            await lane.put(chunk)
+            await writer.put(chunk)
     return digest.hexdigest()
 
 

@@ -1,33 +1,34 @@
 """
-Blocking work, which is file work, on threads of our own.
+Blocking work, which is file work, on a thread pool of the library's own.
 
-The event loop's default threads also resolve host names, so a file read there can wait behind a slow DNS server. And a
-thread cannot be stopped, only waited for: were a cancelled caller to go on at once, it would close or delete a file that
-the thread is still writing.
+The event loop's default pool also resolves host names, so that a file read there can wait behind a slow DNS server. A thread
+cannot be stopped. A cancelled caller therefore waits for its thread: else it would close or delete a file that the thread
+still writes.
 
-What is slow to import is imported where it is used: asyncio is there by then, and `http` has aiofiles loaded on a thread.
+aiofiles is imported at first need, because it is slow to import. `http` has it loaded on a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, Any, Final, Generic, TypeVar
 
 import anyio
 import attrs
 
 from meta_media.errors import StorageError
 
-if TYPE_CHECKING:
-    from asyncio import CancelledError, Future
-    from concurrent.futures import ThreadPoolExecutor
-
 __all__ = [
+    "BackgroundWriter",
     "OpenedFile",
     "await_completion",
     "open_file",
@@ -38,49 +39,41 @@ __all__ = [
     "submit",
 ]
 
-_WORKERS: Final = 16
+_THREAD_COUNT: Final = 16
 T = TypeVar("T")
-_threads: list[ThreadPoolExecutor] = []
 
 
+@functools.cache
 def _executor() -> ThreadPoolExecutor:
-    """Return the threads that all file work of this process shares."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    if not _threads:
-        _threads.append(ThreadPoolExecutor(_WORKERS, thread_name_prefix="meta_media"))
-    return _threads[0]
+    """Return the thread pool that all file work of this process shares."""
+    return ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="meta_media")
 
 
 with contextlib.suppress(AttributeError):  # Windows cannot fork
-    os.register_at_fork(after_in_child=_threads.clear)  # threads do not survive it, and waiting for them would hang
+    os.register_at_fork(after_in_child=_executor.cache_clear)  # a child process has none of the threads
 
 
-def submit(work: Callable[..., T], *args: Any) -> Future[T]:
-    """Start blocking work on our threads; a caller who is cancelled while awaiting it leaves it behind, at work."""
-    import asyncio
-
+def submit(work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Start blocking work on a thread. The thread goes on when a caller that awaits it is cancelled."""
     return asyncio.get_running_loop().run_in_executor(_executor(), work, *args)
 
 
 async def run_in_thread(work: Callable[..., T], *args: Any) -> T:
-    """Run blocking work on our threads, to its end; see `settled`."""
+    """Run blocking work on a thread, to its end; see `await_completion`."""
     return await await_completion(submit(work, *args))
 
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
     """
-    Await work to its end, and only then let a cancellation through.
+    Await work to its end, and raise a cancellation only then.
 
     Args:
         work: Something short, such as one write to a file.
-        undo: What to do with a result that its cancelled caller will never see.
+        undo: Called with the result when the caller was cancelled and will not get it.
     """
-    import asyncio
-
     task = asyncio.ensure_future(work)
-    cancelled: CancelledError | None = None
-    with anyio.CancelScope(shield=True):  # keeps anyio's cancellations away; asyncio's arrive all the same
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # holds back anyio's cancellations; asyncio's still arrive
         while not task.done():
             try:
                 await asyncio.wait((task,))
@@ -94,9 +87,7 @@ async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[
 
 
 async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """Iterate, with the next step under way while this one is being used."""
-    import asyncio
-
+    """Yield the values of a generator, which computes the next one while the current one is used."""
     async with contextlib.aclosing(steps):
         step: asyncio.Future[T | None] = asyncio.ensure_future(anext(steps, None))
         try:
@@ -104,17 +95,52 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 step = asyncio.ensure_future(anext(steps, None))
                 yield value
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # of a step that the consumer did not ask for
                 await await_completion(step)
+
+
+class BackgroundWriter(Generic[T]):
+    """
+    Call `work` on a thread with one piece at a time, while the event loop prepares the next piece.
+
+    All calls have returned when the block ends.
+
+    Args:
+        work: Called with each piece, in order.
+    """
+
+    def __init__(self, work: Callable[[T], object]) -> None:
+        self._work = work
+        self._last: asyncio.Future[object] | None = None
+
+    async def __aenter__(self) -> BackgroundWriter[T]:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if self._last is not None:
+                await await_completion(self._last)
+        except Exception:
+            if error is None:  # else the block's own error is raised
+                raise
+
+    async def put(self, piece: T) -> None:
+        """Wait for the previous piece, raise its error if it failed, and start on this one."""
+        if self._last is not None:
+            await asyncio.wait((self._last,))
+            self._last.result()
+        self._last = submit(self._work, piece)
 
 
 @contextlib.contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turn the system's refusal into a `StorageError` that says what could not be done."""
+    """Turn an error of the system into a `StorageError` that says what could not be done."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a closed file, a NUL in a path
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        if isinstance(error, io.UnsupportedOperation):
+            why = "the handle is not open for that: use mode 'rb' to upload and 'wb' to download"
         raise StorageError(f"could not {doing}: {why}", errno=getattr(error, "errno", None)) from error
 
 
@@ -124,9 +150,9 @@ class OpenedFile:
     A file that was opened to read.
 
     Attributes:
-        file: Closed already if it was read whole.
-        content: All of it, if it is small.
-        state: As it was found.
+        file: The open file; closed if `content` has all of it.
+        content: All bytes of a small file; None for a larger one.
+        stat: Status of the file when it was opened.
     """
 
     file: IO[bytes]
@@ -136,44 +162,44 @@ class OpenedFile:
 
 def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextManager[OpenedFile]:
     """
-    Open a file to read on our threads, and close it there too, whatever happens.
+    Open a file to read, and close it at the end of the block, both on a thread.
 
     Args:
-        path: Its name.
-        small: Bytes up to which it is read and closed at once: each time that a thread is asked costs as much as the reading.
+        path: Path of the file.
+        small: Size in bytes up to which the file is read and closed at once. One hop to a thread costs as much as reading it.
     """
 
     def opening() -> OpenedFile:
-        with contextlib.ExitStack() as stack:  # closing a buffered pipe would wait for a cancelled read of it
+        with contextlib.ExitStack() as stack:  # unbuffered: closing a buffered pipe waits for a cancelled read
             file = stack.enter_context(Path(path).open("rb", buffering=0))
             stat = os.fstat(file.fileno())
-            known = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
-            content = _whole(file, stat.st_size, small) if known else None
+            is_small = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
+            content = _read_all(file, stat.st_size, small) if is_small else None
             if content is None:
-                stack.pop_all()  # it stays open
+                stack.pop_all()  # the file stays open
             return OpenedFile(file, content, stat)
 
-    def close(known: OpenedFile) -> Awaitable[None] | None:
-        return None if known.file.closed else submit(known.file.close)
+    def close(opened: OpenedFile) -> Awaitable[None] | None:
+        return None if opened.file.closed else submit(opened.file.close)
 
     return _closing(submit(opening), close, repr(os.fspath(path)))
 
 
-def _whole(file: IO[bytes], size: int, small: int) -> bytes | None:
+def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
     content = b""
     while len(content) < size and (chunk := file.read(small + 1 - len(content))):
         content += chunk
     if len(content) <= small:
         return content
-    file.seek(0)  # it has grown meanwhile
+    file.seek(0)  # the file has grown
     return None
 
 
-def spooled(in_memory: int) -> AbstractAsyncContextManager[Any]:
-    """Make an async handle on memory and, beyond so many bytes, on a private temporary file that nobody else can open."""
+def spooled(memory_size: int) -> AbstractAsyncContextManager[Any]:
+    """Open an async handle on memory, which moves to a private temporary file when it exceeds `memory_size` bytes."""
     import aiofiles.tempfile
 
-    spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=in_memory, executor=_executor())
+    spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=memory_size, executor=_executor())
     return _closing(spool, lambda handle: handle.close(), "a temporary file")
 
 
@@ -186,6 +212,6 @@ async def _closing(
     try:
         yield handle
     finally:
-        with contextlib.suppress(OSError, ValueError):  # what was only read, or has no name, loses nothing by it
+        with contextlib.suppress(OSError, ValueError):  # nothing is lost: the file was only read, or has no name
             if (closing := close(handle)) is not None:
                 await await_completion(closing)

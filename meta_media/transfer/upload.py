@@ -21,9 +21,9 @@ from meta_media.protocol.requests import graph_request
 from meta_media.protocol.settings import Settings
 from meta_media.transfer.bodies import Body, Buffer
 from meta_media.transfer.info import get_info
-from meta_media.transfer.lanes import BackgroundWriter
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
+from meta_media.transfer.threads import BackgroundWriter
 
 __all__ = ["UploadOptions", "prepare", "upload", "upload_options"]
 
@@ -207,10 +207,10 @@ class _Content:
                 return
             yield self._form.head
             chunks = self._body.chunks(self._chunk_size)
-            async with contextlib.aclosing(chunks), BackgroundWriter(self._digest.update, depth=1) as lane:
+            async with contextlib.aclosing(chunks), BackgroundWriter(self._digest.update) as writer:
                 async for chunk in chunks:
                     if self._hashes:
-                        await lane.put(chunk)
+                        await writer.put(chunk)
                     yield chunk
                     await self._meter.add(len(chunk))
             self._check()

@@ -259,7 +259,7 @@ async def test_a_url_that_dies_in_the_middle(server: Server, media: MediaApi, st
 async def test_media_that_changed_meanwhile(server: Server, media: MediaApi, changed: dict[str, Any]) -> None:
     """A new URL of other bytes does not go on with the old ones, nor is anything tried again."""
     server.script = [half(), page("", 404), renewed(server, **changed)]
-    with pytest.raises(IntegrityError, match="no longer what it was") as caught:
+    with pytest.raises(IntegrityError, match="has other bytes than before") as caught:
         await media.read(known(server))
     assert (len(server.requests), caught.value.retryable) == (3, False)
 
@@ -288,9 +288,9 @@ async def test_an_old_url_is_not_tried(server: Server, media: MediaApi) -> None:
 def test_age_is_not_that_of_another_machine() -> None:
     """A time that this machine's clock has not reached yet says nothing, so that the URL counts as old."""
     what = MediaInfo(id="1", url="https://x/", mime_type=JPEG)
-    assert not MediaLocation.of(what).dead
+    assert not MediaLocation.of(what).expired
     object.__setattr__(what, "received_at", what.received_at + 1000)
-    assert MediaLocation.of(what).dead
+    assert MediaLocation.of(what).expired
 
 
 def test_what_is_copied_stays_known() -> None:

@@ -1,0 +1,127 @@
+"""`BackgroundWriter`: calls in order, one at a time, and all of them returned when its block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from meta_media.transfer.threads import BackgroundWriter
+from tests.support.stepping import Stepper, settled_at
+
+
+async def test_pieces_are_processed_in_order_on_a_thread() -> None:
+    """Each piece is processed once, in order, one at a time, and not on the event loop's thread."""
+    done: list[int] = []
+    threads: set[int] = set()
+    busy = threading.Lock()
+
+    def work(piece: int) -> None:
+        assert busy.acquire(blocking=False)
+        threads.add(threading.get_ident())
+        done.append(piece)
+        busy.release()
+
+    async with BackgroundWriter(work) as writer:
+        for piece in range(500):
+            await writer.put(piece)
+    assert done == list(range(500))
+    assert threading.get_ident() not in threads
+
+
+async def test_put_waits_for_the_previous_piece() -> None:
+    """A piece is accepted only when the previous one has been processed."""
+    go = threading.Semaphore(0)
+    accepted = 0
+
+    def work(_: int) -> None:
+        go.acquire()
+
+    async def put() -> None:
+        nonlocal accepted
+        async with BackgroundWriter(work) as writer:
+            for piece in range(4):
+                await writer.put(piece)
+                accepted += 1
+
+    task = asyncio.ensure_future(put())
+    for finished in range(4):
+        await settled_at(finished + 1, lambda: accepted)
+        await asyncio.sleep(0.01)  # time in which one piece too many would be accepted
+        assert accepted == finished + 1
+        go.release()
+    await task
+
+
+@pytest.mark.parametrize("first", [0, 3], ids=["inside the block", "at its end"])
+async def test_an_error_of_the_work_is_raised(first: int) -> None:
+    """An error of the work is raised by the next `put`, or at the end of the block; no later piece is processed."""
+    done: list[int] = []
+    own = ZeroDivisionError("mine")
+
+    def work(piece: int) -> None:
+        done.append(piece)
+        if piece == 3:
+            raise own
+
+    async def put() -> None:
+        async with BackgroundWriter(work) as writer:
+            for piece in range(first, 4 if first else 100):
+                await writer.put(piece)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await put()
+    assert caught.value is own
+    assert done == list(range(first, 4))
+
+
+async def test_an_error_of_the_block_wins() -> None:
+    """An error of the block is raised instead of the work's own, after the work has returned."""
+    done: list[int] = []
+
+    def work(piece: int) -> None:
+        time.sleep(0.05)  # the block fails meanwhile
+        done.append(piece)
+        raise KeyError(piece)
+
+    async def put() -> None:
+        async with BackgroundWriter(work) as writer:
+            await writer.put(0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await put()
+    assert done == [0]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_cancelled_at_every_await(times: int) -> None:
+    """Cancelled at any await, no work is in progress afterwards."""
+    busy = False
+
+    def work(_: int) -> None:
+        nonlocal busy
+        busy = True
+        time.sleep(0.001)  # the cancellation arrives meanwhile
+        busy = False
+
+    async def owner() -> bool:
+        async with BackgroundWriter(work) as writer:
+            for piece in range(4):
+                await writer.put(piece)
+        return True
+
+    at = 0
+    while True:
+        at += 1
+        stepper = Stepper(at, times=times)
+        task = await stepper.run(owner)
+        assert not busy
+        if not stepper.reached:
+            assert task.result()
+            break
+        assert task.cancelled()
+        await settled_at([], lambda stepper=stepper: stepper.alive)  # type: ignore[misc]  # a default argument
+    assert at > 4
