@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
-from meta_media.bulk.jobs import Deletes, Downloads, Uploads
+from meta_media.bulk.jobs import DeleteJob, DownloadJob, UploadJob
 from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.http.client import Client
@@ -283,7 +283,7 @@ class MediaApi(Client):
             ConfigurationError: A keyword that cannot work; on entering, a journal that another process has.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(sources, Uploads(self, journal, keywords), how)
+        return BulkRun(sources, UploadJob(self, journal, keywords), how)
 
     def download_many(
         self,
@@ -312,7 +312,7 @@ class MediaApi(Client):
             StorageError: On entering: there is no such folder.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(items, Downloads(self, journal, directory), how)
+        return BulkRun(items, DownloadJob(self, journal, directory), how)
 
     def delete_many(
         self,
@@ -340,7 +340,7 @@ class MediaApi(Client):
             progress: As for `upload_many`.
         """
         how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        job = Deletes(self, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
+        job = DeleteJob(self, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
         return BulkRun(media_ids, job, how)
 
     def _bulk(self, concurrency: int | None, *how: Any) -> BulkOptions:

@@ -1,4 +1,4 @@
-"""What is done with each item of a run: an upload, a download or a delete, and a line in the journal before and after it."""
+"""The jobs of bulk runs: upload, download or delete one item, and record it in a journal before and after."""
 
 from __future__ import annotations
 
@@ -36,56 +36,64 @@ from meta_media.transfer.resume import as_secret, media_id_of
 from meta_media.transfer.threads import run_in_thread, storage_errors
 from meta_media.transfer.upload import UploadOptions, upload_options
 
-__all__ = ["Deletes", "Downloads", "Uploads", "is_fatal", "split_item"]
+__all__ = ["DeleteJob", "DownloadJob", "UploadJob", "is_fatal", "split_item"]
 
-T = TypeVar("T")
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # what the next file would meet as well
+T = TypeVar("T", bound=attrs.AttrsInstance)
+_FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def is_fatal(error: Exception) -> bool:
-    """Tell whether every other item would meet the same error: a dead token, a locked account, no trust, a full disk."""
-    asked = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
+    """Return whether every other item would meet the same error: dead token, locked account, no trust, full disk."""
+    too_long = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
     untrusted = isinstance(error, NetworkError) and error.lasting
-    full = isinstance(error, StorageError) and error.errno in _FULL
-    return isinstance(error, AuthenticationError | AccountRestrictedError) or asked or untrusted or full
+    full = isinstance(error, StorageError) and error.errno in _FULL_DISK_ERRNOS
+    return isinstance(error, AuthenticationError | AccountRestrictedError) or too_long or untrusted or full
 
 
 def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Tell a source with keywords of its own from one without."""
+    """Split a pair of a source and its own keywords. Any other item has no keywords."""
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Mapping):
         return item
     return item, {}
 
 
-class _Journaled(Generic[T], abc.ABC):
-    """A job whose items are noted in a journal, where there is one."""
+class _JournaledJob(Generic[T], abc.ABC):
+    """
+    A `Job` whose items are recorded in a journal, if there is one.
+
+    Args:
+        http: Makes the calls.
+        journal: Path of the journal; None for none.
+    """
+
+    _result: type[T]
 
     def __init__(self, http: Client, journal: str | os.PathLike[str] | None) -> None:
         self._http = http
         self._journal = None if journal is None else Journal(journal)
 
     async def open(self) -> None:
-        """See `bulk.Job`."""
+        """Get the token and open the journal, so that a run that cannot work reads no item."""
         await self._http.token.get()
         if self._journal is not None:
             await self._journal.open()
 
     async def aclose(self) -> None:
-        """See `bulk.Job`."""
+        """Close the journal."""
         if self._journal is not None:
             await self._journal.aclose()
 
     def is_fatal(self, error: Exception) -> bool:
-        """See `bulk.Job`."""
+        """Return whether every other item would meet the same error, a failed journal and a closed client included."""
         return (self._journal is not None and self._journal.failed) or self._http.closed or is_fatal(error)
 
     async def _run_once(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
-        """Do what has not been done; `work` is told whether it may have been."""
+        """Do the work unless the journal has its result. `work` gets whether an earlier, unfinished try may have been applied."""
         if self._journal is None:
             return await work(False)
-        async with self._journal.item(key) as record:
-            if record.value is not None and (value := await self._restore(record.value)) is not None:
-                return Done(value=value, skipped=True)
+        async with self._journal.item(key, self._result) as record:
+            if record.value is not None and await self._is_valid(record.value):
+                return Done(value=record.value, skipped=True)
             again = record.started and record.value is None
             try:
                 done = await work(again)
@@ -93,127 +101,129 @@ class _Journaled(Generic[T], abc.ABC):
                 if not (again or error.maybe_applied):
                     await self._journal.undo(key)
                 raise
-            await self._end(self._journal, key, done)
+            try:
+                await self._journal.done(key, done.value)
+            except MediaError as error:
+                error.maybe_applied, error.attempts = True, done.attempts
+                error.media_id = getattr(done.value, "id", None)
+                raise
             return done
 
-    async def _end(self, journal: Journal, key: str, done: Done[T]) -> None:
-        try:
-            await journal.done(key, _plain(done.value))
-        except MediaError as error:
-            error.maybe_applied, error.attempts = True, done.attempts
-            error.media_id = getattr(done.value, "id", None)
-            raise
-
-    @abc.abstractmethod
-    async def _restore(self, value: Mapping[str, Any]) -> T | None:
-        """Make again what the verb returned; None if it has to be done again all the same."""
+    async def _is_valid(self, value: T) -> bool:
+        """Return whether a recorded result still holds."""
+        return True
 
 
-class Uploads(_Journaled[UploadedMedia]):
+class UploadJob(_JournaledJob[UploadedMedia]):
     """
-    Uploads of sources, or of pairs of a source and keywords of its own.
+    Uploads sources, or pairs of a source and its own keywords.
 
     Args:
-        http: By what.
-        journal: Path, if there is one.
-        keywords: Of `MediaApi.upload`, for all.
+        http: Makes the calls.
+        journal: Path of the journal; None for none.
+        keywords: Keywords of `MediaApi.upload` for all items.
+
+    Raises:
+        ConfigurationError: A keyword that no item could use.
     """
+
+    _result = UploadedMedia
 
     def __init__(self, http: Client, journal: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> None:
         super().__init__(http, journal)
-        self._options = upload_options(http.settings, keywords)  # raises now what each item would raise
+        self._options = upload_options(http.settings, keywords)
         self._keywords = keywords
 
     async def open(self) -> None:
-        """See `bulk.Job`."""
+        """Check the phone number id as well."""
         if (number := self._keywords.get("phone_number_id")) is not None:
             self._http.number_or(number)
         await super().open()
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[UploadedMedia]:
-        """See `bulk.Job`."""
+    async def __call__(self, item: Any, progress: ItemProgress) -> Done[UploadedMedia]:
+        """Upload an item. Bytes, type and number identify it in the journal."""
         source, own = split_item(item)
         keywords = {**self._keywords, **own}
         number = self._http.number_or(keywords.get("phone_number_id"))
         options = upload_options(self._http.settings, keywords) if own else self._options
-        options = attrs.evolve(options, progress=delta_callback(move, options.progress))
+        options = attrs.evolve(options, progress=delta_callback(progress, options.progress))
         if self._journal is None:
-            return await self._upload(number, source, options, move)
+            return await self._upload(number, source, options, progress)
         async with fingerprint(source, options, self._journal, self._http.settings.chunk_size) as identity:
-            key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
 
             async def work(again: bool) -> Done[UploadedMedia]:
-                done = await self._upload(number, identity.source, options, move)
+                done = await self._upload(number, identity.source, options, progress)
                 duplicate = again or done.value.maybe_duplicate
                 value = attrs.evolve(done.value, maybe_duplicate=duplicate, sha256=identity.sha256)
                 return attrs.evolve(done, value=value)
 
+            key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
             return await self._run_once(key, work)
 
     async def _upload(
-        self, number: str, source: object, options: UploadOptions, move: ItemProgress
+        self, number: str, source: object, options: UploadOptions, progress: ItemProgress
     ) -> Done[UploadedMedia]:
-        async with move.on(self._http.call("upload", number)) as call:
+        async with progress.on(self._http.call("upload", number)) as call:
             value = await uploads.upload(call, number, source, options)
             return Done(value=value, attempts=value.attempts)
 
-    async def _restore(self, value: Mapping[str, Any]) -> UploadedMedia | None:
-        return UploadedMedia(**value)
 
-
-class Downloads(_Journaled[DownloadedMedia]):
+class DownloadJob(_JournaledJob[DownloadedMedia]):
     """
-    Downloads of whatever `MediaApi.download` takes, or of pairs of that and a mapping with its `progress`, into one folder.
+    Downloads media into one folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
 
     Args:
-        http: By what.
-        journal: Path, if there is one.
+        http: Makes the calls.
+        journal: Path of the journal; None for none.
         directory: An existing folder.
     """
+
+    _result = DownloadedMedia
 
     def __init__(self, http: Client, journal: str | os.PathLike[str] | None, directory: str | os.PathLike[str]) -> None:
         super().__init__(http, journal)
         self._directory = Path(os.fsdecode(directory))
 
     async def open(self) -> None:
-        """See `bulk.Job`."""
+        """Check the folder as well."""
         with storage_errors(f"download to {str(self._directory)!r}"):
             if not await run_in_thread(self._directory.is_dir):
                 raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
         await super().open()
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[DownloadedMedia]:
-        """See `bulk.Job`."""
+    async def __call__(self, item: Any, progress: ItemProgress) -> Done[DownloadedMedia]:
+        """Download an item. Its media id and the folder identify it in the journal; a hash stands for a URL, which is secret."""
         what, own = split_item(item)
-        if unknown := sorted(set(own) - {"progress"}):
-            raise ConfigurationError(f"a download's own keyword is progress, not {', '.join(map(str, unknown))}")
+        if unknown := sorted(map(str, set(own) - {"progress"})):
+            raise ConfigurationError(f"a download's own keyword is progress, not {', '.join(unknown)}")
         what = as_secret(what)
         media_id = media_id_of(what)
 
         async def work(_: bool) -> Done[DownloadedMedia]:
-            async with move.on(self._http.call("download", None, media_id)) as call:
-                progress = delta_callback(move, own.get("progress"))
-                value = await downloads.download(call, what, self._directory, overwrite=True, progress=progress)
+            async with progress.on(self._http.call("download", None, media_id)) as call:
+                report = delta_callback(progress, own.get("progress"))
+                value = await downloads.download(call, what, self._directory, overwrite=True, progress=report)
                 return Done(value=value, attempts=value.attempts)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
         return await self._run_once(f"download {key} {self._directory.absolute()}", work)
 
-    async def _restore(self, value: Mapping[str, Any]) -> DownloadedMedia | None:
-        saved = DownloadedMedia(**{**value, "path": Path(value["path"])})
-        return saved if await run_in_thread(_has, saved.path, saved.size) else None
+    async def _is_valid(self, value: DownloadedMedia) -> bool:
+        return await run_in_thread(_has_size, value.path, value.size)
 
 
-class Deletes(_Journaled[DeletedMedia]):
+class DeleteJob(_JournaledJob[DeletedMedia]):
     """
-    Deletes of media ids.
+    Deletes media ids.
 
     Args:
-        http: By what.
-        journal: Path, if there is one.
-        missing_ok: As for `MediaApi.delete`.
-        phone_number_id: Likewise.
+        http: Makes the calls.
+        journal: Path of the journal; None for none.
+        missing_ok: See `MediaApi.delete`.
+        phone_number_id: See `MediaApi.delete`.
     """
+
+    _result = DeletedMedia
 
     def __init__(
         self, http: Client, journal: str | os.PathLike[str] | None, *, missing_ok: bool, phone_number_id: str | None
@@ -222,29 +232,19 @@ class Deletes(_Journaled[DeletedMedia]):
         self._missing_ok = missing_ok
         self._number = None if phone_number_id is None else http.number_or(phone_number_id)
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[DeletedMedia]:
-        """See `bulk.Job`."""
+    async def __call__(self, item: Any, progress: ItemProgress) -> Done[DeletedMedia]:
+        """Delete an item. Where an earlier run may have deleted it, a missing media is a success."""
         media_id = checked_id(item, "the media id")
 
         async def work(again: bool) -> Done[DeletedMedia]:
-            async with move.on(self._http.call("delete", self._number, media_id)) as call:
+            async with progress.on(self._http.call("delete", self._number, media_id)) as call:
                 missing_ok = again or self._missing_ok
                 deleted = await delete(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
-                if again:  # then it was deleted by the run that was killed
-                    deleted = attrs.evolve(deleted, success=True)
+                deleted = attrs.evolve(deleted, success=deleted.success or again)
                 return Done(value=deleted, attempts=deleted.attempts)
 
         return await self._run_once(f"delete {media_id}", work)
 
-    async def _restore(self, value: Mapping[str, Any]) -> DeletedMedia | None:
-        return DeletedMedia(**value)
 
-
-def _plain(value: Any) -> dict[str, Any]:
-    """Return a result as JSON's types, without what a reply may have held besides."""
-    fields = attrs.asdict(value, filter=lambda field, _: field.name != "extra")
-    return {name: os.fspath(field) if isinstance(field, Path) else field for name, field in fields.items()}
-
-
-def _has(path: Path | None, size: int) -> bool:
+def _has_size(path: Path | None, size: int) -> bool:
     return path is not None and path.is_file() and path.stat().st_size == size

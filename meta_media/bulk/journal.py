@@ -1,22 +1,23 @@
 """
-What a run has done, on disk before anybody is told: a run that was killed goes on where it was.
+The journal of a run: which items were started and which were done. It lets the next run continue after a crash.
 
-An item that was begun and not ended may have been applied. It is tried again, and said to be perhaps a duplicate.
+An item that was started and not done may have been applied. It is done again, and marked as a possible duplicate.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
 import attrs
 
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import MediaError
+from meta_media.protocol.convert import from_plain, to_plain
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,92 +33,110 @@ CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL) 
 
 
 @attrs.frozen
-class Record:
+class Record(Generic[T]):
     """
-    What a journal has of an item.
+    The journal's record of an item.
 
     Attributes:
-        value: What came of it, as JSON's types; None when it has not come to an end.
-        begun: Whether it was begun before.
+        value: The result; None if the item was not done, or if the file was damaged there.
+        started: Whether an earlier run had started the item.
     """
 
-    value: Mapping[str, Any] | None
+    value: T | None
     started: bool
 
 
 class Journal:
     """
-    The items of a run, or of several, in a SQLite file that one process at a time may have.
+    The items of one or several runs, in a SQLite file that only one process at a time can open.
 
     Args:
-        path: Its name; it is made where there is none.
+        path: Path of the file. A missing file is made.
 
     Attributes:
-        failed: Whether the file or its disk refused: then no other item can be noted, either.
+        failed: Whether the file or its disk has failed, so that no other item can be recorded.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
+        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
         self.failed = False
-        self._under_way: dict[str, anyio.Lock] = {}
-        self._hashed: list[tuple[str, str]] = []  # to be written with the next item
+        self._locks: dict[str, anyio.Lock] = {}  # of items in progress, by key
+        self._new_digests: list[tuple[str, str]] = []  # written with the next item
 
     async def open(self) -> None:
-        """Open the file; raise `ConfigurationError` if another run has it, or if it is no journal."""
+        """
+        Open the file.
+
+        Raises:
+            ConfigurationError: Another run has it open, or it is not a journal.
+        """
         await self._run(lambda _: None)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await self._database.run(work)
-        except MediaError:
-            self.failed = True
-            raise
-
     async def aclose(self) -> None:
-        """Close it."""
-        await self._database.aclose()
+        """Close the file."""
+        await self._file.aclose()
 
     @asynccontextmanager
-    async def item(self, key: str) -> AsyncIterator[Record]:
-        """Begin an item, after whoever has the same one just now, and give what is known of it."""
-        hashed, self._hashed = self._hashed, []
-        lock = self._under_way.setdefault(key, anyio.Lock())
+    async def item(self, key: str, cls: type[T]) -> AsyncIterator[Record[T]]:
+        """
+        Record that an item is started, and return the record of earlier runs. The same key waits until this block ends.
+
+        Args:
+            key: Identifies the item across runs.
+            cls: Class of the result.
+        """
+        digests, self._new_digests = self._new_digests, []
+        lock = self._locks.setdefault(key, anyio.Lock())
         try:
             async with lock:
-                yield await self._run(lambda connection: _begin(connection, key, hashed))
+                yield await self._run(lambda connection: _start(connection, key, cls, digests))
         finally:
-            if not lock.locked():  # else it is somebody else's by now
-                self._under_way.pop(key, None)
+            if not lock.locked():  # nothing waits for it
+                self._locks.pop(key, None)
 
-    async def done(self, key: str, value: Mapping[str, Any]) -> None:
-        """Note what came of an item; it is on the disk when this returns."""
-        text = json.dumps(value)
-        await self._run(lambda connection: connection.execute("UPDATE items SET value = ? WHERE key = ?", (text, key)))
+    async def done(self, key: str, value: attrs.AttrsInstance) -> None:
+        """Record the result of an item. It is on the disk when this returns."""
+
+        def update(connection: sqlite3.Connection) -> None:
+            text = json.dumps(to_plain(value, omit=("extra",)))
+            connection.execute("UPDATE items SET value = ? WHERE key = ?", (text, key))
+
+        await self._run(update)
 
     async def undo(self, key: str) -> None:
-        """Note that nothing came of an item: it can be begun as if for the first time."""
+        """Forget that an item was started, because it was certainly not applied."""
         await self._run(
             lambda connection: connection.execute("DELETE FROM items WHERE key = ? AND value IS NULL", (key,))
         )
 
     async def find(self, stamp: str) -> str | None:
-        """See `identities.Digests`."""
+        """See `DigestCache`."""
 
-        def work(connection: sqlite3.Connection) -> str | None:
+        def select(connection: sqlite3.Connection) -> str | None:
             row = connection.execute("SELECT sha256 FROM files WHERE stamp = ?", (stamp,)).fetchone()
             return row and str(row[0])
 
-        return await self._run(work)
+        return await self._run(select)
 
     async def remember(self, stamp: str, sha256: str) -> None:
-        """See `identities.Digests`."""
-        self._hashed.append((stamp, sha256))
+        """See `DigestCache`."""
+        self._new_digests.append((stamp, sha256))
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._file.run(work)
+        except MediaError:
+            self.failed = True
+            raise
 
 
-def _begin(connection: sqlite3.Connection, key: str, hashed: list[tuple[str, str]]) -> Record:
-    connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", hashed)
+def _start(connection: sqlite3.Connection, key: str, cls: type[T], digests: list[tuple[str, str]]) -> Record[T]:
+    connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", digests)
     row = connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
     if row is None:
         connection.execute("INSERT INTO items (key) VALUES (?)", (key,))
         return Record(None, started=False)
-    return Record(None if row[0] is None else json.loads(row[0]), started=True)
+    try:
+        return Record(None if row[0] is None else from_plain(cls, json.loads(row[0])), started=True)
+    except ValueError:  # damaged, so that the item counts as started only
+        return Record(None, started=True)

@@ -1,25 +1,29 @@
-"""What becomes of many items: of each of them, and of all together."""
+"""Results of a run: the outcome of one item, the report over all, and the buffer of outcomes that were not taken yet."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import asyncio
+import time
+from collections import Counter
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-__all__ = ["BulkReport", "Done", "Outcome"]
+__all__ = ["BulkReport", "Done", "Outcome", "OutcomeBuffer", "RunningReport"]
 
 T = TypeVar("T")
+_KEPT_FAILURES_COUNT: Final = 100  # outcomes with an error in a report
 
 
 @attrs.frozen(kw_only=True)
 class Done(Generic[T]):
     """
-    What a job has done.
+    The result of a job's work on one item.
 
     Attributes:
-        value: What it gives.
-        attempts: Requests that it took.
-        skipped: Whether an earlier run had done it.
+        value: The return value of the single verb.
+        attempts: Requests that were sent.
+        skipped: Whether an earlier run had done the item.
     """
 
     value: T
@@ -30,17 +34,17 @@ class Done(Generic[T]):
 @attrs.frozen(kw_only=True)
 class Outcome(Generic[T]):
     """
-    What became of one item.
+    The result of one item of a run.
 
     Attributes:
-        index: Its place in the input, from 0.
-        source: The item, as it was given.
-        value: What the single verb would have returned; None if it failed.
-        error: What the single verb would have raised, or what ended the run before this was tried.
-        attempts: Requests sent for it.
-        seconds: From its beginning to its end.
-        skipped: Whether an earlier run had done it already, as the journal says.
-        tried: Whether it was begun at all.
+        index: Position of the item in the input, from 0.
+        source: The item, as it was passed.
+        value: The return value of the single verb; None after an error.
+        error: The error that the single verb would have raised; for an item that was not tried, the error that ended the run.
+        attempts: Requests sent for the item.
+        seconds: Time from the start of the item to its end.
+        skipped: Whether an earlier run had done the item, according to the journal.
+        tried: Whether the item was started.
     """
 
     index: int
@@ -56,18 +60,18 @@ class Outcome(Generic[T]):
 @attrs.frozen(kw_only=True)
 class BulkReport:
     """
-    What became of all items whose outcomes have been handed out.
+    Counts over all outcomes that were taken from a run.
 
     Attributes:
-        succeeded: Done by this run.
-        failed: Tried, and not done.
-        skipped: Done by an earlier run, as the journal says.
-        not_tried: Left alone because the run ended before.
-        bytes: Bytes moved; while a run goes on, also of what is under way.
-        seconds: Since the run began.
-        total: Items in all, where the input could tell.
-        failures: The first hundred outcomes with an error, and with their sources: bytes among them stay in memory as well.
-        ended_by: What ended the run before its input did: the error of an item, all others of which would have met it too.
+        succeeded: Items done by this run.
+        failed: Items that were tried and ended with an error.
+        skipped: Items done by an earlier run, according to the journal.
+        not_tried: Items that were not started because the run had ended.
+        bytes: Bytes moved, those of unfinished items included.
+        seconds: Time since the run started, or the run's duration.
+        total: Number of items in the input; None for an iterator.
+        failures: The first 100 outcomes with an error. They keep their sources, also bytes, in memory.
+        ended_by: The error that ended the run before its input ended, because other items would meet it too.
     """
 
     succeeded: int = 0
@@ -84,3 +88,97 @@ class BulkReport:
     def ok(self) -> bool:
         """Whether every item is done, now or by an earlier run."""
         return not (self.failed or self.not_tried or self.ended_by)
+
+
+class RunningReport:
+    """
+    Counts outcomes, bytes and time while a run goes on.
+
+    Args:
+        total: Number of items in the input, where known.
+
+    Attributes:
+        bytes: Bytes moved so far.
+        ended_by: See `BulkReport`.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.bytes = 0
+        self.ended_by: Exception | None = None
+        self._total = total
+        self._counts: Counter[str] = Counter()  # by their names in a report
+        self._failures: list[Outcome[Any]] = []
+        self._started_at = self._ended_at = 0.0
+
+    def start(self) -> bool:
+        """Start the time; return False if that was done before."""
+        started_before, self._started_at = self._started_at, self._started_at or time.monotonic()
+        return not started_before
+
+    def end(self) -> None:
+        """Stop the time."""
+        self._ended_at = time.monotonic()
+
+    def add(self, outcome: Outcome[Any]) -> None:
+        """Count an outcome."""
+        if outcome.error is None:
+            self._counts["skipped" if outcome.skipped else "succeeded"] += 1
+            return
+        self._counts["failed" if outcome.tried else "not_tried"] += 1
+        if len(self._failures) < _KEPT_FAILURES_COUNT:
+            self._failures.append(outcome)
+
+    def freeze(self) -> BulkReport:
+        """Return the report of this moment."""
+        return BulkReport(
+            **self._counts,
+            bytes=self.bytes,
+            seconds=(self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0,
+            total=self._total,
+            failures=tuple(self._failures),
+            ended_by=self.ended_by,
+        )
+
+
+class OutcomeBuffer(Generic[T]):
+    """
+    Outcomes that workers have added and the caller has not taken yet.
+
+    Args:
+        in_order: Whether outcomes are taken in the order of the input, rather than as they were added.
+
+    Attributes:
+        taken_count: Outcomes taken so far.
+    """
+
+    def __init__(self, *, in_order: bool) -> None:
+        self.taken_count = 0
+        self._in_order = in_order
+        self._outcomes: dict[int, Outcome[T]] = {}  # by index
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def add(self, outcome: Outcome[T]) -> None:
+        """Add an outcome."""
+        self._outcomes[outcome.index] = outcome
+        self._changed.set()
+
+    def close(self) -> None:
+        """Declare that no outcome will be added any more."""
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> Outcome[T] | None:
+        """Return the next outcome, waiting for it if necessary; None after the last one."""
+        while (index := self._next_index()) not in self._outcomes:
+            if self._closed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        self.taken_count += 1
+        return self._outcomes.pop(index)
+
+    def _next_index(self) -> int:
+        if not self._in_order:
+            return next(iter(self._outcomes), -1)
+        return min(self._outcomes, default=-1) if self._closed else self.taken_count

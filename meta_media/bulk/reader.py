@@ -1,7 +1,9 @@
-"""The items of a run, one at a time, from whatever a caller has them in; nothing is read before somebody asks."""
+"""Reads items on demand from any iterable or async iterable; code that may block runs on a thread."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from collections import deque
@@ -17,148 +19,157 @@ from collections.abc import (
     Sized,
     ValuesView,
 )
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import anyio
-
-from meta_media.bulk.caught import Caught
 from meta_media.errors import ConfigurationError
 from meta_media.transfer.threads import run_in_thread, submit
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
-
 __all__ = ["ItemReader"]
 
-_IN_MEMORY: Final = Sequence | Set | Mapping | ValuesView | deque
-_BATCH: Final = 64  # items taken from a plain iterator on a thread, if they come at once
-_AT_ONCE: Final = 0.005  # seconds
-_BLOCKED: Final = 0.5  # seconds after which a generator that should be closed is left to itself
+_BATCH_SIZE: Final = 64  # items read from a plain iterator in one visit to a thread
+_BATCH_SECONDS: Final = 0.005  # after which a visit ends
+_BLOCKED_TIMEOUT: Final = 0.5  # seconds to wait for a generator that blocks its thread, before it is abandoned
 
 
 class ItemReader:
     """
-    An iterable or async iterable of items. What may block, such as a generator, is advanced off the event loop.
+    Reads the items of one input. This class reads a collection in memory.
 
     Attributes:
-        total: How many there are, where that is known.
-        in_memory: Whether they are all there.
+        total: Number of items, where known.
     """
 
-    def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._iterator: Iterator[Any] = iter(items)
+        self.total = len(items) if isinstance(items, Sized) else None
+
+    @staticmethod
+    def of(items: AsyncIterable[Any] | Iterable[Any]) -> ItemReader:
+        """
+        Return the reader for an input.
+
+        Raises:
+            ConfigurationError: It is one item, or cannot be iterated over.
+        """
         if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike):
-            raise ConfigurationError(f"many are expected: pass a list or an iterator, not one {type(items).__name__}")
-        if not isinstance(items, AsyncIterable | Iterable):
-            raise ConfigurationError(
-                f"cannot iterate over a {type(items).__name__}: pass a list or an iterator of items"
-            )
-        self._async = aiter(items) if isinstance(items, AsyncIterable) else None
-        self._plain = iter(items) if isinstance(items, Iterable) else iter(())
-        self.in_memory = isinstance(items, _IN_MEMORY)
-        self.total = len(items) if isinstance(items, Sized) and self.in_memory else None
-        self._pulled: deque[Any] = deque()
-        self._pulling: Future[None] | None = None
-        self._news = anyio.Event()
-        self._over = self._stopped = False
-        self._failure: BaseException | None = None
-
-    def stop(self) -> bool:
-        """
-        Read nothing more of what may block; what has been read already is handed out.
-
-        Returns:
-            Whether `next` ends by itself. Whoever asks an async iterator has to be cancelled.
-        """
-        self._stopped = True
-        self._news.set()
-        return self._async is None
+            raise ConfigurationError(f"pass a list or an iterator of items, not one {type(items).__name__}")
+        if isinstance(items, AsyncIterable):
+            return _AsyncReader(items)
+        if isinstance(items, Sequence | Set | Mapping | ValuesView | deque):
+            return ItemReader(items)
+        if isinstance(items, Iterable):
+            return _ThreadReader(items)
+        raise ConfigurationError(f"cannot iterate over a {type(items).__name__}: pass a list or an iterator of items")
 
     async def next(self, room: int = 1) -> tuple[Any] | None:
         """
-        Return the next item in a tuple of its own, or None at the end; what the iterator raises comes as it is.
+        Return the next item in a tuple of its own; None at the end. An error of the iterator is raised unchanged.
 
         Args:
-            room: How many items may be read, of which all but the first are kept for the next calls.
+            room: Number of items that may be read. All but the first are kept for later calls.
         """
-        if self._async is not None:
-            async for item in self._async:
-                return (item,)
-            return None
-        if self.in_memory:
-            return _next(self._plain)
-        while not self._pulled:
-            if self._stopped and self._pulling is not None:
-                await self._let_go(self._pulling)
-            if (self._pulling is None and self._over) or (self._stopped and not self._pulled):
-                self._raise_failure()
-                return None
-            if self._pulled:
-                break
-            self._news = anyio.Event()
-            if self._pulling is None:
-                self._begin(room)
-            await self._news.wait()
-        return (self._pulled.popleft(),)
+        for item in self._iterator:
+            return (item,)
+        return None
+
+    def stop(self) -> bool:
+        """
+        Read no further from an iterator. `next` still returns the items of a collection, and items that were read already.
+
+        Returns:
+            Whether `next` ends by itself. If not, its task has to be cancelled.
+        """
+        return True
 
     async def aclose(self) -> None:
-        """Let a generator run what it has in `finally`; one that blocks just now does so when it goes on."""
+        """Close a generator, so that its `finally` runs. Other iterators stay open for their owners."""
+
+
+class _AsyncReader(ItemReader):
+    total = None
+
+    def __init__(self, items: AsyncIterable[Any]) -> None:
+        self._steps = aiter(items)
+
+    async def next(self, room: int = 1) -> tuple[Any] | None:
+        async for item in self._steps:
+            return (item,)
+        return None
+
+    def stop(self) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        if isinstance(self._steps, AsyncGenerator):
+            await self._steps.aclose()
+
+
+class _ThreadReader(ItemReader):
+    """Reads a plain iterator on a thread, in batches of the items that come at once."""
+
+    total = None
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._iterator = iter(items)
+        self._items: deque[Any] = deque()  # read, and not returned yet
+        self._changed = asyncio.Event()
+        self._reading: asyncio.Future[None] | None = None  # a batch
+        self._ended = self._stopped = False
+        self._error: BaseException | None = None
+
+    async def next(self, room: int = 1) -> tuple[Any] | None:
+        while not (self._items or self._ended or self._stopped):
+            self._changed.clear()
+            if self._reading is None or self._reading.done():
+                self._reading = submit(self._read, asyncio.get_running_loop(), min(room, _BATCH_SIZE))
+                self._reading.add_done_callback(lambda _: self._changed.set())
+            await self._changed.wait()
+        if not self._items and self._stopped:
+            await self._wait_for_thread()
+        if self._items:
+            return (self._items.popleft(),)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return None
+
+    def stop(self) -> bool:
         self._stopped = True
-        if isinstance(self._async, AsyncGenerator):
-            await self._async.aclose()
-        if isinstance(self._plain, Generator):
-            if self._pulling is not None:
-                await self._let_go(self._pulling)
-            if self._pulling is None or self._pulling.done():
-                await run_in_thread(self._plain.close)
-            else:
-                generator = self._plain
-                self._pulling.add_done_callback(lambda _: submit(_close_late, generator))
+        self._changed.set()
+        return True
 
-    async def _let_go(self, pulling: Future[None]) -> None:
-        """Wait for the thread to come back with what it is just reading, unless that blocks."""
-        import asyncio
+    async def aclose(self) -> None:
+        self.stop()
+        if not isinstance(self._iterator, Generator):
+            return
+        if await self._wait_for_thread():
+            await run_in_thread(self._iterator.close)
+        elif self._reading is not None:
+            generator = self._iterator
+            self._reading.add_done_callback(lambda _: submit(_close_quietly, generator))
 
-        await asyncio.wait((pulling,), timeout=_BLOCKED)
+    async def _wait_for_thread(self) -> bool:
+        """Wait for the end of a batch; return False if the iterator blocks its thread."""
+        if self._reading is None:
+            return True
+        done, _ = await asyncio.wait((self._reading,), timeout=_BLOCKED_TIMEOUT)
+        return bool(done)
 
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    def _begin(self, room: int) -> None:
-        import asyncio
-
-        self._pulling = submit(self._pull, asyncio.get_running_loop(), min(room, _BATCH))
-        self._pulling.add_done_callback(self._end)
-
-    def _pull(self, loop: AbstractEventLoop, room: int) -> None:
-        """Take what comes at once, on a thread; each item can be had as soon as it is there."""
-        until = time.monotonic() + _AT_ONCE
-        with Caught() as caught:
-            while room and (item := _next(self._plain)) is not None:
-                self._pulled += item
-                loop.call_soon_threadsafe(self._wake)
-                room = room - 1 if time.monotonic() < until and not self._stopped else 0
-            self._over = room > 0
-        if caught.error is not None:  # it is raised when its turn has come: after what came before it
-            self._failure, self._over = caught.error, True
-
-    def _end(self, pulling: Future[None]) -> None:
-        self._pulling = None
-        if (ended := pulling.exception()) is not None:  # which no `Exception` is
-            self._failure, self._over = ended, True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._news.set()
+    def _read(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
+        """Read a batch, on a thread. Each item can be returned as soon as it is there."""
+        until = time.monotonic() + _BATCH_SECONDS
+        try:
+            for item in self._iterator:
+                self._items.append(item)
+                loop.call_soon_threadsafe(self._changed.set)
+                room -= 1
+                if not room or self._stopped or time.monotonic() >= until:
+                    return
+        except BaseException as error:  # noqa: BLE001 - it is raised by `next`, after the items before it
+            self._error = error
+        self._ended = True
 
 
-def _next(items: Iterator[Any]) -> tuple[Any] | None:
-    for item in items:
-        return (item,)
-    return None
-
-
-def _close_late(generator: Generator[Any, Any, Any]) -> None:
-    with Caught():  # nobody is there any more to hear of it
+def _close_quietly(generator: Generator[Any, Any, Any]) -> None:
+    with contextlib.suppress(Exception):  # the run that could raise it has ended
         generator.close()

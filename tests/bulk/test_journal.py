@@ -21,7 +21,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from meta_media import BulkRun, InboundMedia, MediaApi, Settings
+from meta_media import BulkRun, InboundMedia, MediaApi, Settings, UploadedMedia
 from meta_media.bulk.journal import Journal, Record
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import (
@@ -380,7 +380,7 @@ async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> N
     path = tmp_path / "run.sqlite" if empty else tmp_path / "a" / "b" / "run.sqlite"
     if empty:
         path.touch()
-    async with opened(path) as journal, journal.item("delete 1") as record:
+    async with opened(path) as journal, journal.item("delete 1", UploadedMedia) as record:
         assert record == Record(None, started=False)
 
 
@@ -434,19 +434,19 @@ async def test_an_item_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     """An item is new, then begun, then done; undone, it is new again."""
     path = tmp_path / "run.sqlite"
     async with opened(path) as journal:
-        async with journal.item("a") as record:
+        async with journal.item("a", UploadedMedia) as record:
             assert record == Record(None, started=False)
-        async with journal.item("a") as record:
+        async with journal.item("a", UploadedMedia) as record:
             assert record == Record(None, started=True)
         await journal.undo("a")
-        async with journal.item("a") as record:
+        async with journal.item("a", UploadedMedia) as record:
             assert record == Record(None, started=False)
-        await journal.done("a", {"id": "7"})
+        await journal.done("a", UploadedMedia(id="7"))
     async with opened(path) as journal:
         await journal.undo("a")  # what is done stays
-        async with journal.item("a") as record:
-            assert record == Record({"id": "7"}, started=True)
-        async with journal.item("b") as record:
+        async with journal.item("a", UploadedMedia) as record:
+            assert record == Record(UploadedMedia(id="7"), started=True)
+        async with journal.item("b", UploadedMedia) as record:
             assert record == Record(None, started=False)
 
 
@@ -455,12 +455,12 @@ async def test_the_same_item_twice_at_once(tmp_path: Path) -> None:
     seen: list[tuple[str, bool]] = []
 
     async def work(key: str) -> None:
-        async with journal.item(key) as record:
+        async with journal.item(key, UploadedMedia) as record:
             seen.append((key, record.value is None))
             await asyncio.sleep(0)  # a turn of the loop
             if record.value is None:
                 await held.wait()
-                await journal.done(key, {"key": key})
+                await journal.done(key, UploadedMedia(id=key))
 
     async with opened(tmp_path / "run.sqlite") as journal:
         held = asyncio.Event()
@@ -471,7 +471,7 @@ async def test_the_same_item_twice_at_once(tmp_path: Path) -> None:
         held.set()
         await asyncio.wait(tasks)
         assert sorted(seen) == [("a", False), ("a", True), ("b", True)]
-        assert not journal._under_way
+        assert not journal._locks
 
 
 async def test_one_after_the_other(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ async def test_one_after_the_other(tmp_path: Path) -> None:
 
     async def work() -> None:
         nonlocal at_once, most
-        async with journal.item("a"):
+        async with journal.item("a", UploadedMedia):
             at_once += 1
             most = max(most, at_once)
             leave = asyncio.Event()
@@ -509,10 +509,10 @@ async def test_hashes_are_remembered(tmp_path: Path) -> None:
         assert await journal.find("1:2:3") is None
         await journal.remember("1:2:3", "abc")
         await journal.remember("4:5:6", "def")
-        async with journal.item("a"):
+        async with journal.item("a", UploadedMedia):
             pass
         await journal.remember("1:2:3", "ghi")
-        async with journal.item("b"):
+        async with journal.item("b", UploadedMedia):
             pass
     async with opened(path) as journal:
         assert [await journal.find(stamp) for stamp in ("1:2:3", "4:5:6", "7:8:9")] == ["ghi", "def", None]

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
@@ -133,8 +133,8 @@ STREAMED: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", IN_MEMORY)
 async def test_collections(kind: str) -> None:
     """A collection gives its items in its own order, and says beforehand how many they are."""
-    feed = ItemReader(IN_MEMORY[kind])
-    assert (feed.total, feed.in_memory) == (3, True)
+    feed = ItemReader.of(IN_MEMORY[kind])
+    assert feed.total == 3
     assert await rest(feed) == [1, 2, 3]
     assert await feed.next() is None
     await feed.aclose()
@@ -143,8 +143,8 @@ async def test_collections(kind: str) -> None:
 @pytest.mark.parametrize("kind", STREAMED)
 async def test_iterators(kind: str) -> None:
     """Whatever else can be iterated over gives its items in order; how many they are, nobody knows beforehand."""
-    feed = ItemReader(STREAMED[kind]())
-    assert (feed.total, feed.in_memory) == (None, False)
+    feed = ItemReader.of(STREAMED[kind]())
+    assert feed.total is None
     assert await rest(feed) == [1, 2, 3]
     assert await feed.next() is None
     await feed.aclose()
@@ -152,21 +152,21 @@ async def test_iterators(kind: str) -> None:
 
 async def test_pairs_of_a_mapping() -> None:
     """The items of a dict are pairs, as `upload_many` takes them."""
-    feed = ItemReader({"a": {"filename": "b"}}.items())
+    feed = ItemReader.of({"a": {"filename": "b"}}.items())
     assert (feed.total, await rest(feed)) == (1, [("a", {"filename": "b"})])
 
 
 @pytest.mark.parametrize("empty", [[], (), range(0), iter(()), {}, Asynchronous(), Plain()])
 async def test_nothing(empty: Any) -> None:
     """Nothing at all is at its end."""
-    assert await ItemReader(empty).next() is None
+    assert await ItemReader.of(empty).next() is None
 
 
 @pytest.mark.parametrize("item", [None, False, 0, "", (), (None,)])
 @pytest.mark.parametrize("holding", [lambda item: [item], lambda item: iter([item]), Asynchronous])
 async def test_items_that_look_like_nothing(item: Any, holding: Callable[[Any], Any]) -> None:
     """An item may be anything: none of them is taken for the end."""
-    assert await rest(ItemReader(holding(item))) == [item]
+    assert await rest(ItemReader.of(holding(item))) == [item]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ async def test_items_that_look_like_nothing(item: Any, holding: Callable[[Any], 
 )
 def test_one_by_mistake(one: Any, named: str) -> None:
     """One item where many belong would be taken apart into letters or numbers: it is refused, by name."""
-    with pytest.raises(ConfigurationError, match=f"^many are expected: pass a list or an iterator, not one {named}$"):
-        ItemReader(one)
+    with pytest.raises(ConfigurationError, match=f"^pass a list or an iterator of items, not one {named}$"):
+        ItemReader.of(one)
 
 
 @pytest.mark.parametrize("thing", [7, None, object(), 1.5, counting])
@@ -190,13 +190,13 @@ def test_what_cannot_be_iterated_over(thing: Any) -> None:
     """What gives no items is refused at once, by name."""
     sentence = f"^cannot iterate over a {type(thing).__name__}: pass a list or an iterator of items$"
     with pytest.raises(ConfigurationError, match=sentence):
-        ItemReader(thing)
+        ItemReader.of(thing)
 
 
 async def test_nothing_is_read_beforehand() -> None:
     """An async iterator is asked for an item when somebody wants one, and for no other."""
     items = Asynchronous(*range(10))
-    feed = ItemReader(items)
+    feed = ItemReader.of(items)
     assert len(items.left) == 10
     assert await feed.next() == (0,)
     assert len(items.left) == 9
@@ -206,10 +206,10 @@ async def test_nothing_is_read_beforehand() -> None:
 async def test_a_plain_iterator_is_read_in_batches(room: int) -> None:
     """What comes at once is taken from a plain iterator in one go, but never more than there is room for, or a batch."""
     items = Plain(*range(1000))
-    feed = ItemReader(items)
+    feed = ItemReader.of(items)
     assert len(items.left) == 1000
     assert await feed.next(room) == (0,)
-    await until(lambda: feed._pulling is None)
+    await until(cast("Any", feed)._reading.done)
     read = 1000 - len(items.left)
     assert 1 <= read <= min(room, BATCH)
     for item in range(1, read):
@@ -229,7 +229,7 @@ async def test_a_slow_generator_is_not_waited_for() -> None:
             in_time.append(handed_on.wait(10))
             handed_on.clear()
 
-    feed = ItemReader(items())
+    feed = ItemReader.of(items())
     for item in range(3):
         assert await feed.next() == (item,)
         handed_on.set()
@@ -249,8 +249,8 @@ async def test_generators_run_off_the_event_loop() -> None:
         finally:
             seen.append(threading.get_ident())
 
-    assert await rest(ItemReader(items())) == list(range(2 * BATCH))
-    stopped = ItemReader(items())
+    assert await rest(ItemReader.of(items())) == list(range(2 * BATCH))
+    stopped = ItemReader.of(items())
     await stopped.next()
     await stopped.aclose()
     assert len(seen) > 2 * BATCH + 2
@@ -260,7 +260,7 @@ async def test_generators_run_off_the_event_loop() -> None:
 async def test_what_was_read_is_handed_out_after_a_stop() -> None:
     """A plain iterator that is stopped is not read on, and what was taken from it beforehand is not lost."""
     given = itertools.count()
-    feed = ItemReader(given)
+    feed = ItemReader.of(given)
     assert await feed.next(5) == (0,)
     assert feed.stop()
     left = await rest(feed)
@@ -270,7 +270,7 @@ async def test_what_was_read_is_handed_out_after_a_stop() -> None:
 
 async def test_a_collection_goes_on_after_a_stop() -> None:
     """A collection that is stopped is read to its end, which costs nothing."""
-    feed = ItemReader([1, 2, 3])
+    feed = ItemReader.of([1, 2, 3])
     assert feed.stop()
     assert await rest(feed) == [1, 2, 3]
 
@@ -285,7 +285,7 @@ async def test_a_stop_while_an_item_is_awaited() -> None:
         go_on.wait(60)
         yield 2
 
-    feed = ItemReader(items())
+    feed = ItemReader.of(items())
     assert await feed.next() == (1,)
     waiting = asyncio.ensure_future(feed.next())
     await until(asked.is_set)
@@ -312,7 +312,7 @@ async def test_a_blocked_generator_is_left_behind() -> None:
             closed.set()
             raise LookupError("nobody listens")
 
-    feed = ItemReader(items())
+    feed = ItemReader.of(items())
     await feed.next()
     second = asyncio.ensure_future(feed.next())
     await until(blocked.is_set)
@@ -321,7 +321,7 @@ async def test_a_blocked_generator_is_left_behind() -> None:
     assert [blocked.is_set(), closed.is_set()] == [True, False]
     go_on.set()
     await until(closed.is_set)
-    await until(lambda: feed._pulling is None)
+    await until(cast("Any", feed)._reading.done)
 
 
 def after_two(error: BaseException) -> Iterator[int]:
@@ -342,7 +342,7 @@ async def after_two_slowly(error: BaseException) -> AsyncIterator[int]:
 async def test_own_failures(failing: Callable[[BaseException], Any]) -> None:
     """What an input raises comes as it is, in its place: after the items before it."""
     error = LookupError("nobody knows")
-    feed = ItemReader(failing(error))
+    feed = ItemReader.of(failing(error))
     assert [await feed.next(), await feed.next()] == [(1,), (2,)]
     with pytest.raises(LookupError) as raised:
         await feed.next()
@@ -352,7 +352,7 @@ async def test_own_failures(failing: Callable[[BaseException], Any]) -> None:
 
 async def test_what_is_no_exception() -> None:
     """What a plain iterator raises comes as it is also if nobody is meant to catch it."""
-    feed = ItemReader(after_two(UltimateError()))
+    feed = ItemReader.of(after_two(UltimateError()))
     assert [await feed.next(), await feed.next()] == [(1,), (2,)]
     async with asyncio.timeout(20):
         with pytest.raises(UltimateError):
@@ -370,7 +370,7 @@ async def test_a_failure_is_the_end() -> None:
             return item
 
     items = Flaky(1, None, 2)
-    feed = ItemReader(items)
+    feed = ItemReader.of(items)
     assert await feed.next() == (1,)
     with pytest.raises(LookupError, match="nobody knows"):
         await feed.next()
@@ -391,7 +391,7 @@ async def test_async_generators_are_closed() -> None:
                 await asyncio.sleep(0)  # a turn of the loop
             closed.append(True)
 
-    feed = ItemReader(items())
+    feed = ItemReader.of(items())
     await feed.next()
     await feed.aclose()
     assert closed == [True]
@@ -408,7 +408,7 @@ async def test_generators_are_closed() -> None:
         finally:
             closed.append(name)
 
-    begun, idle = ItemReader(items("begun")), ItemReader(items("idle"))
+    begun, idle = ItemReader.of(items("begun")), ItemReader.of(items("idle"))
     await begun.next()
     await begun.aclose()
     await idle.aclose()
@@ -419,11 +419,11 @@ async def test_others_are_their_owners_to_close() -> None:
     """An iterator that is no generator stays open: whoever made it may go on with it."""
     plain, asynchronous = Plain(1, 2), Closable(1, 2)
     for items in (plain, asynchronous):
-        feed = ItemReader(items)
+        feed = ItemReader.of(items)
         await feed.next()
         await feed.aclose()
     assert (plain.closed, asynchronous.closed) == (0, 0)
-    assert await rest(ItemReader(asynchronous)) == [2]
+    assert await rest(ItemReader.of(asynchronous)) == [2]
 
 
 async def test_what_closing_raises() -> None:
@@ -436,7 +436,7 @@ async def test_what_closing_raises() -> None:
         finally:
             raise LookupError("the list is gone")
 
-    feed = ItemReader(items())
+    feed = ItemReader.of(items())
     await feed.next()
     with pytest.raises(LookupError, match="the list is gone"):
         await feed.aclose()

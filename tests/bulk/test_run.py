@@ -431,7 +431,7 @@ async def test_a_run_is_iterated_inside_its_block() -> None:
     """Iterating without a block says what to write instead."""
     run, work = running([1])
     with pytest.raises(ConfigurationError, match=r"iterated inside its block: async with media\.upload_many"):
-        aiter(run)
+        await anext(run)
     assert work.begun == []
 
 
