@@ -1,1 +1,1 @@
-"""Measurements: run on demand, never part of the tests."""
+"""Measurements, run on demand and never by the tests."""

@@ -1,151 +1,107 @@
-"""The report: `results.json` for machines, `results.md` for people, one plot per group of cases."""
+"""The report: medians, spreads and ratios, as `results.json` for programs and `results.md` for readers."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from . import plots
-from .machine import describe
-from .plan import CONCURRENT, Case
-from .rounds import Results
-from .summary import Line, by_case, verdicts
+from .measure import describe_machine
+from .plan import OURS, Case
+from .rounds import Results, Row
 
+_BUSY = 0.25  # of a processor, used by other processes
 _NOTES = """\
-Every contender ran once per round in a process of its own, one after the other in an order that changes, so that a disturbance
-hits all alike; each warmed up first. Rates are medians, with the least and the most of all rounds behind them.
+Every contender ran once per round in a process of its own, in an order that changes with each round: a disturbance hits all of
+them. Each one warmed up first. Figures are medians of all rounds; the brackets have the least and the most.
 
-- **ratio**: meta_media's median divided by this contender's. Above 1, meta_media is faster. Behind it, the least and the most of
-  the ratios within each round.
-- **CPU**: processor seconds of the contender's own process, all threads, system time included; **CPU ratio**: this contender's
-  divided by meta_media's. Above 1, meta_media spends less.
-- **memory**: peak of resident memory over what the process held, idle, with the library loaded and one small transfer done.
-- **late p99**: how late a task that sleeps 5 ms woke, 99th percentile, in ms: what others on the same event loop feel.
-- **server**: share of one processor that the server took. Near 100%, the server was measured, not the contender.
-- ✓ computes SHA-256 and compares it. ⊘ reads or writes the file on the event loop.
-- Clients have the connection limits they come with (aiohttp and httpx: 100); only timeouts are set. Who may choose writes to
-  disk in pieces of 256 KiB. The answer to every upload is read; every download's length is checked.
-- curl starts anew for each transfer; its rate is by its own clock, its CPU includes the start. It has no event loop here.
+- **ratio**: meta_media's rate divided by this contender's. Above 1, meta_media is faster. Brackets: ratios within each round.
+- **CPU**: processor time of the contender's own process, all threads, system time included.
+- **CPU ratio**: this contender's processor time divided by meta_media's. Above 1, meta_media uses less.
+- **memory**: peak of resident memory over the idle process, which has loaded the library and done a small transfer.
+- **late p99**, **worst**: how late a task that sleeps 5 ms woke, in ms. Every other task on the event loop is as late.
+- **server**: share of one processor that the server used. Near 100%, the server was measured and not the contender.
+- ✓ computes and compares SHA-256. ⊘ reads or writes files on the event loop.
+- Clients keep their default connection limits (aiohttp and httpx: 100); only timeouts are set. Where the size of a write can be
+  chosen, it is 256 KiB. Every response is read, and the length of every download is checked.
+- curl starts anew for each transfer. Its rate is by its own clock; its processor time includes the start.
 """
 
 
 def write(results: Results, folder: Path, *, quick: bool) -> str:
-    """Write all files into the folder, and return the Markdown."""
-    lines = by_case(results)
-    machine = describe() | {
-        "download_server": results.download_server,
-        "upload_server": "the benchmarks' own",
-        "disturbed": _others(lines),
-    }
-    data = {
-        "machine": machine,
-        "rounds": results.rounds,
-        "quick": quick,
-        "missing": results.missing,
-        "goals": [] if quick else [vars(verdict) for verdict in verdicts(lines)],
-        "cases": [_case(case, its) for case, its in lines.items()],
-        "errors": _errors(results),
-    }
-    (folder / "results.json").write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    pictures = plots.draw(lines, folder)
-    text = _markdown(results, lines, machine, pictures, quick=quick)
+    """Write both files into the folder; return the Markdown."""
+    measured = [row for row in results.rows if row.samples]
+    failed = [(row.case.name, row.entry.shown, error) for row in results.rows for error in row.errors]
+    machine = describe_machine()
+    busy = [sample["others_busy"] > _BUSY for row in measured for sample in row.samples]
+    disturbed = sum(busy) / max(len(busy), 1)
+    rows = [{"case": row.case.name, "contender": asdict(row.entry), "samples": row.samples} for row in measured]
+    data = {"machine": machine, "rounds": results.rounds, "quick": quick, "disturbed": disturbed, "rows": rows}
+    data |= {"missing": results.missing, "failed": failed}
+    (folder / "results.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    date, *lines = machine
+    parts = ["# Benchmarks\n"]
+    if quick:
+        parts.append("**A quick run: it shows that everything runs. Its figures mean little.**\n")
+    parts.append(f"{date}. {results.rounds} round{'s' * (results.rounds > 1)}, loopback. {_quiet(disturbed)}\n")
+    parts.append("".join(f"- {line}\n" for line in lines) + f"\n{_NOTES}")
+    if results.missing:
+        parts.append(f"Skipped, because it is not installed: {', '.join(results.missing)}.\n")
+    if failed:
+        parts.append("Failed:\n\n" + "".join(f"- {case}, {name}: `{error}`\n" for case, name, error in failed))
+    cases = list(dict.fromkeys(row.case for row in measured))
+    parts += [_section(case, [row for row in measured if row.case == case]) for case in cases]
+    text = "\n".join(parts)
     (folder / "results.md").write_text(text)
     return text
 
 
-def _others(lines: dict[Case, list[Line]]) -> float:
-    """Return the share of measurements during which others took more than a quarter of a processor."""
-    found = [float(one["others_busy"]) > 0.25 for its in lines.values() for it in its for one in it.row.samples]
-    return round(sum(found) / max(len(found), 1), 2)
+def _quiet(disturbed: float) -> str:
+    used = f"Other processes used more than {_BUSY} of a processor during {disturbed:.0%} of the measurements"
+    return f"{used}: **the machine was not quiet**. Compare ratios, not figures." if disturbed > 0.05 else f"{used}."
 
 
-def _errors(results: Results) -> list[dict[str, str]]:
-    return [
-        {"case": row.case.name, "contender": row.entry.shown, "error": error}
-        for row in results.rows
-        for error in row.errors
-    ]
-
-
-def _case(case: Case, lines: list[Line]) -> dict[str, Any]:
-    contenders = [
-        {"name": it.row.entry.name, "verifies": it.row.entry.verify, "blocks": it.row.entry.blocks}
-        | it.as_dict()
-        | {"rounds": it.row.samples}
-        for it in lines
-    ]
-    return {"name": case.name, "title": case.title, "unit": case.unit, "contenders": contenders}
-
-
-def _markdown(
-    results: Results, lines: dict[Case, list[Line]], machine: dict[str, Any], pictures: dict[str, str], *, quick: bool
-) -> str:
-    parts = ["# Benchmarks\n", _machine(results, machine, quick=quick), _NOTES]
-    if results.missing:
-        parts.append(f"Missing, because not installed: {', '.join(results.missing)}.\n")
-    if failed := _errors(results):
-        parts.append("Failed:\n")
-        parts.append("".join(f"- {it['case']}, {it['contender']}: `{it['error']}`\n" for it in failed))
-    if not quick:
-        parts.append(_goals(lines))
-    group = ""
-    for case, its in lines.items():
-        if case.group != group:
-            group = case.group
-            parts.append(f"## {group[0].upper()}{group[1:]}\n\n![{group}]({pictures[group]})\n")
-        parts.append(f"### {case.title}\n\n`{case.name}`\n\n{_table(case, its)}")
-    return "\n".join(parts)
-
-
-def _machine(results: Results, machine: dict[str, Any], *, quick: bool) -> str:
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    disturbed = machine["disturbed"]
-    quiet = f"Others took more than a quarter of a processor during {disturbed:.0%} of the measurements" + (
-        ": **the machine was not quiet**; compare ratios, not figures." if disturbed > 0.05 else "."
-    )
-    warning = "**A quick run: it shows that everything runs, and its figures mean little.**\n\n" if quick else ""
-    return (
-        f"{warning}{machine['date']}. {results.rounds} round{'s' if results.rounds > 1 else ''}, loopback. {quiet}\n\n"
-        f"- {machine['processor']}, {machine['processors']} processors, {machine['memory_gb']} GB; {machine['system']}\n"
-        f"- {machine['python']}, {machine['openssl']}; {libraries}; {machine['curl'] or 'no curl'}\n"
-        f"- downloads from {machine['download_server']}, uploads to {machine['upload_server']}, each in its own process\n"
-    )
-
-
-def _goals(lines: dict[Case, list[Line]]) -> str:
-    rows = [
-        f"| {verdict.sentence} | {verdict.wanted} | {verdict.found} | {'met' if verdict.met else '**not met**'} |"
-        for verdict in verdicts(lines)
-    ]
-    if not rows:
-        return ""
-    return "\n".join(("## Goals\n", "| what | wanted | found | |", "|---|---|---|---|", *rows)) + "\n"
-
-
-def _table(case: Case, lines: list[Line]) -> str:
-    many = case.concurrency == CONCURRENT
-    per = "1,000 requests" if case.unit == "requests/s" else "GB"
-    late = ["late median", "late p99", "late worst"] if many else ["late p99"]
-    names = ["contender", case.unit, "ratio", f"CPU s per {per}", "CPU ratio", "memory", *late, "server"]
+def _section(case: Case, rows: list[Row]) -> str:
+    rate, item = ("requests/s", "request, µs") if case.counts_requests else ("MB/s", "transfer, ms")
+    names = ["contender", rate, "ratio", f"CPU per {item}", "CPU ratio", "memory", "late p99", "worst", "server"]
     head = f"| {' | '.join(names)} |\n|{'---|' + '---:|' * (len(names) - 1)}\n"
-    return head + "".join(f"| {' | '.join(_cells(it, many=many))} |\n" for it in lines)
+    ours = next((row for row in rows if row.entry.name == OURS), None)
+    table = head + "".join(f"| {' | '.join(_cells(row, ours))} |\n" for row in rows)
+    return f"## {case.title}\n\n`{case.name}`\n\n{table}"
 
 
-def _cells(it: Line, *, many: bool) -> list[str]:
-    value, rounds, curl = it.value, it.rounds_ratio, it.row.entry.name == "curl"
-    ratio = "" if it.ratio is None else f"{it.ratio:.2f}"
-    if rounds is not None and len(it.row.samples) > 1:
-        ratio += f" ({rounds.least:.2f} to {rounds.most:.2f})"
-    late = [it.lateness_median, it.lateness_p99, it.lateness_worst] if many else [it.lateness_p99]
-    spread = f" ({value.least:,.0f} to {value.most:,.0f})" if len(it.row.samples) > 1 else ""
+def _rates(row: Row) -> list[float]:
+    return [row.case.rate(sample["transfers"], sample["seconds"]) for sample in row.samples]
+
+
+def _cpu(row: Row) -> float:
+    """Processor seconds of one transfer."""
+    return median(sample["cpu_seconds"] / sample["transfers"] for sample in row.samples)
+
+
+def _spread(values: list[float], form: str, *, middle: float | None = None) -> str:
+    shown = format(median(values) if middle is None else middle, form)
+    return shown if len(values) < 2 else f"{shown} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _cells(row: Row, ours: Row | None) -> list[str]:
+    def middle(name: str) -> float:
+        return median(sample[name] for sample in row.samples)
+
+    rates, cpu = _rates(row), _cpu(row)
+    ratio = cpu_ratio = ""
+    if ours is not None:
+        within = [mine / other for mine, other in zip(_rates(ours), rates, strict=False)]  # a round may have failed
+        ratio = _spread(within, ".2f", middle=median(_rates(ours)) / median(rates))
+        cpu_ratio = f"{cpu / _cpu(ours):.2f}" if _cpu(ours) else ""
+    inside = [f"{middle('memory') / 2**20:.1f} MiB", f"{middle('lateness_p99'):.1f}", f"{middle('lateness_worst'):.1f}"]
     return [
-        it.row.entry.shown,
-        f"{value.median:,.0f}{spread}",
+        row.entry.shown,
+        _spread(rates, ",.0f"),
         ratio,
-        f"{it.cpu:.2f}",
-        "" if it.cpu_ratio is None else f"{it.cpu_ratio:.2f}",
-        "" if curl else f"{it.memory / 2**20:.1f} MiB",
-        *("" if curl else f"{one:.1f}" for one in late),
-        f"{it.server_busy:.0%}",
+        f"{cpu * (1e6 if row.case.counts_requests else 1e3):,.0f}",
+        cpu_ratio,
+        *(["", "", ""] if row.entry.name == "curl" else inside),
+        f"{middle('server_busy'):.0%}",
     ]

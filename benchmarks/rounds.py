@@ -1,34 +1,40 @@
-"""Running the plan: every contender of every case once per round, in turn, each time in a new process."""
+"""
+Runs a plan: every contender of every case once per round, each time in a new process, in an order that changes.
+
+This is not pyperf: it measures one benchmark to its end before the next, so that a drifting machine favours some of them, and
+neither processor time, memory nor loop lateness.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from meta_media import samples
 
 from .contenders import Job
-from .plan import LARGE, SMALL, Case, Entry
-from .servers import HOUSE, Media, Servers, media_ids, pdf, running
+from .measure import installed
+from .plan import SMALL, Case, Entry
+from .processes import API_VERSION, ProcessError, ask_child, certify, environment, python, redis
+from .worker import content_of, file_of
 
-_PATIENCE = 600.0  # seconds one process may take
-_CLEARED = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
-_OURS = ("CLOUD_API_ACCESS_TOKEN", "CLOUD_API_VERSION", "WA_APP_SECRET", "WA_BASE_URL", "WA_PHONE_NUMBER_ID")
+_PROCESS_TIMEOUT = 600.0  # seconds that one process may take
+_FILE_AGE = 1000.0  # seconds: a library hashes a file that has only just changed again
+_MEDIA_ID, _WARM_ID = "1045500012345679", "1045500012345678"
 
 
 @dataclass
 class Row:
-    """What one contender showed in one case: a measurement per round, or why there is none."""
+    """One contender in one case: its measurements, one per round, or its errors."""
 
     case: Case
     entry: Entry
@@ -43,143 +49,142 @@ class Results:
     rows: list[Row]
     missing: list[str]
     rounds: int
-    download_server: str
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """What every job needs."""
+    """Server and files that every job needs."""
 
-    servers: Servers
-    small: Media
-    large: Media
-    photo: Path
-    saved: Path
+    folder: Path
+    ports: dict[str, dict[str, int]]
+    pid: int
+    redis: str
+    sha256: str
+
+    def job(self, case: Case, entry: Entry, folder: Path) -> Job:
+        """Return the work of one process."""
+        server = "media" if case.work in {"discard", "save"} else "graph"
+        photo = case.work == "upload_bytes" or (case.work == "upload_all" and case.sources in {"bytes", "path"})
+        return Job(
+            contender=entry.module,
+            library=entry.library,
+            variant=entry.variant,
+            verify=entry.verify,
+            work=case.work,
+            base_url=f"{case.scheme}://127.0.0.1:{self.ports[server][case.scheme]}",
+            redis=self.redis,
+            media_id=_MEDIA_ID,
+            warm_id=_WARM_ID,
+            size=case.size,
+            sha256=self.sha256,
+            source=str(self.folder / ("photo.jpg" if photo else f"{_MEDIA_ID}.pdf")),
+            warm_source=str(self.folder / f"{_WARM_ID}.pdf"),
+            folder=str(folder),
+            files=str(self.folder / "files"),
+            sources=case.sources,
+            again=case.again,
+            concurrency=case.concurrency,
+            limit=entry.limit or case.limit,
+            seconds=case.seconds,
+            mime_type="image/jpeg" if photo else "application/pdf",
+            server_pid=self.pid,
+            version=API_VERSION,
+        )
 
 
-def photograph(path: Path) -> Path:
+def photograph(path: Path) -> None:
     """Write a JPEG of exactly 64 KiB: a sample, with a comment behind its first segment."""
     sample = next(found for found in samples.paths() if found.suffix == ".jpg").read_bytes()
     first = 4 + int.from_bytes(sample[4:6], "big")  # ITU-T T.81, B.1.1.4: two bytes of marker, then the length
     room = SMALL - len(sample) - 2
     path.write_bytes(sample[:first] + b"\xff\xfe" + room.to_bytes(2, "big") + b"x" * (room - 2) + sample[first:])
-    return path
 
 
-def installed(need: str) -> bool:
-    """Tell whether a distribution, or the program curl, is here."""
-    if need == "curl":
-        return shutil.which("curl") is not None
-    try:
-        metadata.version(need)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def _write_media(path: Path, size: int) -> str:
+    """Write a PDF of random bytes, which no client can compress; return its SHA-256."""
+    head, tail = b"%PDF-1.7\n", b"\n%%EOF\n"
+    content = head + os.urandom(size - len(head) - len(tail)) + tail
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_files(folder: Path, cases: Sequence[Case]) -> None:
+    """Write the files of the runs that read a different file for each item."""
+    numbers = max((case.limit + 2 * case.concurrency for case in cases if case.sources == "files"), default=0)
+    folder.mkdir()
+    written = time.time() - _FILE_AGE
+    for number in range(numbers):
+        path = file_of(folder, number)
+        path.write_bytes(content_of(number, SMALL))
+        os.utime(path, (written, written))
+
+
+@contextlib.contextmanager
+def _bench(cases: Sequence[Case]) -> Iterator[_Bench]:
+    """Write all files, start all servers, and end them."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
+        certify(folder)
+        photograph(folder / "photo.jpg")
+        _write_media(folder / f"{_WARM_ID}.pdf", SMALL)
+        sizes = [case.size for case in cases if not case.counts_requests]
+        sha256 = _write_media(folder / f"{_MEDIA_ID}.pdf", max(sizes, default=SMALL))
+        _write_files(folder / "files", cases)
+        process, ports = stack.enter_context(python("benchmarks.server", str(folder)))
+        variants = {entry.variant for case in cases for entry in case.entries}
+        url = stack.enter_context(redis(folder)) if "redis" in variants else ""
+        yield _Bench(folder, ports, process.pid, url, sha256)
 
 
 def run(cases: Sequence[Case], rounds: int) -> Results:
-    """Start the servers, run every row once per round, end the servers; tell on standard error how far it is."""
+    """Run every row once per round; report progress on standard error."""
     entries = [(case, entry) for case in cases for entry in case.entries]
-    needs = {need for _, entry in entries for need in entry.needs}
-    missing = sorted(need for need in needs if not installed(need))
+    missing = sorted({need for _, entry in entries for need in entry.needs if not installed(need)})
     rows = [Row(case, entry) for case, entry in entries if not set(entry.needs) & set(missing)]
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as name:
-        folder = Path(name)
-        for part in ("served", "sources", "saved"):
-            (folder / part).mkdir()
-        ids = media_ids()
-        size = max((case.size for case in cases if case.size != SMALL), default=LARGE)
-        small = pdf(folder / "sources" / "small.pdf", SMALL, next(ids))
-        large = pdf(folder / "sources" / "large.pdf", size, next(ids))
-        photo = photograph(folder / "sources" / "photo.jpg")
-        with running(folder / "served", (small, large)) as servers:
-            bench = _Bench(servers, small, large, photo, folder / "saved")
-            dice = random.Random(rounds)
-            for number in range(rounds):
-                for done, row in enumerate(_shuffled(rows, dice)):
-                    _tell(
-                        f"round {number + 1} of {rounds}, {done + 1} of {len(rows)}: {row.case.name}, {row.entry.name}"
-                    )
-                    _measure(bench, row)
-            _tell("")
-            return Results(rows, missing, rounds, servers.download_server)
+    with _bench(cases) as bench:
+        order = random.Random(rounds)
+        for number in range(rounds):
+            shuffled = sorted(order.sample(rows, len(rows)), key=lambda row: cases.index(row.case))
+            for done, row in enumerate(shuffled):
+                where = f"round {number + 1} of {rounds}, {done + 1} of {len(rows)}"
+                _report_progress(f"{where}: {row.case.name}, {row.entry.name}")
+                _measure(bench, row)
+        _report_progress("")
+    return Results(rows, missing, rounds)
 
 
-def _shuffled(rows: list[Row], dice: random.Random) -> list[Row]:
-    """Give every contender of a case its turn to be the first."""
-    shuffled = dice.sample(rows, len(rows))
-    cases = [row.case for row in rows]
-    return sorted(shuffled, key=lambda row: cases.index(row.case))
+def _report_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _settle(folder: Path, size: int) -> None:
+def _settle(path: Path, size: int) -> None:
     """
-    Write as many bytes as will be written, and delete them.
+    Write that many bytes, and delete them.
 
-    A virtual machine's free memory may not be there until it is used: the first to write would pay for all.
+    A virtual machine may get its free memory only when it is used. Otherwise the first contender that writes would pay for all.
     """
-    path, piece = folder / "settle", bytes(2**20)
+    piece = bytes(2**20)
     with path.open("wb") as file:
         for _ in range(size // len(piece)):
             file.write(piece)
     path.unlink()
 
 
-def _tell(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def _measure(bench: _Bench, row: Row) -> None:
-    """Run one process and keep what it says."""
-    environment = {name: value for name, value in os.environ.items() if name.upper() not in {*_CLEARED, *_OURS}}
-    if row.case.work == "save":
-        _settle(bench.saved, row.case.limit * row.case.size * 2)
-    environment["SSL_CERT_FILE"] = environment["CURL_CA_BUNDLE"] = str(bench.servers.certificate)
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.worker"],
-            input=json.dumps(asdict(_job(bench, row))),
-            cwd=HOUSE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        row.errors.append(f"not done after {_PATIENCE:.0f} s")
-        return
-    if ended.returncode == 0:
-        row.samples.append(json.loads(ended.stdout))
-    else:
-        said = (ended.stderr.strip().splitlines() or [""])[-1][:300]
-        for ours in (bench.saved.parent, HOUSE, sys.prefix):  # the report is shown to others
-            said = said.replace(str(ours), "…")
-        row.errors.append(f"exit status {ended.returncode}: {said}")
-
-
-def _job(bench: _Bench, row: Row) -> Job:
-    case, servers = row.case, bench.servers
-    photo = case.work == "upload_bytes"
-    down = servers.https if case.scheme == "https" else servers.http
-    return Job(
-        contender=row.entry.module,
-        library=row.entry.library,
-        work=case.work,
-        base_url=servers.upload if case.uploads else down,
-        media_id=bench.large.media_id,
-        warm_id=bench.small.media_id,
-        size=case.size,
-        sha256=bench.large.sha256,
-        source=str(bench.photo if photo else bench.large.path),
-        warm_source=str(bench.small.path),
-        folder=str(bench.saved),
-        concurrency=case.concurrency,
-        limit=case.limit,
-        seconds=case.seconds,
-        mime_type="image/jpeg" if photo else "application/pdf",
-        verify=row.entry.verify,
-        variant=row.entry.variant,
-        server_pid=servers.upload_pid if case.uploads else servers.download_pid,
-    )
+    """Run one process, and keep its measurement or its error."""
+    case, authority = row.case, str(bench.folder / "authority.pem")
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name:
+        if case.work == "save":
+            _settle(Path(name, "settle"), case.limit * case.size * 2)
+        checkout = ""
+        if row.entry.checkout:  # only its package: the benchmarks stay those of this checkout
+            checkout = str(Path(name, "checkout"))
+            Path(checkout).mkdir()
+            Path(checkout, "meta_media").symlink_to(Path(row.entry.checkout, "meta_media").resolve())
+        env = environment(checkout, SSL_CERT_FILE=authority, CURL_CA_BUNDLE=authority)
+        job = bench.job(case, row.entry, Path(name))
+        try:
+            row.samples.append(ask_child("benchmarks.worker", asdict(job), env, _PROCESS_TIMEOUT))
+        except ProcessError as error:
+            row.errors.append(str(error).replace(str(bench.folder), "…"))

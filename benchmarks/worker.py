@@ -1,33 +1,32 @@
 """
-One contender, one piece of work, in a process of its own: `python -m benchmarks.worker` reads a `Job` from standard input.
+One contender and one piece of work, in a process of its own: `python -m benchmarks.worker` reads a `Job` from standard input.
 
-It opens the library, does one small transfer so that everything is imported, notes the memory held, warms up, measures, and
-prints what it found as JSON.
+It opens the library, does one small transfer so that everything is imported, warms up, measures, and prints JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .contenders import Contender, Job, check, load
-from .heartbeat import Heart, Used, memory_peak, memory_reset, percentile
+from .contenders import Contender, Job, Source, check, load
+from .measure import Heart, Used, memory_peak, memory_reset, percentile
 
 _WARM_SECONDS = 0.3
+_WARM_ITEMS = 2  # for each connection of a run
 Work = Callable[[int], Awaitable[float | None]]
 
 
 class Lanes:
-    """Several lanes that do the same work again and again, until enough has been begun or the time is over."""
+    """Lanes that repeat the same work until the limit is reached or the time is over."""
 
     def __init__(self, work: Work, *, limit: int, seconds: float) -> None:
         self._work, self._limit = work, limit
@@ -37,13 +36,13 @@ class Lanes:
         self.own_seconds = 0.0  # by the contender's clock, where it has one
 
     async def run(self, lanes: int) -> None:
-        """Run so many lanes to their end; the first error ends all."""
+        """Run that many lanes to their end; the first error ends all."""
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
                 group.create_task(self._lane())
 
     async def _lane(self) -> None:
-        first = True  # every lane works once, however slow the others are: each warms its own connection up
+        first = True  # every lane works at least once, so that each opens its own connection
         while self.begun < self._limit and (first or time.perf_counter() < self._end):
             first, number = False, self.begun
             self.begun += 1
@@ -52,65 +51,102 @@ class Lanes:
 
 
 def works(contender: Contender, job: Job) -> tuple[Work, Work, Work]:
-    """Return what to do once, small, to load everything; what to do to warm up; and what is measured."""
+    """Return three functions: a small transfer that loads everything, the warm-up, and the measured work."""
     folder, sha256 = Path(job.folder), job.sha256 if job.verify else None
     content = Path(job.source).read_bytes() if job.work == "upload_bytes" else b""
-    warm_path = Path(job.warm_source)
 
-    def saved(stem: str, media_id: str, digest: str | None) -> Work:
-        return lambda number: contender.save(media_id, folder / f"{stem}-{number}.pdf", digest)
+    def call(method: str, *arguments: Any, name: str = "") -> Work:
+        function: Callable[..., Awaitable[float | None]] = getattr(contender, method)
+        if not name:
+            return lambda _: function(*arguments)
+        return lambda number: function(arguments[0], folder / f"{name}-{number}.pdf", *arguments[1:])
 
-    def uploaded(path: Path) -> Work:
-        return lambda _: contender.upload_file(path)
-
-    def discarded(media_id: str, size: int, digest: str | None) -> Work:
-        return lambda _: contender.discard(media_id, size, digest)
-
-    if job.work == "upload_bytes":
-
-        def upload(_: int) -> Awaitable[float | None]:
-            return contender.upload_bytes(content)
-
-        return upload, upload, upload
+    if job.work in {"upload_bytes", "get_info"}:
+        work = call(job.work, content or job.media_id)
+        return work, work, work
     if job.work == "upload_file":
-        once, measured = uploaded(warm_path), uploaded(Path(job.source))
+        once, measured = call(job.work, Path(job.warm_source)), call(job.work, Path(job.source))
         warm_up = measured
     elif job.work == "save":
-        once, measured = saved("once", job.warm_id, None), saved("measured", job.media_id, sha256)
-        warm_up = saved("warm", job.media_id, sha256)
+        once = call(job.work, job.warm_id, None, name="once")
+        warm_up, measured = (call(job.work, job.media_id, sha256, name=name) for name in ("warm", "measured"))
     else:
-        once = discarded(job.warm_id, warm_path.stat().st_size, None)
-        warm_up = measured = discarded(job.media_id, job.size, sha256)
+        once = call(job.work, job.warm_id, Path(job.warm_source).stat().st_size, None)
+        warm_up = measured = call(job.work, job.media_id, job.size, sha256)
     return once, once if job.concurrency > 1 else warm_up, measured
 
 
-async def measure(job: Job) -> dict[str, Any]:
-    """Load, warm up, measure."""
+def file_of(folder: Path, number: int) -> Path:
+    """Return the path of one of the files of `upload_all`."""
+    return folder / f"{number:07}.pdf"
+
+
+def content_of(number: int, size: int) -> bytes:
+    """Return a PDF of that many bytes which differs from that of every other number."""
+    return b"%%PDF-1.7\n%% %012d\n" % number + b"." * (size - 31) + b"%EOF\n"
+
+
+class _Generated(Sequence[Source]):
+    """Contents of a run, made one by one when they are read."""
+
+    def __init__(self, numbers: range, size: int) -> None:
+        self._numbers, self._size = numbers, size
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        return content_of(self._numbers[index], self._size)
+
+    def __iter__(self) -> Iterator[Source]:
+        return (content_of(number, self._size) for number in self._numbers)
+
+
+def _sources(job: Job, numbers: range) -> Sequence[Source]:
+    if job.sources == "files":
+        return [file_of(Path(job.files), number) for number in numbers]
+    if job.sources == "generator":
+        return _Generated(numbers, job.size)
+    source = Path(job.source)
+    return [source.read_bytes() if job.sources == "bytes" else source] * len(numbers)
+
+
+async def _run_lanes(contender: Contender, job: Job) -> dict[str, Any]:
+    load_all, warm_up, work = works(contender, job)
+    await load_all(0)
+    idle = memory_reset()
+    warm_limit = job.limit if math.isfinite(job.seconds) else job.concurrency
+    await Lanes(warm_up, limit=warm_limit, seconds=_WARM_SECONDS).run(job.concurrency)
+    lanes = Lanes(work, limit=job.limit, seconds=job.seconds)
+    found = await _measured(job, idle, lambda: lanes.run(job.concurrency))
+    return found | {"transfers": lanes.done} | ({"seconds": lanes.own_seconds} if lanes.own_seconds else {})
+
+
+async def _run_many(contender: Contender, job: Job) -> dict[str, Any]:
+    warm = _WARM_ITEMS * job.concurrency
+    await contender.upload_all(_sources(job, range(job.limit, job.limit + warm)))
+    if job.again:
+        await contender.upload_all(_sources(job, range(job.limit)))
+    idle = memory_reset()
+    sources = _sources(job, range(job.limit))
+    found = await _measured(job, idle, lambda: contender.upload_all(sources))
+    return found | {"transfers": job.limit}
+
+
+async def _measured(job: Job, idle: int, work: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+    """Await the work, and return what it took."""
     server = psutil.Process(job.server_pid)
-    async with load(job) as contender:
-        load_all, warm_up, work = works(contender, job)
-        await load_all(0)
-        idle = memory_reset()
-        warm_limit = job.limit if math.isfinite(job.seconds) else job.concurrency
-        await Lanes(warm_up, limit=warm_limit, seconds=_WARM_SECONDS).run(job.concurrency)
-        lanes = Lanes(work, limit=job.limit, seconds=job.seconds)
-        async with Heart() as heart:
-            await asyncio.sleep(0.02)
-            heart.lateness.clear()
-            before = Used.now(server)
-            await lanes.run(job.concurrency)
-            after = Used.now(server)
-        peak = memory_peak()
-    wall = after.at - before.at
-    seconds = lanes.own_seconds or wall
-    own, served = after.own - before.own, after.server - before.server
+    async with Heart() as heart:
+        await asyncio.sleep(0.02)
+        heart.lateness.clear()
+        before = Used.now(server)
+        await work()
+        after = Used.now(server)
+    wall, own, served = after.at - before.at, after.own - before.own, after.server - before.server
     return {
-        "transfers": lanes.done,
-        "seconds": seconds,
+        "seconds": wall,
         "cpu_seconds": own,
-        "memory": max(peak - idle, 0),
-        "idle_memory": idle,
-        "lateness_median": percentile(heart.lateness, 0.5),
+        "memory": max(memory_peak() - idle, 0),
         "lateness_p99": percentile(heart.lateness, 0.99),
         "lateness_worst": max(heart.lateness, default=0.0),
         "server_busy": served / wall,
@@ -118,18 +154,18 @@ async def measure(job: Job) -> dict[str, Any]:
     }
 
 
+async def measure(job: Job) -> dict[str, Any]:
+    """Open the contender and measure it."""
+    async with load(job) as contender:
+        return await (_run_many if job.work == "upload_all" else _run_lanes)(contender, job)
+
+
 def main() -> None:
-    """Read, measure, print, and leave nothing in the folder."""
+    """Read a job, measure, check what was saved, and print the measurement."""
     job = Job(**json.load(sys.stdin))
-    folder = Path(job.folder)
-    try:
-        found = asyncio.run(measure(job))
-        if job.work == "save":
-            check(job.size * found["transfers"], sum(path.stat().st_size for path in folder.glob("measured-*")))
-    finally:
-        for path in folder.iterdir():
-            with contextlib.suppress(OSError):
-                path.unlink()
+    found = asyncio.run(measure(job))
+    if job.work == "save":
+        check(job.size * found["transfers"], sum(path.stat().st_size for path in Path(job.folder).glob("measured-*")))
     print(json.dumps(found))
 
 

@@ -1,9 +1,8 @@
 """
-The contenders: one small class per library, each written as the library's own documentation shows.
+The contenders: one small class for each library, written as the library's own documentation shows.
 
-A contender knows four verbs, and does with one call what is asked once; and how to upload many. What may differ within a
-library (SHA-256 or not, aiofiles or a blocking write) is told by `Job`. A verb returns seconds where the contender has a clock
-of its own, because its process is started for every call.
+A contender has one method for each kind of work. `Job` says what may differ within a library: SHA-256 or not, aiofiles or a
+blocking write. A method returns seconds where the contender has a clock of its own, because each call starts a process.
 """
 
 from __future__ import annotations
@@ -12,52 +11,62 @@ import abc
 import asyncio
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 TOKEN = "benchmark-token"
 NUMBER = "106540352242922"
-PATIENCE = 300.0  # seconds any phase of any transfer may take: a busy machine is slow, not wrong
+PHASE_TIMEOUT = 300.0  # seconds that any phase of a transfer may take: a busy machine is slow, not wrong
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
-CHUNK = 2**18  # bytes that those who may choose write to disk at a time: the best case for aiohttp and httpx
+CHUNK_SIZE = 2**18  # bytes written to disk at a time, where it can be chosen: the best case for aiohttp and httpx
 FORM = {"messaging_product": "whatsapp"}
+
+Source = bytes | Path
 
 
 class WrongBytesError(RuntimeError):
-    """What arrived is not what was sent."""
+    """The received bytes are not those that were sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """
-    What one process is to measure.
+    The work of one process.
 
     Attributes:
         contender: Module of this package.
-        library: What that module is to import, where it can do with several.
-        work: The verb.
-        base_url: Scheme, host and port.
-        media_id: What to download.
-        warm_id: Likewise, before the measurement.
+        library: The module that it imports, where it can use several.
+        variant: Passed to the contender.
+        verify: Whether SHA-256 is computed and compared.
+        work: The contender's method.
+        base_url: Scheme, host and port of the server.
+        redis: URL of a Redis server, or empty.
+        media_id: The media to download.
+        warm_id: A small media, downloaded once before the measurement.
         size: Bytes of one transfer.
-        sha256: Of what is downloaded.
+        sha256: Of the media.
         source: The file to upload.
-        warm_source: Likewise, before the measurement.
-        folder: Where downloads go.
+        warm_source: A small file, uploaded once before the measurement.
+        folder: Where downloads, journals and libraries go.
+        files: Folder with the files of `upload_all`.
+        sources: See `Case`.
+        again: See `Case`.
         concurrency: Transfers at a time.
         limit: Transfers at most.
-        seconds: After which no further one is begun.
-        mime_type: Of what is uploaded.
-        verify: Whether SHA-256 is computed and compared.
-        variant: Of the contender; it knows what it means.
-        server_pid: Whose processor time to report beside ours.
+        seconds: No transfer starts after this time.
+        mime_type: Of uploads.
+        server_pid: The process whose processor time is reported as the server's.
+        version: Of the Graph API.
     """
 
     contender: str
     library: str
+    variant: str
+    verify: bool
     work: str
     base_url: str
+    redis: str
     media_id: str
     warm_id: str
     size: int
@@ -65,22 +74,27 @@ class Job:
     source: str
     warm_source: str
     folder: str
+    files: str
+    sources: str
+    again: bool
     concurrency: int
     limit: int
     seconds: float
     mime_type: str
-    verify: bool
-    variant: str
     server_pid: int
-    version: str = field(default="v25.0")
+    version: str
 
     @property
     def upload_url(self) -> str:
-        """Where media is posted."""
+        """Where media is uploaded."""
         return f"{self.base_url}/{self.version}/{NUMBER}/media"
 
+    def info_url(self, media_id: str) -> str:
+        """Where the service describes a media."""
+        return f"{self.base_url}/{self.version}/{media_id}"
+
     def media_url(self, media_id: str) -> str:
-        """Where media is served."""
+        """Where media is downloaded."""
         return f"{self.base_url}/media/{media_id}.pdf"
 
 
@@ -102,16 +116,20 @@ class Contender(abc.ABC):
         """Upload from memory."""
         raise NotImplementedError
 
+    async def get_info(self, media_id: str) -> float | None:
+        """Ask for the description of a media."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     async def upload_file(self, path: Path) -> float | None:
         """Upload from disk."""
 
-    async def upload_all(self, sources: Sequence[bytes | Path]) -> None:
-        """Upload many, so many at a time: a semaphore and tasks, which is what one writes where a library has no runs."""
-        places = asyncio.Semaphore(self.job.concurrency)
+    async def upload_all(self, sources: Sequence[Source]) -> None:
+        """Upload many: with a semaphore and tasks, as one does where a library has no runs."""
+        slots = asyncio.Semaphore(self.job.concurrency)
 
-        async def one(source: bytes | Path) -> None:
-            async with places:
+        async def one(source: Source) -> None:
+            async with slots:
                 await (self.upload_bytes(source) if isinstance(source, bytes) else self.upload_file(source))
 
         async with asyncio.TaskGroup() as group:
@@ -120,7 +138,7 @@ class Contender(abc.ABC):
 
     @abc.abstractmethod
     async def discard(self, media_id: str, size: int, sha256: str | None) -> float | None:
-        """Download and forget the bytes; `sha256` is None where it is not to be looked at."""
+        """Download and drop the bytes; `sha256` is None where it is not compared."""
 
     @abc.abstractmethod
     async def save(self, media_id: str, path: Path, sha256: str | None) -> float | None:
@@ -128,7 +146,7 @@ class Contender(abc.ABC):
 
 
 def check(expected: object, actual: object) -> None:
-    """Raise unless they are the same."""
+    """Raise unless both are equal."""
     if expected != actual:
         raise WrongBytesError(f"expected {expected}, got {actual}")
 

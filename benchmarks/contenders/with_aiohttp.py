@@ -9,17 +9,17 @@ from typing import Any
 import aiofiles
 import aiohttp
 
-from . import CHUNK, FORM, HEADERS, PATIENCE, Contender, Job, check
+from . import CHUNK_SIZE, FORM, HEADERS, PHASE_TIMEOUT, Contender, Job, check
 
 _BOUNDARY = "7d5f0a9c3b1e4826"
 
 
 class Contestant(Contender):
     """
-    One `ClientSession`; only the timeout is ours.
+    One `ClientSession`; only the timeout is set.
 
-    Variants: `prepared` sends a multipart body that was put together beforehand, `aiofiles` writes through aiofiles
-    where the documentation's example writes on the event loop.
+    Variants: `prepared` sends a multipart body that was built beforehand. `aiofiles` writes through aiofiles, where the
+    documentation's example writes on the event loop.
     """
 
     def __init__(self, job: Job) -> None:
@@ -27,14 +27,14 @@ class Contestant(Contender):
         self._prepared: dict[int, bytes] = {}
 
     async def __aenter__(self) -> Contestant:
-        self._session = aiohttp.ClientSession(headers=HEADERS, timeout=aiohttp.ClientTimeout(total=PATIENCE))
+        self._session = aiohttp.ClientSession(headers=HEADERS, timeout=aiohttp.ClientTimeout(total=PHASE_TIMEOUT))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def upload_bytes(self, content: bytes) -> None:
-        """`FormData`, or a body that is ready."""
+        """`FormData`, or a body that was built beforehand."""
         if self.job.variant == "prepared":
             body = self._prepared.get(id(content)) or self._prepared.setdefault(id(content), self._body(content))
             await self._post(body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"})
@@ -65,16 +65,22 @@ class Contestant(Contender):
         return (fields + head).encode() + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
     async def _post(self, data: Any, headers: dict[str, str]) -> None:
-        async with self._session.post(self.job.upload_url, data=data, headers=headers) as reply:
-            reply.raise_for_status()
-            assert (await reply.json())["id"]
+        async with self._session.post(self.job.upload_url, data=data, headers=headers) as response:
+            response.raise_for_status()
+            assert (await response.json())["id"]
+
+    async def get_info(self, media_id: str) -> None:
+        """`session.get(url)` and `response.json()`."""
+        async with self._session.get(self.job.info_url(media_id)) as response:
+            response.raise_for_status()
+            check(media_id, (await response.json())["id"])
 
     async def discard(self, media_id: str, size: int, sha256: str | None) -> None:
         """`response.content.iter_chunked()`."""
         received, digest = 0, hashlib.sha256()
-        async with self._session.get(self.job.media_url(media_id)) as reply:
-            reply.raise_for_status()
-            async for chunk in reply.content.iter_chunked(CHUNK):
+        async with self._session.get(self.job.media_url(media_id)) as response:
+            response.raise_for_status()
+            async for chunk in response.content.iter_chunked(CHUNK_SIZE):
                 received += len(chunk)
                 if sha256:
                     digest.update(chunk)
@@ -84,9 +90,9 @@ class Contestant(Contender):
     async def save(self, media_id: str, path: Path, sha256: str | None) -> None:
         """The same, written on the event loop or through aiofiles."""
         digest = hashlib.sha256()
-        async with self._session.get(self.job.media_url(media_id)) as reply:
-            reply.raise_for_status()
-            chunks = reply.content.iter_chunked(CHUNK)
+        async with self._session.get(self.job.media_url(media_id)) as response:
+            response.raise_for_status()
+            chunks = response.content.iter_chunked(CHUNK_SIZE)
             if self.job.variant == "aiofiles":
                 async with aiofiles.open(path, "wb") as file:
                     async for chunk in chunks:

@@ -1,4 +1,4 @@
-"""curl, as its manual shows: the mark to aim at for large transfers. It checks the length, and no SHA-256."""
+"""curl, as its manual shows: the reference for large transfers. It checks the length and no SHA-256."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import FORM, HEADERS, Contender
 
 
 class Contestant(Contender):
-    """One process per transfer, timed by its own clock, so that starting it does not count; its processor time does."""
+    """One process for each transfer. Its own clock excludes the start of the process; its processor time includes it."""
 
     async def __aenter__(self) -> Contestant:
         return self
@@ -32,14 +32,14 @@ class Contestant(Contender):
         """`curl -o path`."""
         return await self._curl(self.job.media_url(media_id), str(path))
 
-    async def _curl(self, url: str, output: str, *options: str) -> float:
+    async def _curl(self, url: str, target: str, *options: str) -> float:
         """Run it, and return its own total time."""
-        fixed = ["-q", "-sS", "--fail", "--http1.1", "-w", "%{stderr}%{time_total}", "-o", output]
+        fixed = ["-q", "-sS", "--fail", "--http1.1", "-w", "%{stderr}%{time_total}", "-o", target]
         headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
         process = await asyncio.create_subprocess_exec(
             "curl", *fixed, *headers, *options, url, stderr=asyncio.subprocess.PIPE
         )
-        _, said = await process.communicate()
+        _, output = await process.communicate()
         if process.returncode:
-            raise RuntimeError(f"curl ended with {process.returncode}: {said.decode(errors='replace').strip()}")
-        return float(said)
+            raise RuntimeError(f"curl ended with {process.returncode}: {output.decode(errors='replace').strip()}")
+        return float(output)

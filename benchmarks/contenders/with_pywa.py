@@ -7,17 +7,17 @@ from pathlib import Path
 import httpx
 from pywa_async.client import WhatsApp
 
-from . import NUMBER, PATIENCE, TOKEN, Contender, Job, check
+from . import NUMBER, PHASE_TIMEOUT, TOKEN, Contender, Job, check
 
 
 class Contestant(Contender):
-    """One `WhatsApp` over an httpx client of its own; only the address and the timeouts are ours."""
+    """One `WhatsApp` over an httpx client of its own; only the address and the timeouts are set."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._session = httpx.AsyncClient(timeout=PATIENCE)
+        self._session = httpx.AsyncClient(timeout=PHASE_TIMEOUT)
         self._client = WhatsApp(phone_id=NUMBER, token=TOKEN, session=self._session)
-        self._session.base_url = httpx.URL(f"{job.base_url}/{job.version}")  # it sets Meta's, and offers no other way
+        self._session.base_url = httpx.URL(f"{job.base_url}/{job.version}")  # it takes no other address than Meta's
 
     async def __aenter__(self) -> Contestant:
         await self._session.__aenter__()
@@ -33,6 +33,10 @@ class Contestant(Contender):
     async def upload_file(self, path: Path) -> None:
         """`upload_media(path)`."""
         await self._client.upload_media(path, mime_type=self.job.mime_type, filename=path.name)
+
+    async def get_info(self, media_id: str) -> None:
+        """`get_media_url(id)`."""
+        check(media_id, (await self._client.get_media_url(media_id)).id)
 
     async def discard(self, media_id: str, size: int, sha256: str | None) -> None:
         """`stream_media(url=)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 import types
@@ -13,6 +14,7 @@ from typing import Any, Self
 
 __all__ = ["LeanServer", "Stepper", "descriptors", "none_added", "settled_at"]
 
+_BUFFER_SIZE = 2**20  # bytes received at a time
 _stepper: ContextVar[Stepper | None] = ContextVar("stepper", default=None)
 
 
@@ -160,6 +162,7 @@ class LeanServer:
         self.requests: list[tuple[str, str]] = []
         self.served_by: list[int] = []
         self.answer = answer
+        self.buffer = memoryview(bytearray(_BUFFER_SIZE))
         self._tls = tls
         self._host = host
         self._server: asyncio.Server | None = None
@@ -178,7 +181,8 @@ class LeanServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _LeanConnection(self), self._host, 0, ssl=self._tls)
+        make = functools.partial(_LeanConnection, self)
+        self._server = await loop.create_server(make, self._host, 0, ssl=self._tls, backlog=1024)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -189,12 +193,16 @@ class LeanServer:
         await settled_at(set(), lambda: self.open)
 
 
-class _LeanConnection(asyncio.Protocol):
+class _LeanConnection(asyncio.BufferedProtocol):
+    """One connection. Bodies are counted in a buffer that all connections share, and not kept."""
+
     transport: asyncio.Transport
 
     def __init__(self, server: LeanServer) -> None:
         self._server = server
-        self._received = bytearray()
+        self._head = bytearray()
+        self._left = 0  # bytes of the current body still to come
+        self._request = ("", "")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -206,21 +214,42 @@ class _LeanConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.open.discard(self)
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or len(body) < _length(head):
-            return
-        self._received.clear()
-        method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
-        self._server.requests.append((method, target))
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        taken = min(nbytes, self._left)
+        self._left -= taken
+        if taken and not self._left:
+            self._respond()
+        if taken < nbytes:
+            self._head += self._server.buffer[taken:nbytes]
+            self._read_heads()
+
+    def _read_heads(self) -> None:
+        while (end := self._head.find(b"\r\n\r\n")) >= 0 and not self.transport.is_closing():
+            head = bytes(self._head[:end]).lower()
+            method, target, _ = self._head[:end].split(b"\r\n", 1)[0].decode().split(" ")
+            self._request = (method, target)
+            length = _length(head)
+            if b"\r\nexpect: 100-continue" in head:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            taken = min(length, len(self._head) - end - 4)
+            del self._head[: end + 4 + taken]
+            self._left = length - taken
+            if self._left:
+                return
+            self._respond()
+
+    def _respond(self) -> None:
+        self._server.requests.append(self._request)
         self._server.served_by.append(self._number)
-        said = self._server.answer(method, target)
-        self.transport.write(said)
-        if b"connection: close" in said.partition(b"\r\n\r\n")[0]:
+        response = self._server.answer(*self._request)
+        self.transport.write(response)
+        if b"connection: close" in response.partition(b"\r\n\r\n")[0]:
             self.transport.close()
 
 
-def _length(head: bytes | bytearray) -> int:
-    lines = bytes(head).lower().split(b"\r\n")
-    return next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
+def _length(head: bytes) -> int:
+    start = head.find(b"\r\ncontent-length:")
+    return int(head[start + 17 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
