@@ -77,7 +77,7 @@ def _rates(row: Row) -> list[float]:
 
 def _cpu(row: Row) -> float:
     """Processor seconds of one transfer."""
-    return median(sample["cpu_seconds"] / sample["transfers"] for sample in row.samples)
+    return median(float(sample["cpu_seconds"]) / int(sample["transfers"]) for sample in row.samples)
 
 
 def _spread(values: list[float], form: str, *, middle: float | None = None) -> str:
@@ -87,7 +87,7 @@ def _spread(values: list[float], form: str, *, middle: float | None = None) -> s
 
 def _cells(row: Row, ours: Row | None) -> list[str]:
     def middle(name: str) -> float:
-        return median(sample[name] for sample in row.samples)
+        return median(float(sample[name]) for sample in row.samples)
 
     rates, cpu = _rates(row), _cpu(row)
     ratio = cpu_ratio = ""
