@@ -30,6 +30,12 @@ collect_ignore = ["scripts"]  # programs that tests start, and that are not to b
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """Send requests directly, as outside of pytest: our own plugin would let all pass `media.client`."""
+    MediaApi.through_client = False
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name long bytes by their length: archives hold the time, and workers of pytest-xdist must agree on names."""
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
@@ -108,6 +114,7 @@ class ReadmeRunner(DefaultRunner):
             for sample in samples.paths():
                 shutil.copy(sample, folder)
             Path("inbox").mkdir()
+            environment.setattr(MediaApi, "through_client", True)  # as the plugin does for readers' own tests
             environment.setenv("WA_BASE_URL", emulator.base_url)
             environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)
             environment.setenv("CLOUD_API_ACCESS_TOKEN", emulator.access_token)
