@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -20,7 +21,10 @@ __all__ = [
     "positive",
     "proof",
     "shown",
+    "text",
+    "time_to_live",
     "whole",
+    "word",
 ]
 
 
@@ -70,6 +74,25 @@ def proof(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Require a form of `appsecret_proof`, or None."""
     if value not in ("timed", "classic", None):
         raise ConfigurationError(f'{attribute.name} must be "timed", "classic" or None, not {value!r}')
+
+
+def text(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Require a str."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not a {type(value).__name__}")
+
+
+def word(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Require letters, digits and underscores."""
+    if not isinstance(value, str) or not value.replace("_", "").isalnum():
+        sentence = f"{attribute.name} must be a word such as call_voicemail_announcement, not {value!r}"
+        raise ConfigurationError(sentence)
+
+
+def time_to_live(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Require a timedelta that Meta's page "No Storage" allows: 60 to 43,200 minutes."""
+    if not isinstance(value, timedelta) or not timedelta(hours=1) <= value <= timedelta(days=30):
+        raise ConfigurationError(f"{attribute.name} must be a timedelta from one hour to thirty days, not {value}")
 
 
 def header_text(_: object, attribute: attrs.Attribute[str], value: object) -> None:
