@@ -1,0 +1,197 @@
+"""`SQLiteStore`: its file, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import attrs
+import pytest
+
+from meta_media import LibraryEntry, SQLiteStore
+from meta_media.errors import ConfigurationError, StorageError
+from meta_media.library import Store
+from tests.library.helpers import OLD_ENTRY, entry_of, put_entry
+
+OLD_SCHEMA = """
+CREATE TABLE entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL);
+PRAGMA application_id = 0x6D6D6C31
+"""
+
+
+async def test_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a path, the file is in the user's cache folder."""
+    for variable, value, folder in (
+        ("XDG_CACHE_HOME", str(tmp_path / "cache"), tmp_path / "cache"),
+        ("XDG_CACHE_HOME", "", tmp_path / ".cache"),
+    ):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv(variable, value)
+        store = SQLiteStore()
+        await put_entry(store, entry_of("1"))
+        await store.aclose()
+        assert (folder / "meta_media" / "library.sqlite").is_file()
+
+
+async def test_opened_again(tmp_path: Path) -> None:
+    """Entries and claims are there when the file is opened again, and claim numbers go on rising."""
+    path = tmp_path / "library.sqlite"
+    first = SQLiteStore(path)
+    entry = await put_entry(first, entry_of("1"))
+    claim = await first.claim("another key", 600)
+    await first.aclose()
+    second = SQLiteStore(path)
+    assert await second.get(entry.key) == entry
+    assert await second.claim("another key", 600) is None
+    assert claim is not None
+    await second.release("another key", claim)
+    assert (await second.claim("another key", 600) or 0) > claim
+    await second.aclose()
+
+
+async def test_file_of_an_older_version(tmp_path: Path) -> None:
+    """A file that an older version wrote can be read, and its entries can be changed."""
+    path = tmp_path / "library.sqlite"
+    entry = LibraryEntry.from_json(OLD_ENTRY)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(OLD_SCHEMA)
+        old.execute("INSERT INTO entries VALUES (?, ?, ?)", (entry.key, entry.id, OLD_ENTRY))
+        old.execute("INSERT INTO claims (key, until) VALUES (?, ?)", (entry.key, 1.5))
+        old.commit()
+    async with SQLiteStore(path) as store:
+        assert [found async for found in store.entries()] == [await store.get(entry.key)] == [entry]
+        assert await store.claim(entry.key, 600) == 2
+        used = attrs.evolve(entry, used_at=datetime.now(UTC))
+        await store.touch(used)
+        assert await store.get(entry.key) == used
+        assert await store.remove(entry)
+
+
+async def test_closed_by_async_with(tmp_path: Path) -> None:
+    """The end of an `async with` block closes the file."""
+    async with SQLiteStore(tmp_path / "library.sqlite") as store:
+        await put_entry(store, entry_of("1"))
+    with pytest.raises(ConfigurationError, match="is closed"):
+        await store.get("key")
+
+
+async def test_damaged_entry(tmp_path: Path) -> None:
+    """An entry that cannot be read is a StorageError that says why."""
+    path = tmp_path / "library.sqlite"
+    async with SQLiteStore(path) as store:
+        entry = await put_entry(store, entry_of("1"))
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE entries SET entry = '{}'")
+            other.commit()
+        with pytest.raises(StorageError, match="the library has an entry that cannot be read: 'id' is missing"):
+            await store.get(entry.key)
+
+
+async def test_clock_set_back(tmp_path: Path) -> None:
+    """A claim that would last for more than a day was made before the clock was set back, and is ignored."""
+    store = SQLiteStore(tmp_path / "library.sqlite")
+    assert await store.claim("key", 86_400 * 1.5) == 1
+    assert await store.claim("key", 600) == 2
+    assert await store.claim("key", 600) is None
+    await store.aclose()
+
+
+async def test_closed(tmp_path: Path) -> None:
+    """A call after `aclose` is a ConfigurationError."""
+    store = SQLiteStore(tmp_path / "library.sqlite")
+    await store.aclose()
+    with pytest.raises(ConfigurationError, match=r"the library '.*library\.sqlite' is closed"):
+        await store.get("key")
+
+
+@contextlib.contextmanager
+def written_to(path: Path) -> Iterator[None]:
+    """Write to a database in another connection."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("COMMIT")
+
+
+async def test_set_up_by_another_process(tmp_path: Path) -> None:
+    """While one process sets the file up, others wait."""
+    store = SQLiteStore(tmp_path / "library.sqlite")
+    with written_to(tmp_path / "library.sqlite"):
+        looking = asyncio.ensure_future(store.get("key"))
+        done, _ = await asyncio.wait({looking}, timeout=0.5)
+        assert not done
+    assert await looking is None
+    await store.aclose()
+
+
+async def test_set_up_too_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for another process has a limit."""
+    monkeypatch.setattr("meta_media.bulk.sqlite_file._BUSY_TIMEOUT", 0.1)
+    with written_to(tmp_path / "library.sqlite"), pytest.raises(StorageError, match="database is locked"):
+        await SQLiteStore(tmp_path / "library.sqlite").get("key")
+
+
+async def test_another_file(tmp_path: Path) -> None:
+    """Another file is refused, and not changed."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"my notes, by no means to be lost\n" * 100)
+    store = SQLiteStore(path)
+    with pytest.raises(ConfigurationError, match=r"notes\.txt' is no library, but some other file"):
+        await store.get("key")
+    await store.aclose()
+    assert path.read_bytes() == b"my notes, by no means to be lost\n" * 100
+
+
+async def test_another_database(tmp_path: Path) -> None:
+    """Another program's database is refused, and gets no tables."""
+    path = tmp_path / "theirs.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE entries (anything)")
+    store = SQLiteStore(path)
+    with pytest.raises(ConfigurationError, match=r"theirs\.sqlite' is no library, but some other database"):
+        await store.get("key")
+    await store.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as theirs:
+        assert [name for (name,) in theirs.execute("SELECT name FROM sqlite_master")] == ["entries"]
+
+
+async def test_not_writable(tmp_path: Path) -> None:
+    """A file that cannot be created is a StorageError with its name."""
+    (tmp_path / "file").touch()
+    store = SQLiteStore(tmp_path / "file" / "library.sqlite")
+    with pytest.raises(StorageError, match=r"the library '.*file/library\.sqlite' failed: "):
+        await store.claim("key", 1)
+    await store.aclose()
+
+
+async def test_threads(tmp_path: Path) -> None:
+    """Event loops in several threads may share one store, or one file through several stores."""
+    path, shared = tmp_path / "library.sqlite", SQLiteStore(tmp_path / "library.sqlite")
+    claims: list[int | None] = []
+
+    async def work(number: int, store: Store) -> None:
+        claims.append(await store.claim("wanted by all", 600))
+        for turn in range(50):
+            await put_entry(store, entry_of(f"{number}-{turn}"))
+
+    def thread(number: int, store: Store) -> None:
+        asyncio.run(work(number, store))
+
+    own = [SQLiteStore(path) for _ in range(2)]
+    threads = [threading.Thread(target=thread, args=(n, store)) for n, store in enumerate((shared, shared, *own))]
+    for one in threads:
+        one.start()
+    for one in threads:
+        await anyio.to_thread.run_sync(one.join)
+    found = [entry.phone_number_id async for entry in shared.entries()]
+    assert sorted(found) == sorted(f"{number}-{turn}" for number in range(4) for turn in range(50))
+    assert [claim for claim in claims if claim is not None] == [1]
+    for store in (shared, *own):
+        await store.aclose()
