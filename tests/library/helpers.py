@@ -1,4 +1,4 @@
-"""A store with hooks, and what else the tests of the library share."""
+"""A store with hooks, and other helpers that the tests of the library share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import attrs
 
 from meta_media import LibraryEntry, MediaApi, MediaLibrary, MemoryStore, Settings
 from meta_media.emulator import Emulator
-from meta_media.errors import (
-    StorageError,
-)
+from meta_media.errors import StorageError
 from meta_media.library import Store
 from meta_media.library.entry import entry_key
 from tests.support.servers import Server
@@ -21,11 +19,10 @@ from tests.support.stepping import LeanServer
 
 CONTENT = b"To be uploaded once, and sent to whom you like.\n" * 10_000
 SMALL = b"some text"
-OLD_ENTRY = (  # as versions before 2026-11-28 wrote it
-    '{"id": "7", "sha256": "'
-    + "ab" * 32
-    + '", "mime_type": "text/plain", "phone_number_id": "1", "uploaded_at": 1767268800.123457, '
-    '"expires_at": 4102444800.0, "used_at": 1767268800.123457, "maybe_duplicate": true}'
+OLD_ENTRY = (  # the stored format of the first version, which must stay readable
+    '{"id": "7", "sha256": "abababababababababababababababababababababababababababababababab", "mime_type": "text/plain", '
+    '"phone_number_id": "1", "uploaded_at": 1767268800.123457, "expires_at": 4102444800.0,'
+    ' "used_at": 1767268800.123457, "maybe_duplicate": true}'
 )
 Hook = Callable[..., Awaitable[object]]
 

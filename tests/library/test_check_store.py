@@ -97,7 +97,7 @@ class _PutsUnnoticed(MemoryStore):
 
 
 @breaks("put must return False after a later claim of the key, even if that one has ended")
-class _PutsWhereNobodyClaims(MemoryStore):
+class _PutsWithoutAClaim(MemoryStore):
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
         if entry.key in self._claims and not self._is_claim(entry.key, claim):
             return False
@@ -182,7 +182,7 @@ class _RenewsAnything(MemoryStore):
 
 
 @breaks("renew must return False if another claim holds the key")
-class _RenewsAnybodys(MemoryStore):
+class _RenewsAnother(MemoryStore):
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
         return key in self._claims
 
@@ -200,7 +200,7 @@ class _ReleasesNothing(MemoryStore):
 
 
 @breaks("release must not end another claim of the key")
-class _ReleasesAnybodys(MemoryStore):
+class _ReleasesAnother(MemoryStore):
     async def release(self, key: str, claim: int) -> None:
         self._claims.pop(key, None)
 

@@ -12,21 +12,9 @@ import pytest
 
 from meta_media import LibraryEntry, MediaApi, MediaLibrary, MemoryStore, SQLiteStore
 from meta_media.emulator import Emulator, Fault
-from meta_media.errors import (
-    MediaError,
-    StorageError,
-)
+from meta_media.errors import MediaError, StorageError
 from meta_media.library.entry import entry_key
-from tests.library.helpers import (
-    CONTENT,
-    SMALL,
-    HookedStore,
-    client_of,
-    fail,
-    key_of,
-    replace_entry,
-    upload_count,
-)
+from tests.library.helpers import CONTENT, SMALL, HookedStore, client_of, fail, key_of, replace_entry, upload_count
 from tests.support.servers import Server, stalled, told, until
 from tests.support.stepping import LeanServer, Stepper, settled_at
 

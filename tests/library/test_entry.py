@@ -1,4 +1,4 @@
-"""Entries: until when they are good, what they are known by, and how they are written down."""
+"""`LibraryEntry`: its expiry, its key and its JSON."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def entry_of(
     ],
 )
 def test_margin(ttl: timedelta | None, life: timedelta) -> None:
-    """An entry is good until a day before Meta forgets its media, or a tenth of a short life before, from the upload's begin."""
+    """An entry expires a day before its media, or a tenth of a short lifetime before. Both count from the start of the upload."""
     entry = entry_of(ttl)
     assert (entry.uploaded_at, entry.expires_at, entry.used_at) == (BEGAN, BEGAN + life, BEGAN)
 
 
 def test_fields() -> None:
-    """An entry has what the upload said, and was not there already."""
+    """An entry has the fields of its upload, and is not reused."""
     entry = entry_of()
     assert (entry.id, entry.sha256, entry.phone_number_id, entry.mime_type) == ("7", "ab" * 32, "1", "text/plain")
     assert (entry.maybe_duplicate, entry.reused) == (True, False)
@@ -49,7 +49,7 @@ def test_fields() -> None:
 
 
 def test_key() -> None:
-    """The key tells bytes, types and numbers apart, and nothing else."""
+    """The key depends on bytes, type and phone number, and on nothing else."""
     entry = entry_of()
     assert entry.key == entry_key("1", "ab" * 32, "text/plain")
     others: list[dict[str, Any]] = [{"sha256": "cd" * 32}, {"mime_type": "text/csv"}, {"phone_number_id": "2"}]
@@ -65,7 +65,7 @@ def test_alive() -> None:
 
 
 def test_stale_use() -> None:
-    """That an entry is used is to be noted once an hour."""
+    """A use of an entry is stored once an hour."""
     now = datetime.now(UTC)
     assert not attrs.evolve(entry_of(), used_at=now - timedelta(minutes=59)).stale_use
     assert attrs.evolve(entry_of(), used_at=now - timedelta(minutes=61)).stale_use
@@ -73,7 +73,7 @@ def test_stale_use() -> None:
 
 @pytest.mark.parametrize("moment", [BEGAN, BEGAN.replace(microsecond=0), BEGAN.replace(microsecond=999_999)])
 def test_written_and_read(moment: datetime) -> None:
-    """What is written as JSON is read as it was, to the microsecond; whether it was reused is not kept."""
+    """An entry comes back from its JSON, to the microsecond. `reused` is not stored."""
     entry = attrs.evolve(entry_of(began=moment), reused=True)
     text = entry.to_json()
     assert "reused" not in json.loads(text)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import httpx
 import pytest
 
@@ -294,7 +293,7 @@ async def test_verify(emulator: Emulator, media: MediaApi, library: MediaLibrary
     assert (await library.ensure(CONTENT, verify=True)).id == entry.id
     assert [request.method for request in emulator.requests] == ["POST", "GET"]
     await media.delete(entry.id)
-    assert (await library.ensure(CONTENT)).id == entry.id, "without it, nobody is asked"
+    assert (await library.ensure(CONTENT)).id == entry.id, "without verify, Meta is not asked"
     newer = await library.ensure(CONTENT, verify=True)
     assert newer.id != entry.id
     assert not newer.reused

@@ -17,15 +17,7 @@ from taskiq.exceptions import TaskiqResultTimeoutError
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
 
-from meta_media import (
-    DeletedMedia,
-    DownloadedMedia,
-    LibraryEntry,
-    MediaApi,
-    Settings,
-    UploadedMedia,
-    errors,
-)
+from meta_media import DeletedMedia, DownloadedMedia, LibraryEntry, MediaApi, Settings, UploadedMedia, errors
 from meta_media.emulator import Emulator
 from meta_media.library.taskiq import media_tasks
 from tests.library.worker import UPLOADED, Worker, make_worker, upload_one
@@ -234,7 +226,7 @@ async def test_pulse(emulator: Emulator) -> None:
     kicked = asyncio.Event()
     sent = 0
 
-    class Quiet(SmartRetryMiddleware):
+    class FirstSendFails(SmartRetryMiddleware):
         """Makes the first send fail."""
 
         async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
@@ -246,13 +238,13 @@ async def test_pulse(emulator: Emulator) -> None:
             return message
 
         async def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-            """Tell."""
+            """See the pulse."""
             assert (message.task_name, result.is_err) == ("meta_media.pulse", False)
             kicked.set()
 
     vars(broker)["idle_timeout"] = 20  # as RedisStreamBroker has it
     media_tasks(broker, media=emulator.api)
-    broker.add_middlewares(Quiet())
+    broker.add_middlewares(FirstSendFails())
     await broker.startup()
     await kicked.wait()
     await broker.shutdown()

@@ -1,4 +1,4 @@
-"""Real workers, started by taskiq's own command line, on a real Redis: what they share, and what they leave when they die."""
+"""Real workers, started by taskiq's command line, on a real Redis; some of them are killed."""
 
 from __future__ import annotations
 
@@ -24,26 +24,29 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import until
 
 pytest_plugins = ["tests.support.redis_server"]
-pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups to kill")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups to kill"),
+]
 
 SCRIPTS: Final = Path(__file__).parents[1] / "scripts"
 FILES: Final = 500
-AT_ONCE: Final = 4  # tasks that a worker has under way
-IDLE: Final = 4_000  # milliseconds after which a task is taken from a worker that does not acknowledge it
-PATIENCE: Final = 90.0  # seconds
+TASK_COUNT: Final = 4  # that a worker runs at the same time
+IDLE_TIMEOUT: Final = 4_000  # milliseconds until an unacknowledged task is delivered to another worker
+RESULT_TIMEOUT: Final = 90.0  # seconds
 
 
 @attrs.frozen(kw_only=True)
 class Fleet:
     """
-    An emulator in a process of its own, and what its workers and their client need to know.
+    An emulator in a process of its own, and the addresses that workers and their client need.
 
     Attributes:
-        folder: Of the emulator's data.
-        environment: Of the workers.
-        client: The names of `fleet_tasks`, for whoever gives work.
-        url: Of Redis.
-        name: What all names in Redis begin with.
+        folder: The emulator's data.
+        environment: The environment of the workers.
+        client: The names of `fleet_tasks`, to queue work.
+        url: The URL of Redis.
+        name: The prefix of all names in Redis.
     """
 
     folder: Path
@@ -54,15 +57,15 @@ class Fleet:
 
     @property
     def tasks(self) -> Any:
-        """Our tasks."""
+        """The tasks."""
         return self.client["tasks"]
 
     def stored(self) -> list[Path]:
-        """What the emulator has, in files named by their media ids."""
+        """The emulator's files of media, named by their ids."""
         return [file for file in (self.folder / "media").iterdir() if file.name.isdecimal()]
 
     def uploads(self) -> Counter[str]:
-        """How often the emulator has each content, by its SHA-256."""
+        """The number of copies that the emulator has of each content, by SHA-256."""
         return Counter(hashlib.sha256(file.read_bytes()).hexdigest() for file in self.stored())
 
 
@@ -70,7 +73,7 @@ class Fleet:
 async def process(
     *command: str, log: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program in a process group of its own, and kill what is left of it at the end."""
+    """Run a program in a process group of its own, and kill the group at the end."""
     with log.open("wb") as errors:
         running = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -91,9 +94,14 @@ async def process(
 
 @contextlib.asynccontextmanager
 async def fleet(
-    tmp_path: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch, *, idle: int = IDLE, answer: float = 0.03
+    tmp_path: Path,
+    server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    idle: int = IDLE_TIMEOUT,
+    answer: float = 0.03,
 ) -> AsyncIterator[Fleet]:
-    """Run an emulator, and be the client of workers that are to come."""
+    """Run an emulator, and a client that queues tasks."""
     name, folder = f"fleet-{uuid.uuid4().hex}", tmp_path / "emulator"
     paths = os.pathsep.join(filter(None, (*sys.path, os.environ.get("PYTHONPATH"))))
     own = {"FLEET_REDIS": server.url, "FLEET_NAME": name, "FLEET_IDLE": str(idle)}
@@ -118,13 +126,13 @@ async def fleet(
 
 
 def worker(fleet: Fleet, log: Path, *more: str) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """Start a worker of one process, as users do."""
-    command = ("-m", "taskiq", "worker", "fleet_tasks:broker", "--workers", "1", "--max-async-tasks", str(AT_ONCE))
+    """Start a worker with one process, as users do."""
+    command = ("-m", "taskiq", "worker", "fleet_tasks:broker", "--workers", "1", "--max-async-tasks", str(TASK_COUNT))
     return process(*command, *more, log=log, environment=fleet.environment)
 
 
 def files(folder: Path, count: int) -> dict[str, Path]:
-    """Make so many files with contents of their own, by SHA-256."""
+    """Make files with different contents, by SHA-256."""
     made = {}
     for number in range(count):
         path = folder / f"{number}.txt"
@@ -134,7 +142,7 @@ def files(folder: Path, count: int) -> dict[str, Path]:
 
 
 async def stopped(group: int) -> None:
-    """Stop all processes of a group, and wait until they stand still."""
+    """Stop all processes of a group, and wait until they are stopped."""
     os.killpg(group, signal.SIGSTOP)
     members = [psutil.Process(group), *psutil.Process(group).children(recursive=True)]
     await until(lambda: all(member.status() == psutil.STATUS_STOPPED for member in members))
@@ -143,14 +151,14 @@ async def stopped(group: int) -> None:
 async def test_a_killed_worker_loses_nothing(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two workers one is killed half way: all is done, once, but for the killed one's own, and that is flagged."""
+    """If one of two workers is killed, every task is done. Only its own uploads are repeated, and they are flagged."""
     paths = files(tmp_path, FILES)
     async with fleet(tmp_path, redis_server, monkeypatch) as run, worker(run, tmp_path / "a") as doomed:
         async with worker(run, tmp_path / "b") as survivor:
             tasks = {sha256: await run.tasks.ensure.kiq(str(path)) for sha256, path in paths.items()}
             await until(lambda: len(run.stored()) >= FILES / 2)
             lost, orphans = await _killed(run, doomed, tasks)
-            entries = {sha256: await run.tasks.result(task, within=PATIENCE) for sha256, task in tasks.items()}
+            entries = {sha256: await run.tasks.result(task, within=RESULT_TIMEOUT) for sha256, task in tasks.items()}
             survivor.send_signal(signal.SIGTERM)
             assert await survivor.wait() == 0
         uploads = run.uploads()
@@ -159,13 +167,13 @@ async def test_a_killed_worker_loses_nothing(
     repeated = {sha256 for sha256, count in uploads.items() if count > 1}
     sys.stdout.write(
         f"\n{len(entries)} tasks done by two workers, one of which was killed: {uploads.total()} uploads of {len(uploads)} "
-        f"contents; under way at the kill {len(orphans)}, uploaded again {len(repeated)}, flagged {len(flagged)}\n"
+        f"contents; in progress at the kill {len(orphans)}, uploaded again {len(repeated)}, flagged {len(flagged)}\n"
     )
     assert {sha256: entry.sha256 for sha256, entry in entries.items()} == {sha256: sha256 for sha256 in paths}
     assert set(uploads) == set(paths)
     assert set(uploads.values()) <= {1, 2}
     assert lost <= repeated <= flagged <= orphans
-    assert len(orphans) <= AT_ONCE
+    assert len(orphans) <= TASK_COUNT
     assert len({entry.id for entry in entries.values()} & {file.name for file in run.stored()}) == FILES
 
 
@@ -173,10 +181,10 @@ async def _killed(
     run: Fleet, doomed: asyncio.subprocess.Process, tasks: Mapping[str, Any]
 ) -> tuple[set[str], set[str]]:
     """
-    Kill a worker when it has uploaded something that it does not know of yet.
+    Kill a worker after an upload whose entry it has not stored yet.
 
     Returns:
-        The contents of which that is true, and of all that it had under way.
+        The contents of such uploads, and those of all its tasks in progress.
     """
     store = RedisStore(run.url, prefix=run.name)
     members = {child.pid for child in psutil.Process(doomed.pid).children(recursive=True)}
@@ -184,21 +192,21 @@ async def _killed(
     lost: set[str] = set()
     while not lost:
         await stopped(doomed.pid)
-        orphans = await _under_way(left, members)
+        orphans = await _in_progress(left, members)
         kept = {entry.sha256 async for entry in store.entries()}
-        uploads = run.uploads()  # the emulator has had time to finish with what came from there
+        uploads = run.uploads()  # the emulator has had time to finish its uploads
         lost = {sha256 for sha256 in orphans - kept if uploads[sha256]}
         if not lost:
             os.killpg(doomed.pid, signal.SIGCONT)
-            await asyncio.sleep(0.02)  # until it has come to another point
+            await asyncio.sleep(0.02)  # time to get to another point
     os.killpg(doomed.pid, signal.SIGKILL)
     await doomed.wait()
     await store.aclose()
     return lost, orphans
 
 
-async def _under_way(tasks: dict[str, Any], workers: set[int]) -> set[str]:
-    """Tell which tasks these processes have begun and not done; what is done is taken out, and not looked at again."""
+async def _in_progress(tasks: dict[str, Any], workers: set[int]) -> set[str]:
+    """Return the tasks that these processes have started and not finished. Finished tasks are removed from `tasks`."""
     found = set()
     for sha256, task in list(tasks.items()):
         progress = await task.get_progress()
@@ -209,30 +217,28 @@ async def _under_way(tasks: dict[str, Any], workers: set[int]) -> set[str]:
     return found
 
 
-async def test_what_is_left_on_a_quiet_queue_is_done(
+async def test_a_killed_worker_on_a_quiet_queue(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A killed worker's tasks are done although nobody sends new ones; uploads and deletes know that they may have been done."""
+    """The tasks of a killed worker are repeated even if no new task arrives, and a repeated upload is flagged."""
     (path,) = files(tmp_path, 1).values()
-    # The emulator answers no upload before the worker is killed, but has done it.
+    # The emulator stores the upload, and does not respond before the worker is killed.
     async with fleet(tmp_path, redis_server, monkeypatch, idle=1_000, answer=3) as run:
         async with worker(run, tmp_path / "a") as doomed:
             task = await run.tasks.upload.kiq(path)
             await until(lambda: bool(run.stored()))
             os.killpg(doomed.pid, signal.SIGKILL)
         async with worker(run, tmp_path / "b"):
-            uploaded = await run.tasks.result(task, within=PATIENCE)
+            uploaded = await run.tasks.result(task, within=RESULT_TIMEOUT)
             own = await run.client["size"].kiq(uploaded.id)
-            assert (await own.wait_result(timeout=PATIENCE)).return_value == path.stat().st_size
+            assert (await own.wait_result(timeout=RESULT_TIMEOUT)).return_value == path.stat().st_size
 
     assert uploaded.maybe_duplicate
     assert run.uploads().total() == 2
 
 
-async def test_a_worker_that_is_told_to_stop_finishes(
-    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGTERM lets what is under way be done, and leaves the rest to others: nothing is done twice."""
+async def test_sigterm(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SIGTERM, a worker finishes its tasks and leaves the rest to others. Nothing is done twice."""
     paths = files(tmp_path, 24)
     async with fleet(tmp_path, redis_server, monkeypatch, idle=2_000, answer=0.2) as run:
         tasks = [await run.tasks.upload.kiq(str(path)) for path in paths.values()]
@@ -242,7 +248,7 @@ async def test_a_worker_that_is_told_to_stop_finishes(
             assert await first.wait() == 0
         halfway = run.uploads()
         async with worker(run, tmp_path / "b"):
-            uploaded = [await run.tasks.result(task, within=PATIENCE) for task in tasks]
+            uploaded = [await run.tasks.result(task, within=RESULT_TIMEOUT) for task in tasks]
 
     assert len(halfway) < len(paths)
     assert run.uploads() == Counter(list(paths))
@@ -252,13 +258,13 @@ async def test_a_worker_that_is_told_to_stop_finishes(
 async def test_a_worker_without_a_token_does_not_start(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says why, and leaves the tasks alone."""
+    """A worker without a token exits with a sentence, and leaves the tasks alone."""
     async with fleet(tmp_path, redis_server, monkeypatch) as run:
         poor = attrs.evolve(run, environment={**run.environment, "CLOUD_API_ACCESS_TOKEN": ""})
         task = await run.tasks.delete.kiq("1")
-        async with worker(poor, tmp_path / "log", "--max-fails", "1") as is_fatal:
-            assert await is_fatal.wait() != 0
+        async with worker(poor, tmp_path / "log", "--max-fails", "1") as process:
+            assert await process.wait() != 0
         assert not await task.is_ready()
 
-    said = (tmp_path / "log").read_text()
-    assert "there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN" in said
+    log = (tmp_path / "log").read_text()
+    assert "there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN" in log

@@ -12,13 +12,7 @@ from taskiq.depends.progress_tracker import TaskState
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
 
-from meta_media import (
-    DeletedMedia,
-    MediaApi,
-    MediaError,
-    Settings,
-    errors,
-)
+from meta_media import DeletedMedia, MediaApi, MediaError, Settings, errors
 from meta_media.emulator import Emulator, Fault
 from tests.library.worker import REFUSED, THROTTLED, UPLOADED, Worker, make_worker, upload_one
 from tests.support.servers import Server, told

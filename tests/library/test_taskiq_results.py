@@ -13,11 +13,7 @@ from taskiq import AsyncTaskiqTask, InMemoryBroker
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
 
-from meta_media import (
-    MediaApi,
-    MediaError,
-    errors,
-)
+from meta_media import MediaApi, MediaError, errors
 from meta_media.emulator import Emulator
 from meta_media.library.taskiq import RemoteError, media_tasks
 from meta_media.library.taskiq.results import error_from_plain, error_to_plain
@@ -113,14 +109,14 @@ def test_causes_stay() -> None:
     """An error's cause is not sent, because it may hold anything."""
     error = errors.NetworkError("the way is broken")
     error.__cause__ = ValueError("canary")
-    said: list[str] = []
+    texts: list[str] = []
 
     def dumps(dumped: object) -> str:
-        said.append(json.dumps(dumped))
-        return said[0]
+        texts.append(json.dumps(dumped))
+        return texts[0]
 
     assert facts(sent(error, dumps, json.loads)) == facts(error)
-    assert "canary" not in said[0]
+    assert "canary" not in texts[0]
 
 
 def test_errors_of_another_version() -> None:

@@ -12,10 +12,7 @@ from taskiq.depends.progress_tracker import TaskProgress, TaskState
 from taskiq.result import TaskiqResult
 from taskiq.serializers import JSONSerializer
 
-from meta_media import (
-    MediaApi,
-    MemoryStore,
-)
+from meta_media import MediaApi, MemoryStore
 from meta_media.library.taskiq import MediaTasks, media_tasks
 from tests.support.servers import told
 

@@ -1,7 +1,7 @@
 """
-An emulator in a process of its own, which says where it is, and answers uploads only after a while: all is done by then.
+An emulator in a process of its own. It prints its address, token and phone number.
 
-Its arguments are the folder for its data and the seconds until the answer.
+It stores an upload at once, and responds after a delay. Its arguments are the folder for its data and the seconds of delay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from meta_media.emulator import Emulator, Fault
 
 
 async def main(folder: str, seconds: str) -> None:
-    """Serve until told to stop."""
+    """Serve until the process ends."""
     async with Emulator(folder) as emulator:
         emulator.fail("upload", Fault(at="reply", delay=float(seconds)), times=None)
         sys.stdout.write(f"{emulator.base_url} {emulator.access_token} {emulator.phone_number_id}\n")

@@ -1,4 +1,4 @@
-"""What users write: a broker, and our tasks on it. Workers import it, and so does whoever gives them work."""
+"""A user's module: a broker with the media tasks. The workers and their client import it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from meta_media import RedisStore
 from meta_media.library.taskiq import media_tasks
 
 URL = os.environ["FLEET_REDIS"]
-NAME = os.environ["FLEET_NAME"]  # keeps tests on one server apart
+NAME = os.environ["FLEET_NAME"]  # prefix of this test
 IDLE = int(os.environ["FLEET_IDLE"])  # milliseconds
 _CONTEXT = TaskiqDepends(Context)
 
-# In seconds: a worker that is stopped for a while goes on as if nothing had been.
-PATIENT: dict[str, Any] = {"socket_timeout": 60}
+# Seconds. A worker that a test has stopped for a while can go on.
+TIMEOUTS: dict[str, Any] = {"socket_timeout": 60}
 
-results: RedisAsyncResultBackend[Any] = RedisAsyncResultBackend(URL, prefix_str=NAME, **PATIENT)
+results: RedisAsyncResultBackend[Any] = RedisAsyncResultBackend(URL, prefix_str=NAME, **TIMEOUTS)
 broker = RedisStreamBroker(
-    URL, queue_name=NAME, consumer_id="0", idle_timeout=IDLE, xread_count=4, xread_block=500, **PATIENT
+    URL, queue_name=NAME, consumer_id="0", idle_timeout=IDLE, xread_count=4, xread_block=500, **TIMEOUTS
 ).with_result_backend(results)
 tasks = media_tasks(broker, store=lambda: RedisStore(URL, prefix=NAME), claim_seconds=IDLE / 1000)
 
 
 @broker.task("size")
 async def size(media_id: str, context: Context = _CONTEXT) -> int:
-    """A task of the user's own: it uses the client of the worker that it runs in."""
+    """A user's task, which uses the worker's client."""
     return len(await context.state.media_api.read(media_id))

@@ -1,9 +1,8 @@
 """
 One of several processes that share a library, or only its store.
 
-Its one argument is JSON: an order, as `test_library_processes.py` makes it. Says "ready", waits for a line, does its work and
-says as JSON what came of it. One that is doomed claims its first content, sends a part of it, says "held", and waits to be
-killed.
+Its argument is an order in JSON, from `library/test_processes.py`. It prints "ready", waits for a line, does its work, and
+prints the result as JSON. A doomed process sends a part of its first content, prints "held", and waits to be killed.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from meta_media import (
 from meta_media.library import Store
 
 SIZE = 300_000  # bytes
-LARGE = 3_000_000  # of the first one, which is to be sent in part: more than waits in buffers
+LARGE = 3_000_000  # bytes of the first content, which is sent in part: more than the buffers hold
 
 
-def said(words: str) -> None:
-    """Tell the parent."""
-    sys.stdout.write(words + "\n")
+def write_line(line: str) -> None:
+    """Write a line to the parent process."""
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def content(number: int) -> bytes:
-    """Make one of the contents, the same in every process."""
+    """Return one of the contents. They are the same in every process."""
     return f"Content number {number}, again and again.\n".encode() * ((SIZE if number else LARGE) // 38)
 
 
 async def hold(progress: Progress) -> None:
-    """Stop in the middle of an upload, when some of it has left for certain."""
+    """Stop in the middle of an upload, when a part of it has certainly been sent."""
     if progress.transferred > LARGE // 2:
-        said("held")
+        write_line("held")
         await asyncio.Event().wait()
 
 
 async def ensure_all(order: dict[str, Any], store: Store) -> list[Any]:
-    """Ask for each content as often as ordered, all at once and in a random order."""
+    """Ensure the contents concurrently, in random order."""
     settings = Settings(base_url=order["base_url"], chunk_size=65_536)
     wanted = [number % order["contents"] for number in range(order["calls"])]
     random.shuffle(wanted)
@@ -64,7 +63,7 @@ async def ensure_all(order: dict[str, Any], store: Store) -> list[Any]:
 
 
 async def hammer(order: dict[str, Any], store: Store) -> list[Any]:
-    """Use all of a store at once, as fast as it goes, partly on keys that all processes want."""
+    """Call every method of a store as fast as possible, half of the calls on keys that all processes share."""
     now = datetime.now(UTC)
     won = []
 
@@ -94,14 +93,14 @@ async def hammer(order: dict[str, Any], store: Store) -> list[Any]:
 
 
 async def main(order: dict[str, Any]) -> None:
-    """Do what is ordered."""
+    """Execute the order."""
     kind, *where = order["store"]
     store: Store = SQLiteStore(*where) if kind == "sqlite" else RedisStore(where[0], prefix=where[1])
-    said("ready")
+    write_line("ready")
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     result = await (hammer if order["work"] == "hammer" else ensure_all)(order, store)
     await store.aclose()
-    said(json.dumps(result))
+    write_line(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-A real Redis, for tests that need one: on a free port of this machine, with nothing kept, in a folder of its own.
+A real Redis for tests, on a free port, in a temporary folder.
 
-A module that uses the fixtures says `pytest_plugins = ["tests.support.redis_server"]`: all such modules then share one server.
-They import from here as well, before pytest comes to it as a plugin: PYTEST_DONT_REWRITE.
+A module that uses the fixture has `pytest_plugins = ["tests.support.redis_server"]`. All such modules share one server. They
+also import this module before pytest loads it as a plugin: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import pytest
 
 __all__ = ["RedisServer", "redis_executable", "redis_server", "running_redis"]
 
-_PATIENCE = 60.0  # seconds until it must have answered, on a machine that is busy
-_TRIES = 5  # ports, each of which somebody may take before the server does
+_START_TIMEOUT = 60.0  # seconds
+_PORT_COUNT = 5  # another process may take a free port before the server does
 _OPTIONS = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1", "--databases", "16")
 
 
 @attrs.frozen(kw_only=True)
 class RedisServer:
     """
-    A server that answers.
+    A running server.
 
     Attributes:
-        url: What `RedisStore` and brokers are given; the password is in it, if there is one.
-        port: Where it listens, on 127.0.0.1.
-        password: What it wants to hear; None for nothing.
-        process: To look at, or to kill.
+        url: The URL for `RedisStore` and brokers, with the password if there is one.
+        port: Its port on 127.0.0.1.
+        password: None if it needs none.
+        process: The server's process.
     """
 
     url: str
@@ -45,20 +45,20 @@ class RedisServer:
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill the server, like a crash."""
         self.process.kill()
         self.process.wait()
 
     def command(self, *words: str) -> bytes:
-        """Send one command over a connection of its own, and return the raw reply: up to 64 KiB, errors included."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE) as connection:
+        """Send one command over a new connection, and return the raw response: up to 64 KiB, errors included."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=_START_TIMEOUT) as connection:
             if self.password is not None:
                 _ask(connection, "AUTH", self.password)
             return _ask(connection, *words)
 
 
 def redis_executable() -> str:
-    """Find `redis-server`; without one the test is skipped, but not where CI is set: there it fails."""
+    """Find `redis-server`. Without it the test is skipped, or fails if the variable CI is set."""
     found = shutil.which("redis-server")
     if found is None:
         why = "there is no redis-server on the PATH (Debian: apt-get install redis-server)"
@@ -71,35 +71,35 @@ def redis_executable() -> str:
 @contextlib.contextmanager
 def running_redis(*, password: str | None = None, port: int = 0) -> Iterator[RedisServer]:
     """
-    Run a server for as long as a block lasts.
+    Run a server until the block ends.
 
     Args:
-        password: What it is to want.
-        port: Where to listen; 0 for a free port.
+        password: The password of the server.
+        port: Its port; 0 for a free one.
     """
     executable = redis_executable()
     with tempfile.TemporaryDirectory(prefix="meta-media-redis-") as folder:
-        server = _started(executable, Path(folder), password, port)
+        server = _start(executable, Path(folder), password, port)
         try:
             yield server
         finally:
             server.process.terminate()
             try:
-                server.process.wait(_PATIENCE)
+                server.process.wait(_START_TIMEOUT)
             except subprocess.TimeoutExpired:
                 server.kill()
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """One server for all tests, which keep out of each other's way by prefixes or databases of their own."""
+    """One server for all tests, which use different prefixes or databases."""
     with running_redis() as server:
         yield server
 
 
-def _started(executable: str, folder: Path, password: str | None, port: int) -> RedisServer:
+def _start(executable: str, folder: Path, password: str | None, port: int) -> RedisServer:
     log = folder / "log"
-    for _ in range(_TRIES):
+    for _ in range(_PORT_COUNT):
         chosen = port or _free_port()
         options = (*_OPTIONS, "--dir", str(folder), "--logfile", str(log), "--port", str(chosen))
         wanted = ("--requirepass", password) if password else ()
@@ -109,7 +109,7 @@ def _started(executable: str, folder: Path, password: str | None, port: int) -> 
         authority = f":{password}@127.0.0.1" if password else "127.0.0.1"
         url = f"redis://{authority}:{chosen}/0"
         server = RedisServer(url=url, port=chosen, password=password, process=process)
-        if _answers(server):
+        if _is_ready(server):
             return server
         server.kill()
     raise AssertionError(f"redis-server did not answer: {log.read_text() if log.exists() else 'it wrote no log'}")
@@ -120,14 +120,14 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def _answers(server: RedisServer) -> bool:
-    """Wait until this very process answers; False if it has ended, as when its port was taken by another one."""
-    until = time.monotonic() + _PATIENCE
+def _is_ready(server: RedisServer) -> bool:
+    """Wait until this process answers. Return False if it has ended, because its port was taken."""
+    until = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < until and server.process.poll() is None:
         with contextlib.suppress(OSError):
             if f"process_id:{server.process.pid}\r\n".encode() in server.command("INFO", "server"):
                 return True
-        time.sleep(0.02)  # nobody tells when it listens
+        time.sleep(0.02)  # until it listens
     return False
 
 
