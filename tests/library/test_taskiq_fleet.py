@@ -154,8 +154,9 @@ async def test_a_killed_worker_loses_nothing(
     """If one of two workers is killed, every task is done. Only its own uploads are repeated, and they are flagged."""
     paths = files(tmp_path, FILES)
     async with fleet(tmp_path, redis_server, monkeypatch) as run, worker(run, tmp_path / "a") as doomed:
+        tasks = {sha256: await run.tasks.ensure.kiq(str(path)) for sha256, path in paths.items()}
+        await until(lambda: bool(run.stored()))  # the doomed worker has tasks: a late one might find none
         async with worker(run, tmp_path / "b") as survivor:
-            tasks = {sha256: await run.tasks.ensure.kiq(str(path)) for sha256, path in paths.items()}
             await until(lambda: len(run.stored()) >= FILES / 2)
             lost, orphans = await _killed(run, doomed, tasks)
             entries = {sha256: await run.tasks.result(task, within=RESULT_TIMEOUT) for sha256, task in tasks.items()}
