@@ -12,17 +12,10 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
+from meta_media import errors
 from meta_media.bulk.journal import Journal
 from meta_media.bulk.outcomes import Done
-from meta_media.errors import (
-    AccountRestrictedError,
-    AuthenticationError,
-    ConfigurationError,
-    MediaError,
-    NetworkError,
-    RateLimitError,
-    StorageError,
-)
+from meta_media.errors import ConfigurationError, MediaError, NetworkError, RateLimitError, StorageError
 from meta_media.http.client import Client
 from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
@@ -47,7 +40,9 @@ def is_fatal(error: Exception) -> bool:
     too_long = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
     untrusted = isinstance(error, NetworkError) and error.lasting
     full = isinstance(error, StorageError) and error.errno in _FULL_DISK_ERRNOS
-    return isinstance(error, AuthenticationError | AccountRestrictedError) or too_long or untrusted or full
+    return (
+        isinstance(error, errors.AuthenticationError | errors.AccountRestrictedError) or too_long or untrusted or full
+    )
 
 
 def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -119,12 +114,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
     Uploads sources, or pairs of a source and its own keywords.
 
     Args:
-        http: Makes the calls.
-        journal: Path of the journal; None for none.
-        keywords: Keywords of `MediaApi.upload` for all items.
-
-    Raises:
-        ConfigurationError: A keyword that no item could use.
+        keywords: Keywords of `MediaApi.upload` for all items; they are checked at once.
     """
 
     _result = UploadedMedia
@@ -133,12 +123,8 @@ class UploadJob(_JournaledJob[UploadedMedia]):
         super().__init__(http, journal)
         self._options = upload_options(http.settings, keywords)
         self._keywords = keywords
-
-    async def open(self) -> None:
-        """Check the phone number id as well."""
-        if (number := self._keywords.get("phone_number_id")) is not None:
-            self._http.number_or(number)
-        await super().open()
+        if keywords.get("phone_number_id") is not None:
+            http.number_or(keywords["phone_number_id"])
 
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[UploadedMedia]:
         """Upload an item. Bytes, type and number identify it in the journal."""
@@ -173,8 +159,6 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
     Downloads media into one folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
 
     Args:
-        http: Makes the calls.
-        journal: Path of the journal; None for none.
         directory: An existing folder.
     """
 
@@ -217,10 +201,7 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
     Deletes media ids.
 
     Args:
-        http: Makes the calls.
-        journal: Path of the journal; None for none.
-        missing_ok: See `MediaApi.delete`.
-        phone_number_id: See `MediaApi.delete`.
+        missing_ok: See `MediaApi.delete`, as for `phone_number_id`.
     """
 
     _result = DeletedMedia

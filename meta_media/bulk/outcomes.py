@@ -90,34 +90,17 @@ class BulkReport:
         return not (self.failed or self.not_tried or self.ended_by)
 
 
+@attrs.define
 class RunningReport:
-    """
-    Counts outcomes, bytes and time while a run goes on.
+    """Counts and times of a run that goes on. The attributes have the names that they have in a `BulkReport`."""
 
-    Args:
-        total: Number of items in the input, where known.
-
-    Attributes:
-        bytes: Bytes moved so far.
-        ended_by: See `BulkReport`.
-    """
-
-    def __init__(self, total: int | None) -> None:
-        self.bytes = 0
-        self.ended_by: Exception | None = None
-        self._total = total
-        self._counts: Counter[str] = Counter()  # by their names in a report
-        self._failures: list[Outcome[Any]] = []
-        self._started_at = self._ended_at = 0.0
-
-    def start(self) -> bool:
-        """Start the time; return False if that was done before."""
-        started_before, self._started_at = self._started_at, self._started_at or time.monotonic()
-        return not started_before
-
-    def end(self) -> None:
-        """Stop the time."""
-        self._ended_at = time.monotonic()
+    total: int | None
+    bytes: int = 0
+    ended_by: Exception | None = None
+    started_at: float = 0.0  # seconds of the monotonic clock, as is the next; 0.0 for never
+    ended_at: float = 0.0
+    _counts: Counter[str] = attrs.field(factory=Counter)
+    _failures: list[Outcome[Any]] = attrs.field(factory=list)
 
     def add(self, outcome: Outcome[Any]) -> None:
         """Count an outcome."""
@@ -130,11 +113,12 @@ class RunningReport:
 
     def freeze(self) -> BulkReport:
         """Return the report of this moment."""
+        seconds = (self.ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
         return BulkReport(
             **self._counts,
             bytes=self.bytes,
-            seconds=(self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0,
-            total=self._total,
+            seconds=seconds,
+            total=self.total,
             failures=tuple(self._failures),
             ended_by=self.ended_by,
         )
@@ -142,10 +126,10 @@ class RunningReport:
 
 class OutcomeBuffer(Generic[T]):
     """
-    Outcomes that workers have added and the caller has not taken yet.
+    Outcomes that the caller has not taken yet.
 
     Args:
-        in_order: Whether outcomes are taken in the order of the input, rather than as they were added.
+        in_order: Whether outcomes are taken in the order of the input, rather than in the order in which they were added.
 
     Attributes:
         taken_count: Outcomes taken so far.
@@ -164,12 +148,12 @@ class OutcomeBuffer(Generic[T]):
         self._changed.set()
 
     def close(self) -> None:
-        """Declare that no outcome will be added any more."""
+        """Note that no outcome will be added any more, so that `take` comes to an end."""
         self._closed = True
         self._changed.set()
 
     async def take(self) -> Outcome[T] | None:
-        """Return the next outcome, waiting for it if necessary; None after the last one."""
+        """Wait for the next outcome and return it; return None after the last one."""
         while (index := self._next_index()) not in self._outcomes:
             if self._closed:
                 return None
@@ -179,6 +163,6 @@ class OutcomeBuffer(Generic[T]):
         return self._outcomes.pop(index)
 
     def _next_index(self) -> int:
-        if not self._in_order:
-            return next(iter(self._outcomes), -1)
-        return min(self._outcomes, default=-1) if self._closed else self.taken_count
+        if self._in_order and not self._closed:
+            return self.taken_count
+        return min(self._outcomes, default=-1) if self._in_order else next(iter(self._outcomes), -1)

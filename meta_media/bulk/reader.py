@@ -6,19 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-    Set,
-    Sized,
-    ValuesView,
-)
+from collections import abc, deque
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final
 
 from meta_media.errors import ConfigurationError
@@ -40,8 +29,8 @@ class ItemReader:
     """
 
     def __init__(self, items: Iterable[Any]) -> None:
-        self._iterator: Iterator[Any] = iter(items)
-        self.total = len(items) if isinstance(items, Sized) else None
+        self._iterator: abc.Iterator[Any] = iter(items)
+        self.total = len(items) if isinstance(items, abc.Sized) else None
 
     @staticmethod
     def of(items: AsyncIterable[Any] | Iterable[Any]) -> ItemReader:
@@ -55,7 +44,7 @@ class ItemReader:
             raise ConfigurationError(f"pass a list or an iterator of items, not one {type(items).__name__}")
         if isinstance(items, AsyncIterable):
             return _AsyncReader(items)
-        if isinstance(items, Sequence | Set | Mapping | ValuesView | deque):
+        if isinstance(items, abc.Sequence | abc.Set | abc.Mapping | abc.ValuesView | deque):
             return ItemReader(items)
         if isinstance(items, Iterable):
             return _ThreadReader(items)
@@ -100,7 +89,7 @@ class _AsyncReader(ItemReader):
         return False
 
     async def aclose(self) -> None:
-        if isinstance(self._steps, AsyncGenerator):
+        if isinstance(self._steps, abc.AsyncGenerator):
             await self._steps.aclose()
 
 
@@ -140,7 +129,7 @@ class _ThreadReader(ItemReader):
 
     async def aclose(self) -> None:
         self.stop()
-        if not isinstance(self._iterator, Generator):
+        if not isinstance(self._iterator, abc.Generator):
             return
         if await self._wait_for_thread():
             await run_in_thread(self._iterator.close)
@@ -170,6 +159,6 @@ class _ThreadReader(ItemReader):
         self._ended = True
 
 
-def _close_quietly(generator: Generator[Any, Any, Any]) -> None:
+def _close_quietly(generator: abc.Generator[Any, Any, Any]) -> None:
     with contextlib.suppress(Exception):  # the run that could raise it has ended
         generator.close()

@@ -35,20 +35,16 @@ class Job(Protocol[T]):
     """The work that a run does on each item."""
 
     async def open(self) -> None:
-        """Prepare. The run raises an error of this before it reads an item."""
-        ...
+        """Prepare, before an item is read. The run raises an error of this."""
 
     async def __call__(self, item: Any, progress: ItemProgress, /) -> Done[T]:
         """Work on an item, and report the bytes that moved."""
-        ...
 
     def is_fatal(self, error: Exception) -> bool:
         """Return whether all other items would meet the same error."""
-        ...
 
     async def aclose(self) -> None:
         """Clean up."""
-        ...
 
 
 @attrs.frozen
@@ -138,8 +134,9 @@ class BulkRun(Generic[T]):
         self._network_errors_count = 0  # in a row
 
     async def __aenter__(self) -> BulkRun[T]:
-        if not self._report.start():
+        if self._report.started_at:
             raise ConfigurationError("a BulkRun runs once: make another for another run")
+        self._report.started_at = time.monotonic()
         try:
             await self._job.open()
         except BaseException:
@@ -218,7 +215,7 @@ class BulkRun(Generic[T]):
                         group.start_soon(self._worker)
         finally:
             await await_completion(self._queue.aclose())
-            self._report.end()
+            self._report.ended_at = time.monotonic()
 
     async def _worker(self) -> None:
         while (given := await self._queue.get()) is not None:

@@ -1,196 +1,184 @@
-"""A SQLite file beside an event loop: one thread at a time works on it, and what is asked of it together is committed together."""
+"""A SQLite file for an event loop: work runs on a thread, and work that waits at the same time is committed together."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from meta_media.bulk.caught import Caught
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.transfer.threads import await_completion, run_in_thread, submit
 
 if TYPE_CHECKING:
     import sqlite3
-    from concurrent.futures import Future
 
 __all__ = ["SQLiteFile"]
 
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
-_BUSY_TIMEOUT: Final = 30.0  # seconds to wait for other processes' transactions, each of which takes milliseconds
-_POLL_SECONDS: Final = 0.005  # seconds
-_BATCH: Final = 1000  # pieces of work in one transaction
+_BUSY_TIMEOUT: Final = 30.0  # seconds to wait for transactions of other processes, which take milliseconds each
+_POLL_SECONDS: Final = 0.005
+_BATCH_SIZE: Final = 1000  # pieces of work in one transaction
 
 
 class SQLiteFile:
     """
-    A file that is opened at first need; what `run` has returned from is on the disk, also after a power cut.
+    A SQLite file that is opened when it is first needed. Once `run` has returned, its work survives a power cut.
 
     Args:
-        path: Its name; folder and file are made where there are none.
-        purpose: What it is, for messages; and a number that tells it from other SQLite files.
-        schema: Statements that make its tables where they are missing.
-        exclusive: Whether no other process may have it open.
+        path: Path of the file. Missing folders and a missing file are made.
+        purpose: Noun for error messages, and the number that marks a file of this kind (`PRAGMA application_id`).
+        schema: Statements that create missing tables, separated by semicolons.
+        exclusive: Whether only one process may have the file open.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, purpose: tuple[str, int], schema: str, exclusive: bool = False
+        self, path: str | PathLike[str], *, purpose: tuple[str, int], schema: str, exclusive: bool = False
     ) -> None:
         self.path = Path(path)
         self._purpose, self._number = purpose
         self._schema = schema
         self._exclusive = exclusive
+        self._busy_timeout = 0.0 if exclusive else _BUSY_TIMEOUT
         self._connection: sqlite3.Connection | None = None
         self._pending: deque[tuple[Work, Future[Any]]] = deque()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()  # held by the thread that works
         self._closed = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """
-        Work on the file in a transaction, on a thread; other tasks' work may be part of it, but cannot undo this.
+        Run work on a thread, in a transaction. Work of other tasks may share the transaction; each fails alone.
 
         Raises:
-            StorageError: SQLite or the disk refused.
-            ConfigurationError: It is closed, is no such file, or another process has it.
+            StorageError: SQLite or the disk failed.
+            ConfigurationError: The file is closed, is not of this kind, or another process has it open.
         """
-        import asyncio
-        from concurrent.futures import Future
-
         if self._closed:
-            raise ConfigurationError(f"the {self._purpose} {str(self.path)!r} is closed")
-        outcome: Future[T] = Future()
-        self._pending.append((work, outcome))
+            raise ConfigurationError(f"{self} is closed: make another")
+        future: Future[T] = Future()
+        self._pending.append((work, future))
         submit(self._drain)
-        return await await_completion(asyncio.wrap_future(outcome))
+        return await await_completion(asyncio.wrap_future(future))
 
     async def aclose(self) -> None:
-        """Close the file; twice does no harm."""
+        """Finish pending work and close the file. Closing twice is fine."""
         self._closed = True
         await run_in_thread(self._close)
 
+    def __str__(self) -> str:
+        return f"the {self._purpose} {str(self.path)!r}"
+
     def _close(self) -> None:
-        with self._turn:
-            while self._pending:  # somebody waits for it
-                self._work()
+        with self._lock:
+            while self._pending:
+                self._run_batch()
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
 
     def _drain(self) -> None:
-        """Work until nothing is left to do, on whichever thread comes first; the others go away at once."""
-        while self._pending and self._turn.acquire(blocking=False):
+        """Run all pending work, unless another thread does that now."""
+        while self._pending and self._lock.acquire(blocking=False):
             try:
-                self._work()
+                self._run_batch()
             finally:
-                self._turn.release()
+                self._lock.release()
 
-    def _work(self) -> None:
-        batch = [self._pending.popleft() for _ in range(min(len(self._pending), _BATCH))]
-        done: list[tuple[Any, Exception | None]] = []
-        with Caught() as whole:
+    def _run_batch(self) -> None:
+        batch = [self._pending.popleft() for _ in range(min(len(self._pending), _BATCH_SIZE))]
+        try:
             connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            with contextlib.ExitStack() as undo:
-                undo.callback(_rolled_back, connection)
-                done = [_attempted(connection, work) for work, _ in batch]
-                connection.execute("COMMIT")
-        for number, (_, outcome) in enumerate(batch):
-            result, failure = (None, whole.error) if whole.error else done[number]
+            with connection:  # commits, or rolls back after an error
+                connection.execute("BEGIN IMMEDIATE")
+                results = [_attempt(connection, work) for work, _ in batch]
+        except Exception as error:  # noqa: BLE001 - all callers in the batch get it
+            results = [(None, error) for _ in batch]
+        for (_, future), (result, failure) in zip(batch, results, strict=True):
             if failure is None:
-                outcome.set_result(result)
+                future.set_result(result)
             else:
-                outcome.set_exception(self._translate(failure))
+                future.set_exception(self._translate(failure))
 
     def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
         if not isinstance(error, sqlite3.Error | OSError):
             return error
-        why = getattr(error, "sqlite_errorname", "")
-        if self._exclusive and why.startswith("SQLITE_BUSY"):
-            told: MediaError = ConfigurationError(
-                f"the {self._purpose} {str(self.path)!r} is in use: only one run at a time can keep it"
-            )
-        elif why == "SQLITE_NOTADB":
-            told = ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other file")
-        else:
-            told = StorageError(
-                f"the {self._purpose} {str(self.path)!r} failed: {error}", errno=getattr(error, "errno", None)
-            )
-        told.__cause__ = error
-        return told
+        name = getattr(error, "sqlite_errorname", "")
+        translated: MediaError = StorageError(f"{self} failed: {error}", errno=getattr(error, "errno", None))
+        if self._exclusive and name.startswith("SQLITE_BUSY"):
+            translated = ConfigurationError(f"{self} is in use by another run: wait for its end, or use another file")
+        elif name == "SQLITE_NOTADB":
+            translated = self._other("file")
+        translated.__cause__ = error
+        return translated
+
+    def _other(self, kind: str) -> ConfigurationError:
+        return ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other {kind}: use another path")
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        import sqlite3
+        if self._connection is None:
+            import sqlite3
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        patience = 0.0 if self._exclusive else _BUSY_TIMEOUT
-        connection = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(
+                self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("BEGIN")  # both answers are about the same moment
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (number,) = connection.execute("PRAGMA application_id").fetchone()
-        connection.execute("COMMIT")
+        with connection:
+            connection.execute("BEGIN")  # so that both rows are of the same moment
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (number,) = connection.execute("PRAGMA application_id").fetchone()
         if tables and number != self._number:
-            raise ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other database")
-        _write_ahead(connection, 0.0 if self._exclusive else _BUSY_TIMEOUT)
+            raise self._other("database")
+        self._write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
             for statement in self._schema.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {self._number}")
-            connection.execute("COMMIT")
-        finally:
-            _rolled_back(connection)
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Turn on the write-ahead log. SQLite's busy timeout does not cover this statement, so it is repeated."""
+        import sqlite3
+
+        until = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
 
 
-def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
-    """Change to a write-ahead log; while another process does so or writes, SQLite refuses that, and waits for nobody."""
-    import sqlite3
-
-    until = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
-                raise
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
-
-
-def _attempted(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:
-    """Do one piece of a transaction; if it fails, only that is undone."""
-    result = None
+def _attempt(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:
+    """Run one piece of work inside the transaction, and undo only that piece if it fails."""
+    result, failure = None, None
     connection.execute("SAVEPOINT piece")
-    with Caught() as caught:
+    try:
         result = work(connection)
-    if caught.error is not None:
+    except Exception as error:  # noqa: BLE001 - the caller of this piece gets it
         connection.execute("ROLLBACK TO piece")
+        failure = error
     connection.execute("RELEASE piece")
-    return result, caught.error
-
-
-def _rolled_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.rollback()
+    return result, failure

@@ -197,7 +197,7 @@ async def test_closed(tmp_path: Path) -> None:
     async with database(tmp_path / "names.sqlite") as made:
         await made.run(adding("a"))
         await made.aclose()
-        with pytest.raises(ConfigurationError, match=r"^the list of names '.*names\.sqlite' is closed$"):
+        with pytest.raises(ConfigurationError, match=r"^the list of names '.*names\.sqlite' is closed: make another$"):
             await made.run(adding("b"))
         await made.aclose()
     assert listing(tmp_path) == ["names.sqlite"]
@@ -225,7 +225,7 @@ async def test_closed_before_its_turn(tmp_path: Path) -> None:
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
-        with made._turn:  # as if another thread were at work just now
+        with made._lock:  # as if another thread were at work just now
             work = asyncio.ensure_future(made.run(adding("b")))
             await until(lambda: bool(made._pending))
             everybody = threading.Barrier(THREADS)
@@ -304,7 +304,10 @@ async def test_the_same_process_twice(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as caught:
             async with opened(path):
                 pytest.fail("it was opened twice")
-        assert str(caught.value) == f"the journal {str(path)!r} is in use: only one run at a time can keep it"
+        assert (
+            str(caught.value)
+            == f"the journal {str(path)!r} is in use by another run: wait for its end, or use another file"
+        )
     async with opened(path):
         pass
 
@@ -330,7 +333,7 @@ async def test_a_second_process(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     async with opened(path):
         done = await anyio.run_process([sys.executable, "-c", SECOND, str(path)], env=environment, stderr=None)
-    sentence = f"the journal {str(path)!r} is in use: only one run at a time can keep it"
+    sentence = f"the journal {str(path)!r} is in use by another run: wait for its end, or use another file"
     assert done.stdout.decode() == f"ConfigurationError: {sentence}\n"
 
 
@@ -357,7 +360,7 @@ async def test_other_files(tmp_path: Path, make: Any, what: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         async with opened(path):
             pytest.fail("it was opened")
-    assert str(caught.value) == f"{str(path)!r} is no journal, but some other {what}"
+    assert str(caught.value) == f"{str(path)!r} is no journal, but some other {what}: use another path"
     assert not [name for name in open_files(tmp_path) if str(tmp_path) in name], (
         "it stays open while somebody looks at the error"
     )
@@ -370,7 +373,7 @@ async def test_another_file_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
-    with pytest.raises(ConfigurationError, match=r"is no journal, but some other database$"):
+    with pytest.raises(ConfigurationError, match=r"is no journal, but some other database: use another path$"):
         await Journal(path).open()
 
 
