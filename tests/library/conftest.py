@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from taskiq.serializers import JSONSerializer, PickleSerializer
+from taskiq.serializers import JSONSerializer
 
 from meta_media import MediaApi, MediaLibrary
 from meta_media.emulator import Emulator
@@ -26,10 +26,10 @@ def library(media: MediaApi, store: HookedStore) -> MediaLibrary:
     return MediaLibrary(media, store)
 
 
-@pytest.fixture(params=[JSONSerializer, PickleSerializer])
+@pytest.fixture
 async def worker(emulator: Emulator, request: pytest.FixtureRequest) -> AsyncIterator[Worker]:
-    """A running worker for the emulator, with each kind of serializer."""
-    made = make_worker(emulator.api, backend=Backend(request.param()))
+    """A running worker for the emulator. An indirect parameter is the serializer of its result backend."""
+    made = make_worker(emulator.api, backend=Backend(getattr(request, "param", JSONSerializer)()))
     await made.broker.startup()
     yield made
     await made.broker.shutdown()

@@ -57,20 +57,6 @@ def test_key() -> None:
     assert attrs.evolve(entry, id="8", used_at=datetime.now(UTC), reused=True).key == entry.key
 
 
-def test_alive() -> None:
-    """An entry is alive until it expires."""
-    now = datetime.now(UTC)
-    assert attrs.evolve(entry_of(), expires_at=now + timedelta(minutes=1)).alive
-    assert not attrs.evolve(entry_of(), expires_at=now).alive
-
-
-def test_stale_use() -> None:
-    """A use of an entry is stored once an hour."""
-    now = datetime.now(UTC)
-    assert not attrs.evolve(entry_of(), used_at=now - timedelta(minutes=59)).stale_use
-    assert attrs.evolve(entry_of(), used_at=now - timedelta(minutes=61)).stale_use
-
-
 @pytest.mark.parametrize("moment", [BEGAN, BEGAN.replace(microsecond=0), BEGAN.replace(microsecond=999_999)])
 def test_written_and_read(moment: datetime) -> None:
     """An entry comes back from its JSON, to the microsecond. `reused` is not stored."""

@@ -332,8 +332,8 @@ async def test_verify_finds_other_bytes(emulator: Emulator, library: MediaLibrar
 async def test_forget(emulator: Emulator, media: MediaApi, library: MediaLibrary) -> None:
     """An entry is forgotten by itself or by its id, and its media stays at Meta. The result is whether it existed."""
     first, second = await library.ensure(CONTENT), await library.ensure(SMALL)
-    assert [await library.forget(first), await library.forget(first)] == [True, False]
     assert [await library.forget(second.id), await library.forget(second.id)] == [True, False]
+    assert [await library.forget(first), await library.forget(first)] == [True, False]
     assert not await library.forget("12345")
     assert await list_entries(library) == []
     assert await media.read(first.id) == CONTENT

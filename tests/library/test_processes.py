@@ -16,12 +16,12 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from meta_media import MediaLibrary, MemoryStore
 from meta_media.emulator import Emulator
 from tests.support.redis_server import RedisServer
 from tests.support.servers import until
 
 pytest_plugins = ["tests.support.redis_server"]
+pytestmark = pytest.mark.slow
 
 WORKER: Final = Path(__file__).parents[1] / "scripts" / "library_worker.py"
 CONTENTS: Final = 10
@@ -119,18 +119,6 @@ def check_results(results: list[Any], ids: set[str]) -> None:
     assert sum(not reused for _, _, reused in results) == CONTENTS
 
 
-async def test_one_process(shared_emulator: Emulator, tmp_path: Path) -> None:
-    """200 concurrent calls for 10 contents in one process make exactly 10 uploads."""
-    async with shared_emulator.api() as media:
-        library = MediaLibrary(media, MemoryStore())
-        contents = [f"Content number {number % CONTENTS}.".encode() * 9_000 for number in range(CALLS)]
-        entries = await asyncio.gather(*(library.ensure(content) for content in contents))
-    results = [[number % CONTENTS, entry.id, entry.reused] for number, entry in enumerate(entries)]
-    check_results(results, media_of(tmp_path))
-    assert upload_count(shared_emulator) == CONTENTS
-
-
-@pytest.mark.slow
 async def test_four_processes(shared_emulator: Emulator, store_arguments: StoreArguments, tmp_path: Path) -> None:
     """200 concurrent calls for 10 contents in four processes make exactly 10 uploads."""
     async with workers(PROCESSES, **order_for(shared_emulator, store_arguments)) as started:
@@ -141,7 +129,6 @@ async def test_four_processes(shared_emulator: Emulator, store_arguments: StoreA
     assert upload_count(shared_emulator) == CONTENTS
 
 
-@pytest.mark.slow
 async def test_killed_while_it_holds_a_claim(
     shared_emulator: Emulator, store_arguments: StoreArguments, tmp_path: Path
 ) -> None:
@@ -161,7 +148,6 @@ async def test_killed_while_it_holds_a_claim(
     assert upload_count(shared_emulator) == CONTENTS + 1  # one was not complete
 
 
-@pytest.mark.slow
 async def test_eight_processes_on_one_file(tmp_path: Path) -> None:
     """Eight processes that use one file as fast as they can lose nothing, and SQLite never refuses them."""
     calls, store = 60, ["sqlite", str(tmp_path / "library.sqlite")]

@@ -16,6 +16,7 @@ from taskiq import AsyncBroker, AsyncTaskiqTask, InMemoryBroker, SmartRetryMiddl
 from taskiq.exceptions import TaskiqResultTimeoutError
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
+from taskiq.serializers import JSONSerializer, PickleSerializer
 
 from meta_media import DeletedMedia, DownloadedMedia, LibraryEntry, MediaApi, Settings, UploadedMedia, errors
 from meta_media.emulator import Emulator
@@ -24,6 +25,7 @@ from tests.library.worker import UPLOADED, Worker, make_worker, upload_one
 from tests.support.servers import Server, stalled, until
 
 
+@pytest.mark.parametrize("worker", [JSONSerializer, PickleSerializer], indirect=True)
 async def test_verbs(worker: Worker, emulator: Emulator, path: Path, tmp_path: Path) -> None:
     """Each task takes the arguments of its call, and returns an object of the same class."""
     number = emulator.phone_number_id
@@ -44,6 +46,7 @@ async def test_verbs(worker: Worker, emulator: Emulator, path: Path, tmp_path: P
     assert (deleted, missing) == (DeletedMedia(success=True), DeletedMedia(success=False))
 
 
+@pytest.mark.parametrize("worker", [JSONSerializer, PickleSerializer], indirect=True)
 async def test_ensure(worker: Worker, emulator: Emulator, path: Path) -> None:
     """The library of the worker uploads once for each phone number, and says whether it did."""
     emulator.add_account("222", emulator.access_token)
@@ -64,18 +67,15 @@ async def test_ensure(worker: Worker, emulator: Emulator, path: Path) -> None:
     assert third.id not in {first.id, brief.id}
 
 
-async def test_keywords_arrive(emulator: Emulator, path: Path) -> None:
+async def test_keywords_arrive(worker: Worker, path: Path) -> None:
     """The keywords of an upload reach Meta, and wrong ones are refused."""
-    other = make_worker(emulator.api)
-    await other.broker.startup()
-    task = await other.tasks.upload.kiq(path, ttl=timedelta(minutes=1))
+    task = await worker.tasks.upload.kiq(path, ttl=timedelta(minutes=1))
     with pytest.raises(errors.ConfigurationError, match="ttl must be a timedelta"):
-        await other.tasks.result(task)
+        await worker.tasks.result(task)
     with pytest.raises(errors.UnsupportedMediaTypeError):
-        await other.tasks.result(await other.tasks.upload.kiq(path, mime_type="text/csv"))
+        await worker.tasks.result(await worker.tasks.upload.kiq(path, mime_type="text/csv"))
     with pytest.raises(errors.UploadRejectedError):
-        await other.tasks.result(await other.tasks.ensure.kiq(path, mime_type="text/csv", validate=False))
-    await other.broker.shutdown()
+        await worker.tasks.result(await worker.tasks.ensure.kiq(path, mime_type="text/csv", validate=False))
 
 
 async def test_taskiqs_own_way(worker: Worker, path: Path) -> None:

@@ -60,19 +60,16 @@ async def test_done_before(worker: Worker, emulator: Emulator, path: Path) -> No
     assert len(emulator.requests) == requests
 
 
-async def test_delivered_twice_at_a_time(emulator: Emulator, path: Path) -> None:
+async def test_delivered_twice_at_a_time(emulator: Emulator, worker: Worker, path: Path) -> None:
     """A task that is delivered again while it runs in the same worker runs once. Both deliveries have its result."""
     emulator.fail("upload", Fault(at="reply", delay=0.5))
-    made = make_worker(emulator.api)
-    await made.broker.startup()
     async with anyio.create_task_group() as group:
         for _ in range(2):
-            group.start_soon(made.tasks.upload.kicker().with_task_id("one").kiq, path)
+            group.start_soon(worker.tasks.upload.kicker().with_task_id("one").kiq, path)
 
-    uploaded = await made.tasks.result(upload_one(made))
+    uploaded = await worker.tasks.result(upload_one(worker))
     assert not uploaded.maybe_duplicate
     assert sum(request.method == "POST" for request in emulator.requests) == 1
-    await made.broker.shutdown()
 
 
 @pytest.mark.parametrize(("first", "applied"), [(REFUSED, True), (THROTTLED, False)], ids=["perhaps", "no"])
@@ -115,26 +112,20 @@ async def test_killed_and_then_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["get_progress", "set_progress", "is_result_ready"])
-async def test_backend_fails(what: str, emulator: Emulator, path: Path) -> None:
+async def test_backend_fails(what: str, emulator: Emulator, worker: Worker, path: Path) -> None:
     """A result backend that fails before anything is sent is a StorageError that may be retried."""
-    made = make_worker(emulator.api)
-    await made.broker.startup()
-    made.start_elsewhere("one")
-    made.backend.broken.add(what)
-    task = await made.tasks.upload.kicker().with_task_id("one").kiq(path)
-    made.backend.broken.clear()
+    worker.start_elsewhere("one")
+    worker.backend.broken.add(what)
+    task = await worker.tasks.upload.kicker().with_task_id("one").kiq(path)
+    worker.backend.broken.clear()
     with pytest.raises(errors.StorageError, match=f"the result backend failed: no {what}") as failed:
-        await made.tasks.result(task)
+        await worker.tasks.result(task)
     assert failed.value.retryable
     assert emulator.requests == []
-    await made.broker.shutdown()
 
 
-async def test_backend_fails_after(emulator: Emulator) -> None:
+async def test_backend_fails_after(worker: Worker) -> None:
     """A result backend that fails afterwards hides no error."""
-    made = make_worker(emulator.api)
-    await made.broker.startup()
-    made.backend.broken.add(TaskState.FAILURE.value)
+    worker.backend.broken.add(TaskState.FAILURE.value)
     with pytest.raises(errors.MediaNotFoundError):
-        await made.tasks.result(await made.tasks.delete.kiq("1045500012345678"))
-    await made.broker.shutdown()
+        await worker.tasks.result(await worker.tasks.delete.kiq("1045500012345678"))

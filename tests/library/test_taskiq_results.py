@@ -12,27 +12,24 @@ import pytest
 from taskiq import AsyncTaskiqTask, InMemoryBroker
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
+from taskiq.serializers import JSONSerializer, PickleSerializer
 
 from meta_media import MediaApi, MediaError, errors
-from meta_media.emulator import Emulator
 from meta_media.library.taskiq import RemoteError, media_tasks
 from meta_media.library.taskiq.results import error_from_plain, error_to_plain
-from tests.library.worker import Worker, make_worker
+from tests.library.worker import Worker
 
 KINDS: Final = [getattr(errors, name) for name in errors.__all__]
 
 
-async def test_results_of_a_newer_version(emulator: Emulator, path: Path) -> None:
+async def test_results_of_a_newer_version(worker: Worker, path: Path) -> None:
     """A field that only a newer worker knows is ignored."""
-    made = make_worker(emulator.api)
-    await made.broker.startup()
-    for verb in (made.tasks.upload, made.tasks.ensure):
+    for verb in (worker.tasks.upload, worker.tasks.ensure):
         task = await verb.kiq(path)
-        saved = json.loads(made.backend.results[task.task_id])
+        saved = json.loads(worker.backend.results[task.task_id])
         saved["return_value"]["newer"] = 1
-        made.backend.results[task.task_id] = json.dumps(saved).encode()
-        assert not hasattr(await made.tasks.result(cast("AsyncTaskiqTask[Any]", task)), "newer")
-    await made.broker.shutdown()
+        worker.backend.results[task.task_id] = json.dumps(saved).encode()
+        assert not hasattr(await worker.tasks.result(cast("AsyncTaskiqTask[Any]", task)), "newer")
 
 
 async def test_errors_of_others_stay_taskiqs(worker: Worker) -> None:
@@ -142,6 +139,7 @@ def test_errors_of_another_version() -> None:
     assert isinstance(RemoteError(error_to_plain(error)), errors.ServerError)
 
 
+@pytest.mark.parametrize("worker", [JSONSerializer, PickleSerializer], indirect=True)
 async def test_real_errors(worker: Worker, media: MediaApi, path: Path) -> None:
     """An error of Meta arrives with its codes, and one of the disk with its number."""
     with pytest.raises(errors.MediaNotFoundError) as here:
