@@ -1,4 +1,4 @@
-"""What the README promises outside of its Python examples, which are tests of their own."""
+"""What the guides promise outside of their Python examples, which are tests of their own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,32 @@ from pathlib import Path
 import pytest
 
 from meta_media import samples
+from meta_media.cli.app import make_app
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+EMULATOR = ROOT / "meta_media" / "emulator" / "README.md"
+COMMAND_LINE = ROOT / "meta_media" / "cli" / "README.md"
+GUIDES = [
+    path
+    for pattern in ("*.md", ".github/*.md", "meta_media/**/*.md", "benchmarks/*.md", "tests/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name in {"README.md", "CONTRIBUTING.md"}
+]
 
 
-def fences(language: str) -> list[str]:
-    """The README's blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+def named(path: Path) -> str:
+    """Show a guide in a test's name."""
+    return str(path.relative_to(ROOT))
+
+
+def fences(language: str, file: Path = README) -> list[str]:
+    """A guide's blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", file.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def test_the_two_commands_stand_first() -> None:
-    """A newcomer meets the command that shows it at work, then the one that runs its tests, before anything else."""
+    """The first two blocks are the command that shows it at work, and the one that runs its tests."""
     first, second = (fence.strip() for fence in fences("bash")[:2])
 
     assert first == "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/meta-media demo"
@@ -33,9 +48,41 @@ def test_the_two_commands_stand_first() -> None:
     assert re.findall(r"^```(\w+)", README.read_text("utf-8"), re.MULTILINE)[:2] == ["bash", "bash"]
 
 
+def test_the_readme_is_short() -> None:
+    """README.md has at most 250 lines. Longer guides are README files in the folders that they are about."""
+    assert len(README.read_text("utf-8").splitlines()) <= 250
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=named)
+def test_lines_are_short(guide: Path) -> None:
+    """No line of a guide has more than 110 characters."""
+    assert [line for line in guide.read_text("utf-8").splitlines() if len(line) > 110] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=named)
+def test_links_lead_somewhere(guide: Path) -> None:
+    """Every relative link leads to a file of the repository."""
+    links = re.findall(r"\]\(((?!https?:|#)[^)#]+)[^)]*\)", guide.read_text("utf-8"))
+
+    assert [link for link in links if not (guide.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=named)
+def test_commands_and_options_exist(guide: Path) -> None:
+    """Every `meta-media` command in a guide exists, and has the options that are shown with it."""
+    app = make_app()
+    text = guide.read_text("utf-8")
+    shell = "\n".join(re.findall(r"^```bash[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    inline = "\n".join(re.findall(r"`(meta-media [^`]+)`", text))
+    for command, rest in re.findall(r"meta-media (\w+)([^\n|#;)]*)", f"{shell}\n{inline}"):
+        arguments = app[command].assemble_argument_collection()
+        options = {name for argument in arguments for name in argument.names} | {"--help"}
+        assert set(re.findall(r"(?<=\s)--?[a-z0][\w-]*", rest)) <= options, (command, rest)
+
+
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[dict[str, str]]:
-    """`meta-media serve`, and the environment that it tells people to export."""
+    """`meta-media serve`, and the environment that it prints, with the program on the path."""
     command = [sys.executable, "-m", "meta_media", "serve", "--data", str(folder), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -43,37 +90,60 @@ def serving(folder: Path, port: int) -> Iterator[dict[str, str]]:
         try:
             while len(exports) < 3:
                 line = server.stdout.readline()
-                assert line, "the server ended before it said what to export"
+                assert line, "the server ended before it printed what to export"
                 exports |= re.findall(r"^export (\w+)=(\S+)$", line)
             yield os.environ | exports
         finally:
             server.terminate()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
-def test_curl_tours_the_emulator_across_a_restart(tmp_path: Path) -> None:
-    """The README's tour with curl works as written, also when the server is restarted after the upload."""
-    [tour] = fences("bash tour")
-    upload, rest = tour.split("# look up", 1)
+def bash(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a script to its end, and return what it printed."""
+    command = ["bash", "-c", f"set -euo pipefail\n{script}"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the sample files."""
     for sample in samples.paths():
         shutil.copy(sample, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_curl_tours_the_emulator_across_a_restart(folder: Path) -> None:
+    """The emulator's tour with curl works as written, also when the server is restarted after the upload."""
+    [tour] = fences("bash tour", EMULATOR)
+    upload, rest = tour.split("# look up", 1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 
-    def bash(script: str, environment: dict[str, str]) -> str:
-        whole = f"set -euo pipefail\n{script}\ndeclare -p ID GRAPH AUTH > state"
-        command = ["bash", "-c", whole]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=60
-        ).stdout
+    with serving(folder / "data", port) as environment:
+        bash(f"{upload}\ndeclare -p ID GRAPH AUTH > state", folder, environment)
+    with serving(folder / "data", port) as environment:
+        printed = bash(f". ./state\n# look up{rest}", folder, environment)
 
-    with serving(tmp_path / "data", port) as environment:
-        bash(upload, environment)
-    with serving(tmp_path / "data", port) as environment:
-        printed = bash(f". ./state\n# look up{rest}", environment)
-
-    photo = (tmp_path / "photo.jpg").read_bytes()
-    assert (tmp_path / "copy.jpg").read_bytes() == photo
-    assert (tmp_path / "first-100-bytes").read_bytes() == photo[:100]
+    photo = (folder / "photo.jpg").read_bytes()
+    assert (folder / "copy.jpg").read_bytes() == photo
+    assert (folder / "first-100-bytes").read_bytes() == photo[:100]
     assert '"messages":[{"id":"wamid.' in printed
     assert printed.rstrip().endswith('{"success":true}')
+
+
+@pytest.mark.slow
+def test_the_tour_of_the_command_line(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The script of the command line's guide works as written."""
+    [tour] = fences("bash tour", COMMAND_LINE)
+    program = f'meta-media() {{ "{sys.executable}" -m meta_media "$@"; }}'
+    other = tmp_path_factory.mktemp("other")
+    with serving(other / "data", 0) as environment:
+        printed = bash(f"{program}\n{tour}", folder, environment | {"XDG_CACHE_HOME": str(other)})
+
+    *_, first, second = re.findall(r"^\d{16}$", printed.partition("inbox/")[0], re.MULTILINE)
+    assert first == second, "--reuse printed two ids"
+    assert (folder / "copy.jpg").read_bytes() == (folder / "photo.jpg").read_bytes()
+    assert len(list((folder / "inbox").iterdir())) == 2

@@ -1,25 +1,21 @@
 """
-The command line, `meta-media`: the SDK's verbs, a check without a network, an emulator, and a demonstration of them all.
+The command line, `meta-media`: the SDK's verbs, a check without a network, an emulator, and a demonstration of all of them.
 
 ```
-app        the commands, and from their arguments to an exit status
-transfers  upload, download, delete: of one, and of many
-media      info, send
-check      would WhatsApp take these files?
-serve      the emulator, until it is told to stop
-demo       the whole round trip, against an emulator
-neighbour  that emulator, as a process of its own
-options    the options that commands share
-lists      what to work on: arguments, folders, lists
-many       outcomes as they are told, one after the other
-summaries  and all together
-output     results, errors and tables
-bars       progress, for a terminal
-running    signals; exit statuses
+app       the commands; from arguments to an exit status; signals
+verbs     upload, info, download, delete, send
+check     would WhatsApp accept these files?
+serve     the emulator
+demo      a round trip of every type, against an emulator in a process of its own
+options   the options that commands share
+items     arguments, folders, lists
+reporter  outcomes, and their summary
+output    results, errors, tables
+progress  bars on a terminal
 ```
 
-Results go to standard output, everything else to standard error. The exit status is 0, 1 when something failed, 2 for wrong
-usage, and 130 after Ctrl-C.
+Results go to standard output, everything else to standard error. The exit status is 0, or 1 if something failed, 2 for wrong
+usage, 130 after Ctrl-C. The guide is README.md in this folder.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ _EXTRAS = frozenset({"cyclopts", "python_multipart", "rich", "starlette", "uvico
 
 
 def main() -> int:
-    """Run the command that this process was started with, and return its exit status."""
+    """Run the command in `sys.argv`, and return its exit status."""
     try:
         from meta_media.cli.app import run
 
@@ -42,5 +38,5 @@ def main() -> int:
             raise
         sys.stderr.write('meta-media: the command line needs more packages: pip install "meta-media[cli]"\n')
         return 2
-    except KeyboardInterrupt:  # so early that nothing has begun
+    except KeyboardInterrupt:  # during the imports
         return 130

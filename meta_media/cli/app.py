@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import io
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from meta_media._version import __version__
-from meta_media.cli import check, demo, media, serve, transfers
-from meta_media.cli.output import as_json, described, printable, sentence, status_of
-from meta_media.cli.running import (
-    FAILED,
-    FINE,
-    USAGE,
-    InterruptedBySignalError,
-    LeftReadingError,
-    run_until_signal,
-)
-from meta_media.errors import MediaError
+from meta_media import MediaError, __version__
+from meta_media.cli import check, demo, serve, verbs
+from meta_media.cli.output import FAILED, FINE, USAGE, as_json, described, printable, sentence, status_of
+from meta_media.cli.reporter import LeftReadingError
 
 __all__ = ["make_app", "run"]
 
-_HELP = """
-Upload, look up, download, delete and send media with WhatsApp's Cloud API; or try all of that without an account.
+_HELP: Final = """
+Upload, look up, download, delete and send media with WhatsApp's Cloud API. Try it without an account: `meta-media demo`.
 
-Token and number are read from CLOUD_API_ACCESS_TOKEN and WA_PHONE_NUMBER_ID. Begin with `meta-media demo`.
+The access token is read from CLOUD_API_ACCESS_TOKEN, the phone number id from WA_PHONE_NUMBER_ID.
 """
-_EPILOGUE = "Exit status: 0 fine, 1 something failed, 2 wrong usage, 130 after Ctrl-C."
+_EPILOGUE: Final = "Exit status: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C."
+_SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class InterruptedBySignalError(Exception):
+    """
+    A signal ended the command, which has cleaned up.
+
+    Attributes:
+        status: The exit status that a shell expects: 128 and the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.status = 128 + number
 
 
 def make_app() -> App:
@@ -53,11 +61,11 @@ def make_app() -> App:
         (demo.demo, "[FILE...]"),
         (serve.serve, ""),
         (check.check, "FILE..."),
-        (transfers.upload, "FILE..."),
-        (media.info, "ID..."),
-        (transfers.download, "ID [DESTINATION] | ID... --to FOLDER"),
-        (transfers.delete, "ID..."),
-        (media.send, "TO... --id ID"),
+        (verbs.upload, "FILE..."),
+        (verbs.info, "ID..."),
+        (verbs.download, "ID [DESTINATION] | ID... --to FOLDER"),
+        (verbs.delete, "ID..."),
+        (verbs.send, "TO... --id ID"),
     )
     for order, (command, arguments) in enumerate(commands):
         usage = f"Usage: meta-media {command.__name__} {arguments} [OPTIONS]"
@@ -67,12 +75,12 @@ def make_app() -> App:
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run one command to its exit status, whatever happens."""
+    """Run one command and return its exit status, also where it fails."""
     _open_missing_streams()
     status = _status(tokens)
     try:
         sys.stdout.flush()
-    except OSError:  # what belongs to that was said when it was first tried
+    except OSError:  # reported when it first happened
         _discard_output()
         return status or FAILED
     return status
@@ -91,40 +99,69 @@ def _status(tokens: Sequence[str]) -> int:
         _discard_output()
         return FAILED
     except OSError as error:
-        why = f"could not write the results: {error.strerror}"
         _discard_output()
-        return _failed((), FAILED, why, {})
+        return _failed((), FAILED, f"could not write the results: {error.strerror}", {})
     except InterruptedBySignalError as interrupted:
         sys.stderr.write("meta-media: interrupted\n")
-        sys.stderr.flush()
-        # A thread may be reading a terminal that stays silent, and leaving the usual way would wait for it.
-        os._exit(interrupted.status)
+        _exit_at_once(interrupted.status)
     except LeftReadingError as left:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(left.status)  # likewise
+        _exit_at_once(left.status)
     except Exception as error:
-        # Its message may hold anything, even a secret, so only its place is told.
+        # The message may hold a secret, so only the place is printed.
         place = traceback.extract_tb(error.__traceback__)[-1]
         why = f"this is a defect of meta-media: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
         raise SystemExit(_failed(tokens, FAILED, why, {"type": type(error).__name__, "message": why})) from error
+
+
+def _exit_at_once(status: int) -> NoReturn:
+    """Exit without waiting for threads: one may be reading a terminal or a pipe that stays silent."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = make_app().parse_args(list(tokens))
     _refuse_unknown_options(tokens, bound)
     result = command(*bound.args, **bound.kwargs)
-    return run_until_signal(result) if inspect.iscoroutine(result) else FINE
+    return _run_until_signal(result) if inspect.iscoroutine(result) else FINE
 
 
 def _refuse_unknown_options(tokens: Sequence[str], bound: inspect.BoundArguments) -> None:
-    """A file may be called "-", which is why cyclopts lets every hyphen pass; but not before "--"."""
+    """Refuse a mistyped option. cyclopts takes it for a file, because a file may be called "-"."""
     options = tokens[: tokens.index("--")] if "--" in tokens else tokens
     kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
     values = [value for name, value in bound.arguments.items() if kinds[name] is inspect.Parameter.POSITIONAL_ONLY]
     for name in (os.fspath(file) for value in values for file in (value if isinstance(value, list) else [value])):
         if name.startswith("-") and name != "-" and name in options:
             raise CycloptsError(msg=f'Unknown option: "{name}".')
+
+
+def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command. The first signal cancels it, so that it cleans up; a second one ends the process."""
+    received: list[int] = []
+    try:
+        return asyncio.run(_cancelled_by_signals(work, received))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise InterruptedBySignalError(received[0] if received else signal.SIGINT) from None
+
+
+async def _cancelled_by_signals(work: Coroutine[Any, Any, int], received: list[int]) -> int:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    # A shell or nohup may have set a signal to be ignored. It stays so.
+    handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def stop(number: int) -> None:
+        received.append(number)
+        for each in handled:
+            loop.remove_signal_handler(each)
+        task.cancel()
+
+    with contextlib.suppress(NotImplementedError):  # Windows, where asyncio itself cancels at Ctrl-C
+        for number in handled:
+            loop.add_signal_handler(number, stop, number)
+    return await task
 
 
 def _failed(tokens: Sequence[str], status: int, text: str, error: dict[str, Any]) -> int:
@@ -136,7 +173,7 @@ def _failed(tokens: Sequence[str], status: int, text: str, error: dict[str, Any]
 
 
 def _open_missing_streams() -> None:
-    """Make sure of three streams that can be written to: a parent may have closed them, or chosen ASCII."""
+    """Open the standard streams that the parent process closed, and make output safe for any encoding."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
@@ -146,6 +183,6 @@ def _open_missing_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere instead of complaining."""
-    with suppress(OSError, ValueError):
+    """Send what is still buffered to nowhere: otherwise the interpreter complains at its end."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

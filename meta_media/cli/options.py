@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import attrs
 from cyclopts import Group, Parameter
 
-from meta_media.api import MediaApi
-from meta_media.cli.lists import STANDARD, Listing
+from meta_media import MediaApi, Settings
+from meta_media.cli.items import Listing
 from meta_media.cli.output import Output
 from meta_media.cli.progress import Bars
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.settings import Settings
-from meta_media.transfer.sources import Source
 
-__all__ = ["STANDARD", "Connection", "FileNames", "Ids", "Many", "ManyFiles", "Report", "source_of"]
+__all__ = ["Connection", "FileNames", "Ids", "Many", "ManyFiles", "Report"]
 
 _CONNECTION = Group("Connection", sort_key=8)
 _OUTPUT = Group("Output", sort_key=9)
 _MANY = Group("Many at a time", sort_key=7)
 
-# A hyphen is standard input or output. `app` sees to it that a mistyped option is not taken for a file.
+# A hyphen is standard input or output. `app` refuses a mistyped option, which would pass as a file.
 FileNames = Annotated[list[str], Parameter(name="FILE", negative=(), allow_leading_hyphen=True)]
 Ids = Annotated[list[str], Parameter(name="ID", negative=())]
 
@@ -33,25 +29,25 @@ Ids = Annotated[list[str], Parameter(name="ID", negative=())]
 @Parameter(name="*", group=_CONNECTION)
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Whom to talk to. The access token is read from CLOUD_API_ACCESS_TOKEN only: others can see a command line."""
+    """How to reach Meta. The access token comes from CLOUD_API_ACCESS_TOKEN only: other users can see a command line."""
 
     phone_number_id: str | None = None
-    """The business number's id. Default: WA_PHONE_NUMBER_ID."""
+    """Id of the business phone number. Default: WA_PHONE_NUMBER_ID."""
     base_url: str | None = None
     """Scheme, host and port. Default: WA_BASE_URL, else https://graph.facebook.com."""
     api_version: str | None = None
-    """Of the Graph API, such as v25.0. Default: CLOUD_API_VERSION, else the SDK's own."""
+    """Version of the Graph API, such as v25.0. Default: CLOUD_API_VERSION, else the SDK's own."""
 
     def client(self, *, needs_number: bool = False, **changes: Any) -> MediaApi:
         """
         Make the client.
 
         Args:
-            needs_number: Whether it is of no use without a phone number.
-            **changes: Fields of `Settings`; None is as good as not given.
+            needs_number: Whether the command needs a phone number id.
+            **changes: Fields of `Settings`; None keeps the default.
 
         Raises:
-            ConfigurationError: Something is missing or cannot be right.
+            ConfigurationError: A value is missing or invalid.
         """
         given: dict[str, Any] = {"base_url": self.base_url, "api_version": self.api_version, **changes}
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
@@ -65,16 +61,16 @@ class Connection:
 @Parameter(name="*", group=_MANY)
 @dataclass(frozen=True, kw_only=True)
 class Many:
-    """What to do when they are many."""
+    """Options for many items."""
 
     listed: Annotated[Path | None, Parameter(name="--from", allow_leading_hyphen=True)] = None
-    """A file that lists more of them, one per line, and is read as they are needed; "-" is standard input."""
+    """File with more items, one per line, read as they are needed. "-" is standard input."""
     null: Annotated[bool, Parameter(name=("--null", "-0"), negative=())] = False
-    """What --from lists ends with NUL instead of with its line, as find -print0 writes it."""
+    """Items in --from end with NUL instead of a newline, as find -print0 writes them."""
     journal: Path | None = None
-    """A file that notes what is done: after an interruption, the same command goes on from there."""
+    """File that records finished items. After an interruption, the same command continues from there."""
     concurrency: int | None = None
-    """How many at a time. Default: 16."""
+    """Items at a time. Default: 16."""
 
     def listing(self) -> Listing | None:
         """
@@ -85,31 +81,31 @@ class Many:
         """
         if self.listed is None:
             if self.null:
-                raise ConfigurationError("--null says how --from is to be read: pass that, too")
+                raise ConfigurationError("--null describes the list of --from: pass --from, too")
             return None
         return Listing(file=self.listed, null=self.null)
 
     @property
     def again(self) -> str:
-        """How to go on after an interruption."""
+        """How to continue after an interruption."""
         if self.journal is not None:
-            return "run the same command again, and it goes on from there"
-        return "with --journal FILE, the same command run again would go on from there"
+            return "run the same command again to continue from here"
+        return "with --journal FILE, the same command could continue from here"
 
 
 @Parameter(name="*", group=_MANY)
 @dataclass(frozen=True, kw_only=True)
 class ManyFiles(Many):
-    """The same for uploads."""
+    """Options for many uploads."""
 
     recursive: Annotated[bool, Parameter(name=("--recursive", "-r"), negative=())] = False
-    """Upload all files in folders and below, but those whose names begin with a dot."""
+    """Upload the files in folders and their sub-folders. Names that begin with a dot are left out."""
     rate: float | None = None
-    """Uploads per second at most. Default: any; 360dialog allows 25."""
+    """Uploads per second at most. Default: no limit. 360dialog allows 25."""
     reuse: Annotated[bool, Parameter(negative=())] = False
-    """Upload nothing twice: print the id that the same bytes got before, while it is good."""
+    """Upload nothing twice: the same bytes get the same id while it is valid."""
     library: Path | None = None
-    """The file in which --reuse keeps the ids; it implies --reuse. Default: one in your cache folder."""
+    """File in which --reuse keeps the ids. Implies --reuse. Default: a file in your cache folder."""
 
     @property
     def reuses(self) -> bool:
@@ -118,27 +114,20 @@ class ManyFiles(Many):
 
     @property
     def again(self) -> str:
-        """How to go on after an interruption."""
-        return "run the same command again: what has been uploaded is reused" if self.reuses else super().again
+        """How to continue after an interruption."""
+        return "run the same command again: uploaded files are reused" if self.reuses else super().again
 
 
 @Parameter(name="*", group=_OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How to say it."""
+    """How to print."""
 
     json: Annotated[bool, Parameter(negative=())] = False
-    """One JSON object per line, failures included, for other programs."""
+    """One JSON object per line, for failures too."""
     quiet: Annotated[bool, Parameter(negative=())] = False
     """Results and errors only: no progress bars, no remarks."""
 
-    def output(self, *, items: int = 1) -> Output:
-        """Make what the command prints with; its bars are not shown before they are entered."""
-        return Output(json=self.json, quiet=self.quiet, bars=Bars(wanted=not self.quiet, items=items))
-
-
-def source_of(file: str, filename: str | None) -> Source:
-    """Open a file by its name, or standard input, whose name nobody knows; a file called "-" is "./-"."""
-    if file != str(STANDARD):
-        return Source.path(file)
-    return attrs.evolve(Source.handle(sys.stdin.buffer), name=filename)
+    def output(self) -> Output:
+        """Make the command's output. Its bars are drawn once they are entered."""
+        return Output(json=self.json, quiet=self.quiet, bars=Bars(wanted=not self.quiet))

@@ -1,4 +1,4 @@
-"""What a command says: results on standard output, errors and remarks on standard error, each on one harmless line."""
+"""What a command prints: results on standard output, errors and remarks on standard error, each on one harmless line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meta_media import MediaError
 from meta_media.cli.progress import Bars
-from meta_media.cli.running import FAILED, USAGE
-from meta_media.errors import ConfigurationError, MediaError
+from meta_media.errors import ConfigurationError
 from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.threads import run_in_thread
 
 __all__ = [
+    "FAILED",
+    "FINE",
+    "USAGE",
     "Column",
     "Output",
     "as_json",
-    "binary_size",
     "described",
     "paragraph",
     "printable",
@@ -37,47 +39,42 @@ __all__ = [
     "table",
 ]
 
-_PLAIN_WIDTH: Final = 10_000  # columns where nobody's window limits them, so that nothing is cut
+FINE: Final = 0  # exit statuses
+FAILED: Final = 1
+USAGE: Final = 2
+_PLAIN_WIDTH: Final = 10_000  # columns where there is no terminal, so that nothing is cut
 
 
 def printable(text: str) -> str:
-    """Escape what could move the cursor, hide text or break the line; names and replies come from strangers."""
+    """Escape characters that move the cursor, hide text or break the line: names and responses are untrusted."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(name: str) -> str:
-    """Write the name of an item, which may be a signed URL, on one harmless line."""
+    """Return the name of an item, which may be a signed URL, as one harmless line."""
     return printable(_unsigned(name))
 
 
 def sentence(error: MediaError, item: str | None = None) -> str:
-    """Say what went wrong, and with what."""
+    """Return an error as one line that names its item."""
     text, name = shown(str(error)), shown(item or "")
     return text if not name or name in text else f"{name}: {text}"
 
 
 def described(error: MediaError) -> dict[str, Any]:
-    """Return an error as a JSON object: its class, its sentence, and whatever it knows."""
+    """Return an error as a JSON object: its class, its sentence and its attributes."""
     known = {name: value for name, value in vars(error).items() if value is not None and not name.startswith("_")}
     nested = {name: described(value) for name, value in known.items() if isinstance(value, MediaError)}
     return {"type": type(error).__name__, **known, **nested, "message": str(error)}
 
 
 def _unsigned(text: str) -> str:
-    """Take the queries out of all URLs: a caller may have passed a signed one where an id belongs."""
+    """Remove the queries of all URLs: a signed one may have been passed where an id belongs."""
     return re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text)
 
 
-def binary_size(size: int) -> str:
-    """Write a size shortly, in the units of WhatsApp's limits."""
-    if size < 2**10:
-        return f"{size} B"
-    unit, name = (2**20, "MiB") if size >= 2**20 else (2**10, "KiB")
-    return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
-
-
 def as_json(data: Mapping[str, Any]) -> str:
-    """Write an object on one line, in ASCII, which no terminal misreads."""
+    """Write an object on one line, in ASCII, which every terminal shows unchanged."""
     return _unsigned(json.dumps({name: value for name, value in data.items() if value is not None}, default=_plain))
 
 
@@ -86,7 +83,7 @@ def _plain(value: object) -> str:
 
 
 def result_object(result: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return a result as a JSON object: Meta's further fields beside the known ones, and no signed query."""
+    """Return a result as a JSON object: Meta's further fields beside the known ones, and URLs without their signature."""
     fields = attrs.asdict(result)
     extra = fields.pop("extra", {})
     for name in ("media_id", "received_at"):
@@ -97,20 +94,20 @@ def result_object(result: attrs.AttrsInstance) -> dict[str, Any]:
 
 
 def status_of(error: MediaError) -> int:
-    """Return the exit status for an error: wrong usage, or something that failed."""
+    """Return the exit status of an error."""
     return USAGE if isinstance(error, ConfigurationError) else FAILED
 
 
 @attrs.define(kw_only=True)
 class Output:
     """
-    Where one command's results and errors go.
+    The results and errors of one command.
 
     Attributes:
         json: Whether results are JSON objects.
         quiet: Whether remarks are left out.
-        bars: What has to step aside on a terminal.
-        results: Another stream than standard output, when that carries a file.
+        bars: The progress bars. Lines are written above them.
+        results: Where results go: standard output, unless that carries a file.
         status: The exit status so far.
     """
 
@@ -121,27 +118,27 @@ class Output:
     status: int = 0
 
     async def result(self, plain: str, data: Mapping[str, Any]) -> None:
-        """Print a result, in its plain form or as JSON."""
+        """Write a result, as text or as JSON."""
         await self.write(as_json(data) if self.json else plain)
 
     async def failure(self, error: MediaError, **item: str) -> None:
-        """Print an error in one sentence, for machines as an object too, and remember the exit status."""
+        """Write an error as one line, with `json` also as an object, and update the exit status."""
         self.status = max(self.status, status_of(error))
         if self.json:
             await self.write(as_json({**item, "error": described(error)}))
         await self.complain(sentence(error, next(iter(item.values()), None)))
 
     async def complain(self, text: str) -> None:
-        """Print what went wrong, for people and into logs."""
+        """Write an error to standard error."""
         await run_in_thread(self.bars.write, sys.stderr, f"meta-media: {text}")
 
     async def remark(self, text: str) -> None:
-        """Print something for people only."""
+        """Write a line that is no result to standard error, unless `quiet`."""
         if not self.quiet:
             await run_in_thread(self.bars.write, sys.stderr, text)
 
     async def write(self, text: str) -> None:
-        """Print lines where results go."""
+        """Write lines where results go."""
         await run_in_thread(self.bars.write, self.results, text)
 
 
@@ -154,18 +151,15 @@ class Column:
 
 
 def table(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[str]],
-    narrow: Sequence[Sequence[str]],
-    styles: Sequence[str],
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], narrow: Sequence[Sequence[str]], styles: Sequence[str]
 ) -> str:
     """
-    Lay rows out for standard output: ruled and coloured on a terminal, plain and as wide as they are elsewhere.
+    Lay rows out for standard output: ruled and coloured on a terminal, plain and uncut elsewhere. This blocks.
 
     Args:
         columns: The first one is folded where space is short, the others stay whole.
         rows: Their texts; anything unprintable is escaped.
-        narrow: What to show instead on a terminal that is too narrow for them.
+        narrow: Shorter rows for a terminal that is too narrow.
         styles: One per row, for its last column.
     """
     terminal = sys.stdout.isatty()
@@ -190,7 +184,7 @@ def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Sequ
 
 
 def paragraph(text: str, *, to: Literal["stdout", "stderr"] = "stdout") -> str:
-    """Break a long sentence between its words, where it will be read on a terminal."""
+    """Wrap a long sentence at the width of the terminal, if there is one."""
     stream = sys.stdout if to == "stdout" else sys.stderr
     if not stream.isatty():
         return text

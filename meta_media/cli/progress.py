@@ -1,278 +1,142 @@
 """
-Progress bars, drawn by a thread of their own on standard error.
+Progress bars on standard error: one for each transfer in progress, and one for the whole run.
 
-The event loop only leaves numbers behind. Whatever else is written to the terminal meanwhile makes the bars step aside.
+The event loop only updates numbers. A thread of rich's reads them and draws.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+from typing import Final, Self, TextIO
 
 import anyio
-from rich.console import Console, Group
+import rich.progress as rich
+from rich.console import Console, RenderableType
 from rich.constrain import Constrain
 from rich.filesize import decimal
-from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.text import Text
 
-import meta_media
-from meta_media.bulk.caught import Caught
-from meta_media.transfer.threads import run_in_thread, submit
-
-if TYPE_CHECKING:
-    from meta_media.cli.lists import Items
+from meta_media import Progress
+from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["Bar", "Bars"]
 
-_NAME: Final = 24  # columns for a file's name, so that a line fits in 80
-_SHORT_NAME: Final = 12
-_NARROW: Final = 64  # columns of a terminal that has room for a name, a bar and a number
-_MARGIN: Final = 3  # columns where a terminal can show ^C without breaking the line
-_SPARED: Final = 4  # lines of a terminal that are not for the bars of transfers
-_REFRESH: Final = 10  # times a second
-_TOGETHER: Final = 0.1  # seconds in which lines come together before the bars step aside for them
+_NARROW_WIDTH: Final = 64  # columns; below that, a line has no room for speed and remaining time
+_NAME_LENGTH: Final = 24  # columns for a file's name
+_RIGHT_MARGIN: Final = 3  # columns, in which a terminal can echo ^C without breaking the line
+
+
+class Bars(rich.Progress):
+    """
+    The progress bars of one command, as `async with`. They are drawn on a terminal only, and disappear at the end.
+
+    Args:
+        wanted: Whether to draw them.
+    """
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._terminal = console = Console(stderr=True)
+        wide = console.width >= _NARROW_WIDTH
+        self._name_length = _NAME_LENGTH if wide else _NAME_LENGTH // 2
+        super().__init__(
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(None),
+            _Amount(),
+            *((_Speed(), rich.TimeRemainingColumn()) if wide else ()),
+            console=console,
+            expand=True,
+            transient=True,
+            redirect_stdout=False,  # redirected, results would end on standard error
+            redirect_stderr=False,
+            disable=not wanted or not sys.stderr.isatty() or console.is_dumb_terminal,
+        )
+        self._overall = self.add_task("all", total=None, visible=False, moved=0)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await run_in_thread(self.start)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await run_in_thread(self.stop)
+
+    def bar(self, name: str, action: str = "↑") -> Bar | None:
+        """Make the progress callback of one transfer; None where no bars are drawn."""
+        short = name if len(name) <= self._name_length else name[: self._name_length - 1] + "…"
+        return None if self.disable else Bar(self, f"{action} {short}")
+
+    def count(self, done: int, total: int | None) -> None:
+        """Update the bar of the whole run, in items. A run of one item has none."""
+        self.update(self._overall, completed=done, total=total, visible=total != 1)
+
+    def move(self, size: int) -> None:
+        """Add bytes to those of the whole run; a transfer that starts again takes its bytes back."""
+        self.update(self._overall, moved=self._tasks[self._overall].fields["moved"] + size)
+
+    def write(self, stream: TextIO, text: str) -> None:
+        """Write a line, above the bars if they share its terminal. This blocks, so it runs on a thread."""
+        if self.live.is_started and stream.isatty():
+            self.console.out(text, highlight=False)
+        else:
+            stream.write(text + "\n")
+            stream.flush()
+
+    def refresh(self) -> None:
+        """Draw nothing: `add_task` would draw at once, and block the event loop."""
+
+    def get_renderable(self) -> RenderableType:
+        """Return what to draw."""
+        return Constrain(super().get_renderable(), self._terminal.width - _RIGHT_MARGIN)
 
 
 class Bar:
-    """
-    The progress of one transfer, and the callback that is told of it.
+    """A transfer's progress callback. Its bar appears with the first byte and goes with the last one, or by `hide`."""
 
-    Attributes:
-        name: What is transferred.
-        action: What is being done, shown before the name.
-    """
-
-    def __init__(self, name: str, action: str = "↑") -> None:
-        self.name = name
-        self.action = action
-        self.transferred = 0
-        self.total: int | None = None
-
-    def label(self, width: int) -> str:
-        """Say what stands before the bar."""
-        name = self.name if len(self.name) <= width else self.name[: width - 1] + "…"
-        return f"{self.action} {name}"
-
-    def __call__(self, progress: meta_media.Progress) -> None:
-        """Note how far the transfer is."""
-        self.transferred, self.total = progress.transferred, progress.total
-
-
-class _Followed(Bar):
-    """A bar that appears when its transfer begins to move, and goes when that is whole, or when `Bars.hide` is told."""
-
-    def __init__(self, name: str, action: str, bars: Bars) -> None:
-        super().__init__(name, action)
+    def __init__(self, bars: Bars, label: str) -> None:
         self._bars = bars
+        self._label = label
+        self._task: rich.TaskID | None = None
+        self._transferred = 0
 
-    def __call__(self, progress: meta_media.Progress) -> None:
-        super().__call__(progress)
-        if self.transferred == self.total:
-            self._bars.hide(self)
-        else:
-            self._bars.show(self)
+    def __call__(self, now: Progress) -> None:
+        """Update the bar."""
+        self._bars.move(now.transferred - self._transferred)
+        self._transferred = now.transferred
+        if self._task is None:
+            self._task = self._bars.add_task(self._label, total=now.total)
+        self._bars.update(self._task, completed=now.transferred, total=now.total)
+        if now.transferred == now.total:
+            self.hide()
 
-
-class Bars:
-    """
-    The bars of one command, as `async with`; none at all where nobody watches.
-
-    Args:
-        wanted: Whether to draw any. They appear on a terminal only.
-        items: How many transfers there will be.
-
-    Attributes:
-        shown: Whether they are drawn.
-    """
-
-    def __init__(self, *, wanted: bool, items: int = 1) -> None:
-        console = Console(stderr=True)
-        self._console = console
-        self.shown = wanted and sys.stderr.isatty() and not console.is_dumb_terminal
-        self._narrow = console.width < _NARROW
-        name = TextColumn("{task.description}", markup=False)
-        moved = TextColumn("{task.fields[moved]}", markup=False)
-        each: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        all_of_them: tuple[ProgressColumn, ...] = (moved, TimeRemainingColumn())
-        if self._narrow:
-            each, all_of_them = (TaskProgressColumn(),), ()
-        self._transfers = Progress(name, BarColumn(None), *each, console=console, expand=True)
-        self._overall = Progress(
-            name, BarColumn(None), MofNCompleteColumn(), *all_of_them, console=console, expand=True
-        )
-        self._overall_id = self._overall.add_task("all", total=None, moved="", visible=False)
-        self._items = items
-        self._run: meta_media.BulkRun[Any] | None = None
-        self._counted: Items[Any] | None = None
-        self._bars: dict[Bar, None] = {}
-        self._ids: dict[Bar, TaskID] = {}
-        self._ended = 0
-        self._making_way = threading.Lock()
-        self._waiting: list[tuple[TextIO, str]] = []
-        self._soon: threading.Timer | None = None
-        self._failure: Exception | None = None
-        self._live: Live | None = None
-
-    async def __aenter__(self) -> Self:
-        if self.shown:
-            try:
-                await run_in_thread(self._draw)
-            except BaseException:
-                await self._stop()
-                raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.shown:
-            await self._stop()
-
-    async def _stop(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await run_in_thread(self._end)
-
-    @asynccontextmanager
-    async def of(self, run: meta_media.BulkRun[Any], items: Items[Any] | None) -> AsyncIterator[None]:
-        """Show how far a run is, for as long as a block lasts; its items are counted beside it where that is possible."""
-        self._run, self._counted = run, items
-        async with self:
-            if items is not None and items.total is None and self.shown:
-                submit(items.count)
-            try:
-                yield
-            finally:
-                if items is not None:
-                    items.stop_counting()
-
-    @contextlib.contextmanager
-    def bar(self, name: str, action: str = "↑") -> Iterator[Bar]:
-        """Show a bar while a transfer lasts."""
-        bar = Bar(name, action)
-        with self.showing(bar):
-            yield bar
-
-    @contextlib.contextmanager
-    def showing(self, bar: Bar) -> Iterator[None]:
-        """Show a bar while a block lasts."""
-        self._bars[bar] = None
-        try:
-            yield
-        finally:
-            self.hide(bar)
-            self._ended += 1
-
-    def following(self, name: str) -> Bar:
-        """Make the bar of a download that is known by its progress only."""
-        return _Followed(name, "↓", self)
-
-    def show(self, bar: Bar) -> None:
-        """Show a bar, if it is not shown already."""
-        self._bars[bar] = None
-
-    def hide(self, bar: Bar | None) -> None:
-        """Show a bar no longer, if it was shown."""
-        if bar is not None:
-            self._bars.pop(bar, None)
-
-    def write(self, stream: TextIO, text: str) -> None:
-        """Write a line where bars may be, soon after; it blocks, and belongs on a thread."""
-        with self._making_way:
-            if self._live is None or not stream.isatty():
-                _print(stream, text)
-                return
-            self._waiting.append((stream, text))
-            if self._soon is None:
-                self._soon = threading.Timer(_TOGETHER, self._step_aside)
-                self._soon.daemon = True
-                self._soon.start()
-            failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    def _step_aside(self) -> None:
-        """Write what has come together: to make way costs much more than a line."""
-        with self._making_way, Caught() as caught:
-            self._soon = None
-            if self._erase():
-                try:
-                    self._print_waiting()
-                finally:
-                    self._draw()
-        self._failure = caught.error or self._failure
-
-    def _print_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for stream, text in waiting:
-            _print(stream, text)
-
-    def _draw(self) -> None:
-        """Draw the bars below what is there; one `Live` cannot be used twice, because it would erase what it drew before."""
-        self._live = Live(
-            get_renderable=self._render,
-            console=self._console,
-            transient=True,
-            refresh_per_second=_REFRESH,
-            redirect_stdout=False,  # or results would end on standard error
-            redirect_stderr=False,
-        )
-        self._live.start(refresh=True)
-
-    def _erase(self) -> bool:
-        """Take the bars away, and tell whether there were any."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
-        return live is not None
-
-    def _end(self) -> None:
-        with self._making_way:
-            self._erase()
-            self._print_waiting()
-
-    def _render(self) -> Constrain:
-        """Runs on the drawing thread, under its lock, and is the only one to touch rich's tasks."""
-        bars = list(self._bars)[: max(1, self._console.height - _SPARED)]
-        for bar in bars:
-            label = bar.label(_SHORT_NAME if self._narrow else _NAME)
-            if bar not in self._ids:
-                self._ids[bar] = self._transfers.add_task(label, total=None)
-            self._transfers.update(self._ids[bar], description=label, completed=bar.transferred, total=bar.total)
-        for bar in [known for known in self._ids if known not in bars]:
-            self._transfers.remove_task(self._ids.pop(bar))
-        self._render_overall()
-        lines = Group(self._transfers.get_renderable(), self._overall.get_renderable())
-        return Constrain(lines, self._console.width - _MARGIN)
-
-    def _render_overall(self) -> None:
-        done, moved = self._ended, ""
-        total: int | None = self._items
-        if self._run is not None:
-            report = self._run.so_far
-            done = report.succeeded + report.skipped + report.failed + report.not_tried
-            total = report.total if self._counted is None else self._counted.total
-            if report.bytes > 0 and report.seconds:
-                moved = f"{decimal(report.bytes)}  {decimal(int(report.bytes / report.seconds))}/s"
-        self._overall.update(self._overall_id, completed=done, total=total, moved=moved, visible=total != 1)
+    def hide(self) -> None:
+        """Remove the bar, if it is shown."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
 
 
-def _print(stream: TextIO, text: str) -> None:
-    stream.write(text + "\n")
-    stream.flush()
+class _Amount(rich.DownloadColumn):
+    """Bytes of a transfer; items and bytes of the whole run."""
+
+    def render(self, task: rich.Task) -> Text:
+        """Return the text."""
+        if not task.fields:
+            return super().render(task)
+        total = "?" if task.total is None else f"{task.total:.0f}"
+        moved = f" {decimal(moved)}" if (moved := task.fields["moved"]) > 0 else ""
+        return Text(f"{task.completed:.0f}/{total}{moved}", style="progress.download")
+
+
+class _Speed(rich.TransferSpeedColumn):
+    """Bytes per second: of a transfer now, of the whole run on average."""
+
+    def render(self, task: rich.Task) -> Text:
+        """Return the text."""
+        if not task.fields:
+            return super().render(task)
+        speed = int(task.fields["moved"] / (task.elapsed or 1))
+        return Text(f"{decimal(speed)}/s" if speed > 0 else "", style="progress.data.speed")

@@ -9,26 +9,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import anyio.to_thread
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from meta_media import Settings
 from meta_media.cli.options import Report
 from meta_media.cli.output import Output, printable
 from meta_media.errors import ConfigurationError, StorageError
-from meta_media.protocol.settings import Settings
+from meta_media.transfer.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from meta_media.emulator import PlannedFault
+    from meta_media.emulator import Emulator, PlannedFault
 
 __all__ = ["data_folder", "serve"]
 
 _PORT: Final = 4004
-_REPORT = Report()
+_REPORT: Final = Report()
 
 
 def data_folder() -> Path:
-    """Return where this user's programs keep their data, by the custom of the operating system."""
+    """Return the folder for a program's data, by the custom of the operating system."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
@@ -50,17 +50,17 @@ async def serve(
     Run the emulator of WhatsApp's media endpoints, until Ctrl-C. Number, token and media survive a restart.
 
     Args:
-        host: Where to listen. Anything but a loopback address lets other machines in.
-        port: Which port to listen on; 0 for a free one.
-        data: The folder for its data. Default: a folder of your user account's, which is printed.
-        faults: A TOML file of what is to go wrong, with a table [[fault]] for each.
-        report: How to say it.
+        host: Address to listen on. Any but a loopback address can be reached from other machines.
+        port: Port to listen on. 0 takes a free one. Default: 4004.
+        data: Folder for the data. Default: one in your user account, which is printed.
+        faults: TOML file of faults to inject, with one table [[fault]] for each.
+        report: How to print.
     """
     from meta_media.emulator import Emulator
 
     output = report.output()
     folder = data or data_folder()
-    planned = [] if faults is None else await _faults_of(faults)
+    planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
     try:
@@ -68,7 +68,7 @@ async def serve(
             emulator.plan(planned)
             if planned:
                 await output.remark(f"faults planned: {len(planned)}")
-            await _announce(output, folder, emulator.base_url, emulator.phone_number_id, emulator.access_token)
+            await _announce(output, folder, emulator)
             await emulator.serve_forever()
         if sys.stderr.isatty():
             await output.remark("\nstopped")
@@ -81,28 +81,32 @@ async def serve(
     return output.status
 
 
-async def _faults_of(file: Path) -> list[PlannedFault]:
+def _read_faults(file: Path) -> list[PlannedFault]:
     from meta_media.emulator import read_faults
 
     try:
-        return await anyio.to_thread.run_sync(read_faults, file)
+        return read_faults(file)
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"{printable(str(file))} cannot be used as a file of faults: {why}") from error
 
 
-async def _announce(output: Output, folder: Path, base_url: str, phone_number_id: str, access_token: str) -> None:
-    facts = {"WA_BASE_URL": base_url, "WA_PHONE_NUMBER_ID": phone_number_id, "CLOUD_API_ACCESS_TOKEN": access_token}
-    endpoint = f'"$WA_BASE_URL/{Settings(base_url=base_url).api_version}/$WA_PHONE_NUMBER_ID/media"'
+async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
+    facts = {
+        "WA_BASE_URL": emulator.base_url,
+        "WA_PHONE_NUMBER_ID": emulator.phone_number_id,
+        "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
+    }
+    version = Settings(base_url=emulator.base_url).api_version
     curl = (
         'printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp'
-        f" -F 'file=@-;type=text/plain;filename=hello.txt' {endpoint}"
+        f" -F 'file=@-;type=text/plain;filename=hello.txt' \"$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media\""
     )
     lines = [
         "# This is an emulator, not WhatsApp: nothing leaves this machine.",
         f"# Its data is kept in {printable(str(folder))}",
         *(f"export {name}={value}" for name, value in facts.items()),
-        "# Paste these lines into another terminal; then, with or without the SDK:",
+        "# Paste these lines into another terminal. Then upload a file with or without the SDK:",
         "#   meta-media upload photo.jpg",
         f"#   {curl}",
         "# Ctrl-C ends it.",

@@ -1,154 +1,76 @@
-"""The commands that need no account: `demo`, `serve` and `check`, as they look when piped and on a terminal."""
+"""The commands that need no account: `demo`, `serve` and `check`."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from meta_media import samples
-from meta_media.cli import main
+from tests.support.shell import PATIENCE, SAMPLES, Shell, lines, needs_posix, words_of
 
-PATIENCE = 60
-SAMPLES = {path.name: path for path in samples.paths()}
-needs_posix = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals and signals are POSIX matters")
+GIF = b"GIF89a\x01\x00\x01\x00"
 
 
-def bare_environment() -> dict[str, str]:
-    """An environment that knows nothing of WhatsApp."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("WA_", "CLOUD_API_"))}
-
-
-def command(*arguments: str | Path) -> list[str]:
-    """Return the program's command line."""
-    return [sys.executable, "-m", "meta_media", *(os.fspath(argument) for argument in arguments)]
-
-
-def run(*arguments: str | Path, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a folder, to its end."""
-    done = subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        cwd=folder,
-        env=bare_environment() | more,
-        timeout=PATIENCE,
-        check=False,
-        encoding="utf-8",
-    )
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
-
-
-@contextlib.contextmanager
-def serving(
-    *arguments: str | Path, folder: Path, **more: str
-) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
-    """Run `serve` for as long as a block lasts, and give the variables it tells to export."""
-    environment = bare_environment() | more
-    with subprocess.Popen(
-        command("serve", *arguments, "--json"), cwd=folder, env=environment, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process, json.loads(process.stdout.readline())
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-
-
-def on_a_terminal(
-    *arguments: str | Path, folder: Path, columns: int, environment: Mapping[str, str]
-) -> tuple[int, str]:
-    """Run the program on a terminal of its own: its exit status, and everything the terminal received."""
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    told = {**environment, "TERM": "xterm-256color"}
-    received = bytearray()
-    with subprocess.Popen(
-        command(*arguments), cwd=folder, env=told, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if select.select([ours], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):  # Linux says EIO when nobody has the other end any more
-                    if chunk := os.read(ours, 65536):
-                        received += chunk
-                        continue
-                break
-        status = process.wait(PATIENCE)
-    os.close(ours)
-    return status, received.decode()
-
-
-def visible(received: str) -> str:
-    """Return what a terminal received without its control sequences."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received).replace("\r\n", "\n")
-
-
-def test_demo(tmp_path: Path) -> None:
-    """Every sample goes there and back and is gone afterwards; the piped table cuts nothing; nothing remains."""
+def test_demo(bare: Shell, tmp_path: Path) -> None:
+    """Every sample goes there and back and is gone afterwards. The piped table cuts nothing. No file remains."""
     temporary = tmp_path / "tmp"
-    folder = tmp_path / "elsewhere"
     temporary.mkdir()
-    folder.mkdir()
-    done = run("demo", folder=folder, TMPDIR=os.fspath(temporary), COLUMNS="60")
-    assert (done.returncode, done.stderr) == (0, "")
-    heading, *rows = (re.split(r" {2,}", line) for line in done.stdout.partition("\n\n")[0].splitlines())
+    done = bare.spawn("demo", TMPDIR=os.fspath(temporary), COLUMNS="60")
+    assert (done.returncode, done.stderr) == (0, b"")
+    output = done.stdout.decode()
+    heading, *rows = (re.split(r" {2,}", line) for line in output.partition("\n\n")[0].splitlines())
     assert heading == ["file", "type", "size", "id", "up MB/s", "down MB/s", "verified"]
     assert [row[0] for row in rows] == [*SAMPLES, "large.txt"]
     assert {row[-1] for row in rows} == {"yes"}
     assert all(
         re.fullmatch(r"\d{16}", row[3]) and float(row[4]) > 0 <= float(row[5]) for row in rows if row[0] != "note.txt"
     )
-    assert "application/vnd.openxmlformats-officedocument.wordprocessingml.document" in done.stdout
-    assert f"{len(rows)} of {len(rows)} files came back as they were; {len(rows)} deleted" in done.stdout
-    assert list(temporary.iterdir()) == list(folder.iterdir()) == []
+    assert "application/vnd.openxmlformats-officedocument.wordprocessingml.document" in output
+    assert f"{len(rows)} of {len(rows)} files came back as they were; {len(rows)} deleted" in output
+    assert list(temporary.iterdir()) == list(bare.folder.iterdir()) == []
 
 
-def test_demo_with_own_files(tmp_path: Path) -> None:
-    """Relative paths work; what WhatsApp would refuse, or is not there, is shown with the reason, and others go on."""
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "mine.pdf").write_bytes(SAMPLES["report.pdf"].read_bytes())
-    (tmp_path / "mine.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())
-    fine = run("demo", "deep/mine.pdf", "mine.jpg", folder=tmp_path)
-    assert fine.returncode == 0
-    assert re.search(r"^deep/mine\.pdf +application/pdf .* yes$", fine.stdout, re.MULTILINE)
-    assert "mine.jpg: uploaded once, sent by id to" in fine.stdout
-    (tmp_path / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
-    mixed = run("demo", "moving.gif", "mine.jpg", "missing.png", folder=tmp_path)
+def test_demo_with_own_files(bare: Shell) -> None:
+    """A file that WhatsApp would refuse, or that is missing, is shown with the reason. The others go on."""
+    (bare.folder / "deep").mkdir()
+    (bare.folder / "deep" / "mine.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())
+    (bare.folder / "moving.gif").write_bytes(GIF)
+    mixed = bare.run("demo", "moving.gif", "deep/mine.jpg", "missing.png")
+    output = mixed.stdout.decode()
     assert mixed.returncode == 1
-    assert re.search(r"^moving\.gif .* refused$", mixed.stdout, re.MULTILINE)
-    assert re.search(r"^missing\.png .* refused$", mixed.stdout, re.MULTILINE)
-    assert re.search(r"^mine\.jpg .* yes$", mixed.stdout, re.MULTILINE)
-    assert "✗ 'moving.gif' is 'image/gif', but WhatsApp takes" in mixed.stdout
-    assert "1 of 3 files came back as they were; 1 deleted" in mixed.stdout
+    assert re.search(r"^moving\.gif .* refused$", output, re.MULTILINE)
+    assert re.search(r"^missing\.png .* refused$", output, re.MULTILINE)
+    assert re.search(r"^deep/mine\.jpg +image/jpeg .* yes$", output, re.MULTILINE)
+    assert "✗ 'moving.gif' is 'image/gif', but WhatsApp takes" in output
+    assert "deep/mine.jpg: uploaded once, sent by id to" in output
+    assert "1 of 3 files came back as they were; 1 deleted" in output
+
+
+def test_demo_json(bare: Shell) -> None:
+    """`--json` prints an object for each file."""
+    (bare.folder / "empty.png").touch()
+    done = bare.run("demo", SAMPLES["photo.jpg"], "empty.png", "--json")
+    fine, refused = lines(done.stdout)
+    assert (done.returncode, fine["verified"], fine["deleted"], refused["verified"]) == (1, True, True, False)
+    assert refused["error"]["type"] == "CorruptedMediaError"
 
 
 @needs_posix
-def test_demo_shows_a_mismatch(tmp_path: Path) -> None:
-    """A file that changes after it was hashed does not come back as it was: the table says so, and the status is 1."""
-    changing = tmp_path / "changing.txt"
+@pytest.mark.slow
+def test_demo_shows_a_mismatch(bare: Shell) -> None:
+    """A file that changes while it is uploaded does not come back as it was: the table shows it, and the status is 1."""
+    changing = bare.folder / "changing.txt"
     changing.write_bytes(b"A line of text.\n" * 2**20)
     ended = threading.Event()
 
@@ -160,35 +82,26 @@ def test_demo_shows_a_mismatch(tmp_path: Path) -> None:
     thread = threading.Thread(target=keep_changing)
     thread.start()
     try:
-        done = run("demo", "changing.txt", SAMPLES["photo.jpg"], folder=tmp_path)
+        done = bare.spawn("demo", "changing.txt", SAMPLES["photo.jpg"])
     finally:
         ended.set()
         thread.join()
     assert done.returncode == 1
-    assert re.search(r"^changing\.txt .* MISMATCH$", done.stdout, re.MULTILINE)
-    assert "✗ changing.txt: the copy differs from the original" in done.stdout
-    assert "1 of 2 files came back as they were; 2 deleted" in done.stdout
+    assert re.search(rb"^changing\.txt .* MISMATCH$", done.stdout, re.MULTILINE)
+    assert "✗ changing.txt: the copy differs from the original" in done.stdout.decode()
+    assert b"1 of 2 files came back as they were; 2 deleted" in done.stdout
 
 
-def test_demo_json(tmp_path: Path) -> None:
-    """`--json` prints an object per file."""
-    (tmp_path / "empty.png").touch()
-    done = run("demo", SAMPLES["photo.jpg"], "empty.png", "--json", folder=tmp_path)
-    fine, refused = (json.loads(line) for line in done.stdout.splitlines())
-    assert (done.returncode, fine["verified"], fine["deleted"], refused["verified"]) == (1, True, True, False)
-    assert refused["error"]["type"] == "CorruptedMediaError"
-
-
-def test_demo_ignores_the_environment_and_the_folder(tmp_path: Path) -> None:
-    """Credentials, settings and modules lying around have no part in it."""
-    (tmp_path / "uvicorn.py").write_text("raise SystemExit(9)")
+def test_demo_ignores_the_environment_and_the_folder(bare: Shell) -> None:
+    """Credentials, settings and modules in the current folder have no effect."""
+    (bare.folder / "uvicorn.py").write_text("raise SystemExit(9)")
     variables = {"WA_BASE_URL": "https://127.0.0.1:9", "CLOUD_API_ACCESS_TOKEN": "canary", "CLOUD_API_VERSION": "?"}
     code = "import sys; from meta_media.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "demo", SAMPLES["photo.jpg"]],
         capture_output=True,
-        cwd=tmp_path,
-        env=bare_environment() | variables,
+        cwd=bare.folder,
+        env=bare.environment | variables,
         timeout=PATIENCE,
         check=False,
     )
@@ -197,12 +110,12 @@ def test_demo_ignores_the_environment_and_the_folder(tmp_path: Path) -> None:
 
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_demo(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C ends the emulator's process and removes the temporary folder; even a kill leaves no process behind."""
-    environment = bare_environment() | {"TMPDIR": os.fspath(tmp_path)}
-    with subprocess.Popen(
-        command("demo"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C ends the emulator's process and removes the temporary folder. Even a kill leaves no process behind."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**bare.environment, "TMPDIR": os.fspath(temporary)}
+    with bare.start("demo", env=environment, start_new_session=True) as process:
         children: list[psutil.Process] = []
         deadline = time.monotonic() + PATIENCE
         while not children and time.monotonic() < deadline:
@@ -214,215 +127,151 @@ def test_interrupted_demo(tmp_path: Path, number: signal.Signals) -> None:
     assert len(gone) == len(children) == 1
     if number == signal.SIGINT:
         assert (process.returncode, errors) == (130, b"meta-media: interrupted\n")
-        assert list(tmp_path.iterdir()) == []
+        assert list(temporary.iterdir()) == []
 
 
-@needs_posix
-def test_demo_on_a_terminal(tmp_path: Path) -> None:
-    """80 columns are enough: bars while it runs, then a table in which no line wraps."""
-    status, received = on_a_terminal("demo", folder=tmp_path, columns=80, environment=bare_environment())
-    assert status == 0
-    assert "━" in received
-    assert re.search(r"\d+/20", visible(received))
-    table = received[received.rindex("file ") :]
-    assert max(map(len, visible(table).splitlines())) <= 80
-    assert len(re.findall(r" yes *$", visible(table), re.MULTILINE)) == 20
-    assert received.count("\x1b[?25l") == received.count("\x1b[?25h") > 0, "the cursor was not given back"
-
-
-@needs_posix
-def test_upload_on_a_terminal(tmp_path: Path) -> None:
-    """A terminal sees bars and then the ids, each whole on its line; `--quiet` and a dumb terminal have no bars."""
-    large = tmp_path / "large.txt"
-    large.write_bytes(b"A line of text.\n" * 2**20)
-    with serving("--port", "0", "--data", tmp_path / "data", folder=tmp_path) as (_, told):
-        environment = bare_environment() | told
-        options: dict[str, Any] = {"folder": tmp_path, "columns": 80, "environment": environment}
-        status, received = on_a_terminal("upload", large, SAMPLES["photo.jpg"], **options)
-        assert (status, "━" in received, "large.txt" in received) == (0, True, True)
-        assert len(re.findall(r"^\d{16}  /\S+$", visible(received).replace("\r", "\n"), re.MULTILINE)) == 2
-        status, received = on_a_terminal("upload", large, "--quiet", **options)
-        assert (status, "━" in received) == (0, False)
-        assert re.fullmatch(r"\d{16}\r\n", received)
-
-
-def test_serve_restart_keeps_media(tmp_path: Path) -> None:
+def test_serve_restart_keeps_media(bare: Shell) -> None:
     """Stopped and started on the same folder, `serve` has the same number, token and media."""
-    variables = []
-    media_id = ""
-    for _ in range(2):
-        with serving("--port", "0", "--data", "data", folder=tmp_path) as (_, told):
-            variables.append(told)
-            if not media_id:
-                media_id = run("upload", SAMPLES["photo.jpg"], folder=tmp_path, **told).stdout.strip()
-            done = run("download", media_id, "copy.jpg", folder=tmp_path, **told)
-            assert done.returncode == 0, done.stderr
+    with bare.serving("--data", "data") as first:
+        media_id = bare.run("upload", SAMPLES["photo.jpg"], **first).stdout.decode().strip()
+    with bare.serving("--data", "data") as second:
+        done = bare.run("download", media_id, "copy.jpg", **second)
+    assert done.returncode == 0, done.stderr
     for name in ("WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN"):
-        assert variables[0][name] == variables[1][name]
-    assert (tmp_path / "copy.jpg").read_bytes() == SAMPLES["photo.jpg"].read_bytes()
+        assert first[name] == second[name]
+    assert (bare.folder / "copy.jpg").read_bytes() == SAMPLES["photo.jpg"].read_bytes()
 
 
 @needs_posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_says_what_to_export(tmp_path: Path, number: signal.Signals) -> None:
-    """What `serve` prints can be sourced by a shell, says that it is an emulator; a signal ends it with status 0."""
-    environment = bare_environment() | {"HOME": os.fspath(tmp_path), "XDG_DATA_HOME": os.fspath(tmp_path / "share")}
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_serve_prints_what_to_export(bare: Shell, tmp_path: Path, number: signal.Signals) -> None:
+    """A shell can source what `serve` prints. The first line says that it is an emulator. A signal ends it with status 0."""
+    environment = {**bare.environment, "HOME": os.fspath(tmp_path), "XDG_DATA_HOME": os.fspath(tmp_path / "share")}
     said: list[str] = []
-    with subprocess.Popen(
-        command("serve", "--port", "0"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with bare.start("serve", "--port", "0", env=environment) as process:
         assert process.stdout is not None
         while not said or not said[-1].startswith("# Ctrl-C"):
-            said.append(process.stdout.readline())
+            said.append(process.stdout.readline().decode())
             assert said[-1], "it ended"
         script = "".join(said) + 'echo "$WA_BASE_URL $WA_PHONE_NUMBER_ID $CLOUD_API_ACCESS_TOKEN"'
         sourced = subprocess.run(
             ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
         )
         base_url, phone_number_id, access_token = sourced.stdout.split()
-        named = {"CLOUD_API_ACCESS_TOKEN": access_token}
         options = ("--base-url", base_url, "--phone-number-id", phone_number_id, "--api-version", "24")
-        assert run("upload", SAMPLES["photo.jpg"], *options, folder=tmp_path, **named).returncode == 0
+        done = bare.run("upload", SAMPLES["photo.jpg"], *options, CLOUD_API_ACCESS_TOKEN=access_token)
+        assert done.returncode == 0, done.stderr
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, errors) == (0, b"")
     assert "emulator" in said[0]
     assert any("curl" in line and "$CLOUD_API_ACCESS_TOKEN" in line for line in said)
-    assert any(os.fspath(tmp_path) in line for line in said), "the default folder is not told"
+    assert any(os.fspath(tmp_path) in line for line in said), "the default folder is not printed"
 
 
-def test_serve_that_cannot_start(tmp_path: Path) -> None:
+def test_serve_that_cannot_start(bare: Shell) -> None:
     """A port in use, a folder in use, and a folder that cannot be one: status 1 and one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run("serve", "--port", str(taken.getsockname()[1]), "--data", "data", folder=tmp_path)
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert "could not listen on 127.0.0.1" in done.stderr
-    with serving("--port", "0", "--data", "data", folder=tmp_path):
-        second = run("serve", "--port", "0", "--data", "data", folder=tmp_path)
-    (tmp_path / "file").touch()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "emulator.sqlite3").write_bytes(b"not a database" * 100)
-    others = [run("serve", "--port", "0", "--data", name, folder=tmp_path) for name in ("file", "broken")]
-    for failed in (second, *others):
+        done = bare.run("serve", "--port", str(taken.getsockname()[1]), "--data", "data")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1)
+    assert b"could not listen on 127.0.0.1" in done.stderr
+    (bare.folder / "file").touch()
+    (bare.folder / "broken").mkdir()
+    (bare.folder / "broken" / "emulator.sqlite3").write_bytes(b"not a database" * 100)
+    with bare.serving("--data", "used"):
+        failures = [bare.run("serve", "--port", "0", "--data", name) for name in ("used", "file", "broken")]
+    for failed in failures:
         assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
-        assert "could not keep data in" in failed.stderr
+        assert b"could not keep data in" in failed.stderr
 
 
-def test_serve_beyond_loopback_warns(tmp_path: Path) -> None:
-    """An address that others can reach gets a warning line."""
-    with subprocess.Popen(
-        command("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data"),
-        env=bare_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+def test_serve_beyond_loopback_warns(bare: Shell) -> None:
+    """An address that other machines can reach gets a warning."""
+    with bare.start("serve", "--host", "0.0.0.0", "--port", "0", "--data", "data") as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("warning: listening on 0.0.0.0")
+        assert process.stderr.readline().startswith(b"warning: listening on 0.0.0.0")
         process.terminate()
         process.communicate(timeout=PATIENCE)
 
 
-def test_check(tmp_path: Path) -> None:
-    """Accepted files are told with kind, type and limit; others with the reason; one refusal makes the status 1."""
-    fine = run("check", *SAMPLES.values(), folder=tmp_path)
-    assert (fine.returncode, fine.stderr, fine.stdout.count(": accepted: ")) == (0, "", len(SAMPLES))
-    (tmp_path / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
-    (tmp_path / "huge.png").write_bytes(SAMPLES["drawing.png"].read_bytes() + bytes(6 * 2**20))
+def test_serve_with_faults(bare: Shell) -> None:
+    """`serve --faults` injects the faults of the file into the first requests that they match, and then none."""
+    (bare.folder / "faults.toml").write_text(
+        '[[fault]]\noperation = "get_info"\ntimes = 2\nkind = "html"\nstatus = 502\n'
+        '[[fault]]\noperation = "any"\nat = "head"\nend = "reset"\n'
+    )
+    with bare.start("serve", "--port", "0", "--data", "data", "--faults", "faults.toml", "--json") as process:
+        assert process.stdout is not None
+        try:
+            told = json.loads(process.stdout.readline())
+            url = f"{told['WA_BASE_URL']}/v25.0/{told['WA_PHONE_NUMBER_ID']}"
+            headers = {"authorization": f"Bearer {told['CLOUD_API_ACCESS_TOKEN']}"}
+            with httpx.Client(headers=headers, trust_env=False) as client:
+                assert [client.get(url).status_code for _ in range(2)] == [502, 502]
+                with pytest.raises(httpx.TransportError):
+                    client.get(url)
+                assert client.get(url).status_code == 200
+        finally:
+            process.terminate()
+            _, errors = process.communicate(timeout=PATIENCE)
+    assert errors == b"faults planned: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        ("[[fault", "it is not TOML: "),
+        ('[[fault]]\noperation = "any"\nstauts = 500', "fault 1: there is no 'stauts'"),
+    ],
+    ids=["missing", "no TOML", "wrong key"],
+)
+def test_faults_that_cannot_be_read(bare: Shell, content: str | None, why: str) -> None:
+    """A wrong file of faults: status 2 and one sentence, before anything is started."""
+    if content is not None:
+        (bare.folder / "faults.toml").write_text(content)
+    done = bare.run("serve", "--port", "0", "--data", "data", "--faults", "faults.toml")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
+    assert f"faults.toml cannot be used as a file of faults: {why}" in done.stderr.decode()
+    assert not (bare.folder / "data").exists()
+
+
+def test_check(bare: Shell) -> None:
+    """An accepted file has its type, kind and limit; a refused one has the reason and makes the status 1."""
+    fine = bare.run("check", *SAMPLES.values())
+    assert (fine.returncode, fine.stderr, fine.stdout.count(b": accepted: ")) == (0, b"", len(SAMPLES))
+    (bare.folder / "moving.gif").write_bytes(GIF)
+    (bare.folder / "huge.png").write_bytes(SAMPLES["drawing.png"].read_bytes() + bytes(6 * 2**20))
     files: list[str | Path] = ["moving.gif", SAMPLES["photo.jpg"], "huge.png", "missing.png"]
-    mixed = run("check", *files, folder=tmp_path)
-    gif, photo, huge, missing = mixed.stdout.splitlines()
+    mixed = bare.run("check", *files)
+    gif, photo, huge, missing = words_of(mixed)
     assert mixed.returncode == 1
     assert gif.startswith("moving.gif: refused: 'moving.gif' is 'image/gif'")
     assert photo.endswith("photo.jpg: accepted: image/jpeg (image), 4,346 of at most 5,242,880 bytes")
     assert "6,293,695 bytes" in huge
     assert missing == "missing.png: refused: could not open 'missing.png': No such file or directory"
-    told = [json.loads(line) for line in run("check", *files, "--json", folder=tmp_path).stdout.splitlines()]
+    told = lines(bare.run("check", *files, "--json").stdout)
     assert [found["accepted"] for found in told] == [False, True, False, False]
     assert (told[1]["kind"], told[1]["limit"], told[1]["size"]) == ("image", 5 * 2**20, 4346)
     assert (told[2]["error"]["type"], told[2]["error"]["limit"]) == ("FileTooLargeError", 5 * 2**20)
 
 
 @needs_posix
-def test_check_reads_only_the_head(tmp_path: Path) -> None:
+def test_check_reads_only_the_head(bare: Shell) -> None:
     """A sparse file of a terabyte is refused at once."""
-    with (tmp_path / "huge.pdf").open("wb") as file:
+    with (bare.folder / "huge.pdf").open("wb") as file:
         file.write(SAMPLES["report.pdf"].read_bytes())
         file.truncate(2**40)
     started = time.monotonic()
-    done = run("check", "huge.pdf", folder=tmp_path)
-    assert (done.returncode, "1,099,511,627,776 bytes" in done.stdout) == (1, True)
+    done = bare.run("check", "huge.pdf")
+    assert (done.returncode, b"1,099,511,627,776 bytes" in done.stdout) == (1, True)
     assert time.monotonic() - started < PATIENCE / 2
 
 
-def test_check_of_standard_input(tmp_path: Path) -> None:
-    """`-` is looked at as it will be declared."""
-    for arguments, status in ((["-"], 0), (["-", "--mime-type", "image/png"], 1), (["-", "--filename", "a.png"], 0)):
-        done = subprocess.run(
-            command("check", *arguments),
-            input=SAMPLES["photo.jpg"].read_bytes(),
-            capture_output=True,
-            env=bare_environment(),
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (done.returncode, done.stdout[:3]) == (status, b"-: ")
-
-
-@needs_posix
-def test_check_on_a_terminal(tmp_path: Path) -> None:
-    """A terminal of any width gets a table, with the reasons below it."""
-    (tmp_path / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
-    (tmp_path / "table.xlsx").write_bytes(SAMPLES["table.xlsx"].read_bytes())
-    for columns, kind in (
-        (80, "document  "),
-        (160, "(application/vnd.openxmlformats-officedocument.spreadsheetml.sheet)"),
-    ):
-        options: dict[str, Any] = {"folder": tmp_path, "columns": columns, "environment": bare_environment()}
-        status, received = on_a_terminal("check", "table.xlsx", "moving.gif", **options)
-        assert status == 1
-        assert kind in received
-        assert "refuses it" in received
-        assert "✗ 'moving.gif' is 'image/gif'" in visible(received)
-        assert max(map(len, visible(received).splitlines())) <= columns
-
-
-def test_missing_extra(tmp_path: Path) -> None:
-    """Without its packages the program says in one sentence what to install, and the SDK imports none of them."""
-    blocked = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))\n"
-    for missing in ("cyclopts", "rich"):
-        code = blocked + "from meta_media.cli import main; sys.exit(main())"
-        done = subprocess.run(
-            [sys.executable, "-c", code, missing, "demo"], capture_output=True, timeout=PATIENCE, check=False
-        )
-        assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr == b'meta-media: the command line needs more packages: pip install "meta-media[cli]"\n'
-    code = "import sys, meta_media; print({'cyclopts', 'rich', 'starlette', 'uvicorn'} & set(sys.modules))"
-    lean = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=True)
-    assert lean.stdout.split() == [b"set()"]
-
-
-def test_nothing_blocks_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every command runs in this process under the detector of blocking calls."""
-    assert threading.current_thread() is threading.main_thread()
-    monkeypatch.chdir(tmp_path)
-
-    def inside(*arguments: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["meta-media", *(os.fspath(argument) for argument in arguments)])
-        assert main() == 0, capsys.readouterr().err
-        return capsys.readouterr().out.strip()
-
-    with serving("--port", "0", "--data", tmp_path / "data", folder=tmp_path) as (_, told):
-        for name, value in told.items():
-            monkeypatch.setenv(name, value)
-        media_id = inside("upload", SAMPLES["photo.jpg"], "--verify")
-        assert inside("info", media_id).splitlines()[0].split() == ["id", media_id]
-        assert inside("download", media_id) == f"{media_id}.jpg"
-        assert len(inside("send", "+15550001111", "+15550002222", "--id", media_id).splitlines()) == 2
-        assert inside("delete", media_id) == media_id
-    assert inside("check", SAMPLES["photo.jpg"]).count("accepted") == 1
-    assert inside("demo", SAMPLES["photo.jpg"], SAMPLES["note.txt"]).count(" yes") == 2
-    downloaded = (tmp_path / f"{media_id}.jpg").read_bytes()
-    assert hashlib.sha256(downloaded).digest() == hashlib.sha256(SAMPLES["photo.jpg"].read_bytes()).digest()
+@pytest.mark.parametrize(
+    ("options", "status"), [([], 0), (["--mime-type", "image/png"], 1), (["--filename", "a.png"], 0)]
+)
+def test_check_of_standard_input(bare: Shell, options: list[str], status: int) -> None:
+    """`-` is checked as it will be declared."""
+    done = bare.run("check", "-", *options, stdin=SAMPLES["photo.jpg"].read_bytes())
+    assert (done.returncode, done.stdout[:3]) == (status, b"-: ")

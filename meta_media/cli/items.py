@@ -1,0 +1,284 @@
+"""What a command works on: its arguments, the files in folders, and lists, each read when it is needed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
+
+import attrs
+
+from meta_media import Source
+from meta_media.bulk.jobs import split_item
+from meta_media.cli.output import printable, shown
+from meta_media.cli.progress import Bars
+from meta_media.errors import ConfigurationError, StorageError
+from meta_media.transfer.threads import run_in_thread, storage_errors
+
+__all__ = ["STANDARD", "Files", "Items", "Listing", "label_of", "standard_input"]
+
+STANDARD: Final = Path("-")  # standard input or output
+_BLOCK_SIZE: Final = 2**16  # bytes of a list read at a time
+_NAME_SIZE: Final = 2**16  # bytes of a name at most; Linux takes paths of 4,096
+_BOM: Final = b"\xef\xbb\xbf"  # with which editors on Windows begin a text
+
+
+@attrs.frozen(kw_only=True)
+class Listing:
+    """
+    Names in a file or on standard input.
+
+    Attributes:
+        file: The file; "-" is standard input.
+        null: Whether each name ends with NUL, as `find -print0` writes them, instead of a newline.
+    """
+
+    file: Path
+    null: bool
+
+    def names(self) -> Iterator[str]:
+        """
+        Read the names, each as soon as it is there.
+
+        Raises:
+            ConfigurationError: The file cannot be opened, or is no list.
+            StorageError: Reading it failed.
+        """
+        if self.file == STANDARD:
+            yield from self._split(sys.stdin.buffer)
+            return
+        try:
+            stream = self.file.open("rb")
+        except (OSError, ValueError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise ConfigurationError(f"{printable(str(self.file))} cannot be used as a list: {why}") from error
+        with stream:
+            yield from self._split(stream)
+
+    def _split(self, stream: BinaryIO) -> Iterator[str]:
+        end = b"\0" if self.null else b"\n"
+        rest, first, more = b"", True, True
+        while more:
+            with storage_errors(f"read the list {str(self.file)!r}"):
+                block = _read_available(stream)
+            more = bool(block)
+            *whole, rest = (rest + block).split(end)
+            if not more:
+                whole.append(rest)  # the last name may have no end
+            for name in whole:
+                yield from self._decode(name.removeprefix(_BOM) if first else name)
+                first = False
+            if len(rest) > _NAME_SIZE:
+                raise ConfigurationError(
+                    f"{printable(str(self.file))} is no list: a name in it has more than {_NAME_SIZE:,} bytes"
+                )
+
+    def _decode(self, name: bytes) -> Iterator[str]:
+        name = name if self.null else name.removesuffix(b"\r")
+        if name:
+            yield os.fsdecode(b"./-" if name == b"-" else name)  # in a list, "-" is the name of a file
+
+    def can_be_read_again(self) -> bool:
+        """Return whether it is a regular file, which can be read a second time to count its names."""
+        try:
+            return self.file != STANDARD and stat.S_ISREG(self.file.stat().st_mode)
+        except (OSError, ValueError):
+            return False
+
+
+def _read_available(stream: BinaryIO) -> bytes:
+    """Read what a pipe holds now. Wait only if it is empty: its writer may be slow."""
+    return bytes(getattr(stream, "read1", stream.read)(_BLOCK_SIZE))
+
+
+class Items:
+    """
+    The items of a run: media ids. Arguments alone are all read at once; a list is read as the run needs its names.
+
+    Args:
+        arguments: Names on the command line.
+        listing: More names, if there is a list.
+        bars: Where each item has a progress bar; None for items that move no bytes.
+
+    Attributes:
+        total: Number of items; None while it is unknown.
+        unread: Whether a list or a folder has not been read to its end.
+    """
+
+    action = "↓"
+
+    def __init__(self, arguments: list[str], listing: Listing | None, bars: Bars | None = None) -> None:
+        self._arguments = arguments
+        self._listing = listing
+        self._bars = bars
+        self._counting = True
+        self.total: int | None = None
+        self.unread = False
+
+    async def read(self) -> Iterable[Any]:
+        """Return the items for a bulk verb: a list of all, or an iterator that reads them one by one."""
+        if self._is_lazy():
+            return self._iterate()
+        items: list[Any] = await run_in_thread(list, self._each())
+        self.total = len(items)
+        return items
+
+    def count(self) -> None:
+        """Set `total` by reading everything once more, on a thread beside the run. A pipe cannot be counted."""
+        if self._listing is not None and not self._listing.can_be_read_again():
+            return
+        counted = 0
+        try:
+            for _ in self._each():
+                counted += 1
+                if not self._counting:
+                    return
+        except Exception:  # noqa: BLE001 - the run meets the same error and reports it
+            return
+        self.total = counted
+
+    def stop_counting(self) -> None:
+        """End `count`."""
+        self._counting = False
+
+    @property
+    def may_block(self) -> bool:
+        """Whether a thread may still be waiting for a list that another program writes."""
+        return self.unread and self._listing is not None and not self._listing.can_be_read_again()
+
+    def _is_lazy(self) -> bool:
+        return self._listing is not None
+
+    def _iterate(self) -> Iterator[Any]:
+        self.unread, number = True, 0
+        for item in self._each():
+            number += 1
+            yield item
+        self.unread, self.total = False, number
+
+    def _each(self) -> Iterator[Any]:
+        for name in self._arguments:
+            yield from self._expand(name)
+        for name in self._listing.names() if self._listing else ():
+            yield from self._expand(name)
+
+    def _expand(self, name: str) -> Iterator[Any]:
+        """Yield the items that a name stands for."""
+        yield self._with_bar(name.strip(), shown(name))
+
+    def _with_bar(self, item: Any, name: str) -> Any:
+        bar = self._bars and self._bars.bar(name, self.action)
+        return (item, {"progress": bar}) if bar else item
+
+
+class Files(Items):
+    """
+    The items of an upload: files, and with `recursive` the files in folders.
+
+    Args:
+        arguments: Names on the command line; "-" is standard input.
+        listing: More names, if there is a list.
+        bars: Where each file has a progress bar.
+        recursive: Whether to read folders.
+        filename: The name that standard input is uploaded under.
+    """
+
+    action = "↑"
+
+    def __init__(
+        self, arguments: list[str], listing: Listing | None, bars: Bars, *, recursive: bool, filename: str | None
+    ) -> None:
+        super().__init__(arguments, listing, bars)
+        self._recursive = recursive
+        self._filename = filename
+
+    def _is_lazy(self) -> bool:
+        return self._recursive or super()._is_lazy()
+
+    def _expand(self, name: str) -> Iterator[Any]:
+        if name == str(STANDARD):
+            yield self._with_bar(standard_input(self._filename), "standard input")
+        elif not _is_folder(name):
+            yield self._file(name)
+        elif self._recursive:
+            yield from map(self._file, _files_below(name))
+        else:
+            why = f"{name!r} is a folder: pass --recursive to upload the files in it"
+            yield _Unreadable(name, StorageError(why))
+
+    def _file(self, file: str | _Unreadable) -> Any:
+        return self._with_bar(file, printable(Path(file).name)) if isinstance(file, str) else file
+
+
+class _Unreadable:
+    """
+    A source that raises an error when it is read.
+
+    Args:
+        label: The folder's name.
+        error: The error.
+    """
+
+    def __init__(self, label: str, error: StorageError) -> None:
+        self.label = label
+        self._error = error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise self._error
+
+
+def standard_input(filename: str | None) -> Source:
+    """Return standard input as a source. Opened by its number, it has no name but the given one."""
+    return Source.handle(os.fdopen(sys.stdin.fileno(), "rb", closefd=False), name=filename)
+
+
+def label_of(item: Any) -> str:
+    """Return the name by which the user knows an item of `Files`."""
+    source, _ = split_item(item)
+    return source if isinstance(source, str) else str(getattr(source, "label", STANDARD))
+
+
+def _is_folder(name: str) -> bool:
+    """Return whether a name is that of a folder; False where the system does not say: opening it will report why."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def _files_below(folder: str) -> Iterator[str | _Unreadable]:
+    """
+    List the files in a folder, sorted by name, then those in its sub-folders. Hidden ones are left out.
+
+    Links to files are followed. Links to folders are not, so that there are no circles. Pipes and other special files are left
+    out. A folder that cannot be read is an unreadable source in its place.
+    """
+    pending = [folder]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
+        except OSError as error:
+            why = f"could not read the folder {folder!r}: {error.strerror}"
+            yield _Unreadable(folder, StorageError(why, errno=error.errno))
+            continue
+        yield from (entry.path for entry in visible if _is_file(entry))
+        pending += reversed([entry.path for entry in visible if entry.is_dir(follow_symlinks=False)])
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

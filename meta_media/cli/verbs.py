@@ -1,0 +1,316 @@
+"""The commands that call Meta: upload, info, download, delete and send."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SentMessage, SQLiteStore
+from meta_media.bulk.jobs import split_item
+from meta_media.cli.items import STANDARD, Files, Items, label_of
+from meta_media.cli.options import Connection, FileNames, Ids, Many, ManyFiles, Report
+from meta_media.cli.output import printable, result_object, shown
+from meta_media.cli.reporter import Labels, Reporter, in_order
+from meta_media.errors import ConfigurationError
+from meta_media.protocol.media_types import ACCEPTED, Kind, normalise
+from meta_media.protocol.secrets import hide_query
+from meta_media.transfer.threads import run_in_thread, storage_errors
+
+__all__ = ["delete", "download", "info", "send", "upload"]
+
+_CONNECTION = Connection()
+_MANY = Many()
+_MANY_FILES = ManyFiles()
+_REPORT = Report()
+
+
+async def upload(
+    files: FileNames | None = None,
+    /,
+    *,
+    mime_type: str | None = None,
+    filename: str | None = None,
+    validate: Annotated[bool, Parameter(negative="--no-validate")] = True,
+    verify: Annotated[bool, Parameter(negative=())] = False,
+    ttl: timedelta | None = None,
+    use_case: str | None = None,
+    many: ManyFiles = _MANY_FILES,
+    connection: Connection = _CONNECTION,
+    report: Report = _REPORT,
+) -> int:
+    """
+    Upload files, and print their media ids, one per line, in the order of the files.
+
+    Args:
+        files: Files to upload, or folders with --recursive. "-" is standard input.
+        mime_type: Type of the files. Default: detected from their bytes, else from their names.
+        filename: Name to upload under, for a single file.
+        validate: Check type and size before sending. --no-validate sends any file.
+        verify: Ask Meta afterwards for the SHA-256 it stored, and compare.
+        ttl: Lifetime on a "No Storage" number, such as 90m, 12h or 30d.
+        use_case: Meta's field of that name, such as call_voicemail_announcement.
+        many: Options for many uploads.
+        connection: How to reach Meta.
+        report: How to print.
+    """
+    names, listing = list(files or ()), many.listing()
+    single = len(names) == 1 and listing is None and not many.recursive
+    _check_upload(names, filename, use_case, many, single=single)
+    output = report.output()
+    items = Files(names, listing, output.bars, recursive=many.recursive, filename=filename)
+    reporter: Reporter[Any] = Reporter(
+        output=output,
+        labels=Labels(key="file", items="files", done="uploaded", again="" if single else many.again),
+        render=_render_upload if single or not sys.stdout.isatty() else _render_upload_with_name,
+        name=label_of,
+        items=items,
+    )
+    options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
+    options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
+    settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
+    async with connection.client(needs_number=True, **settings) as media, AsyncExitStack() as stack:
+        sources = await items.read()
+        if many.reuses:
+            store = SQLiteStore(many.library)
+            stack.push_async_callback(store.aclose)
+            run: BulkRun[Any] = MediaLibrary(media, store).ensure_many(sources, **options)
+        else:
+            run = media.upload_many(sources, journal=many.journal, **options)
+        await reporter.print(run)
+    return output.status
+
+
+def _check_upload(
+    names: list[str], filename: str | None, use_case: str | None, many: ManyFiles, *, single: bool
+) -> None:
+    _check_any(names, many, "files")
+    if names.count(str(STANDARD)) + (many.listed == STANDARD) > 1:
+        raise ConfigurationError("standard input can be read only once: as one file, or as the list")
+    if filename is not None and not single:
+        raise ConfigurationError("--filename is for a single file")
+    if many.reuses and many.journal is not None:
+        raise ConfigurationError("--reuse needs no --journal: the library records what is uploaded")
+    if many.reuses and use_case is not None:
+        raise ConfigurationError("--reuse does not work with --use-case: such media is used only once")
+
+
+def _check_any(names: list[str], many: Many, items: str) -> None:
+    if not names and many.listed is None:
+        raise ConfigurationError(f"there is nothing to do: pass {items}, or a list of them with --from")
+
+
+def _render_upload(_: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
+    return printable(uploaded.id), result_object(uploaded)
+
+
+def _render_upload_with_name(file: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
+    """Name the file on a terminal: where an upload failed, the lines do not match the files."""
+    return printable(f"{uploaded.id}  {file}"), result_object(uploaded)
+
+
+async def info(
+    ids: Ids,
+    /,
+    *,
+    connection: Connection = _CONNECTION,
+    report: Report = _REPORT,
+) -> int:
+    """
+    Show what Meta stores about media: type, size, SHA-256, and when the URL expires.
+
+    Args:
+        ids: Media ids, from an upload or a webhook.
+        connection: How to reach Meta.
+        report: How to print.
+    """
+    output = report.output()
+    async with connection.client() as media:
+
+        async def work(media_id: str) -> MediaInfo:
+            return await media.get_info(media_id, phone_number_id=connection.phone_number_id)
+
+        def render(_: str, found: MediaInfo) -> tuple[str, Mapping[str, Any]]:
+            facts = {**result_object(found), "url_expires_at": found.url_expires_at}
+            lines = [f"{name:<18}{printable(str(value))}" for name, value in facts.items() if value is not None]
+            return "\n".join(lines) + "\n" * (len(ids) > 1), facts
+
+        await Reporter(output=output, labels=Labels(key="id"), render=render).print(in_order(ids, work))
+    return output.status
+
+
+async def download(
+    ids: Annotated[list[str] | None, Parameter(name="ID", negative=(), allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    to: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="--no-overwrite")] = True,
+    many: Many = _MANY,
+    connection: Connection = _CONNECTION,
+    report: Report = _REPORT,
+) -> int:
+    """
+    Download media, check its SHA-256, and print the paths of the files.
+
+    With --to or --from, every argument is an id, and each file gets a free name in the folder. Without them, the first
+    argument is the id and the second one the destination: a file, a folder, or "-" for standard output. Default: the
+    current folder.
+
+    Args:
+        ids: A media id, or the media URL from a webhook. With --to or --from, any number of them.
+        to: Folder for many files. It is made if it is missing. Default with --from: the current folder.
+        overwrite: Replace an existing file. In a folder, no file is ever replaced.
+        many: Options for many downloads.
+        connection: How to reach Meta.
+        report: How to print.
+    """
+    names, listing = list(ids or ()), many.listing()
+    _check_any(names, many, "ids")
+    if to is None and listing is None:
+        if many.journal is not None:
+            raise ConfigurationError("--journal is for downloads to a folder: pass --to, too")
+        return await _download_one(*await _one_download(names), connection, report, overwrite=overwrite)
+    folder = to or Path()
+    with storage_errors(f"make the folder {os.fspath(folder)!r}"):
+        await run_in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
+    output = report.output()
+    items = Items(names, listing, output.bars)
+    labels = Labels(key="id", items="files", done="downloaded", again=many.again)
+    reporter: Reporter[Any] = Reporter(output=output, labels=labels, render=_render_download, name=_id_of, items=items)
+    async with connection.client(concurrency=many.concurrency) as media:
+        run = media.download_many(await items.read(), folder, journal=many.journal, in_order=True)
+        await reporter.print(run)
+    return output.status
+
+
+def _id_of(item: Any) -> str:
+    what, _ = split_item(item)
+    return hide_query(what)
+
+
+async def _one_download(arguments: list[str]) -> tuple[str, Path]:
+    """Read the arguments as an id and a destination."""
+    media_id, *rest = arguments
+    destination = Path(rest[0]) if rest else Path()
+    if len(rest) > 1:
+        raise ConfigurationError("several ids go to a folder: pass --to FOLDER")
+    if rest and re.fullmatch(r"\d{10,}", rest[0]) and not await run_in_thread(destination.exists):
+        raise ConfigurationError(
+            f"{rest[0]} looks like another id: pass --to FOLDER for several ids, or ./{rest[0]} for a file of that name"
+        )
+    return media_id, destination
+
+
+async def _download_one(
+    media_id: str, destination: Path, connection: Connection, report: Report, *, overwrite: bool
+) -> int:
+    output = report.output()
+    target: Any = destination
+    if destination == STANDARD:
+        target, output.results = sys.stdout.buffer, sys.stderr
+    name = shown(hide_query(media_id))
+    async with connection.client() as media, output.bars as bars:
+        try:
+            saved = await media.download(media_id, target, overwrite=overwrite, progress=bars.bar(name, "↓"))
+            with storage_errors("write to standard output"):
+                await run_in_thread(sys.stdout.flush)
+        except MediaError as error:
+            await output.failure(error, id=name)
+            return output.status
+        text, facts = _render_download(name, saved)
+        if saved.path or output.json:
+            await output.result(text, facts)
+    return output.status
+
+
+def _render_download(_: str, saved: Any) -> tuple[str, Mapping[str, Any]]:
+    path = saved.path and os.fspath(saved.path)
+    return printable(str(path)), {**result_object(saved), "id": saved.media_id, "path": path}
+
+
+async def delete(
+    ids: Ids | None = None,
+    /,
+    *,
+    missing_ok: Annotated[bool, Parameter(negative=())] = False,
+    many: Many = _MANY,
+    connection: Connection = _CONNECTION,
+    report: Report = _REPORT,
+) -> int:
+    """
+    Delete media, and print the deleted ids.
+
+    Args:
+        ids: Media ids.
+        missing_ok: Count media that Meta does not know as deleted.
+        many: Options for many deletions.
+        connection: How to reach Meta.
+        report: How to print.
+    """
+    names, listing = list(ids or ()), many.listing()
+    _check_any(names, many, "ids")
+    output = report.output()
+    items = Items(names, listing)
+    labels = Labels(key="id", items="ids", done="deleted", again=many.again)
+    reporter: Reporter[Any] = Reporter(output=output, labels=labels, render=_render_delete, items=items)
+    async with connection.client(concurrency=many.concurrency) as media:
+        options: dict[str, Any] = {"missing_ok": missing_ok, "phone_number_id": connection.phone_number_id}
+        run = media.delete_many(await items.read(), journal=many.journal, in_order=True, **options)
+        await reporter.print(run)
+    return output.status
+
+
+def _render_delete(media_id: str, deleted: Any) -> tuple[str, Mapping[str, Any]]:
+    return printable(media_id), result_object(deleted)
+
+
+async def send(
+    to: Annotated[list[str], Parameter(name="TO", negative=())],
+    /,
+    *,
+    media_id: Annotated[str, Parameter(name="--id")],
+    kind: Kind | None = None,
+    caption: str | None = None,
+    filename: str | None = None,
+    voice: Annotated[bool | None, Parameter(negative="--no-voice")] = None,
+    reply_to: str | None = None,
+    connection: Connection = _CONNECTION,
+    report: Report = _REPORT,
+) -> int:
+    """
+    Send uploaded media, and print the message ids, one per line, in the order of the recipients.
+
+    Args:
+        to: Phone numbers with country code, such as +15550001111.
+        media_id: Media id, from an upload on the same phone number.
+        kind: Kind of message. Default: the one that fits the media's type, which is looked up.
+        caption: Text below an image, video or document.
+        filename: Name under which a document is shown.
+        voice: Whether audio is shown as a voice message.
+        reply_to: Id of the message that this one answers.
+        connection: How to reach Meta.
+        report: How to print.
+    """
+    output = report.output()
+    extras: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
+    async with connection.client(needs_number=True) as media:
+        decided = kind or _kind_of((await media.get_info(media_id)).mime_type)
+
+        async def work(number: str) -> SentMessage:
+            return await media.send(number, media_id, kind=decided, **extras)
+
+        await Reporter(output=output, labels=Labels(key="to"), render=_render_upload).print(in_order(to, work))
+    return output.status
+
+
+def _kind_of(mime_type: str) -> Kind:
+    """Return the kind of message for a type. Types that cannot be uploaded, but were received, go as documents."""
+    row = ACCEPTED.get(normalise(mime_type))
+    return row.kind if row else "document"

@@ -1,0 +1,107 @@
+"""What a person at a terminal sees: bars, tables, Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible
+
+pytestmark = needs_posix
+
+
+def mixed(shell: Shell) -> list[str]:
+    """Make a folder of fifty files, of which two are bad, and name a third that is missing."""
+    shell.photos(47)
+    (shell.folder / "photos" / "empty.jpg").touch()
+    (shell.folder / "photos" / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
+    return ["photos", "missing.png"]
+
+
+@pytest.mark.parametrize(
+    "columns", [80, pytest.param(40, marks=pytest.mark.slow), pytest.param(120, marks=pytest.mark.slow)]
+)
+def test_fifty_files(shell: Shell, columns: int) -> None:
+    """A bar for the run; then ids with their files, a table, and the three failures again, wrapped at words."""
+    seen = shell.watch("upload", "--recursive", *mixed(shell), "--rate", "40", "--concurrency", "1", columns=columns)
+    said = seen.screen.lines
+    assert seen.status == 1
+    assert len([line for line in said if re.fullmatch(r"\d{16}  photos/\d{3}\.jpg", line)]) == 47
+    table = table_of(seen.text)
+    shown = {name: table[name] for name in ("files", "uploaded", "skipped", "failed", "not tried")}
+    assert shown == {"files": "50", "uploaded": "47", "skipped": "0", "failed": "3", "not tried": "0"}
+    end = said[next(index for index, line in enumerate(said) if line.startswith(" rate")) + 1 :]
+    assert len([line for line in end if line.startswith("✗ ")]) == 3
+    assert max(map(cell_len, end)) < columns
+    assert any(line.startswith("✗ could not open 'missing.png'") for line in end)
+    assert re.search(r"all ━\S* +\d{1,2}/50\b", visible(seen.received))
+    assert seen.screen.widest <= columns - 3
+    seen.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bar"),
+    [
+        (["upload", "large.txt", "missing.jpg"], r"↑ large\.txt +[━╸╺]+ +[\d.]+/33\.6 MB"),
+        (["download", "77", "78", "--to", "got"], r"↓ 77 +[━╸╺]+ +[\d.]+/8\.0 MB"),
+    ],
+    ids=["upload", "download"],
+)
+def test_bars_of_transfers(shell: Shell, slow: str, arguments: list[str], bar: str) -> None:
+    """Each transfer in progress has a bar with its name and how far it is. Ctrl-C ends the command, and no bar stays."""
+    (shell.folder / "large.txt").write_bytes(b"A line of text.\n" * 2**21)
+    seen = shell.watch(*arguments, "--base-url", slow, until=bar)
+    assert seen.status == 130
+    assert re.search(bar, visible(seen.received)), visible(seen.received)
+    assert re.search(r"\ball +[━╸╺]+ +0/2 ", visible(seen.received))
+    assert "with --journal FILE, the same command could continue from here\nmeta-media: interrupted" in seen.text
+    seen.assert_clean()
+
+
+def test_results_on_a_terminal(shell: Shell) -> None:
+    """Each id stands whole on its line, with its file. `--quiet` prints ids only, and draws no bars."""
+    options = (SAMPLES["photo.jpg"], SAMPLES["note.txt"])
+    seen = shell.watch("upload", *options, columns=40)
+    assert (seen.status, "\x1b[?25l" in seen.received) == (0, True)
+    assert len(re.findall(r"^\d{16}  /\S+$", visible(seen.received).replace("\r", "\n"), re.MULTILINE)) == 2
+    quiet = shell.watch("upload", SAMPLES["photo.jpg"], "--quiet")
+    assert quiet.status == 0
+    assert re.fullmatch(r"\d{16}\r\n", quiet.received)
+
+
+@pytest.mark.slow
+def test_a_dumb_terminal(shell: Shell) -> None:
+    """A terminal that cannot redraw gets no control sequences, and all the text."""
+    seen = shell.watch("upload", "--recursive", *mixed(shell), TERM="dumb")
+    assert seen.status == 1
+    assert "\x1b" not in seen.received
+    assert len([line for line in seen.screen.lines if line.startswith("✗ ")]) == 3
+
+
+def test_demo_on_a_terminal(bare: Shell) -> None:
+    """80 columns are enough: a bar while it runs, then a table in which no line wraps."""
+    seen = bare.watch("demo", columns=80)
+    assert seen.status == 0
+    assert re.search(r"\d+/20", visible(seen.received))
+    table = visible(seen.received[seen.received.rindex("file ") :])
+    assert max(map(len, table.splitlines())) <= 80
+    assert len(re.findall(r" yes *$", table, re.MULTILINE)) == 20
+    seen.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [(80, "document  "), (160, "(application/vnd.openxmlformats-officedocument.spreadsheetml.sheet)")],
+)
+def test_check_on_a_terminal(bare: Shell, columns: int, kind: str) -> None:
+    """A terminal of any width gets a table, with the reasons below it."""
+    (bare.folder / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
+    (bare.folder / "table.xlsx").write_bytes(SAMPLES["table.xlsx"].read_bytes())
+    seen = bare.watch("check", "table.xlsx", "moving.gif", columns=columns)
+    assert seen.status == 1
+    assert kind in seen.received
+    assert "refuses it" in seen.received
+    assert "✗ 'moving.gif' is 'image/gif'" in seen.text
+    assert max(map(len, visible(seen.received).splitlines())) <= columns

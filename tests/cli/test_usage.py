@@ -1,0 +1,168 @@
+"""Wrong usage, help, and the standard streams."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.shell import PATIENCE, SAMPLES, TOKEN, Shell, bare_environment, command, lines, needs_posix
+
+COMMANDS = ("demo", "serve", "check", "upload", "info", "download", "delete", "send")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["info"], "ID"),
+        (["info", "a/b"], "the media id must be digits"),
+        (["info", "1", "--base-url", "nonsense:"], "base_url"),
+        (["info", "1", "--base-url", "http://example.com"], "http"),
+        (["info", "1", "--api-version", "newest"], "api_version"),
+        (["info", "1", "--token", "x"], "Unknown option: --token"),
+        (["explode"], "explode"),
+        (["serve", "--port", "65536"], "65535"),
+        (["check", "-", "-"], "standard input can be checked only once"),
+        (["upload"], "there is nothing to do: pass files, or a list of them with --from"),
+        (["upload", "-", "-"], "standard input can be read only once"),
+        (["upload", "-", "--from", "-"], "standard input can be read only once: as one file, or as the list"),
+        (["upload", "a.jpg", "b.jpg", "--filename", "c.jpg"], "--filename is for a single file"),
+        (["upload", "--from", "list", "--filename", "a.jpg"], "--filename is for a single file"),
+        (["upload", "-r", "photos", "--filename", "a.jpg"], "--filename is for a single file"),
+        (["upload", "a.jpg", "--phone-number-id", "../x"], "phone_number_id"),
+        (["upload", "a.jpg", "--reuse", "--journal", "j"], "--reuse needs no --journal"),
+        (["upload", "a.jpg", "--library", "l", "--use-case", "x"], "--reuse does not work with --use-case"),
+        (["upload", "a.jpg", "--concurrency", "0"], "concurrency must be a whole number above zero"),
+        (["upload", "a.jpg", "--rate", "0"], "uploads_per_second must be a positive number"),
+        (["upload", "a.jpg", "--verfiy"], 'Unknown option: "--verfiy"'),
+        (["upload", "a.jpg", "--ttl", "5m"], "ttl"),
+        (["upload", "a.jpg", "--ttl", "soon"], "soon"),
+        (["upload", "--from", "nowhere.txt"], "nowhere.txt cannot be used as a list: No such file or directory"),
+        (["delete"], "pass ids, or a list of them with --from"),
+        (["delete", "1", "--null"], "--null describes the list of --from: pass --from, too"),
+        (["delete", "--from", "."], ". cannot be used as a list: Is a directory"),
+        (["delete", "--from", "endless"], "endless is no list: a name in it has more than 65,536 bytes"),
+        (["delete", "1", "--journal", "text"], "'text' is no journal, but some other file"),
+        (["download", "--to", "x"], "pass ids, or a list of them with --from"),
+        (["download", "1", "2", "3"], "several ids go to a folder: pass --to FOLDER"),
+        (["download", "1045500012345678", "1045500012345679"], "1045500012345679 looks like another id"),
+        (["download", "1", "--journal", "j"], "--journal is for downloads to a folder"),
+        (["download", "1", "--overwirte"], 'Unknown option: "--overwirte"'),
+        (["send", "nobody", "--id", "1", "--kind", "image"], "recipient"),
+        (["send", "+15550001111", "--id", "1", "--kind", "song"], "song"),
+        (["send", "+15550001111", "--id", "1", "--kind", "sticker", "--caption", "x"], "caption"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@needs_posix
+def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
+    """Wrong usage is one sentence, an object with `--json`, and status 2. No file is made, nothing is sent."""
+    (shell.folder / "endless").write_bytes(b"1" * 2**17)
+    (shell.folder / "text").write_bytes(b"a text that is no database, and long enough to be looked at" * 100)
+    done = shell.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(f"meta-media: .*{re.escape(why)}.*\n", done.stderr.decode())
+    assert {path.name for path in shell.folder.iterdir()} == {"endless", "text"}
+    assert lines(shell.run(*arguments, "--json").stdout)[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CLOUD_API_ACCESS_TOKEN", ""), ("CLOUD_API_ACCESS_TOKEN", "two words"), ("WA_PHONE_NUMBER_ID", "")],
+)
+def test_credentials_that_are_missing(shell: Shell, name: str, value: str) -> None:
+    """A missing or impossible token or number is status 2, and one sentence."""
+    done = shell.run("upload", SAMPLES["photo.jpg"], **{name: value})
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
+
+
+def test_token_on_the_command_line(shell: Shell) -> None:
+    """There is no option for the token, and the error does not repeat its value."""
+    for attempt in (["--access-token=EAAGcanary"], ["--access-token", "EAAGcanary"], ["--token=EAAGcanary", "--json"]):
+        for arguments in (["info", "1", *attempt], ["upload", *attempt, "photo.jpg"], [*attempt, "info", "1"]):
+            done = shell.run(*arguments)
+            assert (done.returncode, b"canary" in done.stdout + done.stderr) == (2, False), done
+
+
+def test_wrong_token(shell: Shell) -> None:
+    """A token that Meta refuses is status 1 with code 190, and is never shown."""
+    done = shell.run("upload", SAMPLES["photo.jpg"], "--json", CLOUD_API_ACCESS_TOKEN=TOKEN)
+    (told,) = lines(done.stdout)
+    assert (done.returncode, told["error"]["type"], told["error"]["code"]) == (1, "AuthenticationError", 190)
+
+
+def test_version_and_help(bare: Shell) -> None:
+    """`--version` and `--help` go to stdout with status 0, and every command explains itself in 80 columns."""
+    assert re.fullmatch(r"meta-media \d+\.\d+\S*\s*", bare.run("--version").stdout.decode())
+    for arguments in ([], *([name] for name in COMMANDS)):
+        done = bare.run(*arguments, "--help", COLUMNS="80")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "Usage: meta-media" in done.stdout.decode()
+        assert max(map(len, done.stdout.decode().splitlines())) <= 80
+
+
+@needs_posix
+def test_hostile_names(shell: Shell) -> None:
+    """Names cannot move the cursor, break lines, act as markup or, where they are not Unicode, stop the program."""
+    names = [b"\x1b[31mred\x1b[0m\n.pdf", b"[bold]x[bold] :smile:.pdf", b"\xff\xfe.pdf", "\u202efdp.exe.pdf".encode()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(shell.folder) + b"/" + name)).write_bytes(SAMPLES["report.pdf"].read_bytes())
+    files = sorted(path.name for path in shell.folder.iterdir())
+    for arguments in (["upload", "--json"], ["check"], ["demo"]):
+        done = shell.spawn(*arguments, *files, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert (done.stdout + done.stderr).isascii()
+        assert b"\x1b" not in done.stdout + done.stderr
+        assert b"\\x1b[31mred" in done.stdout or b"\\u001b[31mred" in done.stdout
+        if arguments[-1] == "--json":
+            assert {line["file"] for line in lines(done.stdout)} == set(files)
+    missing = shell.run("upload", "\x1b]0;title\x07\nfile.png")
+    assert (len(missing.stderr.splitlines()), b"\x1b" in missing.stderr) == (1, False)
+
+
+@needs_posix
+@pytest.mark.parametrize("download", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["results", "a download"])
+def test_output_that_cannot_be_written(shell: Shell, download: bool) -> None:
+    """A full disk is one sentence and status 1. A closed pipe is status 1, without a sentence for results."""
+    large = shell.folder / "large.txt"
+    large.write_bytes(b"A line of text.\n" * 2**18)
+    arguments = ("check", *SAMPLES.values())
+    if download:
+        arguments = ("download", shell.run("upload", large).stdout.decode().strip(), "-")
+    with Path("/dev/full").open("wb") as full, shell.start(*arguments, stdout=full) as process:
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, len(errors.splitlines())) == (1, 1), errors
+    with shell.start(*arguments) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, len(errors.splitlines())) == (1, int(download)), errors
+
+
+def test_closed_streams(shell: Shell) -> None:
+    """The work is done also where the parent process has closed the standard streams."""
+    code = "import os, sys; [os.close(n) for n in (0, 1, 2)]; os.execv(sys.executable, sys.argv[1:])"
+    arguments = [sys.executable, "-c", code, *command("download", shell.upload("photo.jpg"), "copy.jpg")]
+    done = subprocess.run(arguments, cwd=shell.folder, env=shell.environment, timeout=PATIENCE, check=False)
+    assert (done.returncode, (shell.folder / "copy.jpg").stat().st_size) == (0, 4346)
+
+
+def test_missing_extra() -> None:
+    """Without its packages, the program prints in one sentence what to install."""
+    blocked = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))\n"
+    code = blocked + "from meta_media.cli import main; sys.exit(main())"
+    for missing in ("cyclopts", "rich"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, missing, "demo"],
+            env=bare_environment(),
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr == b'meta-media: the command line needs more packages: pip install "meta-media[cli]"\n'
