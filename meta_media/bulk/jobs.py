@@ -173,6 +173,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         with storage_errors(f"download to {str(self._directory)!r}"):
             if not await run_in_thread(self._directory.is_dir):
                 raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+            self._absolute = await run_in_thread(self._directory.absolute)  # asks the system for the current folder
         await super().open()
 
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[DownloadedMedia]:
@@ -190,7 +191,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
                 return Done(value=value, attempts=value.attempts)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._run_once(f"download {key} {self._directory.absolute()}", work)
+        return await self._run_once(f"download {key} {self._absolute}", work)
 
     async def _is_valid(self, value: DownloadedMedia) -> bool:
         return await run_in_thread(_has_size, value.path, value.size)

@@ -6,8 +6,9 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final
 
 import attrs
 
@@ -16,6 +17,7 @@ from meta_media.bulk.jobs import split_item
 from meta_media.cli.output import printable, shown
 from meta_media.cli.progress import Bars
 from meta_media.errors import ConfigurationError, StorageError
+from meta_media.transfer.bodies import Body
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["STANDARD", "Files", "Items", "Listing", "label_of", "standard_input"]
@@ -207,30 +209,28 @@ class Files(Items):
             yield from map(self._file, _files_below(name))
         else:
             why = f"{name!r} is a folder: pass --recursive to upload the files in it"
-            yield _Unreadable(name, StorageError(why))
+            yield _Unreadable(label=name, error=StorageError(why))
 
     def _file(self, file: str | _Unreadable) -> Any:
         return self._with_bar(file, printable(Path(file).name)) if isinstance(file, str) else file
 
 
-class _Unreadable:
+@attrs.frozen(kw_only=True)
+class _Unreadable(Source):
     """
-    A source that raises an error when it is read.
+    A source that cannot be opened.
 
-    Args:
-        label: The folder's name.
-        error: The error.
+    Attributes:
+        label: Name of the folder.
+        error: What `open` raises.
     """
 
-    def __init__(self, label: str, error: StorageError) -> None:
-        self.label = label
-        self._error = error
+    label: str
+    error: StorageError
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise self._error
+    def open(self) -> AbstractAsyncContextManager[Body]:
+        """Raise the error."""
+        raise self.error
 
 
 def standard_input(filename: str | None) -> Source:
@@ -267,7 +267,7 @@ def _files_below(folder: str) -> Iterator[str | _Unreadable]:
                 visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
         except OSError as error:
             why = f"could not read the folder {folder!r}: {error.strerror}"
-            yield _Unreadable(folder, StorageError(why, errno=error.errno))
+            yield _Unreadable(label=folder, error=StorageError(why, errno=error.errno))
             continue
         yield from (entry.path for entry in visible if _is_file(entry))
         pending += reversed([entry.path for entry in visible if entry.is_dir(follow_symlinks=False)])

@@ -133,9 +133,9 @@ def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -
 def test_serve_restart_keeps_media(bare: Shell) -> None:
     """Stopped and started on the same folder, `serve` has the same number, token and media."""
     with bare.serving("--data", "data") as first:
-        media_id = bare.run("upload", SAMPLES["photo.jpg"], **first).stdout.decode().strip()
+        media_id = bare.with_variables(first).upload("photo.jpg")
     with bare.serving("--data", "data") as second:
-        done = bare.run("download", media_id, "copy.jpg", **second)
+        done = bare.with_variables(second).run("download", media_id, "copy.jpg")
     assert done.returncode == 0, done.stderr
     for name in ("WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN"):
         assert first[name] == second[name]
@@ -221,7 +221,7 @@ def test_serve_with_faults(bare: Shell) -> None:
     ("content", "why"),
     [
         (None, "No such file or directory"),
-        ("[[fault", "it is not TOML: "),
+        ("[[fault", "the file is not TOML: "),
         ('[[fault]]\noperation = "any"\nstauts = 500', "fault 1: there is no 'stauts'"),
     ],
     ids=["missing", "no TOML", "wrong key"],

@@ -12,7 +12,6 @@ import sqlite3
 import time
 from pathlib import Path
 
-import attrs
 import pytest
 
 from meta_media import BulkReport
@@ -129,7 +128,7 @@ def test_a_list_is_worked_on_as_it_comes(shell: Shell) -> None:
 def test_a_list_is_read_no_further_than_needed(shell: Shell, endless: bool) -> None:
     """A dead token ends the program although the list is endless, or its pipe stays open and silent."""
     (name,) = shell.photos(1)
-    doomed = attrs.evolve(shell, environment={**shell.environment, "CLOUD_API_ACCESS_TOKEN": TOKEN})
+    doomed = shell.with_variables({"CLOUD_API_ACCESS_TOKEN": TOKEN})
     with doomed.start("upload", "--from", "-", "--concurrency", "1") as process:
         assert process.stdin is not None
         assert process.stderr is not None

@@ -76,7 +76,7 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
 )
 def test_credentials_that_are_missing(shell: Shell, name: str, value: str) -> None:
     """A missing or impossible token or number is status 2, and one sentence."""
-    done = shell.run("upload", SAMPLES["photo.jpg"], **{name: value})
+    done = shell.with_variables({name: value}).run("upload", SAMPLES["photo.jpg"])
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
 
 
@@ -130,7 +130,7 @@ def test_output_that_cannot_be_written(shell: Shell, download: bool) -> None:
     """A full disk is one sentence and status 1. A closed pipe is status 1, without a sentence for results."""
     large = shell.folder / "large.txt"
     large.write_bytes(b"A line of text.\n" * 2**18)
-    arguments = ("check", *SAMPLES.values())
+    arguments: tuple[str | Path, ...] = ("check", *SAMPLES.values())
     if download:
         arguments = ("download", shell.run("upload", large).stdout.decode().strip(), "-")
     with Path("/dev/full").open("wb") as full, shell.start(*arguments, stdout=full) as process:

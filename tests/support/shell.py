@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,12 +28,13 @@ from meta_media.cli.app import run
 PATIENCE = 60  # seconds that a process may take
 SAMPLES = {path.name: path for path in samples.paths()}
 TOKEN = "EAAGcanary0123456789"  # one that no emulator accepts
+_ABSENT = ("WA_", "CLOUD_API_", "COLUMNS", "LINES")  # pytest-xdist sets the last two, which hide a terminal's own size
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="signals, pseudo-terminals and odd file names are POSIX")
 
 
 def bare_environment() -> dict[str, str]:
-    """Return this process's environment without credentials and addresses of WhatsApp."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("WA_", "CLOUD_API_"))}
+    """Return this process's environment without credentials, addresses and the size of a terminal."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_ABSENT)}
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -53,15 +54,19 @@ class Shell:
         environment = self.environment | variables
         tokens = [os.fspath(argument) for argument in arguments]
         with contextlib.ExitStack() as stack:
-            streams = [io.TextIOWrapper(stack.enter_context(tempfile.TemporaryFile())) for _ in range(3)]
-            streams[0].buffer.write(stdin)
-            streams[0].seek(0)
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            files[0].write(stdin)
+            files[0].seek(0)
+            streams = [io.TextIOWrapper(file) for file in files]
             for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
                 stack.enter_context(mock.patch.object(sys, name, stream))
             stack.enter_context(mock.patch.dict(os.environ, environment, clear=True))
             stack.enter_context(contextlib.chdir(self.folder))
             status = run(tokens)
-            output, errors = (_content(stream) for stream in streams[1:])
+            for stream, file in zip(streams[1:], files[1:], strict=True):
+                stream.flush()
+                file.seek(0)
+            output, errors = (file.read() for file in files[1:])
         done = subprocess.CompletedProcess(tokens, status, output, errors)
         return self.checked(done, environment)
 
@@ -95,6 +100,10 @@ class Shell:
         defaults = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         settings: dict[str, Any] = {**defaults, "cwd": self.folder, "env": self.environment, **options}
         return subprocess.Popen(command(*arguments), **settings)
+
+    def with_variables(self, variables: Mapping[str, str]) -> Shell:
+        """Return a shell in the same folder with more environment variables."""
+        return attrs.evolve(self, environment={**self.environment, **variables})
 
     def upload(self, name: str) -> str:
         """Upload a sample and return its id."""
@@ -174,12 +183,6 @@ class Shell:
         screen = Screen()
         screen.feed(received)
         return Seen(status=status, screen=screen, received=received)
-
-
-def _content(stream: io.TextIOWrapper) -> bytes:
-    stream.flush()
-    stream.buffer.seek(0)
-    return stream.buffer.read()
 
 
 def lines(output: bytes) -> list[dict[str, Any]]:
