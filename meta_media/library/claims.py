@@ -49,7 +49,7 @@ class Claims:
     async def release(self, key: str, claim: int | None) -> None:
         """End a claim. If the store fails or is slow, the claim runs out by itself."""
         if claim is not None:
-            with anyio.move_on_after(_RELEASE_TIMEOUT, shield=True), contextlib.suppress(Exception):
+            with anyio.move_on_after(_RELEASE_TIMEOUT, shield=True), contextlib.suppress(Exception):  # it runs out
                 await self._store.release(key, claim)
 
     @asynccontextmanager

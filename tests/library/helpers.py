@@ -82,11 +82,7 @@ async def list_entries(library: MediaLibrary) -> list[LibraryEntry]:
 
 async def replace_entry(store: MemoryStore, entry: LibraryEntry, **changes: Any) -> LibraryEntry:
     """Replace an entry in a store by a changed one."""
-    older = attrs.evolve(entry, **changes)
-    claim = await store.claim(entry.key, 60)
-    assert claim is not None
-    assert await store.put(older, claim)
-    return older
+    return await put_entry(store, attrs.evolve(entry, **changes))
 
 
 def entry_of(number: str, media_id: str = "7", *, expires_in: timedelta = timedelta(days=1)) -> LibraryEntry:
