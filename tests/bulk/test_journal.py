@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
@@ -519,6 +520,57 @@ async def test_hashes_are_remembered(tmp_path: Path) -> None:
             pass
     async with opened(path) as journal:
         assert [await journal.find(stamp) for stamp in ("1:2:3", "4:5:6", "7:8:9")] == ["ghi", "def", None]
+
+
+def journal_of_the_first_version(path: Path, folder: Path) -> None:
+    """Write a journal as the first version did: an upload, a download and a delete that were done."""
+    sha256 = hashlib.sha256(b"text").hexdigest()
+    upload = f'{{"id": "7", "mime_type": "text/plain", "file_size": 4, "sha256": "{sha256}", "maybe_duplicate": true'
+    saved = f'{{"path": "{folder}/7.txt", "size": 4, "sha256": "{sha256}", "mime_type": "text/plain", "media_id": "7"'
+    rows = [
+        (f"upload 1 {sha256} text/plain None None", f'{upload}, "attempts": 2}}'),
+        (f"download 7 {folder}", f'{saved}, "attempts": 2}}'),
+        ("delete 7", '{"success": true, "attempts": 1}'),
+    ]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA application_id = 1835887153")  # "mmj1"
+        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        connection.execute("CREATE TABLE files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID")
+        connection.executemany("INSERT INTO items VALUES (?, ?)", rows)
+        connection.commit()
+
+
+async def test_a_journal_of_the_first_version(tmp_path: Path) -> None:
+    """Journals of earlier versions stay readable: all that is done is skipped, with its result."""
+    journal, folder = tmp_path / "run.sqlite", tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "7.txt").write_bytes(b"text")
+    journal_of_the_first_version(journal, folder)
+    async with serving(REFUSED) as (server, api):
+        runs: list[BulkRun[Any]] = [
+            api.upload_many([b"text"], journal=journal),
+            api.download_many(["7"], folder, journal=journal),
+            api.delete_many(["7"], journal=journal),
+        ]
+        (uploaded,), (saved,), (deleted,) = [await outcomes(run) for run in runs]
+    assert server.requests == []
+    assert (uploaded.value.id, uploaded.value.maybe_duplicate, uploaded.value.attempts) == ("7", True, 2)
+    assert (saved.value.path, saved.value.media_id, deleted.value.success) == (folder / "7.txt", "7", True)
+
+
+@pytest.mark.parametrize("damaged", ["{", "7", "{}", '{"id": null}'])
+async def test_a_damaged_result(tmp_path: Path, damaged: str) -> None:
+    """A result that cannot be read is done again, and flagged; a field of a later version does no harm."""
+    journal = tmp_path / "run.sqlite"
+    async with serving(numbered()) as (_, api):
+        await api.upload_many([b"text", b"other"], journal=journal, concurrency=1).report()
+        with contextlib.closing(sqlite3.connect(journal)) as connection:
+            connection.execute("UPDATE items SET value = ? WHERE value LIKE '%\"100\"%'", (damaged,))
+            connection.execute("UPDATE items SET value = json_insert(value, '$.later', 1) WHERE value LIKE '%\"101\"%'")
+            connection.commit()
+        again, known = await outcomes(api.upload_many([b"text", b"other"], journal=journal))
+    assert (again.skipped, again.value.id, again.value.maybe_duplicate) == (False, "102", True)
+    assert (known.skipped, known.value.id) == (True, "101")
 
 
 # Uploads
