@@ -206,6 +206,7 @@ class Sweep:
                 at += 1 + (number if at == DENSE else 0) if at <= DENSE else len(WAYS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 async def test_run_cancelled_at_every_await(name: str, tls: ssl.SSLContext, tmp_path: Path) -> None:
     """Cancelled at any await, a run leaves no work, file or descriptor, and the next one completes what is left."""

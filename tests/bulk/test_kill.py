@@ -23,7 +23,7 @@ import pytest
 
 from tests.support.servers import Received, Server, told, until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")]
 
 NURSERY: Final = Path(__file__).parents[1] / "scripts" / "bulk_nursery.py"
 FILES: Final = 2_000

@@ -18,6 +18,8 @@ from meta_media.emulator import Emulator
 from tests.support.servers import until
 from tests.support.stepping import descriptors, none_added
 
+pytestmark = pytest.mark.slow
+
 # Has media whose ids are then in a file; when told to end, prints the path of each DELETE, in the order in which they came.
 EMULATOR: Final = """
 import json, sys

@@ -1,0 +1,225 @@
+"""Runs that are left or cancelled: all work ends, and the input is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from meta_media.bulk.run import BulkRun
+from meta_media.transfer.progress import ItemProgress
+from tests.bulk.helpers import (
+    ENDLESS,
+    LEAVING,
+    AsyncInput,
+    Gates,
+    HopelessError,
+    LeftError,
+    echoed,
+    left_by_break,
+    left_by_cancellation,
+    left_by_exception,
+    running,
+    turns,
+)
+from tests.support.servers import until
+from tests.support.stepping import Stepper, none_added, settled_at
+
+
+@pytest.mark.parametrize("leaving", LEAVING)
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_leaving_an_endless_run(leaving: Callable[[BulkRun[Any]], Awaitable[None]], in_order: bool) -> None:
+    """However a block is left, all work ends, the input is closed, and nothing goes on behind one's back."""
+    before = asyncio.all_tasks()
+    source = AsyncInput()
+    run, work = running(source, concurrency=4, in_order=in_order)
+    async with asyncio.timeout(20):
+        await leaving(run)
+    assert asyncio.all_tasks() <= before, "something is going on still"
+    assert (source.closed, work.closed) == (1, 1)
+    begun = len(work.begun)
+    await turns()
+    assert len(work.begun) == begun
+
+
+@pytest.mark.parametrize("leaving", LEAVING)
+async def test_leaving_work_that_does_not_end(leaving: Callable[[BulkRun[Any]], Awaitable[None]]) -> None:
+    """Items that would never end are interrupted where they are, and can clean up."""
+    cleaned = []
+
+    async def stuck(item: int, _: ItemProgress) -> int:
+        if item % 8 != 7:
+            return item
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(item)
+        return item
+
+    run, work = running(itertools.count(), stuck, concurrency=3)
+    async with asyncio.timeout(20):
+        await leaving(run)
+    assert sorted(cleaned) == [item for item in work.begun if item % 8 == 7]
+
+
+@pytest.mark.parametrize("leaving", LEAVING)
+async def test_leaving_an_input_that_waits(leaving: Callable[[BulkRun[Any]], Awaitable[None]]) -> None:
+    """An input that waits for its next item is interrupted where it is, and its `finally` runs with all awaits in it."""
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            for item in range(20):
+                yield item
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)  # a turn of the loop
+            closed.append(True)
+
+    run, _ = running(items(), concurrency=1)
+
+    async def late() -> None:
+        async with run:
+            for _ in range(20):
+                await anext(run)
+            await turns()  # now it waits
+            if leaving is left_by_exception:
+                raise LeftError
+            if leaving is left_by_cancellation:
+                await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(late())
+    await until(lambda: run.so_far.succeeded == 20)
+    await turns(400)
+    if leaving is left_by_cancellation:
+        task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(task, return_exceptions=True)
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("leaving", [*LEAVING, None])
+async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]], Awaitable[Any]] | None) -> None:
+    """A generator that blocks its thread holds nobody up: neither who leaves, nor a run that ends itself."""
+    blocked, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def items() -> Iterator[Any]:
+        try:
+            yield from range(9)
+            if leaving is None:
+                yield HopelessError("locked")
+            blocked.set()
+            assert go_on.wait(60)
+            yield from range(ENDLESS)
+        finally:
+            closed.set()
+
+    async def once_it_blocks(item: Any, move: ItemProgress) -> Any:
+        await until(blocked.is_set)
+        return await echoed(item, move)
+
+    run, _ = running(items(), once_it_blocks, concurrency=6)
+    try:
+        async with asyncio.timeout(20):
+            await (leaving or BulkRun.report)(run)
+        assert not closed.is_set()
+    finally:
+        go_on.set()
+    if leaving is None:
+        assert (run.so_far.succeeded, type(run.so_far.ended_by)) == (9, HopelessError)
+    await until(closed.is_set)
+
+
+async def test_leaving_while_the_input_cleans_up() -> None:
+    """An input that is just running its `finally`, because the run ended itself, is not interrupted there."""
+    cleaning, hold = asyncio.Event(), asyncio.Event()
+    closed = []
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield HopelessError("locked")
+        finally:
+            cleaning.set()
+            await hold.wait()
+            closed.append(True)
+
+    run, work = running(items(), concurrency=1)
+
+    async def leaving() -> None:
+        async with run:
+            await anext(run)
+            await cleaning.wait()
+
+    task = asyncio.ensure_future(leaving())
+    await cleaning.wait()
+    await turns()
+    assert not task.done()
+    hold.set()
+    async with asyncio.timeout(20):
+        await task
+    assert (closed, work.closed) == ([True], 1)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_leaving_by_several_cancellations(times: int) -> None:
+    """Somebody impatient does not get out before everything is cleaned up."""
+    source = AsyncInput()
+    run, work = running(source, concurrency=4)
+    await left_by_cancellation(run, times)
+    assert (source.closed, work.closed) == (1, 1)
+
+
+async def test_leaving_at_once() -> None:
+    """A block that is left before anything has begun ends as well."""
+    source = AsyncInput()
+    run, work = running(source)
+    async with run:
+        pass
+    assert (work.begun, work.closed) == ([], 1)
+    assert source.closed == (source.read > 0)
+
+
+async def cancelled_at(stepper: Stepper) -> bool:
+    """Cancel a small run once, and look around; False when it was done before."""
+    source = AsyncInput()
+    run, work = running(source, concurrency=2)
+    task = await stepper.run(functools.partial(left_by_break, run))
+    await settled_at([], lambda: stepper.alive)
+    assert task.cancelled() or task.result() is None
+    assert task.cancelled() or stepper._late or not stepper.reached, "the cancellation was lost"
+    assert source.closed == (source.read > 0)
+    assert work.opened == work.closed
+    return stepper.reached
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_cancelled_at_every_await(times: int, late: bool) -> None:
+    """Cancelled at any await of the caller's or the run's own, once to three times, nothing is left of a run."""
+    before, at = asyncio.all_tasks(), 1
+    while await cancelled_at(Stepper(at, times=times, late=late)):
+        at += 1
+    await none_added(before, asyncio.all_tasks)
+    assert at > 40
+
+
+async def test_a_cancelled_run_does_not_look_well() -> None:
+    """A run whose own task was cancelled by somebody else, such as a loop that is shut down, does not end quietly."""
+    before = asyncio.all_tasks()
+    run, work = running(AsyncInput(), Gates())
+    async with run:
+        waiting = asyncio.ensure_future(anext(run))
+        await until(lambda: len(work.begun) == 2)
+        for task in asyncio.all_tasks() - before - {waiting}:
+            task.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.wait((waiting,))
+        assert waiting.cancelled()
+    assert work.closed == 1

@@ -1,0 +1,319 @@
+"""SQLite files: what is on the disk when work returns, and files of another kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import sqlite3
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from meta_media import UploadedMedia
+from meta_media.bulk.journal import Journal, Record
+from meta_media.bulk.sqlite_file import SQLiteFile
+from meta_media.errors import (
+    ConfigurationError,
+    StorageError,
+)
+from meta_media.transfer.threads import submit
+from tests.bulk.helpers import listing
+from tests.bulk.journal_helpers import (
+    PHOTO,
+    THREADS,
+    added,
+    adding,
+    asking,
+    closed_to_writers,
+    database,
+    names,
+    opened,
+    unshared,
+)
+from tests.support.servers import open_files, until
+
+
+async def test_what_has_returned_is_on_the_disk(tmp_path: Path) -> None:
+    """Whatever was asked for together comes back with its own result, and another program finds it in the file."""
+    path = tmp_path / "new folder" / "names.sqlite"
+    async with database(path) as made:
+        assert not path.exists(), "it was made before anybody needed it"
+        counts = await asyncio.gather(*(made.run(adding(f"{number:03}")) for number in range(200)))
+        assert sorted(counts) == list(range(1, 201))
+        assert names(path) == [f"{number:03}" for number in range(200)]
+
+
+async def test_it_survives_a_power_cut(tmp_path: Path) -> None:
+    """Each transaction is written to a log, and that to the disk, before anybody is told."""
+    async with database(tmp_path / "names.sqlite") as made:
+        pragmas = ("journal_mode", "synchronous", "application_id")
+        asked = [await made.run(asking(f"PRAGMA {name}")) for name in pragmas]
+    assert asked == ["wal", 2, 7]
+
+
+async def test_work_that_fails_is_undone_alone(tmp_path: Path) -> None:
+    """What fails raises as it is and leaves nothing behind; what was asked for together with it is done."""
+
+    def failing(connection: sqlite3.Connection) -> None:
+        added(connection, "never")
+        raise LookupError("on second thoughts")
+
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        works: list[Any] = [adding("a"), failing, adding("a"), adding("b")]
+        came = await asyncio.gather(*map(made.run, works), return_exceptions=True)
+    assert [type(result) for result in came] == [int, LookupError, StorageError, int]
+    assert str(came[1]) == "on second thoughts"
+    assert str(came[2]) == f"the list of names {str(path)!r} failed: UNIQUE constraint failed: names.name"
+    assert isinstance(came[2].__cause__ if isinstance(came[2], Exception) else None, sqlite3.IntegrityError)
+    assert names(path) == ["a", "b"]
+
+
+async def test_a_transaction_that_cannot_be_committed(tmp_path: Path) -> None:
+    """If all of a transaction fails, everybody in it hears of it, nothing of it stays, and the next one works."""
+
+    def orphan(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        connection.execute("INSERT INTO ages VALUES ('nobody', 7)")
+
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(asking("CREATE TABLE ages (name TEXT REFERENCES names, age INTEGER)"))
+        made._connection.execute("PRAGMA foreign_keys = ON") if made._connection else pytest.fail("it is not open")
+        with pytest.raises(StorageError, match="FOREIGN KEY constraint failed"):
+            await made.run(orphan)
+        assert await made.run(adding("a")) == 1
+        assert await made.run(asking("SELECT count(*) FROM ages")) == 0
+
+
+async def test_closed(tmp_path: Path) -> None:
+    """After closing, which may be done twice, work is refused, and the file is whole without its log."""
+    async with database(tmp_path / "names.sqlite") as made:
+        await made.run(adding("a"))
+        await made.aclose()
+        with pytest.raises(ConfigurationError, match=r"^the list of names '.*names\.sqlite' is closed: make another$"):
+            await made.run(adding("b"))
+        await made.aclose()
+    assert listing(tmp_path) == ["names.sqlite"]
+    assert names(tmp_path / "names.sqlite") == ["a"]
+
+
+async def test_closed_at_once(tmp_path: Path) -> None:
+    """Work that was asked for before closing is done or refused, and the file does not stay open."""
+    for _ in range(50):
+        made = SQLiteFile(tmp_path / "names.sqlite", purpose=("list of names", 7), schema="SELECT 1", exclusive=True)
+        work = [asyncio.ensure_future(made.run(lambda _: None)) for _ in range(3)]
+        await asyncio.sleep(0)  # a turn of the loop
+        await made.aclose()
+        try:
+            _, forgotten = await asyncio.wait(work, timeout=20)
+            assert not forgotten, "somebody waits for ever"
+        finally:
+            made._drain()  # nobody who waits can be cancelled
+        assert {type(task.exception()) for task in work} <= {type(None), ConfigurationError}
+        assert made._connection is None
+
+
+async def test_closed_before_its_turn(tmp_path: Path) -> None:
+    """Work that had no turn yet when the file is closed is done first: whoever asked for it is not forgotten."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+        with made._lock:  # as if another thread were at work just now
+            work = asyncio.ensure_future(made.run(adding("b")))
+            await until(lambda: bool(made._pending))
+            everybody = threading.Barrier(THREADS)
+            await asyncio.gather(
+                *(submit(everybody.wait, 60) for _ in range(THREADS))
+            )  # who is here has given up its turn
+            assert not work.done()
+        await made.aclose()
+        assert await work == 2
+    assert names(path) == ["a", "b"]
+
+
+async def test_a_cancelled_caller(tmp_path: Path) -> None:
+    """A caller who is cancelled goes on only once the work is over, so that nobody meets it later."""
+
+    def slowly(connection: sqlite3.Connection) -> int:
+        time.sleep(0.05)  # so that the cancellation comes first
+        return added(connection, "b")
+
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+        task = asyncio.ensure_future(made.run(slowly))
+        await asyncio.sleep(0)  # a turn of the loop
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+        assert names(path) == ["a", "b"]
+
+
+async def test_two_share_a_file(tmp_path: Path) -> None:
+    """A file that is not exclusive may be open twice: each waits for the other's transaction."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as one, database(path) as other:
+        both = (made.run(adding(f"{number} {id(made)}")) for number in range(30) for made in (one, other))
+        await asyncio.gather(*both)
+    assert len(names(path)) == 60
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+async def test_two_open_a_new_file_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Somebody else may make the file just while it is opened, between any two statements: it is good for both."""
+    path, connect = tmp_path / "names.sqlite", sqlite3.connect
+    statements = []
+
+    def somebody_else() -> None:
+        with contextlib.closing(connect(path, timeout=0, isolation_level=None)) as other:
+            for statement in (
+                "PRAGMA journal_mode = WAL",
+                "BEGIN IMMEDIATE",
+                "CREATE TABLE names (name TEXT PRIMARY KEY)",
+            ):
+                other.execute(statement)
+            other.execute("PRAGMA application_id = 7")
+            other.execute("COMMIT")
+
+    class Watched(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            statements.append(statement)
+            if len(statements) == at:
+                with contextlib.suppress(sqlite3.OperationalError):  # it is locked, or was made before
+                    somebody_else()
+            return super().execute(statement, *arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, factory=Watched))
+    async with database(path) as made:
+        assert await made.run(adding("a")) == 1
+    assert len(statements) >= 10
+    assert names(path) == ["a"]
+
+
+async def test_the_same_process_twice(tmp_path: Path) -> None:
+    """A second run on a journal is told, in one sentence, that it is in use; afterwards it is free."""
+    path = tmp_path / "run.sqlite"
+    async with opened(path):
+        with pytest.raises(ConfigurationError) as caught:
+            async with opened(path):
+                pytest.fail("it was opened twice")
+        assert (
+            str(caught.value)
+            == f"the journal {str(path)!r} is in use by another run: wait for its end, or use another file"
+        )
+    async with opened(path):
+        pass
+
+
+SECOND = """
+import asyncio, sys
+from meta_media import MediaApi
+
+async def main():
+    async with MediaApi("a-token", "1") as api:
+        try:
+            await api.delete_many(["1"], journal=sys.argv[1]).report()
+        except Exception as error:
+            print(type(error).__name__, error, sep=": ")
+
+asyncio.run(main())
+"""
+
+
+async def test_a_second_process(tmp_path: Path) -> None:
+    """A second process on a journal is told the same, before anything is asked of Meta."""
+    path = tmp_path / "run.sqlite"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    async with opened(path):
+        done = await anyio.run_process([sys.executable, "-c", SECOND, str(path)], env=environment, stderr=None)
+    sentence = f"the journal {str(path)!r} is in use by another run: wait for its end, or use another file"
+    assert done.stdout.decode() == f"ConfigurationError: {sentence}\n"
+
+
+def somebody_elses(path: Path) -> None:
+    """Make a database that is not ours."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.write_text("photo.jpg\n" * 100), "file"),
+        (lambda path: path.write_bytes(PHOTO), "file"),
+        (somebody_elses, "database"),
+    ],
+)
+async def test_other_files(tmp_path: Path, make: Any, what: str) -> None:
+    """A file that is no journal, such as one whose name was a slip, is refused and stays as it was, to the byte."""
+    path = tmp_path / "customers.sqlite"
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError) as caught:
+        async with opened(path):
+            pytest.fail("it was opened")
+    assert str(caught.value) == f"{str(path)!r} is no journal, but some other {what}: use another path"
+    assert not [name for name in open_files(tmp_path) if str(tmp_path) in name], (
+        "it stays open while somebody looks at the error"
+    )
+    assert path.read_bytes() == before
+    assert listing(tmp_path) == [path.name]
+
+
+async def test_another_file_of_ours(tmp_path: Path) -> None:
+    """A library's file is no journal, and the other way round."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+    with pytest.raises(ConfigurationError, match=r"is no journal, but some other database: use another path$"):
+        await Journal(path).open()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> None:
+    """An empty file becomes a journal, and a missing one is made, with its folder."""
+    path = tmp_path / "run.sqlite" if empty else tmp_path / "a" / "b" / "run.sqlite"
+    if empty:
+        path.touch()
+    async with opened(path) as journal, journal.item("delete 1", UploadedMedia) as record:
+        assert record == Record(None, started=False)
+
+
+async def test_a_folder_is_no_journal(tmp_path: Path) -> None:
+    """A folder in its place is a StorageError that names it."""
+    with pytest.raises(StorageError, match=f"^the journal {re.escape(repr(str(tmp_path)))} failed: unable to open"):
+        await Journal(tmp_path).open()
+
+
+async def test_a_file_in_the_way_of_its_folder(tmp_path: Path) -> None:
+    """Where the folder cannot be made, that is a StorageError as well."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Not a directory") as caught:
+        await Journal(tmp_path / "file" / "folder" / "run.sqlite").open()
+    assert isinstance(caught.value.__cause__, NotADirectoryError)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+async def test_a_read_only_folder(tmp_path: Path, existing: bool) -> None:
+    """Where one may not write, a run with a journal does not begin: a StorageError, before anything is asked of Meta."""
+    path = tmp_path / "run.sqlite"
+    if existing:
+        async with opened(path):
+            pass
+        path.chmod(0o400)
+    command = [] if os.geteuid() else unshared(("-U", "--map-user=1000", "--map-group=1000"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with closed_to_writers(tmp_path):
+        work = [*command, sys.executable, "-B", "-c", SECOND, str(path)]
+        done = await anyio.run_process(work, env=environment, stderr=None)
+    assert done.stdout.decode().startswith(f"StorageError: the journal {str(path)!r} failed: ")
