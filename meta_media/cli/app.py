@@ -19,8 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from meta_media import MediaError, __version__
 from meta_media.cli import check, demo, serve, verbs
-from meta_media.cli.output import FAILED, FINE, USAGE, as_json, described, printable, sentence, status_of
-from meta_media.cli.reporter import LeftReadingError
+from meta_media.cli.output import FAILED, FINE, USAGE, ExitNowError, as_json, described, printable, sentence, status_of
 
 __all__ = ["make_app", "run"]
 
@@ -31,19 +30,6 @@ The access token is read from CLOUD_API_ACCESS_TOKEN, the phone number id from W
 """
 _EPILOGUE: Final = "Exit status: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C."
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-class InterruptedBySignalError(Exception):
-    """
-    A signal ended the command, which has cleaned up.
-
-    Attributes:
-        status: The exit status that a shell expects: 128 and the signal's number.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.status = 128 + number
 
 
 def make_app() -> App:
@@ -101,11 +87,8 @@ def _status(tokens: Sequence[str]) -> int:
     except OSError as error:
         _discard_output()
         return _failed((), FAILED, f"could not write the results: {error.strerror}", {})
-    except InterruptedBySignalError as interrupted:
-        sys.stderr.write("meta-media: interrupted\n")
-        _exit_at_once(interrupted.status)
-    except LeftReadingError as left:
-        _exit_at_once(left.status)
+    except ExitNowError as leaving:
+        _exit_now(leaving.status)
     except Exception as error:
         # The message may hold a secret, so only the place is printed.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -113,8 +96,8 @@ def _status(tokens: Sequence[str]) -> int:
         raise SystemExit(_failed(tokens, FAILED, why, {"type": type(error).__name__, "message": why})) from error
 
 
-def _exit_at_once(status: int) -> NoReturn:
-    """Exit without waiting for threads: one may be reading a terminal or a pipe that stays silent."""
+def _exit_now(status: int) -> NoReturn:
+    """Exit without waiting for threads."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.stderr.flush()
@@ -144,7 +127,8 @@ def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(_cancelled_by_signals(work, received))
     except (asyncio.CancelledError, KeyboardInterrupt):
-        raise InterruptedBySignalError(received[0] if received else signal.SIGINT) from None
+        sys.stderr.write("meta-media: interrupted\n")
+        raise ExitNowError(128 + (received[0] if received else signal.SIGINT)) from None
 
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, int], received: list[int]) -> int:

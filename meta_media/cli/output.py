@@ -27,6 +27,7 @@ __all__ = [
     "FINE",
     "USAGE",
     "Column",
+    "ExitNowError",
     "Output",
     "as_json",
     "described",
@@ -43,6 +44,19 @@ FINE: Final = 0  # exit statuses
 FAILED: Final = 1
 USAGE: Final = 2
 _PLAIN_WIDTH: Final = 10_000  # columns where there is no terminal, so that nothing is cut
+
+
+class ExitNowError(Exception):
+    """
+    Ends the process without waiting for threads: one may be reading a terminal or a pipe that stays silent.
+
+    Attributes:
+        status: The exit status.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"exit with status {status}")
+        self.status = status
 
 
 def printable(text: str) -> str:

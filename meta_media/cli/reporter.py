@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -16,7 +17,7 @@ from meta_media.bulk.jobs import split_item
 from meta_media.bulk.outcomes import Done
 from meta_media.bulk.run import BulkOptions
 from meta_media.cli.items import Items
-from meta_media.cli.output import FAILED, USAGE, Output, as_json, described, paragraph, sentence, shown
+from meta_media.cli.output import FAILED, USAGE, ExitNowError, Output, as_json, described, paragraph, sentence, shown
 from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -28,26 +29,13 @@ from meta_media.errors import (
 from meta_media.transfer.progress import ItemProgress
 from meta_media.transfer.threads import submit
 
-__all__ = ["Labels", "LeftReadingError", "Reporter", "Summary", "in_order"]
+__all__ = ["Labels", "Reporter", "Summary", "in_order"]
 
 T = TypeVar("T")
 _CONCURRENCY: Final = 4  # items at a time of a command that takes only a few
 _LINE_COUNT: Final = 10  # items up to which the summary is one line instead of a table
 _FAILURE_COUNT: Final = 10  # failures that are repeated below the table
 _NOT_ABOUT_THE_ITEM: Final = AccountRestrictedError | AuthenticationError | NetworkError | RateLimitError | ServerError
-
-
-class LeftReadingError(Exception):
-    """
-    The command has ended, but a thread still waits for a list that another program may never write.
-
-    Attributes:
-        status: The exit status.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__("a list was not read to its end")
-        self.status = status
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +66,6 @@ class Summary:
         total: Number of items; None if unknown.
         reused: Number of successes that came from the library.
         twice: Number of files uploaded again although an earlier upload may have arrived.
-        interrupted: Whether a signal ended the run.
         unread: Whether a list or a folder was not read to its end.
     """
 
@@ -86,7 +73,6 @@ class Summary:
     total: int | None = None
     reused: int = 0
     twice: int = 0
-    interrupted: bool = False
     unread: bool = False
 
     @property
@@ -112,16 +98,12 @@ class Summary:
 
     def lines(self, labels: Labels) -> Iterator[str]:
         """Yield the lines of the summary. A single item has none."""
-        if not labels.done or (self.known == 1 and not self.interrupted):
-            return
-        if self.printed == 0 and not self.interrupted:
-            yield f"there was nothing to do: no {labels.items}"
-        elif self.long:
+        if self.long:
             yield from self._table(labels)
-        elif self.known != 1:
+        elif self.known > 1:
             yield self._line(labels)
-        if self.interrupted and labels.again:
-            yield labels.again
+        elif self.known == 0:
+            yield f"there was nothing to do: no {labels.items}"
 
     def stopped(self, labels: Labels) -> str | None:
         """Return a sentence about the items that were not tried because all of them would fail; None if there are none."""
@@ -143,7 +125,7 @@ class Summary:
         return line + (f", {self.twice} of them perhaps twice" if self.twice else "")
 
     def _table(self, labels: Labels) -> Iterator[str]:
-        report = self.report
+        report, seconds = self.report, self.report.seconds
         rows = [
             (labels.items, f"{self.known:,}" + ("+" if self.open_ended else "")),
             (labels.done, f"{report.succeeded - self.reused:,}"),
@@ -153,7 +135,7 @@ class Summary:
             ("not tried", f"{self.known - self.printed + report.not_tried:,}"),
             ("perhaps twice", f"{self.twice:,}" if self.twice else ""),
             ("bytes", decimal(report.bytes) if report.bytes else ""),
-            ("time", _duration(report.seconds)),
+            ("time", f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))),
             ("rate", self._rate(labels)),
         ]
         yield from (f" {name:<14} {value}" for name, value in rows if value)
@@ -164,14 +146,6 @@ class Summary:
             return ""
         rate = f"{report.succeeded / report.seconds:,.1f} {labels.items}/s"
         return rate + (f", {decimal(int(report.bytes / report.seconds))}/s" if report.bytes else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"
 
 
 @attrs.define
@@ -241,13 +215,16 @@ class Reporter(Generic[T]):
                 if complete or interrupted:  # any other end is an error with a sentence of its own
                     await self._end(run, interrupted=interrupted)
         if self.items is not None and self.items.may_block:
-            raise LeftReadingError(self.output.status)
+            raise ExitNowError(self.output.status)
 
-    def _count(self, run: BulkRun[T]) -> BulkReport:
-        report = run.so_far
-        done = report.succeeded + report.skipped + report.failed + report.not_tried
-        self.output.bars.count(done, report.total if self.items is None else self.items.total)
-        return report
+    def _count(self, run: BulkRun[T]) -> None:
+        summary = self._summary(run)
+        self.output.bars.count(summary.printed, summary.total)
+
+    def _summary(self, run: BulkRun[T]) -> Summary:
+        report, items = run.so_far, self.items
+        total, unread = (report.total, False) if items is None else (items.total, items.unread)
+        return Summary(report=report, total=total, reused=self._reused, twice=self._twice, unread=unread)
 
     async def _outcomes(self, run: BulkRun[T]) -> None:
         async for outcome in run:
@@ -294,23 +271,19 @@ class Reporter(Generic[T]):
 
     async def _end(self, run: BulkRun[T], *, interrupted: bool) -> None:
         await self._end_repetition()
-        report, items = run.so_far, self.items
+        summary, report = self._summary(run), run.so_far
         if not report.ok:
-            only_usage = report.failed == self._usage and not (report.succeeded or report.skipped or report.not_tried)
+            only_usage = report.failed == self._usage == summary.printed
             self.output.status = max(self.output.status, USAGE if only_usage else FAILED)
-        summary = Summary(
-            report=report,
-            total=report.total if items is None else items.total,
-            reused=self._reused,
-            twice=self._twice,
-            interrupted=interrupted,
-            unread=items is not None and items.unread,
-        )
         if (stopped := summary.stopped(self.labels)) is not None:
             await self.output.complain(stopped)
+        if not self.labels.done:
+            return
         for line in summary.lines(self.labels):
             await self.output.remark(line)
-        if summary.long and self.labels.done and sys.stderr.isatty():  # a file or a pipe has them above
+        if interrupted and self.labels.again:
+            await self.output.remark(self.labels.again)
+        if summary.long and sys.stderr.isatty():  # a file or a pipe has them above
             await self._repeat_failures(report)
 
     async def _repeat_failures(self, report: BulkReport) -> None:
