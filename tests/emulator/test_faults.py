@@ -20,7 +20,7 @@ import attrs
 import httpx
 import pytest
 
-from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, read_faults
+from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, faults, read_faults
 from meta_media.emulator.app import operation_of
 from meta_media.emulator.faults import FaultQueue, Position
 from tests.support.servers import until
@@ -864,6 +864,20 @@ def test_a_file(tmp_path: Path) -> None:
     assert (throttle.fault.status, throttle.fault.headers["retry-after"], throttle.fault.surplus) == (429, "2", b"x")
     assert redirect == PlannedFault(operation="any", fault=Fault.redirect("http://elsewhere"))
     assert plain.fault == Fault(status=500, body="no", headers={"content-type": "text/plain"})
+
+
+def test_the_guide(tmp_path: Path) -> None:
+    """The guide's table has every field of a fault with an example that works, and its file can be read."""
+    guide = Path(faults.__file__).with_name("README.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in guide.splitlines() if line.startswith("| `") and "`Fault(" in line]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} == {
+        field.name for field in attrs.fields(Fault)
+    }
+    for row in rows:
+        assert isinstance(eval(row[2].strip("`| ")), Fault)
+    [toml] = re.findall(r"^```toml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "faults.toml").write_text(toml)
+    assert [planned.operation for planned in read_faults(tmp_path / "faults.toml")] == ["upload", "download"]
 
 
 @pytest.mark.parametrize(
