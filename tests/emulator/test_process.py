@@ -46,7 +46,7 @@ async def main():
 asyncio.run(main())
 """
 needs_curl = pytest.mark.skipif(CURL is None, reason="curl is not installed")
-needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to be told to stop by")
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 
 
 @attrs.frozen(kw_only=True)
@@ -115,12 +115,12 @@ async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     async with Emulator(str(folder)) as again, client(again) as http:
         assert (again.phone_number_id, again.access_token) == (first.phone_number_id, first.access_token)
         assert again.app_secret == first.app_secret
-        answer = (await http.get(f"/v25.0/{media_id}")).json()
-        assert answer | {"url": ""} == info | {"url": ""}
+        info_again = (await http.get(f"/v25.0/{media_id}")).json()
+        assert info_again | {"url": ""} == info | {"url": ""}
         assert (await http.get(info["url"].replace(first.base_url, again.base_url))).content == b"kept"
         for token, code in (("second", 190), ("third", 10)):
-            reply = await http.get("/v25.0/222", headers={"authorization": f"Bearer {token}"})
-            assert reply.json()["error"]["code"] == code
+            response = await http.get("/v25.0/222", headers={"authorization": f"Bearer {token}"})
+            assert response.json()["error"]["code"] == code
 
 
 async def test_given_accounts_are_kept(tmp_path: Path) -> None:
@@ -135,6 +135,7 @@ async def test_given_accounts_are_kept(tmp_path: Path) -> None:
                 assert (await http.get(f"{emulator.base_url}/v25.0/222")).status_code == status
 
 
+@pytest.mark.slow
 @needs_signals
 async def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """After a kill in the middle of an upload, what was acknowledged is there and the rest is swept away."""
@@ -180,7 +181,7 @@ async def test_one_emulator_per_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 async def test_secrets_are_private(tmp_path: Path) -> None:
-    """Nobody else on the machine can read the database or the media, whatever the umask."""
+    """No other user of the machine can read the database or the media, whatever the umask."""
     old = os.umask(0)
     try:
         async with Emulator(tmp_path / "data") as emulator, client(emulator) as http:
@@ -258,8 +259,8 @@ def test_from_another_thread() -> None:
         codes = []
         for token in ("second", emulator.access_token, "second"):
             headers = {"authorization": f"Bearer {token}"}
-            reply = httpx.get(f"{emulator.base_url}/v25.0/222", headers=headers, trust_env=False)
-            codes.append(reply.json()["error"]["code"])
+            response = httpx.get(f"{emulator.base_url}/v25.0/222", headers=headers, trust_env=False)
+            codes.append(response.json()["error"]["code"])
         assert codes == [130429, 190, 200]
         emulator.add_account(emulator.phone_number_id, "second")
         body, _ = asyncio.run(emulator.receive(b"hello", "text/plain"))
@@ -291,7 +292,7 @@ async def test_a_cancelled_write_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_two_at_once() -> None:
-    """Emulators in one process know nothing of each other."""
+    """Emulators in one process share nothing."""
     async with Emulator() as one, Emulator() as other, client(one) as http, client(other) as elsewhere:
         one.clock.advance(60)
         assert one.clock.now() - other.clock.now() > 50
@@ -301,7 +302,7 @@ async def test_two_at_once() -> None:
 
 
 async def test_replies_do_not_wait_for_acknowledgements() -> None:
-    """Nagle's algorithm is off, or every small reply would take 40 ms."""
+    """Nagle's algorithm is off, or every small response would take 40 ms."""
     server = Server(Response("hello"))
     base_url = await server.start("127.0.0.1", 0)
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -342,7 +343,7 @@ async def test_a_cancelled_block_cleans_up(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_a_taken_port_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that is taken is said to be, and nothing is left."""
+    """A port that is taken is an error, and nothing is left."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         await Emulator(port=taken.getsockname()[1]).__aenter__()
@@ -379,9 +380,9 @@ async def test_the_library_itself(tmp_path: Path) -> None:
 
 
 @needs_signals
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 async def test_signals_end_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    """A served emulator ends with status 0 when told to, with a client still connected."""
+    """A served emulator ends with status 0 at a signal, with a client still connected."""
     async with served(tmp_path) as emulator, client(emulator) as http:
         media_id = await upload(http, emulator.phone_number_id)
         emulator.process.send_signal(number)
@@ -434,6 +435,7 @@ async def test_curl(tmp_path: Path) -> None:
         assert refused["error"]["message"].endswith("Received file of type 'text/csv'.")
 
 
+@pytest.mark.slow
 @needs_curl
 async def test_memory_stays_flat(tmp_path: Path) -> None:
     """100 MB up and down, several at once, need no more than 24 MiB."""
