@@ -1,4 +1,4 @@
-"""What a source is, by its bytes: the SHA-256 by which what was uploaded before is known again."""
+"""The SHA-256 of a source, by which an earlier upload of the same bytes is recognised."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ from meta_media.transfer.upload import UploadOptions, prepare
 
 __all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "fingerprint"]
 
-_RECENT: Final = 10_000  # files whose SHA-256 is remembered, at 200 bytes each
-_UNSETTLED: Final = 2.0  # seconds in which a file system may not tell two changes apart
+_RECENT_COUNT: Final = 10_000  # files whose SHA-256 is kept in memory, 200 bytes for each
+_MTIME_RESOLUTION: Final = 2.0  # seconds in which two changes of a file may get the same time stamp (FAT)
 
 
 class DigestCache(Protocol):
-    """Remembers the SHA-256 of files on disk, each by a stamp that changes with its bytes."""
+    """A cache of the SHA-256 of files on the disk. The key is a stamp that changes with the file."""
 
     async def find(self, stamp: str) -> str | None:
-        """Return the SHA-256 of a file that was hashed before."""
+        """Return the SHA-256 of a file, or None."""
         ...
 
     async def remember(self, stamp: str, sha256: str) -> None:
-        """Note the SHA-256 of a file."""
+        """Store the SHA-256 of a file."""
         ...
 
 
 class RecentDigestCache:
-    """The last ten thousand, in memory."""
+    """The digests of the ten thousand files that were used last, in memory."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, str] = OrderedDict()
 
     async def find(self, stamp: str) -> str | None:
-        """See `Digests`."""
+        """See `DigestCache`."""
         if stamp in self._known:
             self._known.move_to_end(stamp)
         return self._known.get(stamp)
 
     async def remember(self, stamp: str, sha256: str) -> None:
-        """See `Digests`."""
+        """See `DigestCache`."""
         self._known[stamp] = sha256
-        if len(self._known) > _RECENT:
+        if len(self._known) > _RECENT_COUNT:
             self._known.popitem(last=False)
 
 
 @attrs.frozen(kw_only=True)
 class Fingerprint:
     """
-    What will be uploaded, as far as Meta can tell.
+    An opened source and what identifies its content at Meta.
 
     Attributes:
-        source: What to upload. It is open already, and what might have changed since it was hashed is hashed again as it is sent.
-        sha256: 64 hex digits.
-        mime_type: As it will be sent.
-        size: Bytes.
+        source: Source to upload. Unless its bytes are immutable, they are hashed again while they are sent.
+        sha256: SHA-256 as 64 hex digits.
+        mime_type: Type that it is sent with.
+        size: Size in bytes.
     """
 
     source: Source
@@ -78,27 +78,34 @@ async def fingerprint(
     source: object, options: UploadOptions, digests: DigestCache, chunk_size: int
 ) -> AsyncIterator[Fingerprint]:
     """
-    Open a source and hash it, unless it is a file that was hashed before and has not changed since.
+    Open a source and hash it. A file that has not changed since it was hashed is not hashed again.
+
+    Args:
+        source: See `MediaApi.upload`.
+        options: Keywords of the upload.
+        digests: SHA-256 of files that were hashed before.
+        chunk_size: Bytes hashed at a time.
 
     Raises:
-        InvalidMediaError: WhatsApp is known to refuse it.
-        StorageError: It cannot be read.
+        InvalidMediaError: WhatsApp is known to refuse the file.
+        StorageError: The source cannot be read.
     """
     origin = Source.of(source, size=options.size)
     async with origin.open() as opened, make_replayable(opened) as body:
         mime_type, size = await prepare(origin, body, options)
         stamp = _stamp(body.stat) if body.stat else None
         sha256 = await digests.find(stamp) if stamp else None
-        known = sha256 is None and body.immutable
+        expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
         if sha256 is None:
-            sha256 = await _hashed(body, size, chunk_size)
+            sha256 = await _hash(body, size, chunk_size)
+            expected = None if body.immutable else sha256
             if stamp:
                 await digests.remember(stamp, sha256)
-        again = OpenedSource(body=body, name=origin.name, mime_type=origin.mime_type, sha256=None if known else sha256)
-        yield Fingerprint(source=again, sha256=sha256, mime_type=mime_type, size=size)
+        opened_source = OpenedSource(body=body, name=origin.name, mime_type=origin.mime_type, sha256=expected)
+        yield Fingerprint(source=opened_source, sha256=sha256, mime_type=mime_type, size=size)
 
 
-async def _hashed(body: Body, size: int, chunk_size: int) -> str:
+async def _hash(body: Body, size: int, chunk_size: int) -> str:
     if body.immutable and size == len(body.head):
         return (await run_in_thread(hashlib.sha256, body.head)).hexdigest()
     digest = hashlib.sha256()
@@ -109,7 +116,7 @@ async def _hashed(body: Body, size: int, chunk_size: int) -> str:
 
 
 def _stamp(stat: os.stat_result) -> str | None:
-    """Describe a file's state; one that has only just changed has none, because the next change might look the same."""
-    if time.time() - stat.st_mtime < _UNSETTLED:
+    """Describe the state of a file; None if it has just changed, because the next change might look the same."""
+    if time.time() - stat.st_mtime < _MTIME_RESOLUTION:
         return None
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

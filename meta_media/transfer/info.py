@@ -1,4 +1,4 @@
-"""What Meta knows of a media id, and that it should forget it: asked by users, by downloads, by uploads that verify."""
+"""Look up and delete media by id."""
 
 from __future__ import annotations
 
@@ -16,25 +16,45 @@ from meta_media.protocol.requests import graph_request
 
 __all__ = ["delete", "deleted_after", "get_info"]
 
-_CLEAN_UP: Final = 30.0  # seconds that deleting may take after a block that was cancelled
+_DELETE_TIMEOUT: Final = 30.0  # seconds for the delete after a block that failed or was cancelled
 
 
 async def get_info(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
-    """Ask Meta about a media id; an answer about another one is a `ServerError`."""
+    """
+    Look up a media id.
 
-    def about_it(info: MediaInfo) -> None:
+    Args:
+        call: Sends the request.
+        media_id: A checked id.
+        phone_number_id: Number that the media must have been uploaded on; None for any.
+
+    Raises:
+        ServerError: Meta answered about another id.
+    """
+
+    def check_id(info: MediaInfo) -> None:
         if info.id != media_id:
-            what = f"Meta was asked about media {media_id} and answered about {info.id}"
-            raise ServerError(what, status=200, retryable=True)
+            sentence = f"Meta was asked about media {media_id} and answered about {info.id}"
+            raise ServerError(sentence, status=200, retryable=True)
 
     request = graph_request(
         "get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
     )
-    return await call.ask(request, MediaInfo, check=about_it)
+    return await call.ask(request, MediaInfo, check=check_id)
 
 
 async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
-    """Delete a media; one that is gone after a try whose reply was lost was deleted by that."""
+    """
+    Delete media.
+
+    Media that is gone after an attempt whose response was lost was deleted by that attempt.
+
+    Args:
+        call: Sends the request.
+        media_id: A checked id.
+        missing_ok: Whether unknown media is a result (`success=False`), not an error.
+        phone_number_id: Number that the media must have been uploaded on; None for any.
+    """
     request = graph_request(
         "delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
     )
@@ -45,18 +65,24 @@ async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id
             return DeletedMedia(success=error.maybe_applied, attempts=call.attempts)
         raise
     if not deleted.success:
-        what = f"Meta did not delete media {media_id}, and did not say why"
-        raise ServerError(what, status=200, maybe_applied=True)
+        sentence = f"Meta did not delete media {media_id}, and gave no reason"
+        raise ServerError(sentence, status=200, maybe_applied=True)
     return attrs.evolve(deleted, attempts=call.attempts)
 
 
 @asynccontextmanager
 async def deleted_after(delete: Callable[[], Awaitable[object]], media_id: str) -> AsyncIterator[None]:
-    """Delete a media when a block ends, also by an error or a cancellation."""
+    """
+    Call `delete` when the block ends, also by an error or a cancellation.
+
+    Args:
+        delete: Deletes the media.
+        media_id: Named in a note on the block's error if the delete fails.
+    """
     try:
         yield
     except BaseException as error:
-        with anyio.move_on_after(_CLEAN_UP, shield=True):
+        with anyio.move_on_after(_DELETE_TIMEOUT, shield=True):
             try:
                 await delete()
             except MediaError as failed:

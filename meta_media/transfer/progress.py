@@ -1,15 +1,13 @@
-"""How far a transfer is, told to whoever asked."""
+"""Progress of a transfer, in bytes."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from meta_media.http.call import Call
 from meta_media.protocol.models import Progress
-
-if TYPE_CHECKING:
-    from meta_media.http.call import Call
 
 __all__ = ["ItemProgress", "ProgressCallback", "ProgressReporter", "delta_callback"]
 
@@ -18,11 +16,14 @@ ProgressCallback = Callable[[Progress], Any]
 
 class ProgressReporter:
     """
-    Counts bytes and tells a callback.
+    Counts bytes, and calls the caller's callback.
 
     Args:
-        callback: Plain or async; whatever it raises ends the transfer and reaches the caller unchanged.
-        total: Bytes expected, where known.
+        callback: Plain or async. An exception of it ends the transfer and reaches the caller unchanged.
+        total: Expected size in bytes, where known.
+
+    Attributes:
+        transferred: Bytes so far.
     """
 
     def __init__(self, callback: ProgressCallback | None, total: int | None) -> None:
@@ -31,57 +32,66 @@ class ProgressReporter:
         self.transferred = 0
 
     async def add(self, size: int) -> None:
-        """Count so many bytes more."""
+        """Count `size` more bytes."""
         self.transferred += size
         if self._callback is not None:
-            told = self._callback(Progress(transferred=self.transferred, total=self._total))
-            if inspect.isawaitable(told):
-                await told
+            result = self._callback(Progress(transferred=self.transferred, total=self._total))
+            if inspect.isawaitable(result):
+                await result
 
 
-def delta_callback(move: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
-    """Make a callback that tells how many bytes have moved since it was called last: fewer than none after a new start."""
+def delta_callback(report: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
+    """
+    Make a progress callback that reports byte deltas.
+
+    Args:
+        report: Called with the bytes since the last call; negative after a restart.
+        callback: The caller's own callback, called afterwards.
+    """
     before = 0
 
     async def progress(now: Progress) -> None:
         nonlocal before
-        moved, before = now.transferred - before, now.transferred
-        await move(moved)
-        if callback is not None and inspect.isawaitable(told := callback(now)):
-            await told
+        delta, before = now.transferred - before, now.transferred
+        await report(delta)
+        if callback is not None and inspect.isawaitable(result := callback(now)):
+            await result
 
     return progress
 
 
 class ItemProgress:
     """
-    What a job tells of an item while it works on it: that so many bytes have moved, of which some may be taken back.
+    Progress of one item of a bulk run, in byte deltas, and the call in progress for it.
+
+    Args:
+        report: Called with each delta; negative after a restart.
 
     Attributes:
         size: Bytes so far.
-        call: The call that is made for the item, if one was.
+        call: The item's latest call; None before the first.
     """
 
-    def __init__(self, tell: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, report: Callable[[int], Awaitable[None]]) -> None:
         self.size = 0
         self.call: Call | None = None
-        self._tell = tell
-        self._hurried = False
+        self._report = report
+        self._stopped_waiting = False
 
     def on(self, call: Call) -> Call:
         """Note the call, before it is entered."""
         self.call = call
-        if self._hurried:
+        if self._stopped_waiting:
             call.stop_waiting()
         return call
 
     def stop_waiting(self) -> None:
-        """Let the item wait for nothing any more; see `Call.hurry`."""
-        self._hurried = True
+        """Let neither this nor a later call of the item wait; see `Call.stop_waiting`."""
+        self._stopped_waiting = True
         if self.call is not None:
             self.call.stop_waiting()
 
     async def __call__(self, size: int) -> None:
-        """Note that bytes have moved."""
+        """Count a delta of `size` bytes, and report it."""
         self.size += size
-        await self._tell(size)
+        await self._report(size)
