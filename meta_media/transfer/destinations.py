@@ -1,8 +1,8 @@
 """
-Bytes out: a path, a folder, or whatever can be written to, as one kind of thing that takes chunks and is then committed.
+Destinations of a download: a path, a folder or a handle becomes a sink, which takes chunks and is then committed.
 
-A path never holds half a file: bytes go to a temporary file beside it, which replaces it only when they are complete and
-verified, and is removed if they never are.
+A path never holds half a file. The bytes go to a temporary file beside it. When they are complete and verified, that file
+replaces the path; otherwise it is removed.
 """
 
 from __future__ import annotations
@@ -28,144 +28,139 @@ Destination = str | os.PathLike[str] | Any
 
 class Sink(Protocol):
     """
-    Where a download's bytes go: to `blocking`, which is called on a thread, or where there is none, to `write`.
+    The receiver of a download's bytes: `blocking` if it is not None, else `write`.
 
-    A chunk is the sink's until either has ended.
+    A chunk may be reused once the call has returned.
 
     Attributes:
-        rewindable: Whether what was written can be taken back.
+        rewindable: Whether written bytes can be taken back.
     """
 
     rewindable: bool
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
-        """Take the next bytes."""
+        """Write the next bytes, on a thread; None for an async handle."""
         ...
 
     async def write(self, chunk: memoryview) -> None:
-        """Take the next bytes."""
+        """Write the next bytes; does nothing where `blocking` is used."""
         ...
 
     async def rewind(self) -> None:
-        """Take back what was written."""
+        """Take back all written bytes."""
         ...
 
     async def commit(self, name: str) -> Path | None:
-        """Make the bytes appear, in a folder under a name like this one; return the path, if there is one."""
+        """Make the file appear, in a folder under this name or a similar one. Return its path; None for a handle."""
         ...
 
 
 @asynccontextmanager
 async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -> AsyncIterator[Sink]:
     """
-    Prepare to write to a destination; nothing remains of it unless it is committed.
+    Open a destination for writing. Nothing of a path remains unless it is committed.
 
     Args:
-        destination: A path; an existing folder, which gets a name that is still free; an async handle, anything with
-            `async write(bytes)`, or a binary file object, written off the loop. Handles are not closed.
-        overwrite: Whether a path may replace a file.
-        fsync: Whether a path waits for the disk before it appears.
+        destination: A path; an existing folder, in which a free name is used; an async handle, anything with
+            `async write(bytes)`, or a binary file object, which is written on a thread. Handles are not closed.
+        overwrite: Whether an existing file at the path may be replaced.
+        fsync: Whether a file is flushed to the disk before it appears.
 
     Raises:
-        StorageError: It cannot be written to: no such folder, no permission, exists already.
-        ConfigurationError: It is none of these.
+        StorageError: The destination cannot be written to: no such folder, no permission, exists already.
+        ConfigurationError: It is none of these, or a handle in text mode.
     """
     if isinstance(destination, str | os.PathLike):
-        async with _drafted(Path(os.fsdecode(destination)), overwrite, fsync) as file:
+        async with _open_file(Path(os.fsdecode(destination)), overwrite, fsync) as file:
             yield file
-    elif inspect.iscoroutinefunction(getattr(destination, "write", None)):
-        yield _AsyncHandle(destination)
-    elif callable(getattr(destination, "write", None)):
-        yield _Handle(destination)
-    else:
+    elif not callable(getattr(destination, "write", None)):
         raise ConfigurationError(
             f"cannot download to a {type(destination).__name__}: pass a path, a folder, or something with write(bytes)"
         )
+    elif isinstance(getattr(destination, "encoding", None), str):
+        raise ConfigurationError("the destination is open in text mode: open it with mode 'wb'")
+    elif inspect.iscoroutinefunction(destination.write):
+        yield _AsyncHandleSink(destination)
+    else:
+        yield _HandleSink(destination)
 
 
 @asynccontextmanager
-async def _drafted(target: Path, overwrite: bool, fsync: bool) -> AsyncIterator[_File]:
-    doing = f"write to {str(target)!r}"
+async def _open_file(path: Path, overwrite: bool, fsync: bool) -> AsyncIterator[_FileSink]:
+    doing = f"write to {str(path)!r}"
     with storage_errors(doing):
-        beginning = submit(functools.partial(AtomicFile, target, overwrite=overwrite, fsync=fsync))
-        draft = await await_completion(beginning, undo=lambda begun: run_in_thread(begun.discard))
+        opening = submit(functools.partial(AtomicFile, path, overwrite=overwrite, fsync=fsync))
+        file = await await_completion(opening, undo=lambda opened: run_in_thread(opened.discard))
     try:
-        yield _File(draft, doing)
+        yield _FileSink(file, doing)
     except BaseException as error:
         try:
-            await run_in_thread(draft.discard)
-        except OSError as refused:
-            error.add_note(f"the temporary file {draft.name} is still there: {refused.strerror}")
+            await run_in_thread(file.discard)
+        except OSError as failed:
+            error.add_note(f"the temporary file {file.name} is still there: {failed.strerror}")
         raise
-    with contextlib.suppress(OSError):  # the file is where it belongs; `clean_stale` will find what lies beside it
-        await run_in_thread(draft.discard)
+    with contextlib.suppress(OSError):  # the download has succeeded; `clean_stale` removes a leftover
+        await run_in_thread(file.discard)
 
 
-class _Blocking:
-    rewindable = False
-
-    async def rewind(self) -> None:
-        """Do nothing: what was written has gone."""
-
-    async def write(self, chunk: memoryview) -> None:
-        """Do nothing: there is `blocking`."""
-
-
-class _File(_Blocking):
+class _FileSink:
     rewindable = True
 
-    def __init__(self, draft: AtomicFile, doing: str) -> None:
-        self._draft = draft
+    def __init__(self, file: AtomicFile, doing: str) -> None:
+        self._file = file
         self._doing = doing
 
     def blocking(self, chunk: memoryview) -> None:
         with storage_errors(self._doing):
-            self._draft.file.write(chunk)
+            self._file.file.write(chunk)
+
+    async def write(self, chunk: memoryview) -> None:
+        """Do nothing: `blocking` writes."""
 
     async def rewind(self) -> None:
         with storage_errors(self._doing):
-            await run_in_thread(self._draft.truncate)
+            await run_in_thread(self._file.truncate)
 
     async def commit(self, name: str) -> Path:
         with storage_errors(self._doing):
-            return await run_in_thread(self._draft.commit, name)
+            return await run_in_thread(self._file.commit, name)
 
 
-class _Handle(_Blocking):
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def blocking(self, chunk: memoryview) -> None:
-        with storage_errors("write to the destination"):
-            while chunk:
-                chunk = _left(chunk, self._handle.write(bytes(chunk)))  # which it may keep
-
-    async def commit(self, name: str) -> None:
-        """Do nothing: the bytes are where they belong."""
-
-
-class _AsyncHandle:
-    blocking = None
+class _Handle:
     rewindable = False
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
+    async def rewind(self) -> None:
+        """Do nothing: written bytes cannot be taken back."""
+
+    async def commit(self, name: str) -> None:
+        """Do nothing: the bytes are in place."""
+
+
+class _HandleSink(_Handle):
+    def blocking(self, chunk: memoryview) -> None:
+        with storage_errors("write to the destination"):
+            while chunk:
+                chunk = _rest(chunk, self._handle.write(bytes(chunk)))  # bytes: the handle may keep them
+
+    async def write(self, chunk: memoryview) -> None:
+        """Do nothing: `blocking` writes."""
+
+
+class _AsyncHandleSink(_Handle):
+    blocking = None
+
     async def write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
-                chunk = _left(chunk, await self._handle.write(bytes(chunk)))
-
-    async def rewind(self) -> None:
-        """Do nothing: what was written has gone."""
-
-    async def commit(self, name: str) -> None:
-        """Do nothing: the bytes are where they belong."""
+                chunk = _rest(chunk, await self._handle.write(bytes(chunk)))
 
 
-def _left(chunk: memoryview, written: object) -> memoryview:
-    """Return what is still to be written: an unbuffered file says how much it took, most say nothing useful."""
+def _rest(chunk: memoryview, written: object) -> memoryview:
+    """Return what is still to be written. An unbuffered file returns how much it took; None counts as all."""
     if not isinstance(written, int) or isinstance(written, bool):
         return chunk[:0]
     if written <= 0:

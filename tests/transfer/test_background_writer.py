@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from meta_media.transfer import threads
 from meta_media.transfer.threads import BackgroundWriter
 from tests.support.stepping import Stepper, settled_at
 
@@ -15,12 +16,12 @@ from tests.support.stepping import Stepper, settled_at
 async def test_pieces_are_processed_in_order_on_a_thread() -> None:
     """Each piece is processed once, in order, one at a time, and not on the event loop's thread."""
     done: list[int] = []
-    threads: set[int] = set()
+    idents: set[int] = set()
     busy = threading.Lock()
 
     def work(piece: int) -> None:
         assert busy.acquire(blocking=False)
-        threads.add(threading.get_ident())
+        idents.add(threading.get_ident())
         done.append(piece)
         busy.release()
 
@@ -28,7 +29,7 @@ async def test_pieces_are_processed_in_order_on_a_thread() -> None:
         for piece in range(500):
             await writer.put(piece)
     assert done == list(range(500))
-    assert threading.get_ident() not in threads
+    assert threading.get_ident() not in idents
 
 
 async def test_put_waits_for_the_previous_piece() -> None:
@@ -125,3 +126,18 @@ async def test_cancelled_at_every_await(times: int) -> None:
         assert task.cancelled()
         await settled_at([], lambda stepper=stepper: stepper.alive)  # type: ignore[misc]  # a default argument
     assert at > 4
+
+
+async def test_a_turn_is_not_waited_for_long() -> None:
+    """While other threads hold all turns, a piece is processed without one after a moment, and no turn is given back."""
+    turns = threads._turns()
+    taken = 0
+    while turns.acquire(blocking=False):
+        taken += 1
+    done: list[int] = []
+    try:
+        async with BackgroundWriter(done.append) as writer:
+            await writer.put(1)
+        assert (done, turns.acquire(blocking=False)) == ([1], False)
+    finally:
+        turns.release(taken)
