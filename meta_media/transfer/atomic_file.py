@@ -1,8 +1,8 @@
 """
-A file in the making, beside where it will be: it appears under its name whole, or not at all.
+A file that appears under its name whole, or not at all: it is written to a temporary file beside it.
 
-All of it blocks, and belongs on a thread. The folder is held open where the system can do that, so that nothing is written
-or left elsewhere when its path comes to mean another folder meanwhile.
+Everything except `clean_stale` blocks, and belongs on a thread. The folder is held open where the system supports that, so
+that nothing is written elsewhere if another folder takes its path meanwhile.
 """
 
 from __future__ import annotations
@@ -24,53 +24,51 @@ from meta_media.transfer.threads import run_in_thread, storage_errors
 __all__ = ["AtomicFile", "clean_stale"]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_HELD: Final = {os.link, os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd  # not on Windows
-_FOLDER: Final = getattr(os, "O_DIRECTORY", 0) | getattr(
-    os, "O_PATH", 0
-)  # to pass through one needs no right to list it
-_AS_IT_IS: Final = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+_HAS_DIR_FD: Final = {os.link, os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd  # not on Windows
+_FOLDER: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # O_PATH: without the right to list it
+_NO_FOLLOW: Final = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 _SUFFIX: Final = ".meta-media.part"
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 
 class AtomicFile:
     """
-    A new file, readable by nobody else until it is placed.
+    A new file, with access for its owner only until it is committed.
 
     Args:
-        target: The path that it is for, or a folder, in which it gets a name that is still free.
-        overwrite: Whether it may replace a file.
-        fsync: Whether it waits for the disk before it appears.
+        path: Path of the file, or a folder, in which `commit` chooses a free name.
+        overwrite: Whether an existing file may be replaced.
+        fsync: Whether `commit` waits until the bytes and the name are on the disk.
 
     Attributes:
-        file: To be written to.
-        name: Of the temporary file.
+        file: Binary file to write to.
+        name: Name of the temporary file.
 
     Raises:
-        OSError: It cannot be begun.
-        StorageError: What is at the path may not be replaced.
+        OSError: The temporary file cannot be created.
+        StorageError: The path exists and may not be replaced.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool, fsync: bool) -> None:
-        in_folder = target.is_dir()
-        self._path = target if in_folder else target.parent
-        self._name = None if in_folder else target.name
+    def __init__(self, path: Path, *, overwrite: bool, fsync: bool) -> None:
+        in_folder = path.is_dir()
+        self._folder_path = path if in_folder else path.parent
+        self._name = None if in_folder else path.name
         self._overwrite = overwrite
         self._fsync = fsync
         self.name = f".{os.urandom(8).hex()}{_SUFFIX}"
-        self._absolute = self._path.absolute()
-        self._folder = os.open(self._path, _FOLDER) if _HELD else None
+        self._absolute = self._folder_path.absolute()
+        self._folder = os.open(self._folder_path, _FOLDER) if _HAS_DIR_FD else None
         try:
-            self._check(target)
+            self._check(path)
             self.file = os.fdopen(self._create(self.name), "wb")
         except BaseException:
             self._close()
             raise
-        self._left = True
+        self._temporary_exists = True
 
     def _at(self, name: str) -> str:
-        """Give what the system takes beside `dir_fd`."""
-        return name if _HELD else str(self._absolute / name)
+        """Return the path of a name in the folder, as it goes with `dir_fd`."""
+        return name if _HAS_DIR_FD else str(self._absolute / name)
 
     def _create(self, name: str) -> int:
         return os.open(self._at(name), _CREATE, 0o600, dir_fd=self._folder)
@@ -81,50 +79,53 @@ class AtomicFile:
             self._folder = None
 
     def _stat(self, name: str) -> os.stat_result | None:
-        """Look at what has a name, never through a symbolic link."""
+        """Return the status of a name in the folder, without following a symbolic link; None if it does not exist."""
         try:
             return os.stat(self._at(name), dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
-    def _check(self, target: Path) -> None:
+    def _check(self, path: Path) -> None:
         found = None if self._name is None else self._stat(self._name)
         if found is None:
             return
         if not self._overwrite:
-            raise StorageError(f"{str(target)!r} exists already, and overwrite is off", errno=errno.EEXIST)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # replacing /dev/null would harm everybody
-            raise StorageError(f"{str(target)!r} is not a file; open it and pass the handle to write to it")
+            raise StorageError(f"{str(path)!r} exists already, and overwrite is off", errno=errno.EEXIST)
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # such as /dev/null
+            raise StorageError(f"{str(path)!r} is not a file: open it and pass the handle to write to it")
 
     def truncate(self) -> None:
-        """Take back all that was written."""
+        """Take back all written bytes."""
         self.file.seek(0)
         self.file.truncate()
 
     def commit(self, name: str) -> Path:
         """
-        Let it appear; where it is for a folder, under a name like this one. Return its path.
+        Make the file appear, and return its path.
+
+        Args:
+            name: Name of the file if it is for a folder. A number is added if the name is taken.
 
         Raises:
-            OSError: It cannot be, and nothing has changed.
+            OSError: That failed, and nothing has changed.
         """
-        self.file.flush()  # a full disk may show only now
-        with contextlib.suppress(AttributeError):  # which Windows has since Python 3.13, and does not need
+        self.file.flush()  # may report a full disk
+        with contextlib.suppress(AttributeError):  # missing on Windows before Python 3.13, and not needed there
             os.fchmod(self.file.fileno(), self._mode())
         if self._fsync:
             os.fsync(self.file.fileno())
-        ours = os.fstat(self.file.fileno())
+        written = os.fstat(self.file.fileno())
         self.file.close()
         found = self._stat(self.name)
-        if found is not None and not os.path.samestat(found, ours):
-            raise StorageError(f"somebody has put another file in the place of {self.name!r}")
+        if found is not None and not os.path.samestat(found, written):
+            raise StorageError(f"another program replaced the temporary file {self.name!r}: download again")
         placed = self._place_beside_others(Path(name)) if self._name is None else self._place_at(self._name)
         if self._fsync:
             self._sync_folder()
-        return self._path / placed
+        return self._folder_path / placed
 
     def _mode(self) -> int:
-        """Keep the permissions of the file that is replaced; a new one gets what any new file gets."""
+        """Return the permissions of the file that is replaced, or the default for a new file."""
         found = None if self._name is None else self._stat(self._name)
         return found.st_mode & 0o777 if found is not None and stat.S_ISREG(found.st_mode) else 0o666 & ~_umask()
 
@@ -148,19 +149,19 @@ class AtomicFile:
 
     def _move(self, name: str) -> None:
         os.replace(self._at(self.name), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self._left = False
+        self._temporary_exists = False
 
     def _claim(self, name: str) -> None:
-        """Move to a name that nobody has; a hard link fails where one exists, and is never seen half done."""
+        """Move to a free name. A hard link fails if the name exists, and appears at once."""
         try:
-            os.link(self._at(self.name), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder, **_AS_IT_IS)
+            os.link(self._at(self.name), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder, **_NO_FOLLOW)
         except FileExistsError:
             raise
         except OSError:
             self._claim_without_links(name)
 
     def _claim_without_links(self, name: str) -> None:
-        """Claim the name with an empty file, on a file system that has no hard links."""
+        """Create an empty file under the name, then replace it, on a file system without hard links."""
         claimed = self._create(name)
         try:
             os.close(claimed)
@@ -170,8 +171,9 @@ class AtomicFile:
             raise
 
     def _sync_folder(self) -> None:
-        """Let the name survive a power cut, too; systems that cannot open a folder keep names by other means."""
-        for descriptor in [os.open(".", os.O_RDONLY, dir_fd=self._folder)] if _HELD else ():
+        """Flush the name to the disk. Windows cannot open a folder, and does that by itself."""
+        if _HAS_DIR_FD:
+            descriptor = os.open(".", os.O_RDONLY, dir_fd=self._folder)
             try:
                 os.fsync(descriptor)
             finally:
@@ -179,15 +181,15 @@ class AtomicFile:
 
     def discard(self) -> None:
         """
-        Remove what is left of it, and let the folder go.
+        Remove the temporary file, if it still exists, and close the folder.
 
         Raises:
             OSError: The temporary file cannot be removed.
         """
-        with contextlib.suppress(OSError):  # a full disk, once more
+        with contextlib.suppress(OSError):  # a full disk: flushing fails once more
             self.file.close()
         try:
-            if self._left:
+            if self._temporary_exists:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._at(self.name), dir_fd=self._folder)
         finally:
@@ -196,24 +198,24 @@ class AtomicFile:
 
 @functools.cache
 def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it; strict meanwhile, for other threads' sake
+    mask = os.umask(0o077)  # it can only be read by setting it; other threads may create files meanwhile
     os.umask(mask)
     return mask
 
 
 async def clean_stale(folder: str | os.PathLike[str], *, older_than: timedelta = timedelta(hours=1)) -> list[Path]:
     """
-    Remove what downloads into a folder left when their process was killed, or the power was cut.
+    Remove temporary files that killed downloads left in a folder.
 
     Args:
-        folder: Not searched below.
-        older_than: How long nothing must have been written to a temporary file: a download under way writes to its own.
+        folder: Folder to clean, without the folders in it.
+        older_than: Age of the last write from which a temporary file is removed. A download in progress keeps writing to its own.
 
     Returns:
-        What was removed.
+        Paths of the removed files.
 
     Raises:
-        StorageError: It cannot be looked into, or something in it cannot be removed.
+        StorageError: The folder cannot be listed, or a file cannot be removed.
     """
     with storage_errors(f"clean {os.fsdecode(folder)!r}"):
         return await run_in_thread(_clean, Path(os.fsdecode(folder)), older_than.total_seconds())

@@ -107,7 +107,7 @@ def test_another_file_in_its_place(folder: Path) -> None:
     draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
     (folder / draft.name).rename(folder / "moved")
     (folder / draft.name).write_bytes(OLD)
-    with pytest.raises(StorageError, match="somebody has put another file in the place"):
+    with pytest.raises(StorageError, match="another program replaced the temporary file"):
         draft.commit("")
     draft.discard()
     assert set(listing(folder)) == {"moved"}
