@@ -1,4 +1,4 @@
-"""The media endpoints of WhatsApp's Cloud API, for asyncio: upload, look up, stream, verify, delete, send."""
+"""asyncio client for the media of WhatsApp's Cloud API: upload, look up, download, delete and send."""
 
 from meta_media._version import __version__
 from meta_media.api import MediaApi

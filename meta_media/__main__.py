@@ -1,4 +1,4 @@
-"""`python -m meta_media` is `meta-media`."""
+"""`python -m meta_media` runs the command `meta-media`."""
 
 import sys
 

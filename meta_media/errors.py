@@ -1,30 +1,31 @@
 """
-Every error this library raises, as a tree whose branches say who can act.
+The errors of this library: one tree, whose branches say who can act.
 
     MediaError
-    ├─ ConfigurationError            you: token, number, ids, settings, arguments, a closed client
-    ├─ InvalidMediaError             you: the file
-    │  ├─ FileTooLargeError          over the limit of its kind
-    │  ├─ UnsupportedMediaTypeError  not a type (or a variant of one) that WhatsApp accepts
-    │  └─ CorruptedMediaError        empty, changed while it was sent, or not what it claims to be
-    ├─ ApiError                      Meta said no
-    │  ├─ AuthenticationError        the token is missing, dead or unreadable
-    │  ├─ PermissionDeniedError      the token may not do this
-    │  ├─ MediaNotFoundError         unknown, expired, deleted or somebody else's
-    │  ├─ InvalidRequestError        Meta could not make sense of the request
-    │  ├─ UploadRejectedError        Meta does not take this file
-    │  ├─ RateLimitError             too much, too fast
-    │  ├─ AccountRestrictedError     locked, unpaid or blocked by policy
-    │  └─ ServerError                Meta is broken or busy, or its reply is not what it should be
-    ├─ NetworkError                  the way to Meta: connect, TLS, reset
-    │  └─ TransferTimeoutError       connect, idle or write
-    ├─ DownloadError                 the bytes that came
-    │  ├─ IntegrityError             not the bytes Meta promised
-    │  ├─ UntrustedUrlError          not a host that may see the token or serve media
-    │  └─ DownloadTooLargeError      more than you allowed
-    └─ StorageError                  the local disk, or whatever you read from and write to
+    ├─ ConfigurationError            your code: token, id, setting, argument, closed client
+    ├─ InvalidMediaError             your file
+    │  ├─ FileTooLargeError          larger than WhatsApp accepts for its kind
+    │  ├─ UnsupportedMediaTypeError  of a type, or a variant of one, that WhatsApp does not accept
+    │  └─ CorruptedMediaError        empty, not of the declared type, or changed during the upload
+    ├─ ApiError                      Meta refused the request
+    │  ├─ AuthenticationError        the token is missing, expired or invalid
+    │  ├─ PermissionDeniedError      the token lacks a permission
+    │  ├─ MediaNotFoundError         the media is unknown, expired, deleted or not yours
+    │  ├─ InvalidRequestError        Meta does not understand the request
+    │  ├─ UploadRejectedError        Meta does not accept the file
+    │  ├─ RateLimitError             too many requests
+    │  ├─ AccountRestrictedError     the account is locked, unpaid or blocked by policy
+    │  └─ ServerError                Meta failed, was busy, or sent an invalid response
+    ├─ NetworkError                  the connection to Meta failed: DNS, TCP, TLS, proxy
+    │  └─ TransferTimeoutError       a timeout, the minimum rate or the deadline was missed
+    ├─ DownloadError                 the bytes of a transfer
+    │  ├─ IntegrityError             not the size or SHA-256 that Meta announced
+    │  ├─ UntrustedUrlError          on a host that is not trusted
+    │  └─ DownloadTooLargeError      more than your limit
+    └─ StorageError                  a local file, folder, handle or database
 
-All are plain exceptions: one sentence when printed, data as attributes, and safe to pickle, copy and annotate.
+Each error is a plain exception: `str()` is one sentence, the facts are attributes, and pickle, copy and `add_note` work.
+The `**flags` of a constructor are `retryable` and `maybe_applied`.
 """
 
 from __future__ import annotations
@@ -61,15 +62,16 @@ Operation = Literal["upload", "get_info", "download", "delete", "send"]
 
 class MediaError(Exception):
     """
-    The root of everything this library raises.
+    The base class of all errors of this library.
 
     Attributes:
-        operation: The verb that failed, such as `"upload"`; None when the error was raised outside one.
-        media_id: The media it was about, where known.
-        attempts: Requests sent for this call; 0 when it failed before the first.
-        elapsed: Seconds from the call to the error.
+        message: The sentence, without the facts that `str()` may add.
+        operation: The verb that failed, such as `"upload"`; None for an error outside of a verb.
+        media_id: The id of the media, where known.
+        attempts: Requests sent by this call; 0 for an error before the first one.
+        elapsed: Seconds from the start of the call to the error.
         retryable: Whether the same call may succeed later.
-        maybe_applied: Whether Meta may have done what was asked although the reply was lost.
+        maybe_applied: Whether Meta may have done the work although the response is missing.
     """
 
     operation: Operation | None = None
@@ -85,18 +87,18 @@ class MediaError(Exception):
 
 
 class ConfigurationError(MediaError):
-    """A token, number, id, setting or argument that cannot work, or a client that is closed. No request was sent."""
+    """A token, id, setting or argument is invalid, or the client is closed. Raised before a request is sent."""
 
 
 class InvalidMediaError(MediaError):
     """
-    The file is not one WhatsApp takes.
+    WhatsApp does not accept this file.
 
     Attributes:
         kind: `"audio"`, `"document"`, `"image"`, `"sticker"` or `"video"`, where known.
-        limit: What is allowed: bytes for sizes, otherwise a phrase.
-        actual: What was found, in the unit of `limit`.
-        answer: Meta's own answer, when it was Meta who noticed.
+        limit: The accepted maximum in bytes, or a phrase that names what is accepted.
+        actual: The value found, in the unit of `limit`.
+        answer: Meta's error response; None where the file was refused before the upload.
     """
 
     def __init__(
@@ -109,88 +111,84 @@ class InvalidMediaError(MediaError):
         answer: ApiError | None = None,
     ) -> None:
         super().__init__(message)
-        self.kind = kind
-        self.limit = limit
-        self.actual = actual
-        self.answer = answer
+        self.kind, self.limit, self.actual, self.answer = kind, limit, actual, answer
 
 
 class FileTooLargeError(InvalidMediaError):
-    """The file is larger than WhatsApp allows for its kind."""
+    """The file is larger than WhatsApp accepts for its kind."""
 
 
 class UnsupportedMediaTypeError(InvalidMediaError):
-    """The type, or this variant of it (Vorbis in Ogg, stereo Opus, 16-bit images), is not accepted."""
+    """WhatsApp does not accept the file's type, or this variant of it: Vorbis in Ogg, stereo Opus, 16-bit images."""
 
 
 class CorruptedMediaError(InvalidMediaError):
-    """The file is empty, is not what it claims to be, or changed while it was being sent."""
+    """The file is empty, is not of the declared type, or changed during the upload."""
 
 
 class ApiError(MediaError):
     """
-    Meta answered, and the answer was no.
+    Meta refused the request. `str()` starts with `advice` and ends with the status, codes and trace id.
 
     Attributes:
-        status: HTTP status of the reply.
-        code: Meta's error code, which decides the class; None when the reply had none.
+        message: Meta's own text.
+        advice: What to check or do first; empty where Meta's text says it.
+        status: HTTP status of the response.
+        code: Meta's error code, which decides the class; None when the response has none.
         subcode: Meta's error subcode.
-        message: Meta's own words.
-        details: `error_data.details`, or what Meta shows to end users.
-        fbtrace_id: What Meta's support asks for.
-        retry_after: Seconds to wait, when Meta said so.
+        details: `error_data.details`, or the text that Meta intends for end users.
+        fbtrace_id: Trace id, which Meta's support asks for.
+        retry_after: Seconds to wait before the next attempt, where Meta gives them.
     """
 
     def __init__(
         self,
         message: str = "",
         *,
+        advice: str = "",
         status: int | None = None,
         code: int | None = None,
         subcode: int | None = None,
         details: str | None = None,
         fbtrace_id: str | None = None,
         retry_after: float | None = None,
-        retryable: bool = False,
-        maybe_applied: bool = False,
+        **flags: bool,
     ) -> None:
-        super().__init__(message, retryable=retryable, maybe_applied=maybe_applied)
-        self.status = status
-        self.code = code
-        self.subcode = subcode
-        self.details = details
-        self.fbtrace_id = fbtrace_id
-        self.retry_after = retry_after
+        super().__init__(message, **flags)
+        self.advice, self.details = advice, details
+        self.status, self.code, self.subcode = status, code, subcode
+        self.fbtrace_id, self.retry_after = fbtrace_id, retry_after
 
     def __str__(self) -> str:
+        advice = f"{self.advice}. Meta: " if self.advice else ""
         facts = {"HTTP": self.status, "code": self.code, "subcode": self.subcode, "fbtrace_id": self.fbtrace_id}
         known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         details = f": {self.details}" if self.details and self.details not in self.message else ""
-        return f"{self.message}{details}" + (f" ({known})" if known else "")
+        return f"{advice}{self.message}{details}" + (f" ({known})" if known else "")
 
 
 class AuthenticationError(ApiError):
-    """The access token is missing, expired, revoked or unreadable."""
+    """The access token is missing, expired, revoked or invalid."""
 
 
 class PermissionDeniedError(ApiError):
-    """The token is alive but lacks the permission."""
+    """The access token is valid but lacks a permission."""
 
 
 class MediaNotFoundError(ApiError):
-    """Unknown, expired or deleted media, or media this token may not see: Meta does not tell which."""
+    """The media is unknown, expired or deleted, or this token may not see it. Meta does not distinguish these cases."""
 
 
 class InvalidRequestError(ApiError):
-    """Meta could not make sense of the request."""
+    """Meta does not understand the request."""
 
 
 class UploadRejectedError(ApiError):
-    """Meta refused the file itself."""
+    """Meta does not accept the file."""
 
 
 class RateLimitError(ApiError):
-    """A quota or throughput limit of Meta's was hit."""
+    """A quota or throughput limit of Meta is reached."""
 
 
 class AccountRestrictedError(ApiError):
@@ -198,29 +196,30 @@ class AccountRestrictedError(ApiError):
 
 
 class ServerError(ApiError):
-    """Meta is broken or busy, or replied with something that is not what its API replies."""
+    """Meta failed or was busy, or the response is not a valid response of its API."""
 
 
 class NetworkError(MediaError):
     """
-    The request did not get through, or its reply did not: DNS, connect, TLS, reset.
+    The request or its response did not get through: DNS, connect, TLS, reset.
 
     Attributes:
-        stale: Whether a kept connection turned out to be one that the server had given up.
-        lasting: Whether the server would be met like this again: nobody trusts its certificate, or it speaks no TLS.
+        stale: Whether the server had closed a kept connection before the request.
+        lasting: Whether a new attempt would fail alike: an untrusted certificate, or a server without TLS.
     """
 
-    stale: bool = False
-    lasting: bool = False
+    def __init__(self, message: str = "", *, stale: bool = False, lasting: bool = False, **flags: bool) -> None:
+        super().__init__(message, **flags)
+        self.stale, self.lasting = stale, lasting
 
 
 class TransferTimeoutError(NetworkError):
     """
-    It took longer than a setting allows.
+    The transfer took longer than a setting allows.
 
     Attributes:
-        phase: What ran out: the wait to `"connect"`, to `"read"` or to `"write"` anything; the `"rate"`; the `"deadline"`.
-            Or `"pool"`, of an injected client.
+        phase: The limit that was missed: `"connect"`, `"read"`, `"write"` (the timeouts), `"rate"` (`minimum_rate`),
+            `"deadline"`, or `"pool"` (an injected client's wait for a connection).
     """
 
     def __init__(
@@ -231,38 +230,31 @@ class TransferTimeoutError(NetworkError):
 
 
 class DownloadError(MediaError):
-    """The bytes could not be had, or should not be."""
+    """The bytes are wrong or missing, or must not be fetched."""
 
 
 class IntegrityError(DownloadError):
     """
-    The bytes are not the ones Meta promised.
+    The bytes do not have the size or SHA-256 that Meta announced.
 
     Attributes:
-        expected: The promised size or SHA-256.
-        actual: What arrived.
+        expected: The announced size in bytes, or SHA-256.
+        actual: The size or SHA-256 of the bytes received.
     """
 
     def __init__(
-        self,
-        message: str = "",
-        *,
-        expected: int | str | None = None,
-        actual: int | str | None = None,
-        retryable: bool = True,
-        maybe_applied: bool = False,
+        self, message: str = "", *, expected: int | str | None = None, actual: int | str | None = None, **flags: bool
     ) -> None:
-        super().__init__(message, retryable=retryable, maybe_applied=maybe_applied)
-        self.expected = expected
-        self.actual = actual
+        super().__init__(message, **{"retryable": True, **flags})
+        self.expected, self.actual = expected, actual
 
 
 class UntrustedUrlError(DownloadError):
     """
-    The URL leads to a host that is not trusted with the token or to serve media.
+    The URL's host is not trusted to receive the token or to serve media. No request was sent to it.
 
     Attributes:
-        host: The host that was refused, with its port.
+        host: The refused host, with its port if the URL has one.
     """
 
     def __init__(self, message: str = "", *, host: str | None = None) -> None:
@@ -272,27 +264,26 @@ class UntrustedUrlError(DownloadError):
 
 class DownloadTooLargeError(DownloadError):
     """
-    More bytes than the limit allows.
+    The media is larger than the limit.
 
     Attributes:
-        limit: Bytes allowed.
-        actual: Bytes announced, or seen so far.
+        limit: Maximum in bytes.
+        actual: Bytes announced, or received so far.
     """
 
     def __init__(self, message: str = "", *, limit: int | None = None, actual: int | None = None) -> None:
         super().__init__(message)
-        self.limit = limit
-        self.actual = actual
+        self.limit, self.actual = limit, actual
 
 
 class StorageError(MediaError):
     """
-    A file, folder, handle or disk refused: missing, forbidden, full, gone.
+    A local file, folder, handle, database or disk failed: missing, forbidden, full.
 
     Attributes:
-        errno: The operating system's number, where there is one.
+        errno: The operating system's error number, where there is one.
     """
 
-    def __init__(self, message: str = "", *, errno: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, errno: int | None = None, **flags: bool) -> None:
+        super().__init__(message, **flags)
         self.errno = errno

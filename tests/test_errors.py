@@ -1,4 +1,4 @@
-"""The tree of errors: as drawn, printable in one sentence, and intact after everything Python does to exceptions."""
+"""The tree of errors: as drawn, printed as one sentence, and whole after copy, pickle and notes."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ FILES = [kind for kind in CLASSES if issubclass(kind, InvalidMediaError)]
 TIMEOUTS = [kind for kind in CLASSES if issubclass(kind, TransferTimeoutError)]
 ROUND = {"operation": "upload", "media_id": "1045500012345678", "attempts": 3, "elapsed": 1.5}
 ANSWER = {
+    "advice": "wait",
     "status": 400,
     "code": 130429,
     "subcode": 2494055,
@@ -48,7 +49,7 @@ ANSWER = {
 
 
 def full(kind: type[MediaError]) -> MediaError:
-    """Build an error of a class with every attribute that its constructor knows, none at its default."""
+    """Build an error with every argument of its constructor, none of them its default."""
     known: dict[str, Any] = {
         "kind": "image",
         "limit": 5,
@@ -60,7 +61,8 @@ def full(kind: type[MediaError]) -> MediaError:
         "errno": 28,
         **ANSWER,
     }
-    wanted = [name for name in inspect.signature(kind).parameters if name in known]
+    names = inspect.signature(kind).parameters
+    wanted = [name for name in known if name in names or ("flags" in names and name in {"retryable", "maybe_applied"})]
     error = kind("something went wrong", **{name: known[name] for name in wanted})
     error.__dict__.update(ROUND)
     error.add_note("while testing")
@@ -68,7 +70,7 @@ def full(kind: type[MediaError]) -> MediaError:
 
 
 def attributes(error: MediaError) -> dict[str, object]:
-    """List what an error carries; a nested answer by its own attributes, because exceptions compare by identity."""
+    """Return the attributes of an error; a nested answer as its own attributes, because exceptions compare by identity."""
     own = dict(error.__dict__)
     if isinstance(answer := own.pop("answer", None), MediaError):
         own["answer"] = attributes(answer)
@@ -76,7 +78,7 @@ def attributes(error: MediaError) -> dict[str, object]:
 
 
 def drawn() -> dict[str, str]:
-    """Read the tree in the module's docstring: the parent of every class, by name."""
+    """Read the tree in the module's docstring: the name of each class with its parent."""
     parents: dict[str, str] = {}
     path: list[str] = []
     for indent, name in re.findall(r"^    ([ │├└─]*)(\w+Error)\b", errors.__doc__ or "", re.MULTILINE):
@@ -95,7 +97,7 @@ def test_tree_is_as_drawn() -> None:
 
 
 def test_root_is_a_plain_exception() -> None:
-    """One `except MediaError` catches everything, and nothing of the standard library's families is in between."""
+    """MediaError is a direct subclass of Exception."""
     assert MediaError.__mro__ == (MediaError, Exception, BaseException, object)
 
 
@@ -133,7 +135,7 @@ def test_copies_are_whole(kind: type[MediaError], how: str) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_bare_errors_are_copied_too(kind: type[MediaError]) -> None:
-    """An error made without any argument pickles as well, and prints nothing."""
+    """An error without arguments pickles as well, and prints nothing."""
     twin = pickle.loads(pickle.dumps(kind()))
 
     assert (type(twin), str(twin), attributes(twin)) == (kind, "", attributes(kind()))
@@ -144,7 +146,7 @@ def _fail(kind: type[MediaError]) -> None:
 
 
 def test_errors_cross_processes() -> None:
-    """An error raised in a worker process arrives as itself, and does not break the pool."""
+    """An error raised in a worker process arrives whole, and does not break the pool."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         arrived = [pool.submit(_fail, kind).exception() for kind in CLASSES]
@@ -155,7 +157,7 @@ def test_errors_cross_processes() -> None:
 
 @contextlib.contextmanager
 def counting() -> Iterator[None]:
-    """Do what libraries do to exceptions that pass."""
+    """Change an error that passes, as libraries do."""
     try:
         yield
     except MediaError as error:
@@ -173,7 +175,7 @@ def raise_through_managers(error: MediaError) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_errors_pass_through_context_managers(kind: type[MediaError]) -> None:
-    """The very object that was raised comes out of `@contextmanager` and `ExitStack`, with its traceback."""
+    """`@contextmanager` and `ExitStack` pass on the same object, with its traceback."""
     error = full(kind)
 
     with pytest.raises(kind) as caught:
@@ -186,16 +188,17 @@ def test_errors_pass_through_context_managers(kind: type[MediaError]) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_errors_print_one_sentence(kind: type[MediaError]) -> None:
-    """What a log shows is the class and one line, then the notes."""
+    """A traceback ends with the class and one line, then the notes."""
     *_, line, note = "".join(traceback.format_exception_only(full(kind))).splitlines()
 
-    assert line.startswith(f"meta_media.errors.{kind.__name__}: something went wrong")
+    advice = "wait. Meta: " if kind in ANSWERS else ""
+    assert line.startswith(f"meta_media.errors.{kind.__name__}: {advice}something went wrong")
     assert note == "while testing"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind not in ANSWERS])
 def test_message_is_printed_as_it_is(kind: type[MediaError]) -> None:
-    """Errors that are not an answer of Meta's print their message, which is an attribute too."""
+    """Other errors print their message, which is an attribute too."""
     error = full(kind)
 
     assert (str(error), error.message, error.args) == ("something went wrong",) * 2 + (("something went wrong",),)
@@ -215,17 +218,18 @@ def test_message_is_printed_as_it_is(kind: type[MediaError]) -> None:
         (ApiError("no, because", details="because", code=1), "no, because (code 1)"),
         (ApiError("no", details=""), "no"),
         (ApiError("no", retry_after=3.0), "no"),
+        (ApiError("no", advice="make a new token", code=190), "make a new token. Meta: no (code 190)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_answers_print_their_facts(error: ApiError, sentence: str) -> None:
-    """An answer prints Meta's words, the details unless they repeat them, and the numbers that support asks for."""
+    """An ApiError prints the advice, Meta's text, the details unless the text has them, and the numbers for support."""
     assert str(error) == sentence
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_defaults(kind: type[MediaError]) -> None:
-    """Outside a call nothing is known: no operation, no media, no attempts."""
+    """Outside a call there is no operation, media or attempt."""
     error = kind("no")
 
     assert (error.operation, error.media_id, error.attempts, error.elapsed) == (None, None, 0, 0.0)
@@ -237,17 +241,18 @@ RETRYABLE = {IntegrityError, *TIMEOUTS}
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_only_the_passing_kinds_are_retryable_by_default(kind: type[MediaError]) -> None:
-    """Broken bytes and slow phases may pass by themselves; everything else must be said to be retryable."""
+    """Wrong bytes and timeouts are retryable by default, all other errors are not."""
     assert kind("no").retryable is (kind in RETRYABLE)
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_answers_carry_what_meta_said(kind: type[ApiError]) -> None:
-    """Every field of an answer is an attribute under its own name."""
+def test_api_errors_have_the_facts_of_the_response(kind: type[ApiError]) -> None:
+    """Every fact of a response is an attribute under its own name."""
     error = kind("no", status=400, code=4, subcode=5, details="d", fbtrace_id="f", retry_after=6.5, retryable=True)
 
     assert attributes(error) == {
         "message": "no",
+        "advice": "",
         "status": 400,
         "code": 4,
         "subcode": 5,
@@ -260,16 +265,16 @@ def test_answers_carry_what_meta_said(kind: type[ApiError]) -> None:
 
 
 @pytest.mark.parametrize("kind", [NetworkError, *TIMEOUTS])
-def test_network_errors_tell_whether_it_may_have_happened(kind: type[NetworkError]) -> None:
-    """A lost reply is told from a request that never left."""
+def test_network_errors_say_whether_the_request_was_sent(kind: type[NetworkError]) -> None:
+    """`maybe_applied` distinguishes a lost response from a request that was not sent."""
     error = kind("lost", retryable=False, maybe_applied=True)
 
     assert (error.retryable, error.maybe_applied) == (False, True)
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_file_errors_carry_what_was_allowed_and_found(kind: type[InvalidMediaError]) -> None:
-    """A refused file tells its kind, the limit, what it is instead, and Meta's answer if it was Meta who refused."""
+def test_file_errors_have_limit_and_actual(kind: type[InvalidMediaError]) -> None:
+    """The error of a file has its kind, the limit, the actual value, and Meta's response if there is one."""
     answer = ApiError("no")
 
     error = kind("no", kind="audio", limit="mono Opus", actual="Vorbis", answer=answer)
@@ -281,7 +286,9 @@ def test_file_errors_carry_what_was_allowed_and_found(kind: type[InvalidMediaErr
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (TransferTimeoutError("no", phase="write"), {"phase": "write"}),
+        (NetworkError("no", stale=True), {"stale": True, "lasting": False}),
+        (NetworkError("no", lasting=True), {"stale": False, "lasting": True}),
+        (TransferTimeoutError("no", phase="write"), {"phase": "write", "stale": False, "lasting": False}),
         (IntegrityError("no", expected=3, actual=4), {"expected": 3, "actual": 4}),
         (UntrustedUrlError("no", host="example.com"), {"host": "example.com"}),
         (DownloadTooLargeError("no", limit=5, actual=6), {"limit": 5, "actual": 6}),
@@ -290,8 +297,8 @@ def test_file_errors_carry_what_was_allowed_and_found(kind: type[InvalidMediaErr
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MediaError) else "",
 )
-def test_other_errors_carry_their_own_facts(error: MediaError, expected: dict[str, object]) -> None:
-    """Data is in attributes, so that nobody has to parse a sentence."""
+def test_other_errors_have_their_own_facts(error: MediaError, expected: dict[str, object]) -> None:
+    """The facts of a sentence are attributes as well."""
     common = {"message": "no", "retryable": type(error) in RETRYABLE, "maybe_applied": False}
 
     assert attributes(error) == common | expected

@@ -34,7 +34,7 @@ from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.requests import Request, redirected_request, with_proof
-from meta_media.protocol.responses import MAX_REPLY, parse_error, parse_response
+from meta_media.protocol.responses import MAX_RESPONSE_SIZE, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Call:
     async def _understood(self, request: Request, reply: Response, cls: type[T]) -> T:
         if not 200 <= reply.status < 300:
             raise await self.refused(request, reply)
-        body = await reply.read(MAX_REPLY)
+        body = await reply.read(MAX_RESPONSE_SIZE)
         if body is None:
             changes = request.method != "GET"
             raise ServerError(

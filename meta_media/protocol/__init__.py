@@ -1,1 +1,1 @@
-"""Meta's rules, without I/O: settings, models, requests, responses, error codes, media types, webhooks."""
+"""Meta's rules, without I/O: settings, values, requests, responses, error codes, media types, file names, webhooks."""

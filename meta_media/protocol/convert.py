@@ -1,4 +1,4 @@
-"""Decoding of Meta's JSON, and storing of our values as JSON: one cattrs converter for each."""
+"""JSON to values and back: one cattrs converter for Meta's responses and webhooks, one for what we store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -21,24 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["converter", "from_plain", "stored_converter", "structure", "to_plain"]
 
-
 T = TypeVar("T")
-_EXTRA: Final = "extra"
 
 
 def structure(cls: type[T], data: object) -> T:
     """
-    Decode a JSON value into one of the classes above.
+    Convert Meta's JSON into a model.
 
     Raises:
-        ValueError: In one sentence, with the path of what does not fit.
+        ValueError: The JSON does not fit. The sentence has the path of each wrong value.
     """
-    return _structured(converter(), cls, data, "reply")
+    return _structured(converter(), cls, data, "response")
 
 
 def to_plain(value: attrs.AttrsInstance, *, omit: Collection[str] = ()) -> dict[str, Any]:
     """
-    Return one of our attrs objects as JSON types, for a journal, a store or a queue.
+    Convert an attrs object into JSON types, for a journal, a store or a queue.
 
     A `datetime` becomes unix seconds, a `Path` a string.
 
@@ -52,12 +50,12 @@ def to_plain(value: attrs.AttrsInstance, *, omit: Collection[str] = ()) -> dict[
 
 def from_plain(cls: type[T], data: object) -> T:
     """
-    Make the object again from the JSON types that `to_plain` returned.
+    Convert the JSON types that `to_plain` returned into an object.
 
-    A missing field gets its default. An unknown field is ignored: a newer version may have written it.
+    A missing field gets its default. An unknown field is ignored, because a newer version may have written it.
 
     Raises:
-        ValueError: A value is missing or has another type. The sentence contains its path.
+        ValueError: A value is missing or has another type. The sentence has its path.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"expected an object, got {data!r:.40}")  # noqa: TRY004 - one error for all that does not fit
@@ -80,9 +78,9 @@ def _sentence(error: BaseException, _: type | None) -> str:
 @functools.cache
 def converter() -> cattrs.Converter:
     """
-    Return the one converter: strict where cattrs would turn a null into the text 'None', lenient where Meta varies.
+    Return the converter of Meta's JSON. cattrs by default turns a null into the text 'None'; this one raises.
 
-    Importing cattrs takes a moment: `http` has it done on a thread, before it is needed.
+    The first call imports cattrs, which is slow. `http` makes it on a thread before the first request.
     """
     import cattrs
     from cattrs.gen import make_dict_structure_fn, override
@@ -103,7 +101,7 @@ def converter() -> cattrs.Converter:
 
 @functools.cache
 def stored_converter() -> cattrs.Converter:
-    """Return the converter of stored values. The first call imports cattrs: make it on a thread where that matters."""
+    """Return the converter of stored values. The first call imports cattrs, which is slow."""
     import cattrs
 
     stored = cattrs.Converter()
@@ -123,7 +121,7 @@ def _exactly(value: object, kind: type[T]) -> T:
 
 
 def _id(value: object, _: object) -> str:
-    """Refuse what is no id: it becomes part of the next request's path."""
+    """Require an id's characters, because the id becomes part of the next request's path."""
     text = _exactly(value, str)
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
         raise TypeError(f"expected an id, got {text!r:.40}")
@@ -131,7 +129,7 @@ def _id(value: object, _: object) -> str:
 
 
 def _size(value: object, _: type[int]) -> int:
-    """Meta's guide shows `file_size` as a string, its live replies as a number."""
+    """Accept a number or digits: `file_size` is a string in Meta's guide and a number in its live responses."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -146,7 +144,7 @@ def _timestamp(value: object, _: type[datetime]) -> datetime:
 
 
 def _hex_digest(value: object, _: object) -> str:
-    """Meta writes SHA-256 as 64 hex digits in replies and as base64 in webhooks."""
+    """Return hex digits: Meta writes SHA-256 in hex in responses and in base64 in webhooks."""
     if isinstance(value, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
         return value.lower()
     try:
@@ -159,17 +157,18 @@ def _hex_digest(value: object, _: object) -> str:
 
 
 def _with_extra(hook: Any, data: object, cls: type[attrs.AttrsInstance]) -> object:
+    """Convert a JSON object with `hook`. Keys that `cls` does not have go into its `extra`."""
     if not isinstance(data, Mapping):
         raise TypeError(f"expected an object, got {data!r:.40}")
-    known = {field.name for field in attrs.fields(cls)} - {_EXTRA}
-    fitted: dict[str, Any] = {name: value for name, value in data.items() if name in known}
-    return hook(fitted | {_EXTRA: {name: value for name, value in data.items() if name not in known}}, cls)
+    known = {field.name for field in attrs.fields(cls)} - {"extra"}
+    fields: dict[str, Any] = {name: value for name, value in data.items() if name in known}
+    return hook(fields | {"extra": {name: value for name, value in data.items() if name not in known}}, cls)
 
 
 def _sent(data: object, _: type[SentMessage]) -> SentMessage:
-    """Flatten Meta's reply to one recipient: `{"contacts": [{"wa_id"}], "messages": [{"id", "message_status"?}]}`."""
+    """Flatten the response for one recipient: `{"contacts": [{"wa_id"}], "messages": [{"id", "message_status"?}]}`."""
     lists = [data.get(key) if isinstance(data, Mapping) else None for key in ("messages", "contacts")]
-    message, contact = (found[0] if isinstance(found, list) and found else {} for found in lists)
+    message, contact = (items[0] if isinstance(items, list) and items else {} for items in lists)
     if not isinstance(message, Mapping) or not isinstance(message.get("id"), str) or not message["id"]:
         raise TypeError("expected the id of one message")
     wa_id = contact.get("wa_id") if isinstance(contact, Mapping) else None

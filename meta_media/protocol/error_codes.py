@@ -1,8 +1,10 @@
-"""What Meta's error codes mean for media: the tables that give an answer its class. Codes decide, then HTTP status."""
+"""What Meta's error codes mean for media. The code decides the class of an error; without a known code, the status."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import attrs
 
 from meta_media.errors import (
     AccountRestrictedError,
@@ -12,7 +14,6 @@ from meta_media.errors import (
     FileTooLargeError,
     InvalidMediaError,
     InvalidRequestError,
-    MediaError,
     MediaNotFoundError,
     Operation,
     PermissionDeniedError,
@@ -22,11 +23,11 @@ from meta_media.errors import (
     UploadRejectedError,
 )
 
-__all__ = ["error_from_response"]
+__all__ = ["Meaning", "meaning_of"]
 
-# What Meta's codes mean for media, from the Cloud API's page "Error codes" (developers.facebook.com,
-# documentation/business-messaging/whatsapp/support/error-codes) and the Graph API's "Handle errors".
-# Meta: build on codes, not on subcodes, titles or HTTP statuses.
+# Sources: the Cloud API's page "Error codes" (developers.facebook.com,
+# documentation/business-messaging/whatsapp/support/error-codes) and the Graph API's page "Handle errors".
+# Meta's advice is to build on codes, not on subcodes, titles or HTTP statuses.
 _CODES: Final[dict[int | None, type[ApiError]]] = {
     code: kind
     for kind, codes in (
@@ -43,18 +44,18 @@ _CODES: Final[dict[int | None, type[ApiError]]] = {
 _STATUSES: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,
     403: PermissionDeniedError,
-    408: ServerError,  # it gave up waiting for the request
+    408: ServerError,  # the server timed out while it waited for the request
     429: RateLimitError,
 }
 _UPLOAD_STATUSES: Final[dict[int, type[ApiError]]] = {413: UploadRejectedError, 415: UploadRejectedError}
 _MEDIA_STATUSES: Final[dict[int, type[ApiError]]] = {404: MediaNotFoundError, 410: MediaNotFoundError}
 
-# Rate limits that waiting does not cure: spam protection, and a week's worth of registrations.
+# Rate limits that do not end soon: spam protection, and a limit of registrations per week.
 _PERMANENT: Final = frozenset({131048, 133016})
 
-# Codes that Meta uses for several meanings, and the words that tell them apart: (operation or any, words, class).
+# Codes with several meanings, and the texts that distinguish them: (operation or any, text, class).
 _AMBIGUOUS: Final = frozenset({None, 100, 2500})
-_WORDS: Final[tuple[tuple[Operation | None, str, type[ApiError]], ...]] = (
+_TEXTS: Final[tuple[tuple[Operation | None, str, type[ApiError]], ...]] = (
     (None, "access token", AuthenticationError),
     (None, "appsecret_proof", AuthenticationError),
     (None, "url signature expired", MediaNotFoundError),
@@ -63,53 +64,81 @@ _WORDS: Final[tuple[tuple[Operation | None, str, type[ApiError]], ...]] = (
     ("upload", "file too large", UploadRejectedError),
 )
 
-# On an upload, meta-cloud-api documents these codes as verdicts on the file. Meta's own table gives them other meanings,
-# and a reply in words of that meaning is taken at its word.
-_UPLOAD_VERDICTS: Final[dict[int | None, tuple[type[InvalidMediaError], str, tuple[str, ...]]]] = {
-    131031: (FileTooLargeError, "Meta says that the file is too large", ("locked", "account")),
-    131042: (UnsupportedMediaTypeError, "Meta says that the file's type is not accepted", ("payment", "eligibility")),
-    131051: (CorruptedMediaError, "Meta says that the file is corrupted", ("message type",)),
+# Meaning of three codes on an upload, as documented by meta-cloud-api. Meta's own table gives these codes other meanings,
+# which apply where the response has one of the words listed here.
+_UPLOAD_CODES: Final[dict[int | None, tuple[type[InvalidMediaError], str, tuple[str, ...]]]] = {
+    131031: (FileTooLargeError, "the file is too large: compress it, cut it or split it", ("locked", "account")),
+    131042: (UnsupportedMediaTypeError, "the file's type is not accepted: convert it", ("payment", "eligibility")),
+    131051: (CorruptedMediaError, "the file is corrupted: send the original", ("message type",)),
 }
 
+_ADVICE: Final[dict[type[ApiError], str]] = {
+    AuthenticationError: "the access token is not valid: make a new one, or pass an async function that returns one",
+    MediaNotFoundError: "the media is not there: it, or its URL, has expired, was deleted, or belongs to another phone number",
+}
+_PROOF_ADVICE: Final = "the app secret does not fit the access token: check WA_APP_SECRET"
+_NUMBER_ADVICE: Final = "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
 
-def error_from_response(operation: Operation, answer: ApiError, *, words: str, transient: bool = False) -> MediaError:
+
+@attrs.frozen
+class Meaning:
     """
-    Give an answer of Meta's the class that its code, then its status, calls for.
+    The meaning of an error response.
+
+    Attributes:
+        error: Class of the error.
+        advice: What is wrong and what to do, where Meta's text does not say it.
+        retryable: Whether the same request may succeed later.
+    """
+
+    error: type[ApiError | InvalidMediaError]
+    advice: str = ""
+    retryable: bool = False
+
+
+def meaning_of(operation: Operation, status: int | None, code: int | None, subcode: int | None, text: str) -> Meaning:
+    """
+    Look up the meaning of an error response.
 
     Args:
-        operation: The verb that was answered: some codes mean different things to different verbs.
-        answer: Everything the reply said.
-        words: All text of the reply; consulted only where a code alone is ambiguous.
-        transient: Whether the reply called itself transient.
+        operation: The verb of the request, because some codes have a meaning per verb.
+        status: HTTP status.
+        code: Meta's error code, if there is one.
+        subcode: Meta's error subcode, if there is one.
+        text: All texts of the response. They count only where the code is ambiguous.
     """
-    words = words.lower()
-    if operation == "upload" and answer.code in _UPLOAD_VERDICTS:
-        verdict, sentence, contrary = _UPLOAD_VERDICTS[answer.code]
-        if not any(word in words for word in contrary):
-            return verdict(f"{sentence}: {answer}", answer=answer)
-    kind = _class_of(operation, answer, words)
-    waits = issubclass(kind, (RateLimitError, ServerError)) and answer.code not in _PERMANENT
-    waits = waits and (
-        answer.code is not None or (answer.status or 0) >= 400
-    )  # a redirect that leads nowhere stays one
-    error = kind(answer.message)
-    error.__dict__.update(answer.__dict__)
-    error.retryable = waits or transient
-    return error
-
-
-def _class_of(operation: Operation, answer: ApiError, words: str) -> type[ApiError]:
-    about_media = operation in {"get_info", "download", "delete"}
-    if answer.code in _AMBIGUOUS:
-        for verb, phrase, kind in _WORDS:
-            if verb in {None, operation} and phrase in words:
-                return kind
-        if answer.code == 100 and answer.subcode == 33 and about_media:
-            return MediaNotFoundError
-    if answer.code in _CODES:
-        return _CODES[answer.code]
-    status = answer.status or 0
-    by_status = (
-        _STATUSES | (_MEDIA_STATUSES if about_media else {}) | (_UPLOAD_STATUSES if operation == "upload" else {})
+    text = text.lower()
+    if operation == "upload" and code in _UPLOAD_CODES:
+        error, advice, others = _UPLOAD_CODES[code]
+        if not any(word in text for word in others):
+            return Meaning(error, advice)
+    kind = _class_of(operation, status or 0, code, subcode, text)
+    # A redirect without a target is a ServerError below 400; a retry would meet it again.
+    temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
+    return Meaning(
+        kind,
+        _advice(operation, kind, code, subcode, text),
+        retryable=temporary and (code is not None or (status or 0) >= 400),
     )
-    return by_status.get(status, InvalidRequestError if 400 <= status < 500 else ServerError)
+
+
+def _class_of(operation: Operation, status: int, code: int | None, subcode: int | None, text: str) -> type[ApiError]:
+    about_media = operation in {"get_info", "download", "delete"}
+    if code in _AMBIGUOUS:
+        for verb, phrase, kind in _TEXTS:
+            if verb in {None, operation} and phrase in text:
+                return kind
+        if code == 100 and subcode == 33 and about_media:
+            return MediaNotFoundError
+    if code in _CODES:
+        return _CODES[code]
+    special = _MEDIA_STATUSES if about_media else _UPLOAD_STATUSES if operation == "upload" else {}
+    return (_STATUSES | special).get(status, InvalidRequestError if 400 <= status < 500 else ServerError)
+
+
+def _advice(operation: Operation, kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
+    if kind is AuthenticationError and "appsecret_proof" in text:
+        return _PROOF_ADVICE
+    if kind is InvalidRequestError and code == 100 and subcode == 33:  # on upload and send, the path's id is the number
+        return _NUMBER_ADVICE
+    return _ADVICE.get(kind, "")

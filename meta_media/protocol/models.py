@@ -1,4 +1,4 @@
-"""What goes in and comes out, in Meta's words: frozen values, and the one converter that decodes replies."""
+"""The values that the public methods return, in Meta's words. All are frozen; `convert` decodes them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import attrs
 
 from meta_media.protocol.secrets import hide_query
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["DeletedMedia", "DownloadedMedia", "InboundMedia", "MediaInfo", "Progress", "SentMessage", "UploadedMedia"]
 
-T = TypeVar("T")
 
-
-def _shown(url: str | None) -> str:
+def _repr_url(url: str | None) -> str:
     return repr(None if url is None else hide_query(url))
 
 
@@ -33,17 +28,17 @@ def _expiry(url: str | None) -> datetime | None:
 @attrs.frozen(kw_only=True)
 class UploadedMedia:
     """
-    The reply to an upload, with what was sent.
+    The result of an upload.
 
     Attributes:
-        id: The media id, good for 30 days on the number that uploaded it.
-        mime_type: As sent.
+        id: Media id, valid for 30 days and for the phone number that uploaded it.
+        mime_type: MIME type that was sent.
         file_size: Bytes sent.
-        sha256: 64 hex digits of the bytes sent; only with `verify=True`.
-        maybe_duplicate: Whether it was sent more than once, because a reply was lost: then Meta may hold it under another
-            id, too, until that expires.
-        attempts: Requests that it took.
-        extra: Whatever else the reply held.
+        sha256: SHA-256 of the bytes sent, 64 hex digits; only with `verify=True`.
+        maybe_duplicate: Whether the file was sent again because a response was lost. Meta may then hold it under a second,
+            unknown id until that expires.
+        attempts: Requests sent.
+        extra: Other keys of Meta's response.
     """
 
     id: str
@@ -58,20 +53,20 @@ class UploadedMedia:
 @attrs.frozen(kw_only=True)
 class MediaInfo:
     """
-    What Meta knows of a media id.
+    What Meta returns for a media id.
 
     Attributes:
-        id: The media id.
-        url: Where the bytes are, for five minutes and with the token; its query is never shown.
-        mime_type: As uploaded, parameters included.
-        sha256: 64 hex digits.
+        id: Media id.
+        url: URL of the bytes, valid for five minutes and only with the token. `repr` hides its query.
+        mime_type: MIME type of the upload, with its parameters.
+        sha256: SHA-256 of the bytes, 64 hex digits.
         file_size: Bytes.
-        extra: Whatever else the reply held.
-        received_at: When that was, in seconds of the monotonic clock: how old `url` is must not depend on the wall clock.
+        extra: Other keys of Meta's response.
+        received_at: Time of the response, in seconds of the monotonic clock, which no change of the wall clock affects.
     """
 
     id: str
-    url: str = attrs.field(repr=_shown)
+    url: str = attrs.field(repr=_repr_url)
     mime_type: str
     sha256: str | None = None
     file_size: int | None = None
@@ -81,22 +76,22 @@ class MediaInfo:
 
     @property
     def url_expires_at(self) -> datetime | None:
-        """When `url` dies, in UTC, as its `ext` parameter says; None when it does not say."""
+        """Expiry of `url` in UTC, from its parameter `ext`; None without one."""
         return _expiry(self.url)
 
 
 @attrs.frozen(kw_only=True)
 class DownloadedMedia:
     """
-    A verified download.
+    The result of a verified download.
 
     Attributes:
-        path: The file, or None when the destination was a handle.
+        path: Path of the file; None when the destination was a handle.
         size: Bytes written.
-        sha256: 64 hex digits of the bytes written.
-        mime_type: As Meta says.
-        media_id: None when only a URL was known.
-        attempts: Requests that it took.
+        sha256: SHA-256 of the bytes written, 64 hex digits.
+        mime_type: MIME type that Meta states.
+        media_id: Media id; None when only a URL was given.
+        attempts: Requests sent.
     """
 
     path: Path | None
@@ -110,12 +105,12 @@ class DownloadedMedia:
 @attrs.frozen(kw_only=True)
 class DeletedMedia:
     """
-    The reply to a delete.
+    The result of a delete.
 
     Attributes:
-        success: True when Meta deleted it; False when it was already gone and `missing_ok` was given.
-        attempts: Requests that it took.
-        extra: Whatever else the reply held.
+        success: True when Meta deleted the media; False when it was already gone and `missing_ok` was given.
+        attempts: Requests sent.
+        extra: Other keys of Meta's response.
     """
 
     success: bool
@@ -126,12 +121,12 @@ class DeletedMedia:
 @attrs.frozen(kw_only=True)
 class SentMessage:
     """
-    The reply to a send: Meta took the message. Delivery is told by webhook.
+    The result of a send: Meta accepted the message. Webhooks report the delivery.
 
     Attributes:
-        id: The message's id (`wamid.…`).
-        wa_id: The recipient's WhatsApp id, where Meta gave one.
-        status: Meta's `message_status`, where it gave one.
+        id: Message id (`wamid.…`).
+        wa_id: WhatsApp id of the recipient, where Meta returns one.
+        status: Meta's `message_status`, where Meta returns one.
     """
 
     id: str
@@ -142,31 +137,31 @@ class SentMessage:
 @attrs.frozen(kw_only=True)
 class InboundMedia:
     """
-    A media message that a webhook told of.
+    A media message from a webhook.
 
     Attributes:
-        id: The media id, good for 7 days.
+        id: Media id, valid for 7 days.
         kind: `"audio"`, `"document"`, `"image"`, `"sticker"` or `"video"`.
-        mime_type: As the sender's phone said, parameters included.
-        sha256: 64 hex digits (webhooks carry base64; it is converted).
-        url: Where the bytes are for five minutes, where Meta said so; its query is never shown.
-        filename: As the sender named a document. Not safe as a path.
-        caption: The text below it.
+        mime_type: MIME type that the sender's phone states, with its parameters.
+        sha256: SHA-256 of the bytes, 64 hex digits, converted from the webhook's base64.
+        url: URL of the bytes, valid for five minutes, where the webhook has one. `repr` hides its query.
+        filename: The sender's name of a document. It is not safe as a path.
+        caption: Text below the media.
         voice: Whether an audio is a voice note.
-        animated: Whether a sticker moves.
-        sender: The WhatsApp id of who sent it.
-        message_id: The message's id (`wamid.…`).
-        timestamp: When it was sent, in UTC.
-        phone_number_id: The business number that received it.
-        extra: Whatever else the media object held.
-        received_at: When that was, in seconds of the monotonic clock.
+        animated: Whether a sticker is animated.
+        sender: WhatsApp id of the sender.
+        message_id: Message id (`wamid.…`).
+        timestamp: Time of the message in UTC.
+        phone_number_id: Business phone number that received the message.
+        extra: Other keys of the media object.
+        received_at: Time at which this value was made, in seconds of the monotonic clock.
     """
 
     id: str
     kind: str
     mime_type: str
     sha256: str | None = None
-    url: str | None = attrs.field(default=None, repr=_shown)
+    url: str | None = attrs.field(default=None, repr=_repr_url)
     filename: str | None = None
     caption: str | None = None
     voice: bool = False
@@ -180,14 +175,14 @@ class InboundMedia:
 
     @property
     def url_expires_at(self) -> datetime | None:
-        """When `url` dies, in UTC, as its `ext` parameter says; None when it does not say."""
+        """Expiry of `url` in UTC, from its parameter `ext`; None without one."""
         return _expiry(self.url)
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
     """
-    How far a transfer is.
+    The progress of a transfer.
 
     Attributes:
         transferred: Bytes so far.

@@ -1,4 +1,4 @@
-"""The upload's form body as bytes before and after the file (RFC 7578), so that the file itself can be streamed."""
+"""The form of an upload (RFC 7578), as the bytes before and after the file, so that the file can be streamed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Form:
     A multipart/form-data body around one file.
 
     Attributes:
-        content_type: For the request's header, boundary included.
-        head: All bytes before the file's own.
-        tail: All bytes after them.
+        content_type: Value of the request's Content-Type, with the boundary.
+        head: Bytes before the file.
+        tail: Bytes after the file.
     """
 
     content_type: str
@@ -26,21 +26,21 @@ class Form:
     tail: bytes
 
     def length(self, file_size: int) -> int:
-        """Return the exact Content-Length around a file of so many bytes."""
+        """Return the Content-Length for a file of `file_size` bytes."""
         return len(self.head) + file_size + len(self.tail)
 
 
 def encode(fields: Mapping[str, str], *, filename: str, mime_type: str) -> Form:
     """
-    Frame a file, with the fields first, as Meta's own curl example does.
+    Build the form of one file. The fields come first, as in Meta's own curl example.
 
-    Meta decides by the file part's own Content-Type, whatever the field `type` says.
+    Meta takes the type from the Content-Type of the file part and ignores the field `type`.
 
     Args:
-        fields: Names are ours; values are sent as they are, in UTF-8.
-        filename: As `filenames.safe_filename` leaves it: RFC 7578 section 4.2 wants plain UTF-8, and none of the
-            characters that parsers disagree on is left in it.
-        mime_type: As `media_types.normalise` leaves it.
+        fields: Names and values, sent unescaped in UTF-8.
+        filename: Result of `filenames.safe_filename`. RFC 7578, 4.2 asks for plain UTF-8; the characters on which parsers
+            disagree have been removed.
+        mime_type: Result of `media_types.normalise`.
     """
     boundary = f"meta-media-{os.urandom(16).hex()}"
     parts = [

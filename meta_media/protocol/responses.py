@@ -1,4 +1,4 @@
-"""Requests before they are sent and replies after they came: every word of Meta's protocol, and no I/O."""
+"""Meta's responses as values and errors."""
 
 from __future__ import annotations
 
@@ -8,95 +8,94 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from meta_media.errors import (
-    ApiError,
-    MediaError,
-    Operation,
-    RateLimitError,
-    ServerError,
-)
+from meta_media.errors import ApiError, MediaError, Operation, RateLimitError, ServerError
 from meta_media.protocol.convert import structure
-from meta_media.protocol.error_codes import error_from_response
+from meta_media.protocol.error_codes import meaning_of
 from meta_media.protocol.requests import Request
 from meta_media.protocol.secrets import hide_query
 
-__all__ = ["MAX_REPLY", "disposition_filename", "parse_error", "parse_response"]
+__all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "parse_error", "parse_response"]
 
-MAX_REPLY: Final = 2**20  # bytes of JSON; real replies are below 2 KB
-_DAY: Final = 86_400.0  # seconds; whoever asks us to wait for longer is mistaken
+MAX_RESPONSE_SIZE: Final = 2**20  # bytes of JSON; real responses are below 2 KB
+_MAX_RETRY_AFTER: Final = 86_400.0  # seconds: one day; a longer wait is a mistake of the server
+_MAX_TEXT_SIZE: Final = 2000  # characters of Meta's text that an error keeps
+_MAX_BODY_SIZE: Final = 500  # bytes of a text/plain body that an error keeps
+
 T = TypeVar("T")
 
 
 def parse_response(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """
-    Turn a reply into the value it carries.
+    Convert a response into a model.
 
     Args:
-        request: What was asked.
-        cls: One of `models`.
-        status: Of the reply.
-        headers: Of the reply, with names in lower case.
-        body: All of it.
+        request: The request that was sent.
+        cls: A class of `models`.
+        status: HTTP status.
+        headers: Headers, with names in lower case.
+        body: The whole body.
 
     Raises:
-        ApiError: Meta said no; on an upload also `InvalidMediaError`.
-        ServerError: The reply is not what Meta's API replies.
+        ApiError: Meta refused the request. On an upload, `InvalidMediaError` as well.
+        ServerError: The response is not a valid response of Meta's API.
     """
     outcome = _outcome(request, cls, status, headers, body)
     if isinstance(outcome, MediaError):
-        raise outcome  # here, where no variable shows what the reply said: its URL is signed
+        raise outcome  # in this frame, because the locals of the others hold the body, whose URL is signed
     return outcome
 
 
 def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T | MediaError:
-    reply = _json_object(body)
-    if not 200 <= status < 300 or (reply is not None and "error" in reply):
+    content = _json_object(body)
+    if not 200 <= status < 300 or (content is not None and "error" in content):
         return parse_error(request.operation, status, headers, body)
-    unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # so nobody saw where it should have ended
-    if reply is None and (unframed or (request.operation == "upload" and not body.strip())):
-        what = "Meta's reply is empty, or broke off"
-        return ServerError(what, status=status, retryable=True, maybe_applied=request.method != "GET")
-    if reply is None:
-        return _unexpected(request, status, "is not a JSON object")
-    try:
-        return structure(cls, reply)
-    except ValueError as error:
-        return _unexpected(request, status, f"does not fit: {error}")
-
-
-def _unexpected(request: Request, status: int, what: str) -> ServerError:
     changes = request.method != "GET"
-    return ServerError(f"Meta's reply {what}", status=status, retryable=not changes, maybe_applied=changes)
+    unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # its end cannot be verified
+    if content is None and (unframed or (request.operation == "upload" and not body.strip())):
+        message = "Meta's response is empty or incomplete"
+        return ServerError(message, status=status, retryable=True, maybe_applied=changes)
+    try:
+        if content is not None:
+            return structure(cls, content)
+        what = "is not a JSON object"
+    except ValueError as error:
+        what = f"is not valid: {error}"
+    return ServerError(f"Meta's response {what}", status=status, retryable=not changes, maybe_applied=changes)
 
 
 def parse_error(operation: Operation, status: int, headers: Mapping[str, str], body: bytes) -> MediaError:
     """
-    Turn a reply that is not a success into the error it stands for.
+    Convert an error response into an error.
 
-    Understands Graph's envelope, the problem document of the download host, and replies that are neither.
+    The body may be Graph's error object, the problem document of the download host, plain text, or anything else.
     """
-    reply = _json_object(body) or {}
-    error = reply.get("error")
-    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else reply
+    content = _json_object(body) or {}
+    error = content.get("error")
+    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else content
     data = facts.get("error_data")
-    details = data.get("details") if isinstance(data, Mapping) else data
-    said = [facts.get("message"), error, facts.get("detail"), facts.get("title"), _plain_text(headers, body)]
-    shown = [details, facts.get("error_user_msg"), facts.get("error_user_title")]
-    answer = ApiError(
-        _first_text(*said) or f"Meta answered with status {status} and no explanation",
+    details = [data.get("details") if isinstance(data, Mapping) else data]
+    details += [facts.get("error_user_msg"), facts.get("error_user_title")]
+    messages = [facts.get("message"), error, facts.get("detail"), facts.get("title"), _plain_text(headers, body)]
+    text = " ".join(text for text in (*messages, *details) if isinstance(text, str))
+    code, subcode = _integer(facts.get("code")), _integer(facts.get("error_subcode"))
+    meaning = meaning_of(operation, status, code, subcode, text)
+    retry_after = _retry_after(headers)
+    if retry_after is None and meaning.error is RateLimitError:
+        retry_after = _time_to_regain_access(headers)
+    kind = meaning.error if issubclass(meaning.error, ApiError) else ApiError
+    answer = kind(
+        _first_text(messages) or "no explanation in the response",
+        advice=meaning.advice,
         status=status,
-        code=_integer(facts.get("code")),
-        subcode=_integer(facts.get("error_subcode")),
-        details=_first_text(*shown),
-        fbtrace_id=_first_text(facts.get("fbtrace_id"), headers.get("x-fb-trace-id")),
-        retry_after=_retry_after(headers),
+        code=code,
+        subcode=subcode,
+        details=_first_text(details),
+        fbtrace_id=_first_text([facts.get("fbtrace_id"), headers.get("x-fb-trace-id")]),
+        retry_after=retry_after,
+        retryable=meaning.retryable or facts.get("is_transient") is True,
         maybe_applied=operation in {"upload", "send", "delete"} and status >= 500,
     )
-    words = " ".join(text for text in (*said, *shown) if isinstance(text, str))
-    refused = error_from_response(operation, answer, words=words, transient=facts.get("is_transient") is True)
-    if isinstance(refused, RateLimitError) and refused.retry_after is None:
-        refused.retry_after = _regain(headers)
-    return refused
+    return answer if issubclass(meaning.error, ApiError) else meaning.error(str(answer), answer=answer)
 
 
 def _json_object(body: bytes) -> Mapping[str, Any] | None:
@@ -109,14 +108,15 @@ def _json_object(body: bytes) -> Mapping[str, Any] | None:
 
 def _plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
     is_text = headers.get("content-type", "").lower().startswith("text/plain")
-    return body[:500].decode(errors="replace") if is_text else None
+    return body[:_MAX_BODY_SIZE].decode(errors="replace") if is_text else None
 
 
-def _first_text(*candidates: object) -> str | None:
-    for text in candidates:
-        if isinstance(text, str) and text.strip():
-            return re.sub(r"(?i)https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text.strip())[:2000]
-    return None
+def _first_text(candidates: list[object]) -> str | None:
+    """Return the first text that is not blank, shortened, its URLs without their query."""
+    text = next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), None)
+    if text is None:
+        return None
+    return re.sub(r"(?i)https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text)[:_MAX_TEXT_SIZE]
 
 
 def _integer(value: object) -> int | None:
@@ -126,22 +126,22 @@ def _integer(value: object) -> int | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read RFC 9110 section 10.2.3: seconds, or a date, which is compared with the reply's own Date."""
+    """Read `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which is compared with the response's own Date."""
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
     except ValueError:
         seconds = _seconds_between(headers.get("date", ""), value)
-    return min(seconds, _DAY) if 0 <= seconds < math.inf else None
+    return min(seconds, _MAX_RETRY_AFTER) if 0 <= seconds < math.inf else None
 
 
-def _regain(headers: Mapping[str, str]) -> float | None:
-    """Read Meta's page "Rate limits": of several usages the worst, whose time to regain access is in minutes."""
+def _time_to_regain_access(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that Meta's usage header asks for (page "Rate limits"). It has minutes per use case."""
     usages = _json_object(headers.get("x-business-use-case-usage", "").encode()) or {}
     entries = [entry for usage in usages.values() if isinstance(usage, list) for entry in usage]
     waits = [entry.get("estimated_time_to_regain_access") for entry in entries if isinstance(entry, dict)]
     minutes = max((wait for wait in waits if isinstance(wait, int | float) and wait > 0), default=None)
-    return None if minutes is None else min(minutes * 60.0, _DAY)
+    return None if minutes is None else min(minutes * 60.0, _MAX_RETRY_AFTER)
 
 
 def _seconds_between(start: str, end: str) -> float:
@@ -149,12 +149,12 @@ def _seconds_between(start: str, end: str) -> float:
 
     try:
         return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
-    except (OverflowError, TypeError, ValueError):  # not dates, years beyond 9999, or only one of them with a zone
+    except (OverflowError, TypeError, ValueError):  # not dates, years beyond 9999, or only one has a time zone
         return math.nan
 
 
 def disposition_filename(headers: Mapping[str, str]) -> str | None:
-    """Read the file name out of a Content-Disposition header; `filename*` wins (RFC 6266, 4.3). Not safe as a path."""
+    """Return the file name of Content-Disposition; `filename*` wins (RFC 6266, 4.3). It is not safe as a path."""
     import email.message
     from email.utils import collapse_rfc2231_value
 
@@ -163,6 +163,6 @@ def disposition_filename(headers: Mapping[str, str]) -> str | None:
     try:
         parameters = message.get_params([], "content-disposition")
         names = [collapse_rfc2231_value(value) for name, value in parameters if name.lower() == "filename"]
-    except (TypeError, ValueError):  # a charset that is none, or segments that the email package cannot sort
+    except (TypeError, ValueError):  # an invalid charset, or segments that the email package cannot sort
         return None
-    return names[-1] if names else None
+    return (names[-1] or None) if names else None

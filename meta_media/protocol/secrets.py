@@ -1,4 +1,4 @@
-"""Text that is shown nowhere: tokens, signed URLs and what holds them."""
+"""Text that must not be shown: tokens, signed URLs and the bytes that contain them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Secret", "SecretBytes", "hide_query"]
 
 
 class Secret(str):
-    """Text that is itself when used, and nothing when shown: tracebacks with local variables end in logs."""
+    """A `str` whose `repr` is `'***'`, because tracebacks with local variables end up in logs."""
 
     __slots__ = ()
 
@@ -15,7 +15,7 @@ class Secret(str):
 
 
 class SecretBytes(bytes):
-    """The same for what has not been decoded yet."""
+    """`bytes` whose `repr` is `b'***'`: text that is not decoded yet."""
 
     __slots__ = ()
 
@@ -24,6 +24,6 @@ class SecretBytes(bytes):
 
 
 def hide_query(url: str) -> str:
-    """Show a URL without its query, which is a signature that grants access."""
+    """Return a URL without its query. The query of a media URL is a signature, which grants access."""
     path, question_mark, _ = url.partition("?")
     return path + ("?…" if question_mark else "")

@@ -1,4 +1,4 @@
-"""Everything that can be set, in one frozen object, with its unit, its default and where the default comes from."""
+"""`Settings`: everything that can be configured, with units, defaults and their sources."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import attrs
+from attrs.validators import in_, optional
 
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.validators import count, header_text, matched, not_negative, positive, proof, shown, whole
+from meta_media.protocol.validators import count, header_text, matched, must_be, not_negative, positive, shown, whole
 
 __all__ = ["Settings"]
 
@@ -24,24 +25,24 @@ _DEFAULT_VERSION: Final = "v25.0"  # the version that Meta's own Media guide use
 def _base_url(value: object) -> str:
     if isinstance(value, str) and "://" not in value:
         value = f"https://{value}"  # Meta's Node SDK documents WA_BASE_URL=graph.facebook.com, a bare host
-    sentence = f"base_url must be a scheme, host and port such as https://graph.facebook.com, not {shown(value)}"
+    sentence = f"base_url must be a scheme, host and port, such as https://graph.facebook.com, not {shown(value)}"
     scheme, host, port = matched(_BASE_URL, value, sentence).groups()
     if scheme == "http" and host.lower() not in _LOOPBACK:
-        raise ConfigurationError(f"base_url must be https, because {host} is not this machine and would see the token")
+        raise ConfigurationError(f"base_url must be https: over http the token would be sent to {host} in plain text")
     if port and int(port[1:]) > 65535:
-        raise ConfigurationError(f"base_url has a port above 65535: {port[1:]}")
+        raise ConfigurationError(f"base_url must have a port of at most 65535, not {port[1:]}")
     return f"{scheme}://{host.lower()}{port or ''}"
 
 
 def _api_version(value: object) -> str:
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    match = matched(_VERSION, text, f"api_version must look like v25.0, 25.0 or 25, not {value!r}")
+    match = matched(_VERSION, text, f"api_version must look like v25.0, 25.0 or 25, not {shown(value)}")
     return f"v{match[1]}{match[2] or '.0'}"
 
 
 def _host(value: object) -> str:
     host = value.lower() if isinstance(value, str) else value
-    sentence = f"a trusted host is a name with an optional port, such as example.com:8443, not {value!r}"
+    sentence = f"a trusted host must be a name with an optional port, such as example.com:8443, not {shown(value)}"
     return matched(_HOST, host, sentence)[0].removesuffix(":443")
 
 
@@ -49,13 +50,13 @@ def _hosts(value: str | Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(_host(host) for host in ((value,) if isinstance(value, str) else value))
     except TypeError as error:
-        raise ConfigurationError(f"trusted hosts are a list of names, not {value!r}") from error
+        raise ConfigurationError(f"trusted hosts must be a list of names, not {shown(value)}") from error
 
 
 def _exact_hosts(_: Settings, attribute: attrs.Attribute[tuple[str, ...]], hosts: tuple[str, ...]) -> None:
     for host in hosts:
         if host.startswith("."):
-            raise ConfigurationError(f"{attribute.name} takes exact hosts only, not the suffix {host!r}")
+            raise ConfigurationError(f"{attribute.name} must be exact hosts, not the suffix {host!r}")
 
 
 def _environment(variable: str, default: str | None) -> Any:
@@ -65,55 +66,58 @@ def _environment(variable: str, default: str | None) -> Any:
 @attrs.frozen(kw_only=True)
 class Settings:
     """
-    How a `MediaApi` talks to Meta. What is not passed comes from the environment where a variable is named.
+    How a `MediaApi` talks to Meta. A field that names an environment variable takes its default from there.
 
     Attributes:
-        base_url: Scheme, host and port of the Graph API; http only to this machine. `WA_BASE_URL`, else
+        base_url: Scheme, host and port of the Graph API. http is allowed for this machine only. Default: `WA_BASE_URL`, or
             `https://graph.facebook.com`.
-        api_version: Accepts `25`, `"v25"`, `"25.0"`. `CLOUD_API_VERSION`, else `v25.0`, as in Meta's Media guide.
-        business_account_id: The WhatsApp Business Account (WABA). `WA_BUSINESS_ACCOUNT_ID`.
-        app_secret: Of your Meta app, for `verify_signature`, and for `appsecret_proof`. `WA_APP_SECRET`. Never shown.
-        appsecret_proof: How Graph requests prove that they know `app_secret`, if that is set: `"timed"`, by a signature that
-            holds for five minutes, as Meta's page "Login security" has it; `"classic"`, without a time; None for not at all.
-        token_hosts: Exact hosts, beside that of `base_url`, that may receive the token over https. Default: the host
-            of every media URL Meta hands out.
-        media_hosts: Hosts that may serve bytes but never see the token; a leading dot admits sub-domains. Default:
-            Meta's content delivery networks.
-        connect_timeout: Seconds to connect, TLS included. Default 10.
-        read_timeout: Seconds without a byte from Meta. Default 30.
-        write_timeout: Seconds that one piece of at most `chunk_size` bytes may take to leave. Default 30.
-        minimum_rate: Bytes per second below which a transfer is given up, on average over such a wait; 0 for any rate that
-            is not idle. Default 1024.
-        deadline: Seconds that all requests of a call may take together; not counted are waits for a connection's turn,
-            and what the caller does with a stream's chunks. Default: what these waits allow for each request and reply,
-            and for their bytes at `minimum_rate`.
-        proxy: URL (`http://user:password@host:port`) of a proxy for everything over https. Default: the environment's
-            `HTTPS_PROXY`, else `ALL_PROXY`, except for the hosts in `NO_PROXY`. Never shown.
-        max_retries: How often a request, or a download's transfer, is tried again at most. Default 2.
-        backoff: Seconds that the first retry waits at most; twice that the second, and so on up to 8, of which each waits a
-            random part. Default 0.5. What Meta asks for (`Retry-After`) is obeyed up to a minute; if it is more, the error
-            is raised at once.
-        uploads_per_second: Uploads that one phone number starts per second at most, after as many at once. Default: any;
+        api_version: Version of the Graph API: `25`, `"v25"` or `"25.0"`. Default: `CLOUD_API_VERSION`, or `v25.0`, the
+            version in Meta's Media guide.
+        business_account_id: Id of the WhatsApp Business Account (WABA). Default: `WA_BUSINESS_ACCOUNT_ID`, or None.
+        app_secret: Secret of your Meta app, for `verify_signature` and `appsecret_proof`; never shown. Default:
+            `WA_APP_SECRET`, or None.
+        appsecret_proof: How Graph requests prove that they know `app_secret`, where that is set. `"timed"` is a signature
+            that is valid for five minutes (Meta's page "Login security"), `"classic"` one without a time, None no proof.
+            Default: `"timed"`.
+        token_hosts: Exact hosts that receive the token over https; the host of `base_url` always does. Default:
+            `lookaside.fbsbx.com`, the host of Meta's media URLs.
+        media_hosts: Hosts that serve bytes and never receive the token; a leading dot includes all subdomains. Default:
+            `.fbcdn.net` and `.whatsapp.net`, Meta's content delivery networks.
+        connect_timeout: Seconds to connect, TLS included. Default: 10.
+        read_timeout: Seconds without a byte from Meta. Default: 30.
+        write_timeout: Seconds to send one piece of at most `chunk_size` bytes. Default: 30.
+        minimum_rate: Bytes per second. A transfer is given up when it is slower, on average over one timeout; 0 allows any
+            rate. Default: 1024.
+        deadline: Seconds for all requests of a call together. Waits for a connection slot and for the reader of a stream do
+            not count. Default: for each request and response the three timeouts, and its size at `minimum_rate`.
+        proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown. Default: the
+            variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
+        max_retries: Retries of a request, or of a download's transfer. Default: 2.
+        backoff: Longest wait before the first retry, in seconds. It doubles for each further retry, up to 8; each wait is a
+            random part of it. A `Retry-After` of up to a minute is added; a longer one raises the error at once. Default: 0.5.
+        uploads_per_second: Uploads per second and phone number, after a burst of as many. Default: None, no limit.
             360dialog allows 25.
-        info_errors_per_hour: Refused lookups of media ids, per phone number and hour, from which on lookups are refused here
-            instead (`RateLimitError`, nothing is sent). Default: any; 360dialog blocks those with 20 for half an hour.
-        concurrency: Connections at most; further calls wait for one. Default 16.
-        chunk_size: Bytes read, sent and written at a time. Default 1 MiB.
-        max_download_size: Bytes above which a download is refused. Default 100 MiB, Meta's own ceiling.
-        fsync: Whether a download to a path waits for the disk before it appears, so that it also survives a power cut.
-            Default false.
-        validate: Whether `upload` checks type and size before it sends. Default true.
-        user_agent_suffix: Added to the one User-Agent header that is always sent.
+        info_errors_per_hour: Failed lookups of media ids per hour and phone number. At this number, `get_info` raises
+            `RateLimitError` without a request. Default: None, no limit. 360dialog blocks a number for half an hour at 20.
+        concurrency: Connections to the Graph API, and as many again to the download hosts; further calls wait. Default: 16.
+        chunk_size: Bytes that are read, sent or written at a time. Default: 1 MiB.
+        max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
+        fsync: Whether a download to a path is flushed to the disk before the file appears, and so survives a power cut.
+            Default: False.
+        validate: Whether `upload` checks type and size before it sends. Default: True.
+        user_agent_suffix: Text appended to the User-Agent header. Default: empty.
 
     Raises:
-        ConfigurationError: A value cannot work.
+        ConfigurationError: A value is invalid.
     """
 
     base_url: str = attrs.field(default=_environment("WA_BASE_URL", "https://graph.facebook.com"), converter=_base_url)
     api_version: str = attrs.field(default=_environment("CLOUD_API_VERSION", _DEFAULT_VERSION), converter=_api_version)
     business_account_id: str | None = attrs.field(default=_environment("WA_BUSINESS_ACCOUNT_ID", None))
     app_secret: str | None = attrs.field(default=_environment("WA_APP_SECRET", None), repr=False)
-    appsecret_proof: Literal["timed", "classic"] | None = attrs.field(default="timed", validator=proof)
+    appsecret_proof: Literal["timed", "classic"] | None = attrs.field(
+        default="timed", validator=must_be('"timed", "classic" or None', in_(("timed", "classic", None)))
+    )
     token_hosts: tuple[str, ...] = attrs.field(
         default=("lookaside.fbsbx.com",), converter=_hosts, validator=_exact_hosts
     )
@@ -122,12 +126,12 @@ class Settings:
     read_timeout: float = attrs.field(default=30.0, validator=positive)
     write_timeout: float = attrs.field(default=30.0, validator=positive)
     minimum_rate: float = attrs.field(default=1024.0, validator=not_negative)
-    deadline: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    deadline: float | None = attrs.field(default=None, validator=optional(positive))
     proxy: str | None = attrs.field(default=None, repr=False)
     max_retries: int = attrs.field(default=2, validator=whole)
     backoff: float = attrs.field(default=0.5, validator=not_negative)
-    uploads_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
-    info_errors_per_hour: int | None = attrs.field(default=None, validator=attrs.validators.optional(count))
+    uploads_per_second: float | None = attrs.field(default=None, validator=optional(positive))
+    info_errors_per_hour: int | None = attrs.field(default=None, validator=optional(count))
     concurrency: int = attrs.field(default=16, validator=count)
     chunk_size: int = attrs.field(default=2**20, validator=count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=count)
@@ -136,7 +140,7 @@ class Settings:
     user_agent_suffix: str = attrs.field(default="", validator=header_text)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
-        """Return a copy with some fields changed; an unknown name is a `ConfigurationError`."""
+        """Return a copy with some fields changed. An unknown name raises `ConfigurationError`."""
         known = {field.name for field in attrs.fields(Settings)}
         if unknown := sorted(set(changes) - known):
             raise ConfigurationError(f"there is no setting named {', '.join(unknown)}")

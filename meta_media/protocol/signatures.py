@@ -1,10 +1,10 @@
 """
-What the first bytes of a file say it is: pure tables and readers, sure of nothing they were not told.
+File types by the first bytes of a file, the head.
 
-`sniff` answers with every type the bytes may be. One candidate is a verdict; several are a family (an Office container whose
-contents lie beyond the head, an MP4 of a generic brand) among which a name or a caller must choose, and the first is what the
-bytes suggest by themselves. A `Flaw` is a variant that WhatsApp is known not to take. Heads come from strangers: every read
-is a slice, every loop moves forward, and what cannot be read is not held against the file.
+`sniff` returns all types that the bytes may be. One candidate is certain. Several are a family, such as an Office container
+whose contents lie beyond the head, or an MP4 of a generic brand: the name or the caller must choose, and the first candidate
+is the likeliest. A `Flaw` is a variant that WhatsApp is known not to accept. Heads are untrusted: every read is a slice, every
+loop moves forward, and unreadable data is no reason to refuse a file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ZIP: Final = "application/zip"
 @attrs.frozen(kw_only=True)
 class Flaw:
     """
-    Why a file of an accepted type is still not accepted; the three parts of one sentence.
+    A variant of an accepted type that WhatsApp does not accept, as the three parts of an error's sentence.
 
     Attributes:
-        found: What the bytes are.
-        allowed: What WhatsApp takes instead.
-        fix: What to do about it.
+        found: The variant of the file.
+        allowed: The variants that WhatsApp accepts.
+        fix: What to do.
     """
 
     found: str
@@ -47,12 +47,12 @@ class Flaw:
 @attrs.frozen(kw_only=True)
 class Signature:
     """
-    What bytes say of themselves.
+    The types that a head may be.
 
     Attributes:
-        candidates: MIME types they may be, the likeliest first; a single one is certain.
-        flaw: The variant WhatsApp does not take, if it is one.
-        animated: Whether a WebP moves, which decides its size limit.
+        candidates: MIME types, the likeliest first; a single one is certain.
+        flaw: The variant, if it is one that WhatsApp does not accept.
+        animated: Whether a WebP is animated, which decides its maximum size.
     """
 
     candidates: tuple[str, ...]
@@ -64,7 +64,7 @@ _Reader = Callable[[bytes, bool], Signature]
 
 
 def _number(head: bytes, start: int, size: int) -> int:
-    """Read a little-endian number; what lies beyond the head reads as zero."""
+    """Read a little-endian number. Bytes beyond the head read as zero."""
     return int.from_bytes(head[start : start + size], "little")
 
 
@@ -73,8 +73,8 @@ def _is(*candidates: str) -> _Reader:
     return lambda _head, _complete: signature
 
 
-# Meta's Media page: images are "8-bit, RGB or RGBA". Only what contradicts that for certain is refused: more bits, and CMYK.
-# Greyscale and palette images have 8 bits or fewer and decode to RGB; nobody has reported Meta refusing them.
+# Meta's Media page: images are "8-bit, RGB or RGBA". Only a certain contradiction is refused: more bits, and CMYK.
+# Greyscale and palette images have at most 8 bits and decode to RGB; no report says that Meta refuses them.
 _RGB: Final = "8-bit RGB or RGBA images"
 
 
@@ -83,7 +83,7 @@ def _image_flaw(found: str) -> Flaw:
 
 
 def _jpeg(head: bytes, _complete: bool) -> Signature:
-    """Walk the segments to the frame header (ITU T.81, B.2.2), which states the precision and the components."""
+    """Walk the segments to the frame header (ITU T.81, B.2.2), which has the precision and the components."""
     flaw = None
     offset = 2
     while head[offset : offset + 1] == b"\xff":
@@ -97,19 +97,19 @@ def _jpeg(head: bytes, _complete: bool) -> Signature:
             break
         if marker == 0xDA:  # the scan: entropy-coded data follows
             break
-        # 0xFF before a marker is padding; other segments say their length, big-endian and counting itself.
+        # 0xFF before a marker is padding. Other segments have a big-endian length, which includes its own two bytes.
         offset += 1 if marker == 0xFF else 2 + int.from_bytes(head[offset + 2 : offset + 4], "big")
     return Signature(candidates=("image/jpeg",), flaw=flaw)
 
 
 def _png(head: bytes, _complete: bool) -> Signature:
-    """Read the bit depth, the ninth byte of IHDR, which is always the first chunk (W3C PNG, 11.2.1)."""
+    """Read the bit depth: the ninth byte of IHDR, which is always the first chunk (W3C PNG, 11.2.1)."""
     deep = head[12:16] == b"IHDR" and head[24:25] == b"\x10"
     return Signature(candidates=("image/png",), flaw=_image_flaw("a PNG of 16 bits per channel") if deep else None)
 
 
 def _webp(head: bytes, _complete: bool) -> Signature:
-    """Only the extended header has an animation flag (RFC 9649, 2.7)."""
+    """Read the animation flag, which only the extended header has (RFC 9649, 2.7)."""
     return Signature(candidates=("image/webp",), animated=head[12:16] == b"VP8X" and bool(_number(head, 20, 1) & 0x02))
 
 
@@ -126,14 +126,14 @@ def _ogg(head: bytes, _complete: bool) -> Signature:
         channels = _number(packet, 9, 1)
         found = None if channels == 1 else f"Opus of {channels} channels"
     else:
-        found = next((codec for magic, codec in _OGG_CODECS if packet.startswith(magic)), "something that is not Opus")
+        found = next((codec for magic, codec in _OGG_CODECS if packet.startswith(magic)), "a codec other than Opus")
     # Meta's Media page: "OPUS codecs only; base audio/ogg not supported", mono input only.
     fix = "re-encode it as mono Opus (ffmpeg -c:a libopus -ac 1)"
     flaw = Flaw(found=f"Ogg with {found}", allowed="mono Opus in Ogg", fix=fix) if found else None
     return Signature(candidates=("audio/ogg",), flaw=flaw)
 
 
-# Major brands that settle it, from the registry at mp4ra.org. The others ("isom", "mp42", ...) say how to parse, not what is in it.
+# Major brands that decide the type, from the registry at mp4ra.org. Others ("isom", "mp42", ...) say only how to parse it.
 _BRANDS: Final = (
     (re.compile(rb"M4[ABP] |F4A "), "audio/mp4"),
     (re.compile(rb"M4V"), "video/mp4"),
@@ -147,7 +147,7 @@ _HANDLER: Final = re.compile(rb"hdlr.{8}(soun|vide)", re.DOTALL)
 
 
 def _iso_media(head: bytes, _complete: bool) -> Signature:
-    """Judge by the brands of the first box (ISO/IEC 14496-12, 4.3); for generic ones by the tracks that are in sight."""
+    """Decide by the brands of the first box (ISO/IEC 14496-12, 4.3), for generic ones by the tracks in the head."""
     brand, compatible = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
     if brand in {b"mif1", b"msf1"} and b"avif" in compatible:
         brand = b"avif"
@@ -172,7 +172,7 @@ _TAGGED: Final = (
 
 
 def _id3(head: bytes, _complete: bool) -> Signature:
-    """Look behind the tag, whose size has seven bits to the byte (ID3v2.4, 3.1); cover art often fills the whole head."""
+    """Look behind the tag, whose size has seven bits per byte (ID3v2.4, 3.1). Cover art often fills the whole head."""
     size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     for pattern, mime_type in _TAGGED:
         if pattern.match(head, 10 + size):
@@ -186,20 +186,20 @@ _OOXML: Final = {b"word": DOCX, b"xl": XLSX, b"ppt": PPTX}
 
 
 def _zip_names(head: bytes) -> Iterator[bytes]:
-    """Walk the local headers (APPNOTE 4.3.7) rather than search, so that a file stored inside is not taken for the whole."""
+    """Yield the names in the local headers (APPNOTE 4.3.7). It walks them, because a search would enter stored archives."""
     offset = 0
     while head.startswith(b"PK\x03\x04", offset):
         start = offset + 30
         end = start + _number(head, offset + 26, 2)
         yield head[start:end]
         end += _number(head, offset + 28, 2)
-        streamed = _number(head, offset + 6, 2) & 0x08  # the size follows the data instead of preceding it
+        streamed = _number(head, offset + 6, 2) & 0x08  # the size stands after the data
         following = head.find(b"PK\x03\x04", end) if streamed else end + _number(head, offset + 18, 4)
         offset = following if following > offset else len(head)
 
 
 def _zip(head: bytes, complete: bool) -> Signature:
-    if named := _ZIP_MIME_TYPE.match(head):  # OpenDocument and EPUB say it in their first entry
+    if named := _ZIP_MIME_TYPE.match(head):  # the first entry of OpenDocument and EPUB
         return Signature(candidates=(named[1].decode("ascii"),))
     for name in _zip_names(head):
         if part := _OOXML_PART.match(name):
@@ -217,7 +217,7 @@ _OLE_STREAMS: Final = {
 
 
 def _ole_directory(head: bytes) -> list[bytes]:
-    """Follow the directory's sectors through the allocation table (MS-CFB 2.3), as far as the head shows both."""
+    """Follow the directory's sectors through the allocation table (MS-CFB 2.3), as far as the head has both."""
     shift = _number(head, 30, 2)
     if shift not in {9, 12}:
         return []
@@ -235,10 +235,10 @@ def _ole_directory(head: bytes) -> list[bytes]:
 
 def _ole(head: bytes, _complete: bool) -> Signature:
     """
-    Name the stream that sits at the root of the directory (MS-CFB 2.6).
+    Find the main stream at the root of the directory (MS-CFB 2.6).
 
-    Only the root's own children count, a binary tree of left, right and child numbers: a letter with a table embedded has
-    both a WordDocument and, deeper, a Workbook.
+    Only the root's own children count, which are a binary tree of left, right and child numbers. A letter with an embedded
+    table has a WordDocument there and, deeper, a Workbook.
     """
     entries = _ole_directory(head)
     todo, seen = [_number(entries[0], 76, 4)] if entries else [], set[int]()
@@ -261,7 +261,7 @@ def _ebml(head: bytes, _complete: bool) -> Signature:
 
 
 def _late_pdf(head: bytes, complete: bool) -> Signature:
-    """Text that merely mentions "%PDF-" is text unless it is said to be a PDF (readers accept junk before the header)."""
+    """Allow both: PDF readers accept bytes before the header, and text may mention "%PDF-"."""
     return Signature(
         candidates=("text/plain", "application/pdf") if looks_like_text(head, complete) else ("application/pdf",)
     )
@@ -275,10 +275,7 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"RIFF....WEBP", _webp),
         (rb"OggS\x00", _ogg),
         (rb"\x00\x00..ftyp.{4}", _iso_media),
-        (
-            rb"[\x00-\x07]...(?:mdat|moov|wide)",
-            _is("video/quicktime"),
-        ),  # older than ftyp; the first byte rules out prose
+        (rb"[\x00-\x07]...(?:mdat|moov|wide)", _is("video/quicktime")),  # without ftyp; the first byte excludes text
         (rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", _id3),
         (_MP3_FRAME, _is("audio/mpeg")),
         (_ADTS_FRAME, _is("audio/aac")),
@@ -305,7 +302,7 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
 
 
 def sniff(head: bytes, complete: bool) -> Signature | None:
-    """Return what the signature at the start of `head` says, or None; `complete` means that `head` is the whole file."""
+    """Return the signature at the start of `head`, or None. `complete` says that `head` is the whole file."""
     return next((reader(head, complete) for pattern, reader in _SIGNATURES if pattern.match(head)), None)
 
 
@@ -313,7 +310,7 @@ _ODD_CONTROLS: Final = bytes(set(range(32)) - {*b"\t\n\v\f\r\x1b"})  # escape co
 
 
 def looks_like_text(head: bytes, complete: bool) -> bool:
-    """Tell whether `head` is UTF-8 without odd control characters; a character cut off at the end of a mere head is fine."""
+    """Return whether `head` is UTF-8 without odd control characters. An incomplete head may end inside a character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=complete)
     except UnicodeDecodeError:

@@ -1,12 +1,14 @@
-"""Checks of arguments and settings, each with its one sentence."""
+"""Validators of settings and arguments: attrs' own, with one sentence in a `ConfigurationError`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import attrs
+from attrs.validators import and_, ge, gt, instance_of, le, lt, matches_re, not_
 
 from meta_media.errors import ConfigurationError
 
@@ -17,9 +19,9 @@ __all__ = [
     "count",
     "header_text",
     "matched",
+    "must_be",
     "not_negative",
     "positive",
-    "proof",
     "shown",
     "text",
     "time_to_live",
@@ -27,97 +29,87 @@ __all__ = [
     "word",
 ]
 
+Validator = Callable[[Any, Any, Any], Any]  # instance, attribute, value
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_PHONE_NUMBER: Final = re.compile(r"\+?[0-9]{5,20}")
+_SEPARATORS: Final = re.compile(r"[ ().-]")
+_TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
 
-_NUMBER = re.compile(r"\+?[0-9]{5,20}")
+
+def must_be(what: str, *validators: Validator) -> Validator:
+    """
+    Combine validators of attrs into one that raises `ConfigurationError("<field> must be <what>, not <value>")`.
+
+    Args:
+        what: The valid values, as a noun phrase.
+        validators: All of them must pass.
+    """
+    check = and_(*validators)
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        try:
+            check(instance, attribute, value)
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"{attribute.name} must be {what}, not {shown(value)}") from None
+
+    return validate
+
+
+_NOT_BOOL: Final[Validator] = not_(instance_of(bool))  # a bool is an int in Python
+_NUMBER: Final[Validator] = and_(instance_of((int, float)), _NOT_BOOL, lt(float("inf")))  # NaN passes no comparison
+_INTEGER: Final[Validator] = and_(instance_of(int), _NOT_BOOL)
+
+positive: Final = must_be("a positive number", _NUMBER, gt(0))
+not_negative: Final = must_be("a positive number or 0", _NUMBER, ge(0))
+count: Final = must_be("a whole number above zero", _INTEGER, ge(1))
+whole: Final = must_be("a whole number", _INTEGER, ge(0))
+text: Final = must_be("a str", instance_of(str))
+word: Final = must_be("a word such as call_voicemail_announcement", matches_re(r"_*[^\W_]\w*"))
+time_to_live: Final = must_be(  # Meta's page "No Storage": 60 to 43,200 minutes
+    "a timedelta from one hour to thirty days", instance_of(timedelta), ge(timedelta(hours=1)), le(timedelta(days=30))
+)
+header_text: Final = must_be("printable ASCII, because it is sent in a header", matches_re(r"[ -~]*"))
+
+
+def shown(value: object) -> str:
+    """Return a short `repr` without the parts of a URL that are secret: the password and the query."""
+    return re.sub(r"//[^/@]*@|[?].*", "…", repr(value)[:100], flags=re.DOTALL)
 
 
 def matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:
-    """Return the match of a whole text, or raise `ConfigurationError` with this sentence."""
+    """Match the whole of a text; raise `ConfigurationError(sentence)` for anything else."""
     match = pattern.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ConfigurationError(sentence)
     return match
 
 
-def shown(value: object) -> str:
-    """Show what was passed by mistake, without what a URL may hold: a password, a signature."""
-    return re.sub(r"//[^/@]*@|[?].*", "…", repr(value)[:100], flags=re.DOTALL)
-
-
-def positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require a finite number above zero."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
-
-
-def not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require a finite number of at least zero."""
-    if value != 0:
-        positive(_, attribute, value)
-
-
-def count(_: object, attribute: attrs.Attribute[int], value: object) -> None:
-    """Require a whole number above zero."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{attribute.name} must be a whole number above zero, not {value!r}")
-
-
-def whole(_: object, attribute: attrs.Attribute[int], value: object) -> None:
-    """Require a whole number of at least zero."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{attribute.name} must be a whole number, not {value!r}")
-
-
-def proof(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require a form of `appsecret_proof`, or None."""
-    if value not in ("timed", "classic", None):
-        raise ConfigurationError(f'{attribute.name} must be "timed", "classic" or None, not {value!r}')
-
-
-def text(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require a str."""
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{attribute.name} must be text, not a {type(value).__name__}")
-
-
-def word(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require letters, digits and underscores."""
-    if not isinstance(value, str) or not value.replace("_", "").isalnum():
-        sentence = f"{attribute.name} must be a word such as call_voicemail_announcement, not {value!r}"
-        raise ConfigurationError(sentence)
-
-
-def time_to_live(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Require a timedelta that Meta's page "No Storage" allows: 60 to 43,200 minutes."""
-    if not isinstance(value, timedelta) or not timedelta(hours=1) <= value <= timedelta(days=30):
-        raise ConfigurationError(f"{attribute.name} must be a timedelta from one hour to thirty days, not {value}")
-
-
-def header_text(_: object, attribute: attrs.Attribute[str], value: object) -> None:
-    """Require printable ASCII."""
-    if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
-        raise ConfigurationError(f"{attribute.name} must be printable ASCII, because it is sent in a header")
-
-
 def checked_token(value: object) -> str:
-    """Return the token without surrounding white space; what a header cannot carry is refused and never printed."""
-    token = value.strip() if isinstance(value, str) else ""
+    """Return the access token without surrounding white space. No error shows the token."""
+    if value is not None and not isinstance(value, str):
+        kind = type(value).__name__
+        raise ConfigurationError(f"access_token must be a str, or an async function that returns a str, not {kind}")
+    token = (value or "").strip()
     if not token:
         raise ConfigurationError("there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN")
-    if not re.fullmatch(r"[!-~]+", token):
-        raise ConfigurationError("the access token has characters that no token has: white space or non-ASCII")
+    if token.startswith("Bearer "):
+        raise ConfigurationError('the access token starts with "Bearer ": pass only what follows it')
+    if not _TOKEN.fullmatch(token):
+        raise ConfigurationError("the access token contains white space or non-ASCII characters: copy it again")
     return token
 
 
 def checked_id(value: object, name: str) -> str:
-    """Return an id that is safe in a path: `[A-Za-z0-9_-]`, never a slash, dot or scheme."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return matched(_ID, text, f"{name} must be digits, not {shown(value)}")[0]
+    """Return an id that is safe in a URL's path: it has no slash, dot or colon."""
+    digits = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return matched(_ID, digits, f"{name} must be digits, not {shown(value)}")[0]
 
 
 def checked_number(value: object) -> str:
-    """Return a recipient's number in the form Meta takes: digits, with or without a leading plus."""
-    text = re.sub(r"[ ().-]", "", value) if isinstance(value, str) else value
-    return matched(_NUMBER, text, f"a recipient is a phone number such as +15550001111, not {value!r}")[0]
+    """Return a recipient's phone number as Meta accepts it: digits, with or without a leading plus."""
+    if isinstance(value, int):
+        raise ConfigurationError(f'a recipient must be a str such as "+15550001111", not the int {value}')
+    number = _SEPARATORS.sub("", value) if isinstance(value, str) else value
+    sentence = f'a recipient must be a phone number with country code, such as "+15550001111", not {shown(value)}'
+    return matched(_PHONE_NUMBER, number, sentence)[0]

@@ -1,4 +1,4 @@
-"""What webhooks say about media, as plain functions over what your web framework received (Meta's page "Webhooks")."""
+"""Webhooks (Meta's page "Webhooks"): their media, their signature, and the verification of a subscription."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def inbound_media(payload: object) -> list[InboundMedia]:
     List the media of a webhook's messages, in their order.
 
     Args:
-        payload: The decoded JSON. Whatever is not a media message, or not of the documented shape, is passed over.
+        payload: The decoded JSON. Other messages, and messages without the documented shape, are skipped.
     """
     return [
         media for value in _values(payload) for message in _items(value, "messages") for media in _media(message, value)
@@ -30,18 +30,18 @@ def inbound_media(payload: object) -> list[InboundMedia]:
 
 def verify_signature(app_secret: str, body: bytes, header: str | bytes | None) -> bool:
     """
-    Tell whether Meta signed this body with your app's secret.
+    Return whether Meta signed this body with your app's secret.
 
     Args:
-        app_secret: From your app's dashboard.
-        body: The raw bytes as received: Meta escapes characters in its JSON that re-serialising would not.
-        header: The value of `X-Hub-Signature-256`. A missing or misshapen one is simply False.
+        app_secret: The app secret of your app's dashboard.
+        body: The raw bytes of the request. Decoded and encoded again, the JSON would have other bytes.
+        header: Value of `X-Hub-Signature-256`. A missing or malformed one gives False.
 
     Raises:
-        ConfigurationError: The secret is empty, so that anybody could sign.
+        ConfigurationError: The secret is empty, so that anyone could sign.
     """
     if not app_secret:
-        raise ConfigurationError("there is no app secret: pass it or set WA_APP_SECRET")
+        raise ConfigurationError("there is no app secret: pass app_secret or set WA_APP_SECRET")
     expected = b"sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest().encode()
     given = header.encode(errors="surrogatepass") if isinstance(header, str) else header or b""
     return hmac.compare_digest(expected, given)
@@ -49,23 +49,25 @@ def verify_signature(app_secret: str, body: bytes, header: str | bytes | None) -
 
 def verify_subscription(params: Mapping[str, str], verify_token: str) -> str:
     """
-    Answer Meta's handshake: return the challenge, to be sent back bare with status 200.
+    Verify Meta's subscription request, and return its challenge. Respond with status 200 and the bare challenge.
 
     Args:
-        params: The query of Meta's GET: `hub.mode`, `hub.verify_token`, `hub.challenge`.
-        verify_token: What you entered in the dashboard.
+        params: Query of Meta's GET: `hub.mode`, `hub.verify_token`, `hub.challenge`.
+        verify_token: The verify token of your app's dashboard.
 
     Raises:
-        ConfigurationError: `verify_token` is empty.
-        PermissionDeniedError: It is not Meta who asks, or not about your subscription. Answer with 403.
+        ConfigurationError: `verify_token` is empty, so that anyone could subscribe.
+        PermissionDeniedError: The request does not have the verify token. Respond with status 403.
     """
     if not verify_token:
-        raise ConfigurationError("there is no verify token, so anybody could subscribe")
+        raise ConfigurationError("there is no verify token: pass the one of your app's dashboard")
     given = params.get("hub.verify_token") or ""
     challenge = params.get("hub.challenge")
     same = hmac.compare_digest(given.encode(errors="surrogatepass"), verify_token.encode(errors="surrogatepass"))
     if not same or params.get("hub.mode") != "subscribe" or not challenge:
-        raise PermissionDeniedError("the subscription request does not carry the verify token", status=403)
+        raise PermissionDeniedError(
+            "the subscription request does not have the verify token: respond with status 403", status=403
+        )
     return challenge
 
 
@@ -87,9 +89,9 @@ def _media(message: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[Inb
         return
     metadata = value.get("metadata")
     number = metadata.get("phone_number_id") if isinstance(metadata, Mapping) else None
-    around = {"sender": "from", "message_id": "id", "timestamp": "timestamp"}
-    told = {ours: message[theirs] for ours, theirs in around.items() if theirs in message}
+    names = {"sender": "from", "message_id": "id", "timestamp": "timestamp"}
+    fields = {ours: message[theirs] for ours, theirs in names.items() if theirs in message}
     try:
-        yield structure(InboundMedia, {**media, **told, "kind": kind, "phone_number_id": number})
+        yield structure(InboundMedia, {**media, **fields, "kind": kind, "phone_number_id": number})
     except ValueError:
         return

@@ -1,4 +1,4 @@
-"""What Meta's codes mean: every row of its table on every verb, the codes with several meanings, and statuses alone."""
+"""The meaning of Meta's error codes: each row of its table on each verb, codes with several meanings, statuses alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from meta_media.errors import (
     FileTooLargeError,
     InvalidMediaError,
     InvalidRequestError,
-    MediaError,
     MediaNotFoundError,
     Operation,
     PermissionDeniedError,
@@ -25,7 +24,7 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
     UploadRejectedError,
 )
-from meta_media.protocol.error_codes import error_from_response
+from meta_media.protocol.error_codes import Meaning, meaning_of
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 STATUSES = (200, 302, 400, 401, 403, 404, 410, 413, 415, 429, 500, 503)
@@ -72,29 +71,21 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
 ]
 
 
-def judged(
-    operation: Operation, status: int | None, code: int | None, words: str, subcode: int | None = None
-) -> MediaError:
-    """Class an answer whose message is all its text."""
-    answer = ApiError(words, status=status, code=code, subcode=subcode)
-    return error_from_response(operation, answer, words=words)
-
-
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("code", "title", "kind", "retryable"), TABLE, ids=lambda value: str(value)[:40])
 def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bool, operation: Operation) -> None:
-    """A code of Meta's table means the same under every HTTP status: throttles come as 400 and as 429."""
-    found = [judged(operation, status, code, f"(#{code}) {title}") for status in STATUSES]
+    """A code of Meta's table has the same meaning under every HTTP status: throttles come as 400 and as 429."""
+    found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in STATUSES]
 
-    assert [(type(error), error.retryable) for error in found] == [(kind, retryable)] * len(STATUSES)
+    assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(STATUSES)
 
 
 @pytest.mark.parametrize("code", range(198, 302))
 def test_permissions_are_a_range(code: int) -> None:
     """All codes from 200 to 299 are permissions; their neighbours are not."""
-    denied = isinstance(judged("get_info", 400, code, "(#200) Permissions error"), PermissionDeniedError)
+    meaning = meaning_of("get_info", 400, code, None, "(#200) Permissions error")
 
-    assert denied is (200 <= code <= 299)
+    assert (meaning.error is PermissionDeniedError) is (200 <= code <= 299)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +99,15 @@ def test_permissions_are_a_range(code: int) -> None:
     ],
 )
 def test_missing_object(operation: Operation, kind: type[ApiError]) -> None:
-    """Code 100 with subcode 33 is missing media where media is asked for; elsewhere it is the phone number."""
+    """Code 100 with subcode 33 is missing media where the path has a media id; elsewhere it is the phone number."""
     text = "Unsupported request. Object with ID '1' does not exist, cannot be loaded due to missing permissions"
 
-    assert type(judged(operation, 400, 100, text, subcode=33)) is kind
-    assert type(judged(operation, 400, 100, text, subcode=34)) is InvalidRequestError
-    assert type(judged(operation, 400, 33, text)) is InvalidRequestError
+    meaning = meaning_of(operation, 400, 100, 33, text)
+
+    assert meaning.error is kind
+    assert ("media is not there" if kind is MediaNotFoundError else "check WA_PHONE_NUMBER_ID") in meaning.advice
+    assert meaning_of(operation, 400, 100, 34, text) == Meaning(InvalidRequestError)
+    assert meaning_of(operation, 400, 33, None, text) == Meaning(InvalidRequestError)
 
 
 VERDICTS = [
@@ -126,37 +120,23 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.parametrize(("code", "verdict", "kind", "metas_words"), VERDICTS)
-def test_upload_verdicts(code: int, verdict: type[InvalidMediaError], kind: type[ApiError], metas_words: str) -> None:
-    """On an upload three codes judge the file, unless the reply has the words of Meta's own meaning, in any case."""
-    plain = judged("upload", 400, code, f"(#{code}) Invalid parameter")
-    own = [judged("upload", 400, code, words) for words in (metas_words, metas_words.upper())]
+@pytest.mark.parametrize(("code", "verdict", "kind", "metas_text"), VERDICTS)
+def test_upload_verdicts(code: int, verdict: type[InvalidMediaError], kind: type[ApiError], metas_text: str) -> None:
+    """On an upload three codes are about the file, unless the response has a word of Meta's own meaning, in any case."""
+    plain = meaning_of("upload", 400, code, None, f"(#{code}) Invalid parameter")
+    own = [meaning_of("upload", 400, code, None, text) for text in (metas_text, metas_text.upper())]
 
-    assert type(plain) is verdict
-    assert [type(error) for error in own] == [kind, kind]
-
-
-@pytest.mark.parametrize("code", [131031, 131042, 131051])
-def test_upload_verdict_keeps_the_answer(code: int) -> None:
-    """A verdict on the file shows Meta's words and carries the answer they came in."""
-    answer = ApiError("(#1) Invalid parameter", status=400, code=code, fbtrace_id="AbC")
-
-    error = error_from_response("upload", answer, words=answer.message)
-
-    assert isinstance(error, InvalidMediaError)
-    assert error.answer is answer
-    assert str(error).startswith("Meta says that the file")
-    assert str(error).endswith(str(answer))
-    assert error.retryable is False
+    assert (plain.error, plain.advice.startswith("the file"), plain.retryable) == (verdict, True, False)
+    assert own == [Meaning(kind)] * 2
 
 
 @pytest.mark.parametrize("operation", [operation for operation in OPERATIONS if operation != "upload"])
-@pytest.mark.parametrize(("code", "kind", "metas_words"), [(code, *row) for code, _, *row in VERDICTS])
-def test_verdicts_are_for_uploads_only(code: int, kind: type[ApiError], metas_words: str, operation: Operation) -> None:
-    """On other verbs these codes have Meta's meaning whatever the words."""
-    found = {type(judged(operation, 400, code, words)) for words in (metas_words, "(#1) Invalid parameter", "")}
+@pytest.mark.parametrize(("code", "kind", "metas_text"), [(code, *row) for code, _, *row in VERDICTS])
+def test_verdicts_are_for_uploads_only(code: int, kind: type[ApiError], metas_text: str, operation: Operation) -> None:
+    """On other verbs these codes have Meta's meaning under every text."""
+    found = {meaning_of(operation, 400, code, None, text) for text in (metas_text, "(#1) Invalid parameter", "")}
 
-    assert found == {kind}
+    assert found == {Meaning(kind)}
 
 
 TOKEN_TEXTS = [
@@ -170,8 +150,12 @@ TOKEN_TEXTS = [
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("code", "text"), TOKEN_TEXTS)
 def test_token_texts(code: int | None, text: str, operation: Operation) -> None:
-    """A refused token or proof is told by its words where the code says nothing, on every verb."""
-    assert [type(judged(operation, 400, code, words)) for words in (text, text.upper())] == [AuthenticationError] * 2
+    """A refused token or proof is recognised by its text where the code is ambiguous, on every verb."""
+    found = [meaning_of(operation, 400, code, None, said) for said in (text, text.upper())]
+
+    assert [meaning.error for meaning in found] == [AuthenticationError] * 2
+    variable = "check WA_APP_SECRET" if "proof" in text else "make a new one, or pass an async function"
+    assert all(variable in meaning.advice for meaning in found)
 
 
 NOT_VALID = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
@@ -193,9 +177,9 @@ TYPES = "(#100) Param file must be a file with one of the following types: audio
         ("upload", "(#100) The parameter messaging_product is required.", InvalidRequestError),
     ],
 )
-def test_words_of_code_100(operation: Operation, text: str, kind: type[ApiError]) -> None:
-    """Code 100 has many meanings; Meta's own sentences tell them apart, on the verb they belong to."""
-    assert type(judged(operation, 400, 100, text)) is kind
+def test_texts_of_code_100(operation: Operation, text: str, kind: type[ApiError]) -> None:
+    """Code 100 has many meanings; Meta's own sentences distinguish them, each on its verb."""
+    assert meaning_of(operation, 400, 100, None, text).error is kind
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -204,11 +188,11 @@ def test_words_of_code_100(operation: Operation, text: str, kind: type[ApiError]
     [(code, title, kind) for code, title, kind, _ in TABLE if code not in {100, 2500, 131031, 131042, 131051}],
     ids=lambda value: str(value)[:40],
 )
-def test_words_do_not_overrule_clear_codes(code: int, title: str, kind: type[ApiError], operation: Operation) -> None:
-    """Where a code is clear, a text that happens to mention tokens or sizes changes nothing."""
-    words = f"{title}: access token, appsecret_proof, url signature expired, file too large, account locked"
+def test_texts_do_not_overrule_clear_codes(code: int, title: str, kind: type[ApiError], operation: Operation) -> None:
+    """Where a code is clear, a text that mentions tokens or sizes changes nothing."""
+    text = f"{title}: access token, appsecret_proof, url signature expired, file too large, account locked"
 
-    assert type(judged(operation, 400, code, words)) is kind
+    assert meaning_of(operation, 400, code, None, text).error is kind
 
 
 BY_STATUS: list[tuple[int, dict[Operation, type[ApiError]], type[ApiError]]] = [
@@ -237,39 +221,16 @@ BY_STATUS: list[tuple[int, dict[Operation, type[ApiError]], type[ApiError]]] = [
 def test_status_decides_without_a_known_code(
     status: int, special: dict[Operation, type[ApiError]], usual: type[ApiError], operation: Operation, code: int | None
 ) -> None:
-    """Without a code, or with one that is not in the tables, the HTTP status decides; odd ones are Meta's fault."""
-    error = judged(operation, status, code, "no")
+    """Without a code, or with an unknown one, the HTTP status decides; an odd status is a ServerError."""
+    meaning = meaning_of(operation, status, code, None, "no")
 
-    assert type(error) is special.get(operation, usual)
-    assert error.retryable is (usual in {RateLimitError, ServerError} and (status >= 400 or code is not None))
+    assert meaning.error is special.get(operation, usual)
+    assert meaning.retryable is (usual in {RateLimitError, ServerError} and (status >= 400 or code is not None))
 
 
 def test_no_status_at_all() -> None:
-    """An answer that is not even HTTP is a server's fault."""
-    assert type(judged("get_info", None, None, "no")) is ServerError
-
-
-@pytest.mark.parametrize(("code", "title", "kind", "retryable"), TABLE, ids=lambda value: str(value)[:40])
-def test_transient_answers_are_retryable(code: int, title: str, kind: type[ApiError], retryable: bool) -> None:
-    """What Meta calls transient is retryable, whatever its code."""
-    answer = ApiError(title, status=400, code=code)
-
-    error = error_from_response("get_info", answer, words=title, transient=True)
-
-    assert (type(error), error.retryable) == (kind, True)
-    assert answer.retryable is False
-
-
-def test_everything_said_is_kept() -> None:
-    """The classed error carries every fact of the answer."""
-    answer = ApiError(
-        "no", status=400, code=4, subcode=2446079, details="d", fbtrace_id="f", retry_after=9.0, maybe_applied=True
-    )
-
-    error = error_from_response("upload", answer, words="no")
-
-    assert type(error) is RateLimitError
-    assert (error.args, error.__dict__) == (answer.args, answer.__dict__ | {"retryable": True})
+    """A response without even a status is a ServerError."""
+    assert meaning_of("get_info", None, None, None, "no") == Meaning(ServerError)
 
 
 @given(
@@ -278,16 +239,9 @@ def test_everything_said_is_kept() -> None:
     st.none() | st.integers(),
     st.none() | st.integers(),
     st.text(),
-    st.booleans(),
 )
-def test_every_answer_has_a_class(
-    operation: Operation, status: int | None, code: int | None, subcode: int | None, words: str, transient: bool
+def test_everything_has_a_meaning(
+    operation: Operation, status: int | None, code: int | None, subcode: int | None, text: str
 ) -> None:
-    """Whatever is answered, the result is an error of ours with all that was said."""
-    answer = ApiError(words, status=status, code=code, subcode=subcode)
-
-    error = error_from_response(operation, answer, words=words, transient=transient)
-
-    given_back = error.answer if isinstance(error, InvalidMediaError) else error
-    assert isinstance(given_back, ApiError)
-    assert (given_back.status, given_back.code, given_back.subcode) == (status, code, subcode)
+    """Any status, code and text give a class of error."""
+    assert issubclass(meaning_of(operation, status, code, subcode, text).error, ApiError | InvalidMediaError)

@@ -1,4 +1,4 @@
-"""Values and their decoding: what Meta documents, what it really sends, and everything that is neither."""
+"""Models from JSON: the documented form, the recorded form, and everything else."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ JSON = st.recursive(
 CLASSES: list[type[Any]] = [UploadedMedia, MediaInfo, DeletedMedia, SentMessage, InboundMedia]
 
 
-def reply(name: str) -> Any:
-    """Load a recorded reply."""
+def recorded(name: str) -> Any:
+    """Load a recorded response."""
     return json.loads((REPLIES / name).read_bytes())
 
 
@@ -80,9 +80,9 @@ def reply(name: str) -> Any:
         ),
     ],
 )
-def test_replies_decode(name: str, cls: type[Any], expected: object) -> None:
-    """What Meta's guide shows and what its API really sends give the same values."""
-    assert structure(cls, reply(name)) == expected
+def test_responses(name: str, cls: type[Any], expected: object) -> None:
+    """The responses of Meta's guide and the recorded ones give the same values."""
+    assert structure(cls, recorded(name)) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_sizes(given_size: object, expected: int) -> None:
     "wrong", [-1, "-1", "", " 1", "1 ", "1\n", "1.0", "1e3", "0x1", "\u0661", "9" * 19, 1.0, True, [], {}]
 )
 def test_sizes_that_are_none(wrong: object) -> None:
-    """Anything else as a size is an error that says where it was."""
-    with pytest.raises(ValueError, match=r"expected a number of bytes, got .* @ reply\.file_size$"):
+    """Anything else as a size is an error with its path."""
+    with pytest.raises(ValueError, match=r"expected a number of bytes, got .* @ response\.file_size$"):
         structure(MediaInfo, INFO | {"file_size": wrong})
 
 
@@ -131,8 +131,8 @@ def test_digests(digest: bytes) -> None:
 )
 @pytest.mark.parametrize(("cls", "data"), [(MediaInfo, INFO), (UploadedMedia, {"id": "1"}), (InboundMedia, MEDIA)])
 def test_digests_that_are_none(cls: type[Any], data: dict[str, Any], wrong: object) -> None:
-    """Anything else as a digest is an error, never a digest that nothing would ever match."""
-    with pytest.raises(ValueError, match=r"^expected a SHA-256 in hex or base64, got .* @ reply\.sha256$"):
+    """Anything else as a digest is an error."""
+    with pytest.raises(ValueError, match=r"^expected a SHA-256 in hex or base64, got .* @ response\.sha256$"):
         structure(cls, data | {"sha256": wrong})
 
 
@@ -147,8 +147,8 @@ TEXTS = [
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize(("cls", "data", "name"), TEXTS)
 def test_text_is_text(cls: type[Any], data: dict[str, Any], name: str, wrong: object) -> None:
-    """A null, number or container where text belongs is an error with its path, never its representation as text."""
-    with pytest.raises(ValueError, match=rf"^expected str, got .* @ reply\.{name}$"):
+    """A null, number or container in place of a text is an error with its path."""
+    with pytest.raises(ValueError, match=rf"^expected str, got .* @ response\.{name}$"):
         structure(cls, data | {name: wrong})
 
 
@@ -158,11 +158,11 @@ def test_text_is_text(cls: type[Any], data: dict[str, Any], name: str, wrong: ob
     [(DeletedMedia, {}, "success"), (InboundMedia, MEDIA, "voice"), (InboundMedia, MEDIA, "animated")],
 )
 def test_truth_is_not_guessed(cls: type[Any], data: dict[str, Any], name: str, wrong: object) -> None:
-    """Only true and false are booleans: a delete is never taken to have succeeded because of a truthy text."""
+    """Only true and false are booleans; a truthy text is an error."""
     if wrong is True:
         assert getattr(structure(cls, data | {name: wrong}), name) is True
         return
-    with pytest.raises(ValueError, match=rf"^expected bool, got .* @ reply\.{name}$"):
+    with pytest.raises(ValueError, match=rf"^expected bool, got .* @ response\.{name}$"):
         structure(cls, data | {name: wrong})
 
 
@@ -170,37 +170,37 @@ def test_truth_is_not_guessed(cls: type[Any], data: dict[str, Any], name: str, w
 def test_null_is_nothing_where_nothing_is_allowed(name: str) -> None:
     """An optional text that is null is None, and of a wrong type an error."""
     assert getattr(structure(InboundMedia, MEDIA | {name: None}), name) is None
-    with pytest.raises(ValueError, match=rf"^expected str, got 7 @ reply\.{name}$"):
+    with pytest.raises(ValueError, match=rf"^expected str, got 7 @ response\.{name}$"):
         structure(InboundMedia, MEDIA | {name: 7})
 
 
 @pytest.mark.parametrize(
     ("cls", "data", "sentence"),
     [
-        (UploadedMedia, {}, "'id' is missing @ reply.id"),
-        (DeletedMedia, {}, "'success' is missing @ reply.success"),
-        (MediaInfo, {"mime_type": "image/png", "url": "u"}, "'id' is missing @ reply.id"),
+        (UploadedMedia, {}, "'id' is missing @ response.id"),
+        (DeletedMedia, {}, "'success' is missing @ response.success"),
+        (MediaInfo, {"mime_type": "image/png", "url": "u"}, "'id' is missing @ response.id"),
         (
             MediaInfo,
             {"mime_type": 3, "id": "1"},
-            "'url' is missing @ reply.url; expected str, got 3 @ reply.mime_type",
+            "'url' is missing @ response.url; expected str, got 3 @ response.mime_type",
         ),
-        (UploadedMedia, [], "expected an object, got [] @ reply"),
-        (MediaInfo, "text", "expected an object, got 'text' @ reply"),
-        (MediaInfo, None, "expected an object, got None @ reply"),
-        (SentMessage, {}, "expected the id of one message @ reply"),
+        (UploadedMedia, [], "expected an object, got [] @ response"),
+        (MediaInfo, "text", "expected an object, got 'text' @ response"),
+        (MediaInfo, None, "expected an object, got None @ response"),
+        (SentMessage, {}, "expected the id of one message @ response"),
     ],
 )
 def test_sentences(cls: type[Any], data: object, sentence: str) -> None:
-    """What does not fit is told in one sentence: what was expected, what came, and where."""
-    with pytest.raises(ValueError, match="reply") as caught:
+    """The error is one sentence: the expected value, the found one, and its path."""
+    with pytest.raises(ValueError, match="response") as caught:
         structure(cls, data)
 
     assert str(caught.value) == sentence
 
 
 def test_sentences_stay_short() -> None:
-    """A value that does not fit is not quoted at length, and of a signed URL never the signature."""
+    """An error quotes a wrong value in short, and no signature of a URL."""
     with pytest.raises(ValueError, match="expected str") as caught:
         structure(MediaInfo, INFO | {"url": [URL], "id": ["x" * 10_000]})
 
@@ -213,7 +213,7 @@ def test_sentences_stay_short() -> None:
     [(UploadedMedia, {"id": "1"}), (MediaInfo, INFO), (DeletedMedia, {"success": True}), (InboundMedia, MEDIA)],
 )
 def test_unknown_keys_are_kept(cls: type[Any], data: dict[str, Any]) -> None:
-    """What Meta adds one day is kept as it came, under its own name, and changes nothing else."""
+    """Unknown keys are kept in `extra`, and change nothing else."""
     more = {"new": {"nested": [1, None, "x"]}, "extra": "theirs", "": 0}
 
     value = structure(cls, data | more)
@@ -224,7 +224,7 @@ def test_unknown_keys_are_kept(cls: type[Any], data: dict[str, Any]) -> None:
 
 
 def test_input_is_left_alone() -> None:
-    """Decoding changes nothing of what was passed in."""
+    """The JSON that was passed is not changed."""
     data = INFO | {"new": 1}
 
     structure(MediaInfo, data)
@@ -245,7 +245,7 @@ def test_input_is_left_alone() -> None:
     ],
 )
 def test_sent_messages(data: object, expected: SentMessage) -> None:
-    """A reply to a send needs the message's id; the rest is taken where it is what it should be."""
+    """A response to a send needs the message's id; other values of the wrong type are dropped."""
     assert structure(SentMessage, data) == expected
 
 
@@ -264,8 +264,8 @@ def test_sent_messages(data: object, expected: SentMessage) -> None:
     ],
 )
 def test_sent_messages_without_an_id(data: object) -> None:
-    """A reply to a send without an id is an error: nothing could be matched with its webhook."""
-    with pytest.raises(ValueError, match=r"^expected the id of one message @ reply$"):
+    """A response to a send without an id is an error, because no webhook could be matched with it."""
+    with pytest.raises(ValueError, match=r"^expected the id of one message @ response$"):
         structure(SentMessage, data)
 
 
@@ -288,7 +288,7 @@ def test_sent_messages_without_an_id(data: object) -> None:
     ],
 )
 def test_expiry_of_urls(url: str, expected: datetime | None) -> None:
-    """A URL says itself when it dies, in seconds or, as seen once, in milliseconds; otherwise nobody knows."""
+    """The expiry of a URL is its parameter `ext`, in seconds or milliseconds; None without a valid one."""
     info = MediaInfo(id="1", url=url, mime_type="image/png")
     inbound = InboundMedia(id="1", kind="image", url=url, mime_type="image/png")
 
@@ -316,7 +316,7 @@ def test_timestamps(given_time: str, expected: datetime) -> None:
 @pytest.mark.parametrize("wrong", ["", "-1", "1.5", "1 ", "now", "9" * 12, "\u0661", 1795342000, True, [], {}])
 def test_timestamps_that_are_none(wrong: object) -> None:
     """Anything else as a timestamp is an error with its path."""
-    with pytest.raises(ValueError, match=r"^expected unix seconds, got .* @ reply\.timestamp$"):
+    with pytest.raises(ValueError, match=r"^expected unix seconds, got .* @ response\.timestamp$"):
         structure(InboundMedia, MEDIA | {"timestamp": wrong})
 
 
@@ -329,7 +329,7 @@ def test_timestamps_that_are_none(wrong: object) -> None:
     ],
 )
 def test_signatures_are_not_shown(value: object) -> None:
-    """A representation shows where a URL leads and not the signature that opens it."""
+    """A repr shows the path of a URL and hides its query."""
     assert "https://lookaside.fbsbx.com/whatsapp_business/attachments/?…'" in repr(value)
     assert "ATz0" not in repr(value)
     assert "1795342300" not in f"{value}"
@@ -346,7 +346,7 @@ def test_signatures_are_not_shown(value: object) -> None:
     ],
 )
 def test_hide_query(url: str, expected: str) -> None:
-    """A hidden query leaves a trace that there was one."""
+    """A hidden query is replaced by `?…`."""
     assert hide_query(url) == expected
 
 
@@ -363,7 +363,7 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_frozen(value: attrs.AttrsInstance) -> None:
-    """Nobody changes a value behind another's back, not even by a new attribute."""
+    """A value cannot be changed, and takes no new attribute."""
     for name in (attrs.fields(type(value))[0].name, "another"):
         with pytest.raises(AttributeError):
             setattr(value, name, "other")
@@ -371,12 +371,12 @@ def test_values_are_frozen(value: attrs.AttrsInstance) -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_hashed_and_pickled(value: object) -> None:
-    """Values go into sets and across processes."""
+    """Values can be hashed and pickled."""
     assert {value, pickle.loads(pickle.dumps(value))} == {value}
 
 
 def outcome(cls: type[Any], data: object) -> Any:
-    """Decode what may not fit; any other exception than the documented one fails the test."""
+    """Return the value or the documented error; any other exception fails the test."""
     try:
         return structure(cls, data)
     except ValueError as error:
@@ -386,23 +386,23 @@ def outcome(cls: type[Any], data: object) -> Any:
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @given(data=JSON)
 def test_any_json_gives_a_value_or_a_sentence(cls: type[Any], data: object) -> None:
-    """Whatever JSON comes, the outcome is a value of the class or a ValueError with a path."""
+    """Any JSON gives a value of the class or a ValueError with a path."""
     value = outcome(cls, data)
 
-    assert isinstance(value, cls) or "@ reply" in str(value)
+    assert isinstance(value, cls) or "@ response" in str(value)
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not SentMessage], ids=lambda cls: cls.__name__)
 @given(data=st.data())
 def test_any_values_under_the_right_keys(cls: type[Any], data: st.DataObject) -> None:
-    """Also with the documented keys, any JSON below them gives a value, with texts as they came, or a sentence."""
+    """Any JSON under the documented keys gives a value with the same texts, or a ValueError with a path."""
     names = [field.name for field in attrs.fields(cls) if field.name != "extra"]
     fields = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON)))
 
     value = outcome(cls, fields)
 
     if isinstance(value, ValueError):
-        assert "@ reply." in str(value)
+        assert "@ response." in str(value)
     else:
         texts = {name: text for name, text in fields.items() if isinstance(text, str) and name in TEXT_NAMES}
         assert {name: getattr(value, name) for name in texts} == texts

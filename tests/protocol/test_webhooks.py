@@ -1,4 +1,4 @@
-"""Webhooks: the media in them, whatever else is in them, and whether it was Meta who sent them."""
+"""Webhooks: their media, other content, signatures and subscriptions."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MEDIA: dict[str, Any] = {"id": "1", "mime_type": "image/jpeg"}
 
 
 def webhook(*messages: object, **value: object) -> dict[str, Any]:
-    """Wrap messages as Meta does."""
+    """Wrap messages in the payload of a webhook."""
     return {"entry": [{"changes": [{"field": "messages", "value": {"messages": list(messages), **value}}]}]}
 
 
 def test_all_kinds_in_order() -> None:
-    """All five kinds of media come out, with every detail, in the order of entries, changes and messages."""
+    """All five kinds of media are listed with every field, in the order of entries, changes and messages."""
     payload = json.loads((REPLIES / "webhook_media.json").read_bytes())
 
     def at(second: int) -> dict[str, Any]:
@@ -73,13 +73,13 @@ def test_all_kinds_in_order() -> None:
 
 
 def test_urls_of_webhooks_expire() -> None:
-    """A URL in a webhook says when it dies, five minutes after the message."""
+    """A URL in a webhook expires five minutes after the message."""
     first, *_ = inbound_media(json.loads((REPLIES / "webhook_media.json").read_bytes()))
 
     assert first.url_expires_at == datetime(2026, 11, 22, 10, 11, 42, tzinfo=UTC)
 
 
-def test_everything_else_is_passed_over() -> None:
+def test_everything_else_is_skipped() -> None:
     """Unsupported, placeholder, edited, revoked and failed messages, echoes, histories, calls and errors hold no media."""
     assert inbound_media(json.loads((REPLIES / "webhook_other.json").read_bytes())) == []
 
@@ -93,7 +93,7 @@ def test_media_of_a_history_is_found() -> None:
 
 
 def test_little_is_enough() -> None:
-    """An id and a type are enough; what a message does not tell is None, and what is new is kept."""
+    """An id and a type are enough: missing fields are None, and unknown ones are kept."""
     payload = webhook({"type": "image", "image": MEDIA | {"new": 1}})
 
     (media,) = inbound_media(payload)
@@ -102,7 +102,7 @@ def test_little_is_enough() -> None:
 
 
 def test_message_outranks_the_media_object() -> None:
-    """What the message says of itself cannot be overridden from inside its media object."""
+    """The fields of the message cannot be overridden from inside its media object."""
     inside = {"kind": "sticker", "sender": "evil", "phone_number_id": "evil"}
     message = {"type": "image", "from": "15550001111", "image": MEDIA | inside}
 
@@ -135,8 +135,8 @@ def test_message_outranks_the_media_object() -> None:
     ],
     ids=repr,
 )
-def test_misshapen_messages_are_passed_over(message: object) -> None:
-    """A message that is not what Meta documents is passed over, and the ones around it are not."""
+def test_malformed_messages_are_skipped(message: object) -> None:
+    """A message without the documented shape is skipped, and its neighbours are not."""
     good = {"type": "image", "image": MEDIA}
 
     assert inbound_media(webhook(good, message, good)) == [InboundMedia(kind="image", **MEDIA)] * 2
@@ -144,7 +144,7 @@ def test_misshapen_messages_are_passed_over(message: object) -> None:
 
 @pytest.mark.parametrize("metadata", [None, [], "x", {}, {"phone_number_id": None}])
 def test_missing_metadata(metadata: object) -> None:
-    """Without metadata the media are there and the number is unknown."""
+    """Without metadata, `phone_number_id` is None."""
     (media,) = inbound_media(webhook({"type": "image", "image": MEDIA}, metadata=metadata))
 
     assert media.phone_number_id is None
@@ -170,14 +170,14 @@ def test_missing_metadata(metadata: object) -> None:
     ],
     ids=repr,
 )
-def test_misshapen_payloads(payload: object) -> None:
+def test_malformed_payloads(payload: object) -> None:
     """A payload of any other shape holds no media."""
     assert inbound_media(payload) == []
 
 
 @given(JSON)
 def test_any_json(payload: object) -> None:
-    """Whatever JSON is posted, the answer is a list."""
+    """Any JSON gives a list."""
     assert inbound_media(payload) == []
 
 
@@ -186,7 +186,7 @@ def test_any_json(payload: object) -> None:
     st.dictionaries(st.sampled_from(["id", "mime_type", "sha256", "url", "voice", "caption"]), JSON | st.just("1")),
 )
 def test_any_json_in_the_right_places(anything: object, media: dict[str, object]) -> None:
-    """Whatever JSON is where Meta puts its own, nothing is raised, and what comes out is what was put in."""
+    """Any JSON in the documented places raises nothing, and a media has the values of its message."""
     message = {"type": "image", "image": media, "from": anything, "id": anything, "timestamp": anything}
     other = {"type": "image", "image": media}
     found = inbound_media(webhook(message, anything, other, metadata=anything))
@@ -195,7 +195,7 @@ def test_any_json_in_the_right_places(anything: object, media: dict[str, object]
 
 
 def test_deep_payloads() -> None:
-    """A payload as deep as a JSON parser lets through is passed over as well."""
+    """A payload of the depth that a JSON parser allows is skipped as well."""
     deep: object = None
     for _ in range(900):
         deep = [deep]
@@ -220,13 +220,13 @@ SIGNED = "sha256=77a2f3afa17df13a16e30df396efa6ebdc20d15c03ef1d1dab386d79dfe461b
     ],
 )
 def test_known_signatures(secret: str, body: bytes, header: str | bytes) -> None:
-    """Signatures made elsewhere are accepted, as text and as bytes."""
+    """Signatures of other programs are accepted, as text and as bytes."""
     assert verify_signature(secret, body, header) is True
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.binary())
 def test_signatures_of_any_body(secret: str, body: bytes) -> None:
-    """Whatever the secret and the body, the right signature is accepted and that of another body is not."""
+    """For any secret and body, only the right signature is accepted."""
     header = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
     assert verify_signature(secret, body, header) is True
@@ -260,14 +260,14 @@ def test_signatures_of_any_body(secret: str, body: bytes) -> None:
     ids=ascii,
 )
 def test_wrong_signatures(header: str | bytes | None) -> None:
-    """A missing, misshapen, foreign or wrong signature is False, and never an exception."""
+    """A missing, malformed or wrong signature gives False and never raises."""
     assert verify_signature("app-secret", BODY, header) is False
 
 
 @given(st.none() | st.text(st.characters(exclude_categories=())) | st.binary())
 @example("sha256=?")
 def test_any_header(header: str | bytes | None) -> None:
-    """No header that was not made with the secret is accepted."""
+    """No header that was made without the secret is accepted."""
     assert verify_signature("app-secret", BODY, header) is False
 
 
@@ -275,12 +275,12 @@ def test_any_header(header: str | bytes | None) -> None:
     "body", [BODY.replace(rb"\/", b"/"), BODY.replace(rb"\u00e9", "é".encode()), BODY + b"\n", BODY[:-1], b""]
 )
 def test_reserialised_bodies(body: bytes) -> None:
-    """Only the raw bytes match: JSON that was decoded and encoded again is another body."""
+    """Only the raw bytes match; the same JSON in other bytes does not."""
     assert verify_signature("app-secret", body, SIGNED) is False
 
 
 def test_empty_secret() -> None:
-    """An empty secret, with which anybody could sign, is a mistake of the configuration and not a mismatch."""
+    """An empty secret, with which anyone could sign, raises ConfigurationError."""
     header = "sha256=" + hmac.new(b"", BODY, hashlib.sha256).hexdigest()
 
     with pytest.raises(ConfigurationError, match="WA_APP_SECRET"):
@@ -291,7 +291,7 @@ HANDSHAKE = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify
 
 
 def test_subscription() -> None:
-    """The right token, of any characters, gets Meta its challenge back."""
+    """The right token, of any characters, returns the challenge."""
     assert verify_subscription(HANDSHAKE, "pässwörd✓") == "1158201444"
 
 
@@ -314,10 +314,10 @@ def test_subscription() -> None:
     ids=ascii,
 )
 def test_wrong_subscriptions(changes: dict[str, str | None]) -> None:
-    """Another token, mode or a missing challenge is refused with the status to answer."""
+    """Another token or mode, or a missing challenge, raises an error with the status of the response."""
     params = {name: value for name, value in (HANDSHAKE | changes).items() if value is not None}
 
-    with pytest.raises(PermissionDeniedError, match="does not carry the verify token") as caught:
+    with pytest.raises(PermissionDeniedError, match="does not have the verify token") as caught:
         verify_subscription(params, "pässwörd✓")
 
     assert caught.value.status == 403
@@ -326,7 +326,7 @@ def test_wrong_subscriptions(changes: dict[str, str | None]) -> None:
 
 @pytest.mark.parametrize("params", [{}, HANDSHAKE, {**HANDSHAKE, "hub.verify_token": ""}])
 def test_subscription_without_a_token(params: dict[str, str]) -> None:
-    """Without a verify token nobody is let in, least of all who sends none either."""
+    """An empty verify token raises ConfigurationError, even for a request with an empty one."""
     with pytest.raises(ConfigurationError, match="verify token"):
         verify_subscription(params, "")
 
@@ -334,7 +334,7 @@ def test_subscription_without_a_token(params: dict[str, str]) -> None:
 @given(st.text(st.characters(exclude_categories=())))
 @example("another token\ud800")
 def test_any_verify_token(token: str) -> None:
-    """Whatever token is sent, only the right one is let in, and nothing but a refusal is raised."""
+    """Any other token raises PermissionDeniedError."""
     params = {**HANDSHAKE, "hub.verify_token": token}
 
     with pytest.raises(PermissionDeniedError):
