@@ -61,9 +61,10 @@ def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkErro
         why += f" with status {status}"
     reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
     hopeful = not (lasting or _HOPELESS.intersection(names))
-    failed = NetworkError(f"{doing}: {why}{reason}", retryable=hopeful, maybe_applied=applied)
-    failed.stale, failed.lasting = "StaleConnectionError" in names, lasting
-    return failed
+    stale = "StaleConnectionError" in names
+    return NetworkError(
+        f"{doing}: {why}{reason}", stale=stale, lasting=lasting, retryable=hopeful, maybe_applied=applied
+    )
 
 
 def _system_cause(error: BaseException) -> OSError | None:

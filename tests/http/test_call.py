@@ -156,7 +156,10 @@ async def test_replies_as_long_as_may_be(connect: Connect, framed: bool) -> None
     server, api = await connect()
     _, _, body = media_info(server).partition(b"\r\n\r\n")
     length: Any = -1 if framed else None
-    server.script = [page(body.ljust(MAX_RESPONSE_SIZE), length=length), page(body.ljust(MAX_RESPONSE_SIZE + 1), length=length)]
+    server.script = [
+        page(body.ljust(MAX_RESPONSE_SIZE), length=length),
+        page(body.ljust(MAX_RESPONSE_SIZE + 1), length=length),
+    ]
     assert (await api.get_info("7")).id == "7"
     error = await failed(api, ServerError)
     assert "Meta's reply is too long to be one" in str(error)

@@ -130,7 +130,8 @@ def test_verdict_on_a_file() -> None:
     assert str(error) == (
         "the file is too large: compress it, cut it or split it. Meta: (#131031) Invalid parameter (HTTP 400, code 131031)"
     )
-    assert (type(error.answer), error.answer.status, error.answer.code) == (ApiError, 400, 131031)
+    assert isinstance(error.answer, ApiError)
+    assert (error.answer.status, error.answer.code) == (400, 131031)
     assert (error.retryable, str(error.answer)) == (False, str(error))
 
 
