@@ -52,7 +52,7 @@ def test_demo_with_own_files(bare: Shell) -> None:
     assert re.search(r"^moving\.gif .* refused$", output, re.MULTILINE)
     assert re.search(r"^missing\.png .* refused$", output, re.MULTILINE)
     assert re.search(r"^deep/mine\.jpg +image/jpeg .* yes$", output, re.MULTILINE)
-    assert "✗ 'moving.gif' is 'image/gif', but WhatsApp takes" in output
+    assert "✗ 'moving.gif' is 'image/gif', but WhatsApp accepts" in output
     assert "deep/mine.jpg: uploaded once, sent by id to" in output
     assert "1 of 3 files came back as they were; 1 deleted" in output
 

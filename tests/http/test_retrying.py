@@ -261,7 +261,7 @@ async def test_what_is_logged(server: Server, media: MediaApi, caplog: pytest.Lo
     with caplog.at_level("INFO", logger="meta_media"):
         await media.get_info("1")
     told_of = [record.getMessage() for record in caplog.records if record.name == "meta_media"]
-    assert [line.partition(" s: ")[2][:15] for line in told_of] == ["get_info at 127", "Meta answered w"]
+    assert [line.partition(" s: ")[2][:15] for line in told_of] == ["get_info at 127", "no explanation "]
     assert TOKEN not in caplog.text
 
 
