@@ -1,21 +1,21 @@
 """
-A call's requests and their replies: the only room that sends, and the only one that tries again.
+A call's requests and their responses: the one place that sends, and the one that retries.
 
-It adds the token for hosts that may see it, holds calls back while all connections are busy or Meta wants a pause, follows
-redirects, and decides after each failure whether and when there is another try.
+It adds the token for the hosts that may receive it, waits for a connection slot and for the throttle of the phone number,
+follows redirects, and completes the errors that leave it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
-import anyio
+import attrs
 
 from meta_media.errors import (
     ApiError,
@@ -29,13 +29,14 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.http.exceptions import ExceptionMapper
-from meta_media.http.limits import MAX_RETRY_AFTER, Throttle, backoff_delay
+from meta_media.http.limits import Slot
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.requests import Request, redirected_request, with_proof
 from meta_media.protocol.responses import MAX_RESPONSE_SIZE, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
+from meta_media.protocol.settings import Settings
 
 if TYPE_CHECKING:
     from meta_media.http.client import Client
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Call"]
 
 _log: Final = logging.getLogger("meta_media")
-_REFUSAL: Final = 2**16  # bytes of an error's body that are worth reading
+_MAX_ERROR_SIZE: Final = 2**16  # bytes of an error's body that are read
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 T = TypeVar("T")
@@ -52,49 +53,47 @@ Content = Callable[[], AbstractAsyncContextManager[Any]]
 
 class Call:
     """
-    What a public verb does on the wire: its requests, what they have in common, and what became of them; `async with`.
+    One use of a public verb: all of its requests, their slot, their timeouts and their errors; `async with`.
 
-    It waits for a place among the connections before anything else, so that thousands of waiting calls hold nothing, and
-    completes every error of ours that leaves it.
+    It acquires its slot before anything else, so that thousands of waiting calls hold no files and no memory.
+
+    Args:
+        client: Where it sends, as whom, and with which settings.
+        operation: The public verb.
+        number: The phone number whose throttle it obeys.
+        media_id: The media that its errors name.
 
     Attributes:
-        settings: In force.
-        clock: The time that all its requests may take.
-        ambiguous: Whether Meta may have done what one of them asked, without our hearing of it.
-        unsent: Whether it failed before its first request, because of `hurry`.
+        operation: The public verb.
+        timeouts: Of all its requests together.
+        attempts: The number of requests sent.
+        ambiguous: Whether Meta may have done what a failed request asked for.
     """
 
     def __init__(self, client: Client, operation: Operation, number: str | None, media_id: object) -> None:
-        self.settings = client.settings
-        self.ambiguous = self.unsent = False
+        settings = client.settings
+        self.operation: Operation = operation
         self.timeouts = TransferTimeouts(
-            connect=client.settings.connect_timeout,
-            read=client.settings.read_timeout,
-            write=client.settings.write_timeout,
-            rate=client.settings.minimum_rate,
-            deadline=client.settings.deadline,
+            connect=settings.connect_timeout,
+            read=settings.read_timeout,
+            write=settings.write_timeout,
+            rate=settings.minimum_rate,
+            deadline=settings.deadline,
         )
-        self._token = client.token
+        self.attempts = 0
+        self.ambiguous = False
         self._client = client
-        self._pacing = client.shared.limits
-        self._gate: Throttle = self._pacing.gate(number)
-        self._place = client.shared.limiter(operation)
-        self._placed = False
-        self._operation: Operation = operation
+        self._slot = Slot(client.shared.limiter(operation), client.shared.limits.throttle(number))
         self._media_id = media_id if isinstance(media_id, str) else None
-        self._sent = 0
-        self._paid = 0  # for the last retry
-        self._shown = Secret()
-        self._met: MediaError | None = None  # what it waits after, for another try
-        self._given_up: MediaError | None = None
-        self._hurried = False
-        self._wait: anyio.CancelScope | None = None
+        self._token = Secret()  # that was sent last
+        self._retry_cost = 0  # of the last retry
+        self._final: MediaError | None = None  # not to be retried by an outer piece of work
 
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()
         try:
-            await self._client.shared.sender(through_client=self._client.through_client)
-            await self._ready()
+            await self._client.shared.load()
+            await self._wait_for_slot()
         except BaseException as error:
             self._leave(error)
             raise
@@ -104,72 +103,41 @@ class Call:
         self._leave(error)
 
     def _leave(self, error: BaseException | None) -> None:
-        """Complete an error of ours with the call it belongs to, unless that is another one, made inside a stream's block."""
-        self._give_place()
+        """Complete an error with what is known of this call. One of another call, made inside this one, has that already."""
+        self._slot.release()
         if error is None:
-            self._pacing.budget.earn(self._paid)
+            self._client.shared.limits.budget.earn(self._retry_cost)
         elif isinstance(error, MediaError) and error.operation is None:
-            error.operation, error.elapsed = self._operation, time.monotonic() - self._started
-            error.attempts = self._sent
+            error.operation, error.elapsed = self.operation, time.monotonic() - self._started
+            error.attempts = self.attempts
             error.media_id = error.media_id or self._media_id
 
     @property
-    def attempts(self) -> int:
-        """How many requests were sent."""
-        return self._sent
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._client.settings
 
-    # Its place and its pace
+    # Waiting
+
+    @property
+    def unsent(self) -> bool:
+        """Whether it failed before its first request because of `stop_waiting`."""
+        return self._slot.interrupted and not self.attempts
 
     def stop_waiting(self) -> None:
-        """Wait for no turn any more, nor for another try: a call that would have to fails. A request under way goes on."""
-        self._hurried = True
-        if self._wait is not None:
-            self._wait.cancel()
+        """Fail instead of waiting for a slot, for the throttle or for a retry. A request in progress goes on."""
+        self._slot.stop_waiting()
 
-    @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        if not self._hurried:
-            with anyio.CancelScope() as scope:
-                self._wait = scope
-                yield
-            if not scope.cancelled_caught:
-                return
-        self.unsent = not self._sent
-        self._given_up = self._met or MediaError("it waited for its turn when the run ended", retryable=True)
-        raise self._given_up
-
-    async def _ready(self) -> None:
-        if self._operation == "upload" and self.settings.uploads_per_second:
-            with self._waiting():
-                await self._gate.upload_slot(self.settings.uploads_per_second)
-        await self._admitted()
-
-    async def _admitted(self) -> None:
-        """Have a place while the number's gate is open: nobody else has to wait because this number has to."""
-        while not (self._placed and self._gate.open):
-            self._give_place()
-            with self._waiting():
-                await self._gate.opened()
-                await self._place.acquire()
-            self._placed = True
-
-    def _give_place(self) -> None:
-        if self._placed:
-            self._placed = False
-            self._place.release()
-
-    def _learn(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
-        """Draw from an answer what matters to other calls: a dead token, a throttled number, a lookup that was refused."""
-        if isinstance(error, AuthenticationError):
-            self._token.invalidate(token)
-        if isinstance(error, RateLimitError) and error.retryable:
-            self._gate.shut(ticket, error.retry_after, self.settings.backoff)
-        if request.operation == "get_info" and (error.status or 0) >= 400:
-            self._gate.lookup_refused()
+    async def _wait_for_slot(self) -> None:
+        per_second = self.settings.uploads_per_second
+        if self.operation == "upload" and per_second:
+            with self._slot.waiting():
+                await self._slot.throttle.upload_slot(per_second)
+        await self._slot.acquire()
 
     # Requests
 
-    async def ask(
+    async def request(
         self,
         request: Request,
         cls: type[T],
@@ -179,141 +147,142 @@ class Call:
         replayable: Callable[[], bool] = lambda: True,
     ) -> T:
         """
-        Send a request to the Graph API, as often as it takes, and decode its reply.
+        Send a request to the Graph API, retry it if that may help, and decode its response.
 
         Args:
-            request: From `wire`.
-            cls: One of `models`.
-            content: Opens the request's body for one try; see `send`.
-            check: Raises if the reply is not one to this request.
+            request: From `protocol.requests`.
+            cls: One of `protocol.models`.
+            content: Opens the request's body for one attempt; see `open`.
+            check: Raises if the response is not one to this request.
             replayable: Whether the body can be opened again.
         """
         retry = RetryState(replayable)
         while True:
             try:
-                async with content() as sending, self.open(request, sending) as reply:
-                    answer = await self._understood(request, reply, cls)
+                async with content() as body, self.open(request, body) as response:
+                    value = await self._decoded(request, response, cls)
                     if check is not None:
-                        check(answer)
-                    return answer
+                        check(value)
+                    return value
             except MediaError as error:
                 await self.recover(error, retry)
 
-    async def _understood(self, request: Request, reply: Response, cls: type[T]) -> T:
-        if not 200 <= reply.status < 300:
-            raise await self.refused(request, reply)
-        body = await reply.read(MAX_RESPONSE_SIZE)
+    async def _decoded(self, request: Request, response: Response, cls: type[T]) -> T:
+        if not 200 <= response.status < 300:
+            raise await self.refused(request, response)
+        body = await response.read(MAX_RESPONSE_SIZE)
         if body is None:
             changes = request.method != "GET"
             raise ServerError(
-                "Meta's reply is too long to be one", status=reply.status, retryable=not changes, maybe_applied=changes
+                f"Meta's response is longer than {MAX_RESPONSE_SIZE} bytes, which no response of its API is",
+                status=response.status,
+                retryable=not changes,
+                maybe_applied=changes,
             )
-        return parse_response(request, cls, reply.status, reply.headers, body)
+        return parse_response(request, cls, response.status, response.headers, body)
 
-    async def refused(self, request: Request, reply: Response) -> MediaError:
-        """Read a reply that is not the expected success into the error it stands for; its status alone will do."""
+    async def refused(self, request: Request, response: Response) -> MediaError:
+        """Return the error that an unexpected response stands for. Its status is enough if the body cannot be read."""
         try:
-            body = await reply.read(_REFUSAL)
+            body = await response.read(_MAX_ERROR_SIZE)
         except (NetworkError, ServerError):
             body = None
-        refused = parse_error(request.operation, reply.status, reply.headers, body or b"")
-        refused.maybe_applied = refused.maybe_applied and reply.request_sent  # what never arrived whole was not done
-        return refused
+        error = parse_error(request.operation, response.status, response.headers, body or b"")
+        error.maybe_applied = (
+            error.maybe_applied and response.request_sent
+        )  # a request that was cut short is not applied
+        return error
 
     @asynccontextmanager
     async def open(self, request: Request, content: Any = None) -> AsyncIterator[Response]:
-        """Send a request, and go where its reply leads; each redirect is judged as if it were the first URL."""
-        status = 0
-        for _ in range(1 + _MAX_REDIRECTS):
-            async with await self.send(request, content) as reply:
-                status = reply.status
-                if reply.status not in _REDIRECTS or "location" not in reply.headers:
-                    yield reply
-                    return
-                request = redirected_request(request, reply.status, Secret(reply.headers["location"]), self.settings)
-        raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
-
-    async def send(self, request: Request, content: Any = None) -> Response:
         """
-        Send a request once, and give its reply, which wants `async with` at once.
+        Send a request once, follow its redirects, and give the response. Each redirect is checked like the first URL.
 
         Args:
-            request: From `wire`.
-            content: An async iterable of as many bytes as the request's Content-Length says; or bytes; or nothing.
+            request: From `protocol.requests`.
+            content: The body: an async iterable of as many bytes as its Content-Length, or bytes, or None.
         """
-        await self._admitted()
-        sender = await self._client.shared.sender(through_client=self._client.through_client)
-        if request.operation == "get_info" and self.settings.info_errors_per_hour:
-            self._gate.check_lookups(self.settings.info_errors_per_hour)
-        headers = dict(request.headers)
-        token = self._shown = Secret()
-        if request.bearer:
-            token = self._shown = await self._token.get()
-            headers["Authorization"] = Secret(f"Bearer {token}")
-            request = with_proof(request, token, self.settings)
-        failures = ExceptionMapper(request, content)
-        self._sent += 1
-        self.timeouts.extend(int(headers.get("Content-Length", 0)))
-        if isinstance(content, AsyncIterable):
-            content = UntimedSource(content, self.timeouts)
-        ticket, well = self._gate.enter(), False
-        try:
-            with failures, self.timeouts:
-                answer = await sender.send(request.method, Secret(request.url), headers, content, self.timeouts)
-            well = answer.status < 400
-        except ConfigurationError:  # certificates that cannot be loaded
-            self._sent -= 1
-            raise
-        finally:
-            self._gate.leave(ticket, well=well)
-        learn = functools.partial(self._learn, request, token, ticket)
-        reply = Response(answer, timeouts=self.timeouts, failures=failures, token=token, learn=learn)
-        self.timeouts.extend(reply.length or self.settings.max_download_size)
-        return reply
+        status = 0
+        for _ in range(1 + _MAX_REDIRECTS):
+            await self._slot.acquire()
+            sender = self._client.shared.sender(through_client=self._client.through_client)
+            signed, token = await self._signed(request)
+            mapper = ExceptionMapper(request, content)
+            self.timeouts.extend(int(signed.headers.get("Content-Length", 0)))
+            body = UntimedSource(content, self.timeouts) if isinstance(content, AsyncIterable) else content
+            self.attempts += 1
+            ticket, succeeded = self._slot.throttle.enter(), False
+            try:
+                with mapper, self.timeouts:
+                    cycle = await sender.send(signed.method, signed.url, signed.headers, body, self.timeouts)
+                succeeded = cycle.status < 400
+            except ConfigurationError:  # the certificates cannot be loaded, so nothing was sent
+                self.attempts -= 1
+                raise
+            finally:
+                self._slot.throttle.leave(ticket, succeeded=succeeded)
+            try:
+                async with Response(cycle, timeouts=self.timeouts, mapper=mapper, token=token) as response:
+                    self.timeouts.extend(response.length or self.settings.max_download_size)
+                    status = response.status
+                    if status not in _REDIRECTS or "location" not in response.headers:
+                        yield response
+                        return
+                    request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
+            except ApiError as error:
+                self._share(request, token, ticket, error)
+                raise
+        raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
-    # Trying again
+    async def _signed(self, request: Request) -> tuple[Request, Secret]:
+        """Add the headers of one attempt, and the token where the host may receive it; return the token, too."""
+        if request.operation == "get_info" and self.settings.info_errors_per_hour:
+            self._slot.throttle.check_lookups(self.settings.info_errors_per_hour)
+        headers = {"Host": urlsplit(request.url).netloc, **request.headers}
+        self._token = Secret()
+        if request.bearer:
+            self._token = await self._client.token.get()
+            headers["Authorization"] = Secret(f"Bearer {self._token}")
+            request = with_proof(request, self._token, self.settings)
+        return attrs.evolve(request, url=Secret(request.url), headers=headers), self._token
+
+    def _share(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
+        """Update what other calls share after an error response: the token, the throttle, the count of refused lookups."""
+        if isinstance(error, AuthenticationError):
+            self._client.token.invalidate(token)
+        if isinstance(error, RateLimitError) and error.retryable:
+            self._slot.throttle.shut(ticket, error.retry_after, self.settings.backoff)
+        if request.operation == "get_info" and (error.status or 0) >= 400:
+            self._slot.throttle.lookup_refused()
+
+    # Retries
 
     async def recover(self, error: MediaError, retry: RetryState) -> None:
-        """After a failure, wait until the work may be tried again; raise the error if it is not to be."""
+        """Wait after a failure until the work may be tried again; raise the error if it may not."""
         self.ambiguous = error.maybe_applied = self.ambiguous or error.maybe_applied
-        if error is self._given_up:
+        if error is self._final or self._slot.interrupted:
             raise error
         try:
-            if await self._has_new_token(error, retry):
-                return
-            await self._wait_after(error, retry)
+            refused = isinstance(error, AuthenticationError) and self._token and retry.may_renew_token()
+            if not refused or await self._client.token.get() == self._token:
+                await self._wait_for_retry(error, retry)
         except MediaError as final:
-            self._given_up = final
+            self._final = final
             raise
 
-    async def _has_new_token(self, error: MediaError, retry: RetryState) -> bool:
-        """Ask for another token, once, if this one was refused and there is somebody to ask."""
-        refused = isinstance(error, AuthenticationError) and self._shown
-        if not refused or retry.token_renewed or not retry.replayable():
-            return False
-        retry.token_renewed = True
-        return await self._token.get() != self._shown
-
-    async def _wait_after(self, error: MediaError, retry: RetryState) -> None:
-        asked = error.retry_after if isinstance(error, ApiError) else None
-        should_retry = retry.should_retry(error, self._operation, self.settings.max_retries)
-        self._paid = cost(error)
-        if not should_retry or (asked or 0) > MAX_RETRY_AFTER or not self._pacing.budget.afford(self._paid):
-            raise error
-        retry.count += 1
-        delay = (asked or 0) + backoff_delay(retry.count, self.settings.backoff, self._pacing.jitter)
+    async def _wait_for_retry(self, error: MediaError, retry: RetryState) -> None:
+        limits, self._retry_cost = self._client.shared.limits, cost(error)
+        delay = retry.delay(error, self.operation, self.settings, limits)
         if isinstance(error, RateLimitError):
-            delay = self._gate.left
-        if isinstance(error, NetworkError) and error.stale:
-            delay = 0
+            delay = self._slot.throttle.left
         if delay >= self.timeouts.left:
-            what = f"{self._operation}: the deadline does not leave the time for another try"
+            what = f"{self.operation}: its deadline leaves no time for another attempt"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
-        _log.info("%s: trying again in %.1f s: %s", self._operation, delay, error)
-        self._give_place()
-        self._met = error
+        _log.info("%s: trying again in %.1f s: %s", self.operation, delay, error)
+        self._slot.release()
+        self._slot.failure = error
         if delay:
-            with self._waiting(), self.timeouts:
-                await self._pacing.sleep(delay)
-        await self._ready()
-        self._met = None
+            with self._slot.waiting(), self.timeouts:
+                await limits.sleep(delay)
+        await self._wait_for_slot()
+        self._slot.failure = None

@@ -179,11 +179,15 @@ class Shared:
         made: httpx.AsyncClient = self._client
         return made
 
-    async def sender(self, *, through_client: bool) -> Any:
-        """Return our own transport where its client would do nothing but take time; else what sends through the client."""
+    async def load(self) -> None:
+        """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""
         if not self._loaded:
-            await anyio.to_thread.run_sync(_load, limiter=self._loader)
+            await anyio.to_thread.run_sync(_import_libraries, limiter=self._loader)
             self._loaded = True
+        self.client  # noqa: B018 - raises if it is closed
+
+    def sender(self, *, through_client: bool) -> Any:
+        """Return our own transport where its client would do nothing but take time; else what sends through the client."""
         client = self.client
         if self._transport is not None and not through_client and not any(client.event_hooks.values()):
             return self._transport
@@ -200,8 +204,7 @@ class Shared:
         self.closed = True
 
 
-def _load() -> None:
-    """Import the libraries that take a tenth of a second together."""
+def _import_libraries() -> None:
     for name in ("aiofiles.tempfile", "meta_media.http.transport", "meta_media.http.injected"):
         importlib.import_module(name)
     converter()

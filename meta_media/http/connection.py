@@ -1,8 +1,8 @@
 """
-One request and its reply over one connection, in HTTP/1.1.
+One request and its response over one connection, in HTTP/1.1.
 
-h11 speaks the protocol: every line that is sent or received passes it. Only the bytes of a body whose length is known go
-past it, because it would copy them three times.
+h11 implements the protocol, and every line that is sent or received passes it. Only the bytes of a body whose length is
+known bypass it, because it would copy them three times.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from meta_media.http.timeouts import TransferTimeouts
 
 __all__ = ["RequestResponseCycle"]
 
-_MAX_HEAD: Final = 100 * 2**10  # bytes of a reply's headers, as in httpcore
-_TOGETHER: Final = 2**18  # bytes up to which what is to be sent waits for more, to leave in one system call
+_MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
+_WRITE_SIZE: Final = 2**18  # bytes of small pieces that are joined, to be sent in one system call
 
 
 class RequestResponseCycle:
     """
-    A request being sent, then a reply being read.
+    A request being sent, then a response being read.
 
     Args:
-        stream: Nobody else's until this is over.
-        clock: For every wait.
-        give_back: Called once, when this is over.
+        stream: The connection, which is used by this cycle alone until it is over.
+        timeouts: For every wait.
+        give_back: Called with this cycle, once, when it is over.
 
     Attributes:
+        stream: The connection.
         status: HTTP status.
         headers: As received, in bytes; names in lower case.
-        heard: Whether any of the reply has come.
-        filled: How many bytes the last `readinto` brought, also when it failed.
+        received_any: Whether any byte of the response has arrived.
+        filled: The number of bytes that the last `readinto` received, also if it failed.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class RequestResponseCycle:
         self.headers: Iterable[tuple[bytes, bytes]] = ()
         self.received_any = False
         self.filled = 0
-        self._clock = timeouts
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-        self._rest = memoryview(b"")  # of the body, come already
-        self._left: int | None = None  # bytes of the body still to come, where its length is known
-        self._over = False  # whether the body has come to its end
-        self._surplus = False
+        self._timeouts = timeouts
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
+        self._buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
+        self._remaining: int | None = None  # bytes of the body still to arrive, if its length is known
+        self._ended = False  # whether the whole body has arrived
+        self._surplus = False  # whether bytes follow that belong to no response
 
     async def send(
         self,
@@ -62,63 +63,61 @@ class RequestResponseCycle:
         headers: Iterable[tuple[Any, Any]],
         content: AsyncIterable[Any] | bytes | None,
     ) -> None:
-        """Send a request until it has gone or the server has made up its mind; then read the reply's head."""
+        """Send the request, stopping early if the server responds first; then read the response's headers."""
+        size, response = 0, None
         try:
-            reply = await self._sent([self._head(method, target, headers)], content)
-            while reply is None:
+            pending = [self._head(method, target, headers)]
+            if isinstance(content, bytes):
+                pending += self._framed(h11.Data(data=content))
+            elif content is not None:
+                async for piece in content:
+                    pending += self._framed(h11.Data(data=piece))
+                    size += len(piece)
+                    if size >= _WRITE_SIZE:
+                        if response := await self._write(pending):
+                            break
+                        await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
+                        pending, size = [], 0
+            if response is None:
+                response = await self._write([*pending, *self._framed(h11.EndOfMessage())])
+            while response is None:
                 await self._feed()
-                reply = self._reply()
+                response = self._response()
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
-        self.status, self.headers = reply.status_code, reply.headers
-        self._begin(method, reply)
+        self.status, self.headers = response.status_code, response.headers
+        self._begin_body(method, response)
 
-    def _head(self, method: str, target: str | bytes, headers: Iterable[tuple[Any, Any]]) -> memoryview:
-        """Write the request's head, as something that tracebacks with local variables do not show: the token is in it."""
+    def _head(self, method: str, target: str | bytes, headers: Iterable[tuple[Any, Any]]) -> Any:
+        """Return the request's head as a memoryview: tracebacks with local variables do not show the token in it."""
         return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=list(headers))) or b"")
-
-    async def _sent(self, together: list[Any], content: AsyncIterable[Any] | bytes | None) -> h11.Response | None:
-        """Send; give the reply that came before the request had gone."""
-        if isinstance(content, bytes):
-            together += self._framed(h11.Data(data=content))
-        elif content is not None:
-            size = 0
-            async for piece in content:
-                together += self._framed(h11.Data(data=piece))
-                size += len(piece)
-                if size >= _TOGETHER:
-                    if early := await self._written(together):
-                        return early
-                    await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
-                    together, size = [], 0
-        return await self._written([*together, *self._framed(h11.EndOfMessage())])
 
     def _framed(self, event: h11.Event) -> list[Any]:
         return self._h11.send_with_data_passthrough(event) or []
 
-    async def _written(self, together: list[Any]) -> h11.Response | None:
-        """Write; interim replies that come meanwhile are passed over, a final one ends it."""
-        data = memoryview(together[0] if len(together) == 1 else b"".join(together))
+    async def _write(self, pending: list[Any]) -> h11.Response | None:
+        """Send bytes, and return the response if it arrives meanwhile; interim responses are skipped."""
+        data = memoryview(pending[0] if len(pending) == 1 else b"".join(pending))
         while data:
-            data = data[await self.stream.write(data, self._clock) :]
+            data = data[await self.stream.write(data, self._timeouts) :]
             if self.stream.received_any:
                 await self._feed()
-                if reply := self._reply():
-                    return reply
+                if response := self._response():
+                    return response
         return None
 
     async def _feed(self) -> None:
-        piece: Any = b""  # a view does as well as bytes
+        piece: Any = b""  # h11 takes a memoryview as well
         try:
-            piece = await self.stream.read(self._clock)
+            piece = await self.stream.read(self._timeouts)
         except httpx.ReadError:
             if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
-                raise  # else it is how a server ends that did not want the rest of our request (RFC 9112, section 9.6)
+                raise  # otherwise it is the end of a server that did not want the rest of the request (RFC 9112, 9.6)
         self.received_any = self.received_any or bool(piece)
         self._h11.receive_data(piece)
 
-    def _reply(self) -> h11.Response | None:
-        """Look for the final reply in what has come; None if more is needed."""
+    def _response(self) -> h11.Response | None:
+        """Return the final response if its headers have arrived."""
         while isinstance(event := self._event(), h11.InformationalResponse):
             pass
         return event if isinstance(event, h11.Response) else None
@@ -131,98 +130,97 @@ class RequestResponseCycle:
 
     # The body
 
-    def _begin(self, method: str, reply: h11.Response) -> None:
-        headers = dict(reply.headers)
-        if method == "HEAD" or reply.status_code in {204, 304} or b"transfer-encoding" in headers:
+    def _begin_body(self, method: str, response: h11.Response) -> None:
+        headers = dict(response.headers)
+        if method == "HEAD" or response.status_code in {204, 304} or b"transfer-encoding" in headers:
             return
-        if b"content-length" in headers:  # one number: h11 has seen to that
-            self._take(memoryview(self._h11.trailing_data[0]), int(headers[b"content-length"]))
+        if b"content-length" in headers:  # one number: h11 has checked that
+            self._buffer(memoryview(self._h11.trailing_data[0]), int(headers[b"content-length"]))
 
-    def _take(self, piece: memoryview, left: int) -> None:
-        """Take the next piece of a body of which so many bytes are left."""
-        self._rest = piece[:left]
-        self._surplus = len(piece) > left
-        self._left = left - len(self._rest)
-        self._over = not self._left
+    def _buffer(self, piece: memoryview, remaining: int) -> None:
+        """Buffer the next piece of a body of which `remaining` bytes have not arrived before it."""
+        self._buffered = piece[:remaining]
+        self._surplus = len(piece) > remaining
+        self._remaining = remaining - len(self._buffered)
+        self._ended = not self._remaining
 
-    async def _more(self) -> None:
-        """Get the next piece of the body, or its end."""
-        if self._left is not None:
-            piece = await self.stream.read(self._clock)
+    async def _receive(self) -> None:
+        """Buffer the next piece of the body, or notice its end."""
+        if self._remaining is not None:
+            piece = await self.stream.read(self._timeouts)
             if not piece:
                 raise self._cut_short()
-            self._clock.record("read", len(piece))
-            self._take(piece, self._left)
+            self._timeouts.record("read", len(piece))
+            self._buffer(piece, self._remaining)
             return
         while (event := self._event()) is h11.NEED_DATA:
             await self._feed()
         if isinstance(event, h11.Data):
-            self._rest = memoryview(event.data)
-            self._clock.record("read", len(event.data))
+            self._buffered = memoryview(event.data)
+            self._timeouts.record("read", len(event.data))
         else:
-            self._over = True
+            self._ended = True
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes."""
-        while self._rest or not self._over:
-            piece, self._rest = self._rest, memoryview(b"")
+        """Yield the body in the pieces that arrive."""
+        while self._buffered or not self._ended:
+            piece, self._buffered = self._buffered, memoryview(b"")
             if piece:
                 yield bytes(piece)
             else:
-                await self._more()
+                await self._receive()
 
-    async def readinto(self, wanted: memoryview) -> int:
-        """Fill a buffer with the next bytes of the body; return how many came, which are fewer only at its end."""
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""
         self.filled = 0
-        while self.filled < len(wanted):
-            if self._rest:
-                count = min(len(self._rest), len(wanted) - self.filled)
-                wanted[self.filled : self.filled + count] = self._rest[:count]
-                self._rest = self._rest[count:]
+        while self.filled < len(buffer):
+            if self._buffered:
+                count = min(len(self._buffered), len(buffer) - self.filled)
+                buffer[self.filled : self.filled + count] = self._buffered[:count]
+                self._buffered = self._buffered[count:]
                 self.filled += count
-            elif self._over:
+            elif self._ended:
                 break
-            elif self._left is None:
-                await self._more()
+            elif self._remaining is None:
+                await self._receive()
             else:
-                await self._receive(wanted[self.filled :][: self._left])
+                await self._receive_into(buffer[self.filled :][: self._remaining])
         return self.filled
 
-    async def _receive(self, wanted: memoryview) -> None:
-        """Fill a buffer with bytes of a body whose length is known, past h11."""
-        left = self._left or 0
+    async def _receive_into(self, buffer: memoryview) -> None:
+        """Fill a buffer with bytes of a body whose length is known, without h11."""
         try:
-            count = await self.stream.readinto(wanted, self._clock)
+            count = await self.stream.readinto(buffer, self._timeouts)
         finally:
             self.filled += self.stream.filled
-        if count < len(wanted):
+        if count < len(buffer):
             raise self._cut_short()
-        self._clock.record("read", count)
-        self._left = left - count
-        self._over = not self._left
+        self._timeouts.record("read", count)
+        self._remaining = (self._remaining or 0) - count
+        self._ended = not self._remaining
 
     def _cut_short(self) -> Exception:
         return httpx.RemoteProtocolError("the server hung up before the end of the body")
 
     @property
     def request_sent(self) -> bool:
-        """Whether all of the request was sent; a server may refuse it before that."""
+        """Whether the whole request was sent; a server may refuse it earlier."""
         return self._h11.our_state is not h11.SEND_BODY
 
     @property
     def complete(self) -> bool:
-        """Whether both messages are, to the byte, and may be followed by others: a surplus would be the next reply."""
-        if not self._over or self._rest or self._surplus or self.stream.received_any or self.stream.unsent:
+        """Whether both messages ended and no byte follows them: a surplus would be taken for the next response."""
+        if not self._ended or self._buffered or self._surplus or self.stream.received_any or self.stream.unsent:
             return False
-        replied = self._left == 0 or (self._h11.their_state is h11.DONE and not self._h11.trailing_data[0])
-        return replied and self._h11.our_state is h11.DONE
+        responded = self._remaining == 0 or (self._h11.their_state is h11.DONE and not self._h11.trailing_data[0])
+        return responded and self._h11.our_state is h11.DONE
 
     def do_not_reuse(self) -> None:
-        """Let nothing follow on this connection: its server does not seem to know what it answers."""
+        """Close the connection after this cycle."""
         self._surplus = True
 
     async def aclose(self) -> None:
-        """End, whatever is left to send or to read; no await is needed."""
+        """End the cycle, also in the middle of a message; nothing is awaited."""
         if self._give_back is not None:
             give_back, self._give_back = self._give_back, None
             give_back(self)

@@ -1,104 +1,131 @@
-"""The one boundary to the HTTP stack: each exception of the libraries below becomes one of ours, in words without secrets."""
+"""The one boundary to the HTTP stack: each of its exceptions becomes one of ours, in words without addresses or secrets."""
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 from typing import Any, Final
+
+import attrs
 
 from meta_media.errors import MediaError, NetworkError, TransferTimeoutError
 from meta_media.protocol.requests import Request
 
 __all__ = ["ExceptionMapper", "map_exception"]
 
-# httpx and its heirs raise classes of these names. Most specific first; what is not here is a NetworkError all the same.
-_TIMEOUTS: Final = {
-    "ConnectTimeout": "connect",
-    "ReadTimeout": "read",
-    "WriteTimeout": "write",
-    "PoolTimeout": "pool",
-    "TooSlowError": "rate",
-    "DeadlineError": "deadline",
-    "TimeoutException": "read",
-}
-_TOO_LONG: Final = {"rate": "it was slower than minimum_rate allows", "deadline": "it was not over by its deadline"}
-_FAILURES: Final = {
-    "ConnectError": "could not connect",
-    "ProxyError": "the proxy refused",
-    "UnsupportedProtocol": "the URL has a scheme that cannot be used",
-    "InvalidURL": "the URL is not valid",
-    "DecodingError": "the reply could not be decoded",
-    "StaleConnectionError": "the server had given up the kept connection",
-    "RemoteProtocolError": "the server broke off or broke the rules of HTTP",
-    "LocalProtocolError": "the request would have broken the rules of HTTP",
-    "ReadError": "the connection was lost while waiting for the reply",
-    "WriteError": "the connection was lost while sending",
-    "CloseError": "the connection could not be closed",
-    "SSLError": "the encrypted connection failed",
-}
-_NOT_SENT: Final = frozenset({"ConnectTimeout", "PoolTimeout", "ConnectError", "ProxyError", "UnsupportedProtocol"})
-_HOPELESS: Final = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"})
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
+
+
+@attrs.frozen
+class _Rule:
+    """
+    What an exception class means.
+
+    Attributes:
+        sentence: The message, without its beginning.
+        phase: Of a timeout; None for another failure.
+        sent: Whether the request may have been sent.
+        fatal: Whether every attempt would fail like this one.
+    """
+
+    sentence: str
+    phase: str | None = None
+    sent: bool = True
+    fatal: bool = False
+
+
+@functools.cache
+def _rules() -> dict[str, _Rule]:
+    """
+    Return the rules by name of class.
+
+    The names are those of httpx's classes. An injected client may be httpx2's, whose classes have the same names, and an
+    exception of httpcore's may come out of either as it is. The most specific class of an exception decides.
+    """
+    import httpx
+
+    from meta_media.http.timeouts import DeadlineError, TooSlowError
+    from meta_media.http.transport import StaleConnectionError
+
+    rules = {
+        httpx.ConnectTimeout: _Rule("no progress in the connect phase", phase="connect", sent=False),
+        httpx.ReadTimeout: _Rule("no progress in the read phase", phase="read"),
+        httpx.WriteTimeout: _Rule("no progress in the write phase", phase="write"),
+        httpx.PoolTimeout: _Rule("no progress in the pool phase", phase="pool", sent=False),
+        httpx.TimeoutException: _Rule("no progress in the read phase", phase="read"),
+        TooSlowError: _Rule("it was slower than minimum_rate allows", phase="rate"),
+        DeadlineError: _Rule("it took longer than its deadline", phase="deadline"),
+        httpx.ConnectError: _Rule("could not connect", sent=False),
+        httpx.ProxyError: _Rule("the proxy refused", sent=False),
+        httpx.UnsupportedProtocol: _Rule("the URL has a scheme that cannot be used", sent=False, fatal=True),
+        httpx.InvalidURL: _Rule("the URL is not valid", fatal=True),
+        httpx.DecodingError: _Rule("the response could not be decoded"),
+        StaleConnectionError: _Rule("the server had closed the idle connection"),
+        httpx.RemoteProtocolError: _Rule("the server broke off or broke the rules of HTTP"),
+        httpx.LocalProtocolError: _Rule("the request would have broken the rules of HTTP", fatal=True),
+        httpx.ReadError: _Rule("the connection was lost while waiting for the response"),
+        httpx.WriteError: _Rule("the connection was lost while sending"),
+        httpx.CloseError: _Rule("the connection could not be closed"),
+        ssl.SSLError: _Rule("the encrypted connection failed"),
+    }
+    return {kind.__name__: rule for kind, rule in rules.items()}
 
 
 def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkError:
     """
-    Turn an exception of the HTTP stack into ours, in words without addresses or headers.
+    Turn an exception of the HTTP stack into ours.
 
     Args:
-        error: Anything that came out of the stack.
-        doing: The start of the sentence.
-        changes: Whether the request, had it arrived, would have changed something.
+        error: Any exception that came out of the stack.
+        doing: The beginning of the message: what failed, and where.
+        changes: Whether the request would have changed something.
     """
-    names = [cls.__name__ for cls in type(error).__mro__]
-    applied = changes and not _NOT_SENT.intersection(names)
-    for name in names:
-        if name in _TIMEOUTS:
-            phase = _TIMEOUTS[name]
-            told = _TOO_LONG.get(phase, f"no progress in the {phase} phase")
-            return TransferTimeoutError(f"{doing}: {told}", phase=phase, maybe_applied=applied)
-    why = next((_FAILURES[name] for name in names if name in _FAILURES), f"the connection failed ({names[0]})")
+    names = [kind.__name__ for kind in type(error).__mro__]
+    rule = next((_rules()[name] for name in names if name in _rules()), _Rule(f"the connection failed ({names[0]})"))
+    applied = changes and rule.sent
+    if rule.phase is not None:
+        return TransferTimeoutError(f"{doing}: {rule.sentence}", phase=rule.phase, maybe_applied=applied)
+    sentence = f"{doing}: {rule.sentence}"
     if "ProxyError" in names and (status := str(error)[:3]).isdecimal():
-        why += f" with status {status}"
-    reason, lasting = _reason(_system_cause(error), beginning="ConnectError" in names)
-    hopeful = not (lasting or _HOPELESS.intersection(names))
-    stale = "StaleConnectionError" in names
-    return NetworkError(
-        f"{doing}: {why}{reason}", stale=stale, lasting=lasting, retryable=hopeful, maybe_applied=applied
-    )
+        sentence += f" with status {status}"
+    reason, lasting = _reason(_system_cause(error), connecting="ConnectError" in names)
+    facts = {"stale": "StaleConnectionError" in names, "lasting": lasting}
+    return NetworkError(sentence + reason, retryable=not (lasting or rule.fatal), maybe_applied=applied, **facts)
 
 
 def _system_cause(error: BaseException) -> OSError | None:
-    seen: BaseException | None = error
-    while seen is not None and not (isinstance(seen, OSError) and seen.strerror):
-        several = seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()  # one for each address of a host
-        seen = seen.__cause__ or seen.__context__ or next(iter(several), None)
-    return seen
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        several = cause.exceptions if isinstance(cause, BaseExceptionGroup) else ()  # one for each address of a host
+        cause = cause.__cause__ or cause.__context__ or next(iter(several), None)
+    return cause
 
 
-def _reason(cause: OSError | None, *, beginning: bool) -> tuple[str, bool]:
-    """Say what the system said, and whether it would say so again: of a certificate, or of a peer that speaks no TLS."""
-    import ssl
-
+def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
+    """Return the system's words, and whether the failure will last: a certificate, or a server that speaks no TLS."""
     if cause is None:
         return "", False
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f": {cause.verify_message}", True
-    if beginning and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
+    if connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
-    number = cause.errno or 0  # name resolution has negative ones, and good words; asyncio's own are about its calls
+    number = (
+        cause.errno or 0
+    )  # name resolution has negative ones and good words; asyncio's own words are about its calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
 
 
 class ExceptionMapper:
     """
-    Lets nothing of the HTTP stack out of its block; but what the caller's own source or callback raised is the caller's.
+    Maps every exception of the HTTP stack that leaves its block. The caller's own exceptions and ours pass unchanged.
 
     Args:
-        request: What the block is about.
-        content: What is being sent; `raise_source_error` of it raises what it was that failed.
+        request: The request that the block sends or whose response it reads.
+        content: The request's body. Its `raise_source_error`, if it has one, raises what the caller's source raised.
 
     Attributes:
-        changes: Whether the request, had it arrived, would have changed something.
+        changes: Whether the request would have changed something.
     """
 
     def __init__(self, request: Request, content: Any) -> None:
@@ -114,7 +141,6 @@ class ExceptionMapper:
             return
         if hasattr(self._content, "raise_source_error"):
             self._content.raise_source_error()
-        if isinstance(error, MediaError):  # certificates that cannot be loaded
-            return
-        doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-        raise map_exception(error, doing, changes=self.changes) from error
+        if not isinstance(error, MediaError):
+            doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
+            raise map_exception(error, doing, changes=self.changes) from error

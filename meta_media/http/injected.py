@@ -1,44 +1,47 @@
 """
-A guard around what must not be cancelled half way.
+Sends over an `httpx.AsyncClient`: the caller's, or our own where its event hooks are to see the requests.
 
-Stock httpx loses a place in its pool for good when a plain asyncio cancellation arrives at the wrong await. Its anyio parts
-are safe from the cancellations of anyio's own scopes, though. So what it does runs in a task of ours, which nobody else
-can cancel, and a cancellation is handed on to it as that of a scope.
+Stock httpx loses a place in its pool for good when a plain asyncio cancellation arrives at certain awaits. Its anyio parts
+are safe from cancellations by anyio's own scopes. So its work runs in a task of ours, and a cancellation is passed on to it as
+the cancellation of a scope.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from meta_media.http.connection import RequestResponseCycle
-from meta_media.http.logs import QueriesHidden
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
 from meta_media.protocol.secrets import SecretBytes
 
-__all__ = ["InjectedClient", "shield_native_cancel"]
+__all__ = ["InjectedClient", "QueriesHidden", "shield_native_cancel"]
 
 T = TypeVar("T")
-_GRACE: Final = 5.0  # seconds that the work may take to end after it was cancelled
+_CANCEL_TIMEOUT: Final = 5.0  # seconds that cancelled work may take to end
+_LOGGERS: Final = ("httpx", "httpx2", "httpcore.http11", "httpcore2.http11", "httpcore.http2", "httpcore2.http2")
+_HTTP2_LOGGERS: Final = ("hpack.hpack", "hpack.table")  # which log every header at DEBUG, `:path` among them
 
 
 async def shield_native_cancel(
     work: Callable[[], Awaitable[T]], *, undo: Callable[[T], Awaitable[object]] | None = None
 ) -> T:
     """
-    Do some work in a task of its own; a cancellation arrives there by a scope, and here once the work has ended.
+    Run work in its own task. A cancellation reaches it through a scope, and is raised here after the work has ended.
 
     Args:
         work: Called without arguments.
-        undo: What to do with a result that its cancelled caller will never see.
+        undo: Called with a result that arrives after the cancellation.
     """
-    import asyncio
-
     scope = anyio.CancelScope()
 
     async def shielded() -> Any:
@@ -58,11 +61,9 @@ async def shield_native_cancel(
 
 
 async def _ended(task: Any) -> None:
-    """Wait for a task, whatever it ends with and however often we are cancelled meanwhile, but not for ever."""
-    import asyncio
-
+    """Wait until a task has ended, through any number of cancellations, for at most `_CANCEL_TIMEOUT`."""
     loop = asyncio.get_running_loop()
-    latest = loop.time() + _GRACE
+    latest = loop.time() + _CANCEL_TIMEOUT
     with anyio.CancelScope(shield=True):
         while not task.done() and loop.time() < latest:
             try:
@@ -72,7 +73,12 @@ async def _ended(task: Any) -> None:
 
 
 class InjectedClient:
-    """Sends over an `httpx.AsyncClient`, or what quacks like one, and none of its own headers, cookies or parameters."""
+    """
+    Sends over an `httpx.AsyncClient` or a client with the same interface, without its own headers, cookies and parameters.
+
+    Args:
+        client: The client. It is not closed.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -80,46 +86,54 @@ class InjectedClient:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], content: Any, timeouts: TransferTimeouts
     ) -> InjectedResponse | RequestResponseCycle:
-        """Send a request; a cancelled one leaves the client as it was. Over our own transport, give its cycle."""
-        made_by = _shy(self._client.build_request(method, url).__class__)  # httpx's class, or that of its heir
-        new = _NewConnections()
-        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": new.heard, TIMEOUTS: timeouts}
-        request = made_by(method, url, content=content, headers=headers, extensions=extensions)
-        target = SecretBytes(split_url(url)[2].encode())
-        if request.url.raw_path != target:  # httpx has quoted it anew, which breaks a signature
+        """
+        Send a request and read the response's headers. A cancelled one leaves the client as it was.
+
+        Over our own transport the result is its cycle, unless an event hook has read the body.
+        """
+        request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
+        opened = _OpenedConnections()
+        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": opened.note, TIMEOUTS: timeouts}
+        request = request_class(method, url, content=content, headers=headers, extensions=extensions)
+        target = SecretBytes(split_url(url)[1].encode())
+        if request.url.raw_path != target:  # httpx has quoted it anew, which would break a signature
             request.extensions["target"] = target
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
         with QueriesHidden():
-            response = await _in_time(timeouts, functools.partial(new.kept_if, send), undo=lambda late: late.aclose())
+            response = await _in_time(timeouts, functools.partial(opened.close_unless, send), undo=_close)
         cycle: RequestResponseCycle | None = response.extensions.get(CYCLE)
         return InjectedResponse(response, timeouts) if cycle is None or response.is_stream_consumed else cycle
 
 
+async def _close(response: Any) -> None:
+    await response.aclose()
+
+
 @functools.cache
-def _shy(kind: Any) -> Any:
-    """Derive a class of requests that tracebacks with local variables may show: a URL may be signed."""
+def _hidden(kind: Any) -> Any:
+    """Derive a class of requests whose repr does not show the URL, which may be signed, in tracebacks with locals."""
     return type(kind.__name__, (kind,), {"__repr__": lambda _: f"<{kind.__name__}>"})
 
 
-class _NewConnections:
+class _OpenedConnections:
     """
-    Closes what a cancelled request opened.
+    Closes the connections that a cancelled request opened.
 
-    httpcore forgets to close a connection when the TLS handshake is cancelled, and loses its place in the pool when the
-    cancellation arrives between handshake and request. Its public trace tells of both moments.
+    httpcore does not close a connection when the TLS handshake is cancelled, and loses its place in the pool when the
+    cancellation arrives between handshake and request. Its public trace extension reports both moments.
     """
 
     def __init__(self) -> None:
         self._opened: list[Any] = []
 
-    async def heard(self, event: str, about: Mapping[str, Any]) -> None:
-        """Remember a new connection; let a cancellation through where httpcore still minds it."""
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Note a new connection, and let a cancellation arrive at an await where httpcore handles it well."""
         if event.endswith("connect_tcp.complete"):
-            self._opened.append(about["return_value"])
+            self._opened.append(info["return_value"])
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             await anyio.lowlevel.checkpoint_if_cancelled()
 
-    async def kept_if(self, send: Callable[[], Awaitable[T]]) -> T:
+    async def close_unless(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send, and close what was opened if that fails."""
         try:
             return await send()
@@ -131,46 +145,54 @@ class _NewConnections:
 
 
 class InjectedResponse:
-    """A reply on somebody else's connection; see `exchange.Exchange`."""
+    """
+    A response over another transport than ours, with the interface of `RequestResponseCycle`.
+
+    Attributes:
+        status: HTTP status.
+        headers: As received, in bytes.
+        filled: The number of bytes that the last `readinto` received, also if it failed.
+        request_sent: True, because httpx does not say.
+    """
 
     def __init__(self, response: Any, timeouts: TransferTimeouts) -> None:
         self._response = response
-        self._clock = timeouts
-        self._pieces = response.aiter_bytes()  # which, uncompressed, are the raw ones, also of a reply made by a mock
-        self._rest = memoryview(b"")
+        self._timeouts = timeouts
+        self._pieces = (
+            response.aiter_bytes()
+        )  # the raw ones, as they are not compressed; a mock's response has no raw ones
+        self._buffered = memoryview(b"")
         self.filled = 0
-        self.request_sent = True  # for all we know
+        self.request_sent = True
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 
-    async def readinto(self, wanted: memoryview) -> int:
-        """Fill a buffer with the next bytes of the body; return how many came, which are fewer only at its end."""
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""
         self.filled = 0
-        while self.filled < len(wanted) and (self._rest or await self._more()):
-            count = min(len(self._rest), len(wanted) - self.filled)
-            wanted[self.filled : self.filled + count] = self._rest[:count]
-            self._rest = self._rest[count:]
+        while self.filled < len(buffer) and (self._buffered or await self._receive()):
+            count = min(len(self._buffered), len(buffer) - self.filled)
+            buffer[self.filled : self.filled + count] = self._buffered[:count]
+            self._buffered = self._buffered[count:]
             self.filled += count
         return self.filled
 
-    async def _more(self) -> bool:
-        self._rest = memoryview(await _in_time(self._clock, functools.partial(anext, self._pieces, b"")))
-        self._clock.record("read", len(self._rest))
-        return bool(self._rest)
+    async def _receive(self) -> bool:
+        self._buffered = memoryview(await _in_time(self._timeouts, functools.partial(anext, self._pieces, b"")))
+        self._timeouts.record("read", len(self._buffered))
+        return bool(self._buffered)
 
     def do_not_reuse(self) -> None:
-        """Do nothing: what becomes of the connection is its owner's business."""
+        """Do nothing: its client decides about the connection."""
 
     async def aclose(self) -> None:
-        """Let the client have its connection back."""
-        with anyio.move_on_after(_GRACE, shield=True):
+        """Give the connection back to its client."""
+        with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True):
             await shield_native_cancel(self._response.aclose)
 
 
 async def _in_time(timeouts: TransferTimeouts, work: Callable[[], Awaitable[T]], **options: Any) -> T:
-    """Guard, up to the deadline."""
-    import asyncio
-
+    """Run shielded work up to the deadline."""
     try:
         async with asyncio.timeout_at(timeouts.ends()) as timeouts.timer:
             return await shield_native_cancel(work, **options)
@@ -178,3 +200,29 @@ async def _in_time(timeouts: TransferTimeouts, work: Callable[[], Awaitable[T]],
         raise timeouts.error("read") from error
     finally:
         timeouts.timer = None
+
+
+_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)
+
+
+class _Filter(logging.Filter):
+    """Hides queries: httpx logs every URL in full at INFO, httpcore every redirect's at DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _sending.get():
+            record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
+        return True
+
+
+for _name in (*_LOGGERS, *_HTTP2_LOGGERS):
+    logging.getLogger(_name).addFilter(_Filter())
+
+
+class QueriesHidden:
+    """Hides the queries of URLs, which may be signatures, in what the HTTP stack logs inside the block."""
+
+    def __enter__(self) -> None:
+        self._outside = _sending.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _sending.reset(self._outside)

@@ -1,30 +1,31 @@
 """
-How fast requests may follow each other: what a client can afford to repeat, and what Meta lets one phone number do.
+How fast requests may follow each other: the retries that a client can afford, and the pace that Meta sets for a phone number.
 
-Everything here decides by a clock and a dice that are handed in.
+Time, sleep and randomness are passed in, so that tests are deterministic.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import anyio
 
-from meta_media.errors import RateLimitError
+from meta_media.errors import MediaError, RateLimitError
 
-__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Throttle", "backoff_delay"]
+__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "backoff_delay"]
 
-MAX_RETRY_AFTER: Final = 60.0  # seconds that a server may ask us to wait; for longer, the caller is told instead
-_LONGEST_BACKOFF: Final = 8.0  # seconds, as in the SDKs of OpenAI and Stripe
+MAX_RETRY_AFTER: Final = 60.0  # seconds; if Meta asks for a longer wait, the error is raised at once
+_MAX_BACKOFF: Final = 8.0  # seconds, as in the SDKs of OpenAI and Stripe
 _CAPACITY: Final = 500  # with the costs below: botocore's "standard" retry quota
-_WIDE_OPEN: Final = 64  # unanswered requests at a time, from which on nobody counts
-_HOUR: Final = 3600.0
-_GATES: Final = 1000  # phone numbers that are remembered, if there is nothing to remember of them
+_SLOW_START_END: Final = 64  # requests in flight at which slow start ends
+_HOUR: Final = 3600.0  # seconds
+_MAX_THROTTLES: Final = 1000  # above which throttles without any state are dropped
 
 
 def backoff_delay(nth: int, first: float, jitter: Callable[[], float] = random.random) -> float:
@@ -33,46 +34,46 @@ def backoff_delay(nth: int, first: float, jitter: Callable[[], float] = random.r
 
     Args:
         nth: From 1.
-        first: The most that the first one waits, in seconds; twice that the second, and so on.
-        jitter: Gives a number from 0 to 1.
+        first: The longest wait before the first retry, in seconds. It doubles with each retry, up to 8.
+        jitter: Returns a number from 0 to 1.
     """
-    return jitter() * min(_LONGEST_BACKOFF, first * 2.0 ** min(nth - 1, 60))
+    return jitter() * min(_MAX_BACKOFF, first * 2.0 ** min(nth - 1, 60))
 
 
 class RetryBudget:
     """
-    Retries that a client can afford, so that a service in trouble is not sent three times what it cannot bear already.
+    The retries that a client can afford, so that retries do not triple the load of a service in trouble.
 
-    A retry costs 5, one after a timeout 10; the last one before a success gives that back, and a success at once earns 1.
-    There are 500 to begin with, and never more.
+    It starts with 500 units, and never has more. A retry costs 5 units, one after a timeout 10. A success gives back the
+    cost of the retry before it; a success at the first attempt earns 1.
     """
 
     def __init__(self) -> None:
         self._left = _CAPACITY
 
     def afford(self, cost: int) -> bool:
-        """Pay, if there is enough left."""
+        """Pay for a retry; False if there is not enough left."""
         if cost > self._left:
             return False
         self._left -= cost
         return True
 
     def earn(self, cost: int) -> None:
-        """Note a success, and what the last retry before it cost."""
+        """Count a success, and give back what the retry before it cost."""
         self._left = min(self._left + max(cost, 1), _CAPACITY)
 
 
 class Throttle:
     """
-    Lets the requests of one phone number through, at the pace that Meta allows.
+    The pace of one phone number's requests.
 
-    A throttled request shuts it. Afterwards one request goes first, and each that is answered well lets one more be under
-    way, until there is no reason to count any longer.
+    A throttled request shuts it for a while. Then slow start begins: one request is sent, and each success allows one more
+    in flight, until 64 are.
 
     Args:
-        now: Seconds that only go forward.
-        sleep: Waits for so many of them.
-        jitter: Gives a number from 0 to 1.
+        now: Returns seconds of a monotonic clock.
+        sleep: Waits for a number of seconds.
+        jitter: Returns a number from 0 to 1.
     """
 
     def __init__(
@@ -84,31 +85,31 @@ class Throttle:
     ) -> None:
         self._now = now
         self._sleep = sleep
-        self._dice = jitter
+        self._jitter = jitter
         self._queue = anyio.Lock()
         self._changed = anyio.Event()
         self._shut_until = -math.inf
-        self._times = 0  # that it was shut in a row
-        self._generation = 0  # since it was shut last; answers of an earlier one say nothing about this
-        self._under_way = 0
+        self._shut_count = 0  # in a row
+        self._generation = 0  # of requests; a response to one sent before the last `shut` changes nothing
+        self._in_flight = 0
         self._allowed = math.inf
         self._next_upload = -math.inf
         self._refused_lookups: deque[float] = deque()
 
     @property
     def left(self) -> float:
-        """Seconds until it opens again; 0 when it is not shut."""
+        """Seconds until it opens; 0 if it is not shut."""
         return max(self._shut_until - self._now(), 0.0)
 
     @property
     def open(self) -> bool:
-        """Whether a request may go now."""
-        return self._under_way < self._allowed and not self.left
+        """Whether a request may be sent now."""
+        return self._in_flight < self._allowed and not self.left
 
     @property
     def idle(self) -> bool:
-        """Whether nobody uses it, and it remembers nothing that matters."""
-        waits = self._under_way or self._refused_lookups or self._next_upload > self._now()
+        """Whether it is not in use and has no state worth keeping."""
+        waits = self._in_flight or self._refused_lookups or self._next_upload > self._now()
         return self._allowed == math.inf and not waits
 
     async def opened(self) -> None:
@@ -124,59 +125,59 @@ class Throttle:
                     await self._changed.wait()
 
     def enter(self) -> int:
-        """Count a request that goes now; return its ticket."""
-        self._under_way += 1
+        """Count a request that is sent now; return its ticket."""
+        self._in_flight += 1
         return self._generation
 
-    def leave(self, ticket: int, *, well: bool) -> None:
-        """Note that a request is over, and whether it was answered as it should be."""
+    def leave(self, ticket: int, *, succeeded: bool) -> None:
+        """Count the end of a request, which allows one more in flight if it succeeded."""
         if ticket != self._generation:
             return
-        self._under_way -= 1
-        if well and self._allowed < math.inf:
-            self._times = 0
-            self._allowed = self._allowed + 1 if self._allowed < _WIDE_OPEN else math.inf
+        self._in_flight -= 1
+        if succeeded and self._allowed < math.inf:
+            self._shut_count = 0
+            self._allowed = self._allowed + 1 if self._allowed < _SLOW_START_END else math.inf
         self._changed.set()
 
-    def shut(self, ticket: int, asked: float | None, first: float) -> None:
+    def shut(self, ticket: int, retry_after: float | None, first: float) -> None:
         """
-        Let nobody through for a while, because a request was throttled.
+        Hold back all requests for a while, because one was throttled.
 
         Args:
-            ticket: Its ticket.
-            asked: Seconds that Meta asks for, where it does; no more than a minute of them, then somebody tries.
-            first: The most that the first wait takes where Meta does not say, in seconds; see `backoff_delay`.
+            ticket: That request's.
+            retry_after: Seconds that Meta asks for; None if it does not. At most one minute is waited.
+            first: The longest first wait where Meta asks for none, in seconds; see `backoff_delay`.
         """
-        if ticket == self._generation:  # of all that were under way together, one counts
+        if ticket == self._generation:  # of several requests in flight together, one counts
             self._generation += 1
-            self._times += 1
-            self._under_way, self._allowed = 0, 1
-        elif asked is None:
+            self._shut_count += 1
+            self._in_flight, self._allowed = 0, 1
+        elif retry_after is None:
             return
-        seconds = backoff_delay(self._times, first, self._dice) if asked is None else min(asked, MAX_RETRY_AFTER)
-        self._shut_until = max(self._shut_until, self._now() + seconds)
+        delay = backoff_delay(self._shut_count, first, self._jitter) if retry_after is None else retry_after
+        self._shut_until = max(self._shut_until, self._now() + min(delay, MAX_RETRY_AFTER))
         self._changed.set()
 
     async def upload_slot(self, per_second: float) -> None:
-        """Wait for an upload's turn: a bucket of so many tokens a second, which holds those of one second."""
+        """Wait until another upload may start: a token bucket that holds the uploads of one second."""
         now = self._now()
         self._next_upload = max(self._next_upload, now - max(per_second - 1, 0) / per_second) + 1 / per_second
         if (wait := self._next_upload - 1 / per_second - now) > 0:
             await self._sleep(wait)
 
     def check_lookups(self, limit: int) -> None:
-        """Raise `RateLimitError` where the last hour's lookups have been refused so often that a provider would block them."""
+        """Raise `RateLimitError` if `limit` lookups were refused within the last hour, before the provider blocks more."""
         now = self._now()
         while self._refused_lookups and self._refused_lookups[0] <= now - _HOUR:
             self._refused_lookups.popleft()
         if len(self._refused_lookups) >= limit:
             raise RateLimitError(
-                f"{limit} lookups were refused within an hour, so info_errors_per_hour allows no more for now",
+                f"{limit} lookups were refused within an hour, which is all that Settings.info_errors_per_hour allows",
                 retry_after=self._refused_lookups[-limit] + _HOUR - now,
             )
 
     def lookup_refused(self) -> None:
-        """Note that a lookup was answered with an error."""
+        """Count a lookup whose response was an error."""
         self._refused_lookups.append(self._now())
         if len(self._refused_lookups) > _CAPACITY:
             self._refused_lookups.popleft()
@@ -184,12 +185,12 @@ class Throttle:
 
 class Limits:
     """
-    What all copies of a client share: the budget, and a gate for each phone number.
+    The retry budget of a client and its copies, and a throttle for each phone number.
 
     Args:
-        now: Seconds that only go forward.
-        sleep: Waits for so many of them.
-        jitter: Gives a number from 0 to 1.
+        now: Returns seconds of a monotonic clock.
+        sleep: Waits for a number of seconds.
+        jitter: Returns a number from 0 to 1.
     """
 
     def __init__(
@@ -200,16 +201,72 @@ class Limits:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._now = now
-        self._gates: dict[str | None, Throttle] = {}
+        self._throttles: dict[str | None, Throttle] = {}
         self.budget = RetryBudget()
         self.sleep = sleep
         self.jitter = jitter
 
-    def gate(self, number: str | None) -> Throttle:
-        """Return the gate of a number; those that remember nothing are forgotten when there are many."""
-        gate = self._gates.get(number)
-        if gate is None:
-            if len(self._gates) >= _GATES:
-                self._gates = {known: gate for known, gate in self._gates.items() if not gate.idle}
-            gate = self._gates[number] = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter)
-        return gate
+    def throttle(self, number: str | None) -> Throttle:
+        """Return the throttle of a number. Idle ones are dropped when there are many."""
+        throttle = self._throttles.get(number)
+        if throttle is None:
+            if len(self._throttles) >= _MAX_THROTTLES:
+                self._throttles = {known: kept for known, kept in self._throttles.items() if not kept.idle}
+            throttle = self._throttles[number] = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter)
+        return throttle
+
+
+class Slot:
+    """
+    A call's slot of the concurrency limiter, held only while its number is not throttled, so that it blocks no other number.
+
+    Args:
+        limiter: Of the hosts that the call sends to.
+        throttle: Of the call's phone number.
+
+    Attributes:
+        throttle: Of the call's phone number.
+        failure: The error that is raised if `stop_waiting` ends a wait: that of the last attempt.
+        interrupted: Whether `stop_waiting` has ended a wait.
+    """
+
+    def __init__(self, limiter: anyio.Semaphore, throttle: Throttle) -> None:
+        self.throttle = throttle
+        self.failure: MediaError | None = None
+        self.interrupted = False
+        self._limiter = limiter
+        self._held = self._stopped = False
+        self._scope: anyio.CancelScope | None = None  # of the latest wait
+
+    async def acquire(self) -> None:
+        """Hold the slot while the throttle is open; it is given up while the throttle is shut."""
+        while not (self._held and self.throttle.open):
+            self.release()
+            with self.waiting():
+                await self.throttle.opened()
+                await self._limiter.acquire()
+            self._held = True
+
+    def release(self) -> None:
+        """Give the slot back, if it is held."""
+        if self._held:
+            self._held = False
+            self._limiter.release()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Make the waits of a block end with a `MediaError` after `stop_waiting`."""
+        if not self._stopped:
+            with anyio.CancelScope() as scope:
+                self._scope = scope
+                yield
+            if not scope.cancelled_caught:
+                return
+        self.interrupted = True
+        raise self.failure or MediaError("the run ended before this item was sent: try it again", retryable=True)
+
+    def stop_waiting(self) -> None:
+        """End the present wait and every later one."""
+        self._stopped = True
+        if self._scope is not None:
+            self._scope.cancel()

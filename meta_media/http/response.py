@@ -1,58 +1,48 @@
-"""A reply on its way in: its head is there, its body is read as it is wanted."""
+"""A response whose headers have arrived and whose body is read on demand."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from meta_media.errors import ApiError, MediaError, ServerError
+from meta_media.errors import MediaError, ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.secrets import Secret, SecretBytes
 
 __all__ = ["Response"]
 
-_SHORTEST_TOKEN: Final = 8  # characters; shorter ones are toys, which may be part of anything
-_UNKNOWN: Final = 2**14  # bytes to make room for where a reply does not say how many it has
+_MIN_TOKEN_LENGTH: Final = 8  # characters; a shorter token is a toy, and may be part of any word
+_UNKNOWN_LENGTH: Final = 2**14  # bytes to make room for if there is no Content-Length
 
 
 class Response:
     """
-    A reply whose body has not been read; it is left by `async with`.
+    A response whose body has not been read; it is left by `async with`.
 
     Args:
-        answer: Of the transport or the guard.
-        clock: For every wait.
-        failures: What turns the HTTP stack's exceptions into ours.
-        token: What was sent, if anything.
-        learn: Told of an answer that was an error.
+        cycle: A `RequestResponseCycle` or an `InjectedResponse`, after its headers have arrived.
+        timeouts: For every wait.
+        mapper: Maps the HTTP stack's exceptions to ours.
+        token: The token that was sent, or nothing.
 
     Attributes:
         status: HTTP status.
-        asked: Whether all of the request had been sent by then.
+        request_sent: Whether the whole request had been sent when the response arrived.
         headers: With names in lower case.
-        length: What it says of its body's length, in bytes.
+        length: Content-Length in bytes; None if there is none.
     """
 
-    def __init__(
-        self,
-        answer: Any,
-        *,
-        timeouts: TransferTimeouts,
-        failures: ExceptionMapper,
-        token: Secret,
-        learn: Callable[[ApiError], None],
-    ) -> None:
-        self._answer = answer
-        self._clock = timeouts
-        self._failures = failures
+    def __init__(self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper, token: Secret) -> None:
+        self._cycle = cycle
+        self._timeouts = timeouts
+        self._mapper = mapper
         self._token = token
-        self._learn = learn
-        self.status: int = answer.status
-        self.request_sent: bool = answer.request_sent
+        self.status: int = cycle.status
+        self.request_sent: bool = cycle.request_sent
         self.headers: Mapping[str, str] = {
-            name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
+            name.lower().decode("latin-1"): value.decode("latin-1") for name, value in cycle.headers
         }
         length = self.headers.get("content-length", "")
         self.length = int(length) if length.isdecimal() else None
@@ -61,35 +51,33 @@ class Response:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ApiError):
-            self._learn(error)
         if isinstance(error, ServerError) and self.status < 300:
-            self._answer.do_not_reuse()  # who knows what its next reply would belong to
-        with contextlib.suppress(MediaError), self._failures:
-            await self._answer.aclose()  # all of the reply that anybody wanted has been read
+            self._cycle.do_not_reuse()  # the server's next response might belong to another request
+        with contextlib.suppress(MediaError), self._mapper:
+            await self._cycle.aclose()  # what fails now concerns bytes that are not wanted
 
     @property
     def filled(self) -> int:
-        """How many bytes the last `readinto` brought, also when it failed."""
-        return int(self._answer.filled)
+        """The number of bytes that the last `readinto` received, also if it failed."""
+        return int(self._cycle.filled)
 
-    async def readinto(self, wanted: memoryview) -> int:
-        """Fill a buffer with the next bytes of the body, exactly as sent; return how many: fewer only at its end."""
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer with the next bytes of the body, exactly as sent; return their number: fewer only at its end."""
         if self.headers.get("content-encoding", "identity").lower() != "identity":
-            what = "Meta's reply is compressed although that was declined"
-            raise ServerError(what, status=self.status, maybe_applied=self._failures.changes)
-        with self._failures, self._clock:
-            return int(await self._answer.readinto(wanted))
+            what = "Meta's response is compressed although the request accepts `identity` only"
+            raise ServerError(what, status=self.status, maybe_applied=self._mapper.changes)
+        with self._mapper, self._timeouts:
+            return int(await self._cycle.readinto(buffer))
 
     async def read(self, limit: int) -> bytes | None:
         """
-        Return the whole body, or None when it is longer than `limit`.
+        Return the whole body, or None if it is longer than `limit` bytes.
 
-        The token is not in it: Meta quotes one that is malformed in its error message, with slashes escaped.
+        The token is masked in it: Meta quotes a malformed one in its error message, with escaped slashes.
         """
         body = bytearray()
         while True:
-            expected = _UNKNOWN if self.length is None else self.length
+            expected = _UNKNOWN_LENGTH if self.length is None else self.length
             piece = memoryview(bytearray(min(expected, limit - len(body)) + 1))  # one more, so that the end is seen
             count = await self.readinto(piece)
             body += piece[:count]
@@ -97,7 +85,7 @@ class Response:
                 return None
             if count < len(piece):
                 break
-        shown = str(self._token)
-        for quoted in map(Secret, {shown, shown.replace("/", "\\/")}) if len(shown) >= _SHORTEST_TOKEN else ():
+        token = str(self._token)
+        for quoted in map(Secret, {token, token.replace("/", "\\/")}) if len(token) >= _MIN_TOKEN_LENGTH else ():
             body = body.replace(quoted.encode(), b"***")
         return SecretBytes(body)

@@ -1,10 +1,10 @@
 """
 TCP and TLS streams on asyncio's buffered protocol.
 
-A protocol receives while its owner writes, so a server that answers early, while an upload is still on its way, is received_any.
-TLS is done here, between socket and reader, because asyncio's own throws away what it has not decrypted yet when a write
-fails, and with it the answer of a server that refused an upload and hung up. Bytes are received right where the reader wants
-them; what nobody waits for yet, or is still encrypted, passes through a buffer that connections share.
+A protocol receives while its owner writes. So the response of a server that responds early, before the whole upload has been
+sent, is received. TLS is done here, between socket and reader, because asyncio's own drops the bytes that it has not decrypted
+when a write fails, and with them the response of a server that refused an upload and hung up. Bytes are received straight into
+the reader's buffer. Bytes that no reader waits for, or that are encrypted, pass a buffer that all connections share.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 import ssl
 import struct
@@ -20,25 +21,28 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import aiohappyeyeballs
 import httpx
 
-from meta_media.http.addresses import first_connected
 from meta_media.http.timeouts import TransferTimeouts
 
 __all__ = ["NetworkStream", "connect", "secure"]
 
-_READ: Final = 2**19  # bytes that one system call may bring
-_KEPT: Final = 120 * 2**10  # bytes of a piece that nobody waits for: above 128 KiB malloc maps fresh pages for each
-_HELD: Final = 2**18  # bytes received ahead of the reader, above which the peer has to wait
-_RECORD: Final = 2**14  # bytes that a record of TLS holds at most (RFC 8446, section 5.1)
-_PIECE: Final = 2**18  # bytes taken from the system, or given to it, at a time: others want their turn, too
+_BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
+_UNREAD_PIECE_SIZE: Final = (
+    120 * 2**10
+)  # bytes of a piece that no reader waits for: malloc maps fresh pages above 128 KiB
+_UNREAD_LIMIT: Final = 2**18  # bytes received ahead of the reader, above which receiving is paused
+_TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
+_PIECE_SIZE: Final = 2**18  # bytes received or sent at a time, so that other tasks get their turn
+_ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
 
 
 class _Shared(threading.local):
-    """What all connections of a thread receive into: its event loop fills it and hands it over without a pause between."""
+    """The buffer into which all connections of a thread receive. Its event loop fills and empties it without a pause."""
 
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(_READ))
+        self.buffer = memoryview(bytearray(_BUFFER_SIZE))
 
 
 _shared = _Shared()
@@ -46,10 +50,13 @@ _shared = _Shared()
 
 class NetworkStream(asyncio.BufferedProtocol):
     """
-    One connection. Closing it is immediate, and takes no await.
+    One connection. Closing it is immediate and awaits nothing.
+
+    Args:
+        connected: A connected socket, which asyncio's transport will own.
 
     Attributes:
-        filled: How many bytes the last `readinto` brought, also when it failed.
+        filled: The number of bytes that the last `readinto` received, also if it failed.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -59,33 +66,33 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._handshaking = False
         self._buffer = _shared.buffer
-        self._received: deque[memoryview] = deque()
-        self._held = 0
-        self._wanted: memoryview | None = None  # where a reader waits for bytes; shrinks as they come
+        self._unread: deque[memoryview] = deque()
+        self._unread_size = 0
+        self._wanted: memoryview | None = None  # the rest of a waiting reader's buffer
         self.filled = 0
         self._ended = False
         self._error: Exception | None = None
         self._reading = True
         self._writable = True
         self._waiter: asyncio.Future[bool] | None = None
-        with contextlib.suppress(AttributeError, OSError):  # neither Windows nor what is not TCP has it
-            # megabytes that the system holds would still be leaving while we wait for the reply to them
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE)
+        with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
+            # megabytes in the system's buffers would still be on their way while the response is waited for
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_SIZE)
 
-    # What asyncio calls
+    # Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where the next bytes go: straight to a reader, or into the buffer that all connections share."""
+        """Return where the next bytes go: the reader's buffer, or the one that all connections share."""
         if self._tls or self._handshaking:
             return self._buffer
-        return self._buffer[:_KEPT] if self._wanted is None else self._wanted[:_PIECE]
+        return self._buffer[:_UNREAD_PIECE_SIZE] if self._wanted is None else self._wanted[:_PIECE_SIZE]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has come."""
+        """Use the bytes that were received."""
         if self._handshaking:
             self._incoming.write(self._buffer[:nbytes])
             self._wake()
@@ -93,16 +100,16 @@ class NetworkStream(asyncio.BufferedProtocol):
             self._incoming.write(self._buffer[:nbytes])
             self._decrypt()
         elif self._wanted is not None:
-            self._fill(self._wanted[nbytes:])
+            self._filled_up_to(self._wanted[nbytes:])
         else:
             self._keep(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> None:
-        """Note that no more will come; asyncio closes the connection then."""
+        """Note the end of what the peer sends; asyncio closes the connection then."""
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Save what the system still holds: a failed write must not cost us the answer that came before it."""
+        """Receive what the system still holds: a response may have arrived before a write failed."""
         if exc is not None and not self._ended:
             with contextlib.suppress(OSError):
                 while count := self._socket.recv_into(self.get_buffer(-1)):
@@ -110,17 +117,17 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._end(exc)
 
     def pause_writing(self) -> None:
-        """Wait: the peer does not keep up."""
+        """Make `write` wait until the peer has received more."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Let `write` go on."""
         self._writable = True
         self._wake()
 
     @property
     def stale(self) -> bool:
-        """Whether an idle connection has said something, or ended, even if the loop has not received_any of it yet."""
+        """Whether an idle connection has received bytes or has ended, even if the event loop has not noticed yet."""
         if self.received_any:
             return True
         try:
@@ -133,41 +140,41 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> bool:
-        """Whether something that was written is still to leave."""
+        """Whether written bytes are still in asyncio's buffer."""
         return bool(self._transport.get_write_buffer_size())
 
     # Reading
 
     @property
     def received_any(self) -> bool:
-        """Whether the peer has said something that was not read yet, or has gone."""
-        return self._ended or bool(self._received)
+        """Whether bytes have arrived that were not read, or the connection has ended."""
+        return self._ended or bool(self._unread)
 
     async def read(self, timeouts: TransferTimeouts) -> memoryview:
-        """Return what has come, or nothing at the end."""
-        while not self._received:
+        """Return the next bytes that arrive; none at the end."""
+        while not self._unread:
             if self._ended:
-                self._check()
+                self._raise_error()
                 return memoryview(b"")
             if not await self._changed(timeouts.wait("read")):
                 raise timeouts.error("read")
-        return self._taken()
+        return self._next_unread()
 
-    async def readinto(self, wanted: memoryview, timeouts: TransferTimeouts) -> int:
-        """Fill a buffer, but for what is missing at the end; return how many bytes came."""
-        size = len(wanted)
-        while wanted and self._received:
-            piece = self._received[0]
-            if len(piece) > len(wanted):
-                self._received[0] = piece[len(wanted) :]
-                self._held -= len(wanted)
-                piece = piece[: len(wanted)]
+    async def readinto(self, buffer: memoryview, timeouts: TransferTimeouts) -> int:
+        """Fill a buffer; return the number of bytes, which is smaller only at the end."""
+        size = len(buffer)
+        while buffer and self._unread:
+            piece = self._unread[0]
+            if len(piece) > len(buffer):
+                self._unread[0] = piece[len(buffer) :]
+                self._unread_size -= len(buffer)
+                piece = piece[: len(buffer)]
             else:
-                self._taken()
-            wanted[: len(piece)] = piece
-            wanted = wanted[len(piece) :]
-        self._wanted = wanted or None
-        before = len(wanted)
+                self._next_unread()
+            buffer[: len(piece)] = piece
+            buffer = buffer[len(piece) :]
+        self._wanted = buffer or None
+        before = len(buffer)
         try:
             while self._wanted is not None and not self._ended:
                 if not await self._changed(timeouts.wait("read")):
@@ -175,52 +182,52 @@ class NetworkStream(asyncio.BufferedProtocol):
                     timeouts.check_idle("read", moved)
             if self._wanted is None:
                 return size
-            self._check()
+            self._raise_error()
             return size - len(self._wanted)
         finally:
             self.filled = size - len(self._wanted or b"")
             self._wanted = None
 
-    def _taken(self) -> memoryview:
-        piece = self._received.popleft()
-        self._held -= len(piece)
-        if not self._reading and self._held < _HELD and not self._ended:
+    def _next_unread(self) -> memoryview:
+        piece = self._unread.popleft()
+        self._unread_size -= len(piece)
+        if not self._reading and self._unread_size < _UNREAD_LIMIT and not self._ended:
             self._reading = True
             self._transport.resume_reading()
         return piece
 
-    def _check(self) -> None:
+    def _raise_error(self) -> None:
         if self._error is not None:
             raise httpx.ReadError(str(self._error)) from self._error
 
     def _keep(self, piece: bytes) -> int:
         if not piece:
             return 0
-        self._received.append(memoryview(piece))
-        self._held += len(piece)
-        if self._held >= _HELD and self._reading and not self._ended:
+        self._unread.append(memoryview(piece))
+        self._unread_size += len(piece)
+        if self._unread_size >= _UNREAD_LIMIT and self._reading and not self._ended:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
         return len(piece)
 
-    def _fill(self, left: memoryview) -> None:
-        self._wanted = left or None
-        if not left:
+    def _filled_up_to(self, rest: memoryview) -> None:
+        self._wanted = rest or None
+        if not rest:
             self._wake()
 
     def _decrypt(self) -> None:
-        """Decrypt all that is there; a record may also ask for an answer of TLS's own."""
+        """Decrypt all records that have arrived. TLS itself may have something to send after one."""
         try:
             while not self._ended:
                 if self._wanted is None:
-                    count = self._keep(self._tls.read(_RECORD))  # no variable: tracebacks may show them
+                    count = self._keep(self._tls.read(_TLS_RECORD_SIZE))  # no variable: tracebacks may show it
                 else:
                     count = self._tls.read(len(self._wanted), self._wanted)
-                    self._fill(self._wanted[count:])
+                    self._filled_up_to(self._wanted[count:])
                 if not count:
                     self._end(None)
-                    self._transport.close()  # a peer that has taken its leave waits for ours
+                    self._transport.close()  # the peer has closed TLS and waits for the same from us
         except ssl.SSLWantReadError:
             self._send_encrypted()
         except ssl.SSLError as error:
@@ -228,19 +235,19 @@ class NetworkStream(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _end(self, error: Exception | None) -> None:
-        if not self._ended:  # else it is too late for an error to matter
+        if not self._ended:  # an error after the end means nothing
             self._ended, self._error = True, error
         self._wake()
 
     # Writing
 
     async def write(self, data: memoryview, timeouts: TransferTimeouts) -> int:
-        """Send bytes; return how many were given away when the last had left, or the peer had spoken or gone."""
+        """Send bytes until the peer responds or hangs up; return how many were handed to the transport."""
         given = 0
         while given < len(data) and not self.received_any:
             if given:
-                await asyncio.sleep(0)  # a fast peer must not keep us from everybody else, nor from hearing it
-            piece = data[given : given + _PIECE]
+                await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
+            piece = data[given : given + _PIECE_SIZE]
             given += len(piece)
             if self._tls is None:
                 self._transport.write(piece)
@@ -248,10 +255,10 @@ class NetworkStream(asyncio.BufferedProtocol):
                 self._tls.write(piece)
                 self._send_encrypted()
             if not self._writable:
-                await self._drained(timeouts)
+                await self._drain(timeouts)
         return given
 
-    async def _drained(self, timeouts: TransferTimeouts) -> None:
+    async def _drain(self, timeouts: TransferTimeouts) -> None:
         left = self._transport.get_write_buffer_size()
         while not self._writable and not self.received_any:
             if not await self._changed(timeouts.wait("write")):
@@ -265,7 +272,7 @@ class NetworkStream(asyncio.BufferedProtocol):
     # Beginning and end
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        """Begin TLS; `ssl.SSLError` if it cannot be, `OSError` if the peer goes away."""
+        """Shake hands; `ssl.SSLError` if the peer does not agree, `OSError` if it hangs up."""
         secured = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._handshaking = True
         while self._handshaking:
@@ -276,21 +283,21 @@ class NetworkStream(asyncio.BufferedProtocol):
                 if self._ended:
                     raise self._error or ConnectionResetError(errno.ECONNRESET, "hung up") from None
             finally:
-                self._send_encrypted()  # if nothing else, the alert that tells the peer why not
+                self._send_encrypted()  # after a failure, the alert that names its reason
             if self._handshaking:
                 await self._changed(None)
         self._tls = secured
         self._decrypt()
 
     def abort(self, *, unsent: bool = False) -> None:
-        """Close at once; with `unsent`, what the system still holds of a request does not follow."""
+        """Close at once. With `unsent`, the system drops the bytes of the request that it still holds."""
         if unsent:
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     async def _changed(self, timeout: float | None) -> bool:
-        """Wait until anything happens; False if nothing did in time."""
+        """Wait until anything happens; False if nothing did within the timeout."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = None if timeout is None else loop.call_later(timeout, self._wake, False)
@@ -307,12 +314,21 @@ class NetworkStream(asyncio.BufferedProtocol):
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: TransferTimeouts) -> NetworkStream:
-    """Connect, and for TLS shake hands."""
+    """Connect to the first address of a host that accepts (RFC 8305), and for TLS shake hands."""
     async with _connecting(timeouts):
-        connected = await first_connected(host, port)
+        loop = asyncio.get_running_loop()
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        else:  # needs no thread; slow look-ups of other hosts may occupy all of them
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        connected = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_ADDRESS_DELAY, interleave=1, loop=loop
+        )
         stream = NetworkStream(connected)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: stream, sock=connected)
+            await loop.create_connection(lambda: stream, sock=connected)
             if tls is not None:
                 await stream.start_tls(tls, host)
         except BaseException:
@@ -322,7 +338,7 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: Tr
 
 
 async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts: TransferTimeouts) -> None:
-    """Shake hands with a host, which ends the connection if it fails."""
+    """Shake hands with a host through a tunnel. The connection is closed if that fails."""
     try:
         async with _connecting(timeouts):
             await stream.start_tls(tls, host)

@@ -40,7 +40,7 @@ async def get_info(call: Call, media_id: str, phone_number_id: str | None = None
     request = graph_request(
         "get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
     )
-    return await call.ask(request, MediaInfo, check=check_id)
+    return await call.request(request, MediaInfo, check=check_id)
 
 
 async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
@@ -59,7 +59,7 @@ async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id
         "delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
     )
     try:
-        deleted = await call.ask(request, DeletedMedia)
+        deleted = await call.request(request, DeletedMedia)
     except MediaNotFoundError as error:
         if error.maybe_applied or missing_ok:
             return DeletedMedia(success=error.maybe_applied, attempts=call.attempts)

@@ -40,4 +40,4 @@ async def send(
     request = graph_request(
         "send", "POST", call.settings, phone_number_id, "messages", media_id=media_id, headers=json_body
     )
-    return await call.ask(request, SentMessage, lambda: contextlib.nullcontext(body))
+    return await call.request(request, SentMessage, lambda: contextlib.nullcontext(body))

@@ -94,7 +94,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         content = _Content(form, size, origin, options, call.settings.chunk_size)
-        uploaded = await call.ask(
+        uploaded = await call.request(
             request, UploadedMedia, functools.partial(content.open, body), replayable=lambda: body.replayable
         )
     uploaded = attrs.evolve(

@@ -152,7 +152,7 @@ def test_no_tls(stage: type[httpx.TransportError], hopeful: bool) -> None:
 
 @pytest.mark.parametrize("framed", [True, False])
 async def test_replies_as_long_as_may_be(connect: Connect, framed: bool) -> None:
-    """A reply of so many bytes is read, and one of one byte more is none of Meta's."""
+    """A response of MAX_RESPONSE_SIZE bytes is read; one byte more is a ServerError."""
     server, api = await connect()
     _, _, body = media_info(server).partition(b"\r\n\r\n")
     length: Any = -1 if framed else None
@@ -162,7 +162,7 @@ async def test_replies_as_long_as_may_be(connect: Connect, framed: bool) -> None
     ]
     assert (await api.get_info("7")).id == "7"
     error = await failed(api, ServerError)
-    assert "Meta's reply is too long to be one" in str(error)
+    assert "Meta's response is longer than 1048576 bytes" in str(error)
 
 
 async def test_connection_refused() -> None:

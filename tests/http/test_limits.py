@@ -100,7 +100,7 @@ async def test_gate_opens_gradually(gate: Throttle, time: Time) -> None:
         waiting = [task for task in waiting if not task.done()]
         counts.append(len(under_way))
         for ticket in under_way:
-            gate.leave(ticket, well=True)
+            gate.leave(ticket, succeeded=True)
     assert (counts, time.slept) == ([1, 2, 4, 8], [2.0])
     for task in waiting:
         task.cancel()
@@ -112,7 +112,7 @@ async def test_gate_forgets(gate: Throttle, time: Time) -> None:
     states = [gate.idle]
     time.now += 1
     for _ in range(100):
-        gate.leave(await passed(gate), well=True)
+        gate.leave(await passed(gate), succeeded=True)
     assert [*states, gate.idle] == [False, True]
     for _ in range(1000):
         gate.enter()
@@ -127,7 +127,7 @@ async def test_gate_stays_narrow_after_failures(gate: Throttle, time: Time) -> N
     for _ in range(10):
         ticket = gate.enter()
         states.append(gate.open)
-        gate.leave(ticket, well=False)
+        gate.leave(ticket, succeeded=False)
         states.append(gate.open)
     assert states == [False, True] * 10
 
@@ -145,7 +145,7 @@ async def test_gate_backs_off(gate: Throttle, time: Time) -> None:
         gate.shut(await passed(gate), None, first=0.5)
         waits.append(gate.left)
         time.now += gate.left
-    gate.leave(await passed(gate), well=True)
+    gate.leave(await passed(gate), succeeded=True)
     gate.shut(await passed(gate), None, first=0.5)
     assert [*waits, gate.left] == [0.5, 1.0, 2.0, 0.5]
 
@@ -168,9 +168,9 @@ async def test_late_answers(gate: Throttle, time: Time) -> None:
     time.now += 1
     ticket = gate.enter()
     for old in early:
-        gate.leave(old, well=True)
+        gate.leave(old, succeeded=True)
     states = [gate.open]
-    gate.leave(ticket, well=True)
+    gate.leave(ticket, succeeded=True)
     assert [*states, gate.open] == [False, True]
 
 
@@ -199,7 +199,7 @@ async def test_cancelled_at_the_gate(gate: Throttle, time: Time) -> None:
     for task in waiting[:2]:
         task.cancel()
     await asyncio.gather(*waiting[:2], return_exceptions=True)
-    gate.leave(ticket, well=False)
+    gate.leave(ticket, succeeded=False)
     assert await waiting[2] >= 0
 
 
@@ -250,31 +250,31 @@ def test_refused_lookups_are_not_counted_for_ever(gate: Throttle) -> None:
     assert len(gate._refused_lookups) == 500
 
 
-async def test_gates_of_many_numbers(time: Time) -> None:
+async def test_throttles_of_many_numbers(time: Time) -> None:
     """Each number has a gate of its own; those that remember nothing are forgotten when there are many."""
     limits = Limits(now=time, sleep=time.sleep)
-    kept = limits.gate("1")
+    kept = limits.throttle("1")
     kept.shut(kept.enter(), 9.0, first=0.5)
-    used = limits.gate("3")
+    used = limits.throttle("3")
     ticket = used.enter()
     for number in range(5000):
-        limits.gate(f"n{number}")
-    assert limits.gate("1") is kept is not limits.gate("2")
-    assert limits.gate("3") is used
-    used.leave(ticket, well=True)
+        limits.throttle(f"n{number}")
+    assert limits.throttle("1") is kept is not limits.throttle("2")
+    assert limits.throttle("3") is used
+    used.leave(ticket, succeeded=True)
     assert (kept.idle, used.idle) == (False, True)
-    assert len(limits._gates) <= 1001
+    assert len(limits._throttles) <= 1001
 
 
 async def test_gate_of_a_number_at_rest(time: Time) -> None:
     """Up to a thousand numbers keep their gates, also where there is nothing to remember; then those are forgotten."""
     limits = Limits(now=time, sleep=time.sleep)
-    first = limits.gate("0")
+    first = limits.throttle("0")
     for number in range(1000):
-        limits.gate(f"{number}")
-    assert limits.gate("0") is first
-    limits.gate("1000")
-    assert limits.gate("0") is not first
+        limits.throttle(f"{number}")
+    assert limits.throttle("0") is first
+    limits.throttle("1000")
+    assert limits.throttle("0") is not first
 
 
 async def test_idle_once_the_bucket_is_full(gate: Throttle, time: Time) -> None:
@@ -304,7 +304,7 @@ async def test_waiting_is_no_work(time: Time) -> None:
             await asyncio.sleep(0)  # a turn of the loop
         counts.append(len(asked))
     assert (counts[0], waiting.done()) == (counts[1], False)
-    gate.leave(ticket, well=True)
+    gate.leave(ticket, succeeded=True)
     await waiting
 
 

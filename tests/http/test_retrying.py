@@ -621,7 +621,7 @@ async def test_a_reply_that_is_too_long(server: Server, media: MediaApi, verb: s
     if verb == "get_info":
         assert (await media.get_info("1")).id == "1"
         return
-    with pytest.raises(ServerError, match="too long to be one") as caught:
+    with pytest.raises(ServerError, match="longer than 1048576 bytes") as caught:
         await CALLS[verb](media)
     assert (caught.value.attempts, caught.value.maybe_applied, caught.value.retryable) == (1, True, False)
     assert caught.value.status == 200
@@ -662,7 +662,7 @@ async def test_a_retry_keeps_the_pace(server: Server, slept: Slept) -> None:
 async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> None:
     """After a pause, answers that are refusals let no more requests be under way at a time than before; good ones do."""
     limits = Limits(now=slept.now, sleep=slept)
-    gate = limits.gate(NUMBER)
+    gate = limits.throttle(NUMBER)
     gate.shut(gate.enter(), 0.0, first=0.5)
     states = []
     async with client(server, limits) as media:
@@ -671,7 +671,7 @@ async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> No
             await media.delete("1", missing_ok=True)
             ticket = gate.enter()
             states.append(gate.open)
-            gate.leave(ticket, well=False)
+            gate.leave(ticket, succeeded=False)
     assert states == [False, True]
 
 

@@ -20,11 +20,11 @@ import pytest
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError
-from meta_media.http import addresses
+from meta_media.http import stream as stream_module
 from meta_media.http.stream import NetworkStream, connect
 from meta_media.http.timeouts import TransferTimeouts
 from tests.support.servers import Server, page, reset, silence, stalled, until
-from tests.support.stepping import LeanServer, descriptors, none_added
+from tests.support.stepping import LeanServer, Stepper, descriptors, none_added
 
 LARGE = 30 * 10**6
 
@@ -221,7 +221,7 @@ async def test_reading_behind_a_fast_peer(
         stream = await connect("127.0.0.1", server.sockets[0].getsockname()[1], context, patient())
         await asyncio.sleep(0.5)  # so that the peer gets ahead
         assert sent < LARGE
-        assert stream._held < 2**19
+        assert stream._unread_size < 2**19
         assert await whole(stream) == body
         stream.abort()
 
@@ -618,21 +618,28 @@ async def test_tls_end(notified: bool, tls: ssl.SSLContext) -> None:
         stream.abort()
 
 
-async def test_a_connection_that_came_too_late_is_closed() -> None:
-    """An address that is reached after another one has won, or after everything was cancelled, is let go."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        late = asyncio.ensure_future(
-            addresses._connected(socket.AF_INET, socket.SOCK_STREAM, 6, listener.getsockname())
-        )
-        connected = await late
-
-        addresses._close_unused(late)
-
-        assert connected.fileno() == -1
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_race_cancelled_at_every_await(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """A race between addresses that is cancelled, at any await, before or after its result came, leaves no socket open."""
+    async with LeanServer(lambda *_: b"") as server:
+        address = ("127.0.0.1", server.port)
+        resolving_to(monkeypatch, address, address)
+        monkeypatch.setattr(stream_module, "_ADDRESS_DELAY", 0.0)  # both are tried at once
+        before, at = descriptors(), 0
+        while True:
+            at += 1
+            stepper = Stepper(at, late=late)
+            task = await stepper.run(lambda: connect("both.example", 80, None, patient()))
+            if not task.cancelled():
+                task.result().abort()
+            await none_added(before, descriptors)
+            if not stepper.reached:
+                break
+    assert at > 3
 
 
 async def test_every_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no address can be reached, the last one's reason is told."""
+    """If no address can be reached, the error has the system's reason."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = listener.getsockname()
     resolving_to(monkeypatch, nobody, nobody)

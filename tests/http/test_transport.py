@@ -220,7 +220,7 @@ async def test_closed_twice() -> None:
         transport = Transport()
         timeouts = TransferTimeouts(connect=20, read=20, write=20, rate=0, deadline=None)
         for _ in range(2):
-            exchange = await transport.send("GET", f"{server.base_url}/", {}, None, timeouts)
+            exchange = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, timeouts)
             assert [piece async for piece in exchange.pieces()] == [b"text"]
             await exchange.aclose()
             await exchange.aclose()
@@ -272,7 +272,7 @@ async def test_errors_are_those_of_httpx(client: httpx.AsyncClient) -> None:
 async def test_scheme_that_cannot_be_spoken() -> None:
     """Every scheme but http and https is refused before anything is sent."""
     with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
-        await Transport().send("GET", "ftp://127.0.0.1/", {}, None, patient())
+        await Transport().send("GET", "ftp://127.0.0.1/", {"Host": "server"}, None, patient())
 
 
 async def test_closed_while_in_use(client: httpx.AsyncClient) -> None:
@@ -345,7 +345,7 @@ async def exchanged(step: Step) -> AsyncIterator[RequestResponseCycle]:
     """Send a request straight through a transport."""
     transport = Transport()
     async with Server(step) as server:
-        exchange = await transport.send("GET", f"{server.base_url}/", {}, None, patient())
+        exchange = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, patient())
         try:
             yield exchange
         finally:
@@ -481,7 +481,7 @@ def test_second_event_loop() -> None:
 
     async def use() -> int:
         async with asyncio.timeout(20):
-            answer = await transport.send("GET", f"{server.base_url}/", {}, None, patient())
+            answer = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, patient())
             assert await answer.readinto(memoryview(bytearray(1))) == 0
             await answer.aclose()
         return answer.status
@@ -503,7 +503,7 @@ transport = Transport()
 async def use():
     async with asyncio.timeout(20):
         clock = TransferTimeouts(connect=9, read=9, write=9, rate=0, deadline=None)
-        answer = await transport.send("GET", sys.argv[1], {}, None, clock)
+        answer = await transport.send("GET", sys.argv[1], {"Host": "server"}, None, clock)
         assert (answer.status, await answer.readinto(memoryview(bytearray(1)))) == (200, 0)
         await answer.aclose()
 
