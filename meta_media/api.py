@@ -1,7 +1,8 @@
-"""Every public verb, in one place to read: what each checks, which request it makes, what it gives."""
+"""Every public verb: its arguments, the request it makes, its result and its errors."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -20,9 +21,9 @@ from meta_media.protocol.models import (
     SentMessage,
     UploadedMedia,
 )
-from meta_media.protocol.validators import checked_id
+from meta_media.protocol.requests import graph_request, message_body
+from meta_media.protocol.validators import checked_id, checked_number
 from meta_media.transfer import download as downloads
-from meta_media.transfer import messages
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
 from meta_media.transfer.destinations import Destination
@@ -39,18 +40,18 @@ class MediaApi(Client):
     """
     The media endpoints of WhatsApp's Cloud API.
 
-    Use it as `async with MediaApi() as media`, or without and call `aclose()`. One object serves any number of tasks;
-    `with_options` makes cheap copies for other numbers and tokens over the same connections.
+    Use it as `async with MediaApi() as media`, or call `aclose()` at the end. One object serves any number of tasks.
+    `with_options` makes cheap copies over the same connections.
 
     Args:
-        access_token: A string, or an async callable that gives one and is asked again after Meta has refused it.
-            Default: the environment's `CLOUD_API_ACCESS_TOKEN`.
-        phone_number_id: The business number's id (not the number). Default: `WA_PHONE_NUMBER_ID`.
-        settings: Everything else.
-        http_client: Any `httpx.AsyncClient`; it is not closed. Default: our own. Either one is `client`.
+        access_token: A string, or an async callable that returns one. The callable is called again, once for all calls that
+            wait, after Meta has refused its token. Default: the environment's `CLOUD_API_ACCESS_TOKEN`.
+        phone_number_id: The id of the business phone number, not the number itself. Default: `WA_PHONE_NUMBER_ID`.
+        settings: Timeouts, retries, limits, hosts. Default: `Settings()`.
+        http_client: An `httpx.AsyncClient` to send over, which is never closed here. Default: our own, see `client`.
 
     Raises:
-        ConfigurationError: The token or number cannot be one. Missing ones are told of when first needed.
+        ConfigurationError: An argument cannot be used. A missing token or number raises it at the first call that needs it.
     """
 
     async def upload(
@@ -68,31 +69,28 @@ class MediaApi(Client):
         progress: ProgressCallback | None = None,
     ) -> UploadedMedia:
         """
-        Upload a file: `POST /{PHONE_NUMBER_ID}/media`.
+        Upload a file: `POST /{PHONE_NUMBER_ID}/media`. The id is valid for thirty days, on this number.
 
         Args:
-            source: A path (a `str` always is one); bytes; an async file handle or a binary file object, read from
-                where it stands; an iterable or async iterable of bytes; an `httpx.Response` being streamed; a `Source`.
-            filename: What to call it. Default: the source's own name. Made harmless before it is sent.
-            mime_type: Default: told from the first bytes, else from the name. Yours wins, but is checked.
-            size: Bytes, for a source that cannot tell; without it such a source is spooled first (memory, then a
-                private temporary file).
-            validate: Check type, variant and size against what WhatsApp takes before anything is sent.
-            verify: Ask Meta afterwards for the SHA-256 it stored, and compare.
-            ttl: How long a "No Storage" number keeps it: one hour to thirty days, in whole minutes.
+            source: A path (a `str` is always one); bytes; an async file handle or a binary file object, read from its
+                current position; an iterable or async iterable of bytes; an `httpx.Response` being streamed; a `Source`.
+            filename: The name to send, which is made safe first. Default: the source's own name.
+            mime_type: The media type, which is checked. Default: from the first bytes, else from the name.
+            size: Bytes of a source whose length is not known. Without it such a source is first stored in memory or in a
+                private temporary file, because Meta needs an exact Content-Length.
+            validate: Whether type, variant and size are checked against WhatsApp's limits before anything is sent.
+            verify: Whether Meta is asked afterwards for the SHA-256 that it stored, which is compared.
+            ttl: How long a "No Storage" number keeps the media: one hour to thirty days, in whole minutes.
             use_case: Meta's field of that name, such as `call_voicemail_announcement`.
-            phone_number_id: Another number than the client's own.
+            phone_number_id: Another number than the client's.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
 
-        Returns:
-            The media id, good for thirty days on this number, and what was sent.
-
         Raises:
-            InvalidMediaError: The file, before any request; or Meta's verdict on it.
+            InvalidMediaError: The file is not one that WhatsApp takes: found before any request, or by Meta.
             StorageError: The source cannot be read.
-            IntegrityError: With `verify`, Meta stored something else.
-            ApiError: Meta said no.
-            NetworkError: It did not get through; `maybe_applied` tells whether it may have.
+            IntegrityError: With `verify`: Meta stored other bytes.
+            ApiError: Meta refused.
+            NetworkError: The request or its response was lost. `maybe_applied` says whether the upload may exist.
         """
         async with self.call("upload", phone_number_id) as call:
             options = uploads.UploadOptions(
@@ -109,7 +107,7 @@ class MediaApi(Client):
 
     @asynccontextmanager
     async def uploaded(self, source: Any, **options: Any) -> AsyncIterator[UploadedMedia]:
-        """Upload, as `upload` does, for as long as a block lasts: however it ends, the media is deleted."""
+        """Upload like `upload`, and delete the media when the block ends, also by an error or a cancellation."""
         uploaded = await self.upload(source, **options)
         number = options.get("phone_number_id")
         async with deleted_after(
@@ -119,18 +117,18 @@ class MediaApi(Client):
 
     async def get_info(self, media_id: str, *, phone_number_id: str | None = None) -> MediaInfo:
         """
-        Ask what Meta knows of a media id, and for a fresh URL: `GET /{MEDIA_ID}`.
+        Look up a media id, and get a fresh URL for it: `GET /{MEDIA_ID}`.
 
         Args:
             media_id: From an upload or a webhook.
-            phone_number_id: If given, Meta answers only if the media was uploaded on this number.
+            phone_number_id: If given, Meta responds only if the media was uploaded on this number.
 
         Raises:
-            MediaNotFoundError: Unknown, expired, deleted, or not for this token to see.
-            ServerError: Meta answered about another id, or with something else.
+            MediaNotFoundError: The media is unknown, expired or deleted, or this token may not see it.
+            ServerError: The response is about another id, or is not one of Meta's API.
         """
         async with self.call("get_info", phone_number_id, media_id) as call:
-            return await get_info(call, checked_id(media_id, "the media id"), self._number_if(phone_number_id))
+            return await get_info(call, checked_id(media_id, "the media id"), self._checked_number(phone_number_id))
 
     async def download(
         self,
@@ -141,26 +139,26 @@ class MediaApi(Client):
         progress: ProgressCallback | None = None,
     ) -> DownloadedMedia:
         """
-        Download to a file, a folder or a handle, verified.
+        Download to a file, a folder or a handle, and verify length and SHA-256.
 
         A path is replaced only after all bytes have arrived and were verified. On an error the old file stays, and no
         temporary one. A folder gets a safe name that is still free. Bytes written to a handle stay written.
 
         Args:
             what: A media id, a `MediaInfo`, an `InboundMedia` from a webhook, or a media URL.
-            destination: A path; an existing folder; an async handle or anything with `async write(bytes)`; a binary
+            destination: A path; an existing folder; an async handle or any object with `async write(bytes)`; a binary
                 file object, written off the event loop. Handles are not closed.
             overwrite: Whether a path may replace a file.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
 
         Raises:
-            IntegrityError: Length or SHA-256 are not what Meta promised.
+            IntegrityError: Length or SHA-256 are not those that Meta promised.
             UntrustedUrlError: The URL is not on a trusted host; nothing was sent there.
-            DownloadTooLargeError: Over `Settings.max_download_size`.
-            StorageError: The destination refused; for a path, mostly before any request.
-            MediaNotFoundError: Unknown, expired or deleted, also after asking for a fresh URL.
-            ApiError: Meta said no.
-            NetworkError: It did not come through.
+            DownloadTooLargeError: The media is larger than `Settings.max_download_size`.
+            StorageError: The destination cannot be written. For a path this is mostly found before any request.
+            MediaNotFoundError: The media is unknown, expired or deleted, and a fresh URL did not help.
+            ApiError: Meta refused.
+            NetworkError: The connection failed, and could not be resumed.
         """
         what = as_secret(what)
         async with self.call("download", None, media_id_of(what)) as call:
@@ -171,31 +169,28 @@ class MediaApi(Client):
         """
         Stream a download: `async with media.stream(what) as stream`, then `async for chunk in stream`.
 
-        Memory stays at a chunk or two. Only when the iteration ends without an error are the bytes verified.
+        It holds three chunks of `Settings.chunk_size` in memory. The bytes are verified at the end of the iteration.
 
         Args:
             what: As for `download`.
 
         Raises:
-            IntegrityError: From the iteration, at its end; otherwise as `download`.
+            IntegrityError: At the end of the iteration. Other errors are those of `download`.
         """
         what = as_secret(what)
-        async with (
-            self.call("download", None, media_id_of(what)) as call,
-            downloads.open_stream(call, what) as stream,
-        ):
+        async with self.call("download", None, media_id_of(what)) as call, downloads.open_stream(call, what) as stream:
             yield stream
 
     async def read(self, what: str | MediaInfo | InboundMedia, *, max_size: int | None = None) -> bytes:
         """
-        Download into memory, verified.
+        Download into memory, and verify length and SHA-256.
 
         Args:
             what: As for `download`.
             max_size: Bytes at most. Default: `Settings.max_download_size`.
 
         Raises:
-            DownloadTooLargeError: Over `max_size`; otherwise as `download`.
+            DownloadTooLargeError: The media is larger than `max_size`. Other errors are those of `download`.
         """
         what = as_secret(what)
         async with self.call("download", None, media_id_of(what)) as call:
@@ -209,14 +204,14 @@ class MediaApi(Client):
 
         Args:
             media_id: From an upload or a webhook.
-            missing_ok: Whether media that Meta does not know is a result (`success=False`) rather than an error.
+            missing_ok: Whether an id that Meta does not know gives `success=False` instead of an error.
             phone_number_id: If given, Meta deletes only if the media was uploaded on this number.
 
         Raises:
-            MediaNotFoundError: Unknown, expired, already deleted, or not for this token to see.
+            MediaNotFoundError: The media is unknown, expired or already deleted, or this token may not see it.
         """
         async with self.call("delete", phone_number_id, media_id) as call:
-            media_id, number = checked_id(media_id, "the media id"), self._number_if(phone_number_id)
+            media_id, number = checked_id(media_id, "the media id"), self._checked_number(phone_number_id)
             return await delete(call, media_id, missing_ok=missing_ok, phone_number_id=number)
 
     async def send(
@@ -232,26 +227,31 @@ class MediaApi(Client):
         phone_number_id: str | None = None,
     ) -> SentMessage:
         """
-        Send media by id: `POST /{PHONE_NUMBER_ID}/messages`. What becomes of the message is told by webhook.
+        Send a media by its id: `POST /{PHONE_NUMBER_ID}/messages`. Webhooks report what becomes of the message.
 
         Args:
             to: The recipient's phone number, with country code.
             media_id: From an upload on the same number.
-            kind: The sort of message.
+            kind: The type of message.
             caption: At most 1024 characters; image, video and document.
             filename: Document only. Meta does not remember the name of the upload; its extension picks the icon.
             voice: Audio only: shown as a voice note (Ogg/Opus).
             reply_to: The id of the message that this one answers (`wamid.…`).
-            phone_number_id: Another number than the client's own.
+            phone_number_id: Another number than the client's.
 
         Raises:
             ConfigurationError: An argument that this kind of message does not take.
             MediaNotFoundError: The id is unknown or has expired.
-            ApiError: Meta said no.
+            ApiError: Meta refused.
         """
         async with self.call("send", phone_number_id, media_id) as call:
-            extras = {"caption": caption, "filename": filename, "voice": voice}
-            return await messages.send(call, self.number_or(phone_number_id), to, media_id, kind, extras, reply_to)
+            extras, number = {"caption": caption, "filename": filename, "voice": voice}, self.number_or(phone_number_id)
+            body = message_body(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            request = graph_request(
+                "send", "POST", self.settings, number, "messages", media_id=media_id, headers=headers
+            )
+            return await call.request(request, SentMessage, lambda: contextlib.nullcontext(body))
 
     def upload_many(
         self,
@@ -268,22 +268,22 @@ class MediaApi(Client):
         Upload many files: `async with media.upload_many(paths) as run`, then `async for outcome in run`.
 
         Args:
-            sources: Whatever `upload` takes, or pairs of that and a mapping of `upload` keywords; any iterable or async
-                iterable, read as it is needed. A generator is advanced off the event loop.
-            concurrency: Files at a time. Default: `Settings.concurrency`, which is also the most.
-            journal: A file (SQLite) that notes what is done: after a crash, the same call goes on where it was. A source is
-                known again by its bytes, so the same bytes twice are uploaded once; a file is hashed again only if size,
-                times or inode have changed. What was under way is uploaded again, and said to be `maybe_duplicate`.
+            sources: Sources for `upload`, or pairs of a source and a mapping of `upload` keywords. Any iterable or async
+                iterable, read on demand. A generator is advanced off the event loop.
+            concurrency: Files at a time, at most `Settings.concurrency`, which is the default.
+            journal: An SQLite file that records results. After a crash, the same call goes on where it was. A source is
+                known by its bytes, so the same bytes are uploaded once; a file is hashed again only if its size, times or
+                inode have changed. Items in progress at the crash are uploaded again, and marked `maybe_duplicate`.
             stop_on_error: Whether the first error ends the run.
             in_order: Whether outcomes come in the order of the input.
-            progress: Called with a `BulkReport` after each outcome and as bytes move; plain or async.
-            **keywords: Of `upload`, for all; a pair's own win.
+            progress: Called with a `BulkReport` after each outcome and when bytes have moved; plain or async.
+            **keywords: Of `upload`, for all items. The keywords of a pair take precedence.
 
         Raises:
-            ConfigurationError: A keyword that cannot work; on entering, a journal that another process has.
+            ConfigurationError: A keyword is unknown or has a wrong value; on entering: another process uses the journal.
         """
-        how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(sources, UploadJob(self, journal, keywords), how)
+        options = self._bulk(concurrency, stop_on_error, in_order, progress)
+        return BulkRun(sources, UploadJob(self, journal, keywords), options)
 
     def download_many(
         self,
@@ -297,22 +297,22 @@ class MediaApi(Client):
         progress: Callable[[BulkReport], Any] | None = None,
     ) -> BulkRun[DownloadedMedia]:
         """
-        Download many media into a folder, each under a safe name that is still free; no file is replaced.
+        Download many media into a folder, each under a safe name that is still free. No file is replaced.
 
         Args:
-            items: Whatever `download` takes, or pairs of that and a mapping with its own `progress`.
+            items: What `download` takes, or pairs of that and a mapping with a `progress` of its own.
             directory: An existing folder.
             concurrency: As for `upload_many`.
-            journal: What it has of this folder is skipped while its file is there; an item is known by its media id.
+            journal: As for `upload_many`. An item is known by its media id, and skipped while its file is in the folder.
             stop_on_error: As for `upload_many`.
             in_order: As for `upload_many`.
             progress: As for `upload_many`.
 
         Raises:
-            StorageError: On entering: there is no such folder.
+            StorageError: On entering: the folder does not exist.
         """
-        how = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(items, DownloadJob(self, journal, directory), how)
+        options = self._bulk(concurrency, stop_on_error, in_order, progress)
+        return BulkRun(items, DownloadJob(self, journal, directory), options)
 
     def delete_many(
         self,
@@ -334,17 +334,17 @@ class MediaApi(Client):
             missing_ok: As for `delete`.
             phone_number_id: As for `delete`.
             concurrency: As for `upload_many`.
-            journal: An item is known again by its media id.
+            journal: As for `upload_many`. An item is known by its media id.
             stop_on_error: As for `upload_many`.
             in_order: As for `upload_many`.
             progress: As for `upload_many`.
         """
-        how = self._bulk(concurrency, stop_on_error, in_order, progress)
+        options = self._bulk(concurrency, stop_on_error, in_order, progress)
         job = DeleteJob(self, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
-        return BulkRun(media_ids, job, how)
+        return BulkRun(media_ids, job, options)
 
-    def _bulk(self, concurrency: int | None, *how: Any) -> BulkOptions:
-        return BulkOptions(checked_concurrency(concurrency, self.settings.concurrency), *how)
+    def _bulk(self, concurrency: int | None, *options: Any) -> BulkOptions:
+        return BulkOptions(checked_concurrency(concurrency, self.settings.concurrency), *options)
 
-    def _number_if(self, phone_number_id: str | None) -> str | None:
+    def _checked_number(self, phone_number_id: str | None) -> str | None:
         return None if phone_number_id is None else self.number_or(phone_number_id)

@@ -1,10 +1,9 @@
 """
 TCP and TLS streams on asyncio's buffered protocol.
 
-A protocol receives while its owner writes. So the response of a server that responds early, before the whole upload has been
-sent, is received. TLS is done here, between socket and reader, because asyncio's own drops the bytes that it has not decrypted
-when a write fails, and with them the response of a server that refused an upload and hung up. Bytes are received straight into
-the reader's buffer. Bytes that no reader waits for, or that are encrypted, pass a buffer that all connections share.
+A protocol receives while its owner writes, so that the early response of a server is received. TLS is done here, because
+asyncio's own drops what it has not decrypted when a write fails: the response of a server that refused an upload and hung up.
+Bytes are received into the reader's buffer. Encrypted ones, and those that no reader waits for, pass a shared buffer.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside 
 
 
 class _Shared(threading.local):
-    """The buffer into which all connections of a thread receive. Its event loop fills and empties it without a pause."""
+    """A buffer for each thread. Its event loop fills and empties it without a pause between."""
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -50,10 +49,7 @@ _shared = _Shared()
 
 class NetworkStream(asyncio.BufferedProtocol):
     """
-    One connection. Closing it is immediate and awaits nothing.
-
-    Args:
-        connected: A connected socket, which asyncio's transport will own.
+    One connection, over a connected socket. Closing it is immediate and awaits nothing.
 
     Attributes:
         filled: The number of bytes that the last `readinto` received, also if it failed.
@@ -78,8 +74,6 @@ class NetworkStream(asyncio.BufferedProtocol):
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
             # megabytes in the system's buffers would still be on their way while the response is waited for
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_SIZE)
-
-    # Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -135,7 +129,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         except BlockingIOError:
             return False
         except OSError:
-            return True
+            pass
         return True
 
     @property
@@ -269,8 +263,6 @@ class NetworkStream(asyncio.BufferedProtocol):
         if self._outgoing.pending:
             self._transport.write(self._outgoing.read())
 
-    # Beginning and end
-
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Shake hands; `ssl.SSLError` if the peer does not agree, `OSError` if it hangs up."""
         secured = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -323,9 +315,7 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: Tr
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         else:  # needs no thread; slow look-ups of other hosts may occupy all of them
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        connected = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=_ADDRESS_DELAY, interleave=1, loop=loop
-        )
+        connected = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ADDRESS_DELAY)
         stream = NetworkStream(connected)
         try:
             await loop.create_connection(lambda: stream, sock=connected)

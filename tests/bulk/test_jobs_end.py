@@ -120,7 +120,7 @@ async def test_nothing_waits_when_a_run_has_ended(server: Server, run: Run) -> N
     """What waits at a shut gate when the run ends is not tried; what waits for another try keeps its own error."""
     done = told({"id": "7", "success": True})
     async with client(server, concurrency=3, max_retries=2) as api:
-        gate = api.shared.limits.gate("1")
+        gate = api.shared.limits.throttle("1")
         server.script = [
             answered_when(lambda: len(server.requests) == 3, refusal(130429, 429, retry_after="50")),
             answered_when(lambda: gate.left > 0, done),
@@ -156,7 +156,7 @@ async def test_an_item_that_is_read_when_its_run_ends(server: Server, api: Media
 async def test_what_was_not_tried_is_no_duplicate(server: Server, tmp_path: Path) -> None:
     """What waited when its run ended was not begun: the next run with the same journal suspects nothing."""
     async with client(server, concurrency=2) as api:
-        gate = api.shared.limits.gate("1")
+        gate = api.shared.limits.throttle("1")
         server.script = [
             answered_when(lambda: len(server.requests) == 2, refusal(130429, 429, retry_after="50")),
             answered_when(gate._queue.locked, refusal(190, 401)),
@@ -173,7 +173,7 @@ async def test_what_was_not_tried_is_no_duplicate(server: Server, tmp_path: Path
 async def test_between_two_requests_of_an_item(server: Server, tmp_path: Path) -> None:
     """A download that would have to wait after its lookup, when the run has ended, says so and may be tried again."""
     async with client(server, concurrency=2) as api:
-        gate = api.shared.limits.gate("1")
+        gate = api.shared.limits.throttle("1")
         server.script = [
             answered_when(lambda: len(server.requests) == 2, refusal(130429, 429, retry_after="3600")),
             answered_when(lambda: gate.left > 0, info(f"{server.base_url}/media")),
@@ -183,7 +183,7 @@ async def test_between_two_requests_of_an_item(server: Server, tmp_path: Path) -
     (waited,) = [outcome for outcome in found if outcome.tried and not isinstance(outcome.error, RateLimitError)]
     assert isinstance(waited.error, MediaError)
     assert (str(waited.error), waited.error.retryable, waited.attempts) == (
-        *("it waited for its turn when the run ended", True, 1),
+        *("the run ended while this item waited for a connection: try it again", True, 1),
     )
     assert (len(server.requests), found[2].tried) == (2, False)
 
