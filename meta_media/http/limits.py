@@ -263,7 +263,9 @@ class Slot:
             if not scope.cancelled_caught:
                 return
         self.interrupted = True
-        raise self.failure or MediaError("the run ended while this item waited for a connection: try it again", retryable=True)
+        raise self.failure or MediaError(
+            "the run ended while this item waited for a connection: try it again", retryable=True
+        )
 
     def stop_waiting(self) -> None:
         """End the present wait and every later one."""
