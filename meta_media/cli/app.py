@@ -54,7 +54,7 @@ def make_app() -> App:
         (verbs.send, "TO... --id ID"),
     )
     for order, (command, arguments) in enumerate(commands):
-        usage = f"Usage: meta-media {command.__name__} {arguments} [OPTIONS]"
+        usage = " ".join(f"Usage: meta-media {command.__name__} {arguments} [OPTIONS]".split())
         app.command(App(name=command.__name__, usage=usage, sort_key=order)).default(command)
     app.register_install_completion_command(help="Install completion for your shell.")
     return app

@@ -268,6 +268,12 @@ def test_check_reads_only_the_head(bare: Shell) -> None:
     assert time.monotonic() - started < PATIENCE / 2
 
 
+def test_standard_input_has_no_name(bare: Shell) -> None:
+    """Without `--filename`, a sentence about standard input names no file."""
+    done = bare.spawn("check", "-", stdin=GIF)
+    assert (done.returncode, b"<stdin>" in done.stdout) == (1, False)
+
+
 @pytest.mark.parametrize(
     ("options", "status"), [([], 0), (["--mime-type", "image/png"], 1), (["--filename", "a.png"], 0)]
 )

@@ -7,6 +7,8 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from meta_media import Progress
+from meta_media.cli.progress import Bars
 from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible
 
 pytestmark = needs_posix
@@ -58,6 +60,29 @@ def test_bars_of_transfers(shell: Shell, slow: str, arguments: list[str], bar: s
     assert re.search(r"\ball +[━╸╺]+ +0/2 ", visible(seen.received))
     assert "with --journal FILE, the same command could continue from here\nmeta-media: interrupted" in seen.text
     seen.assert_clean()
+
+
+def test_a_bar_goes_with_its_transfer() -> None:
+    """A bar appears with the first byte and goes with the last one, or when its item is done; a new start takes bytes back."""
+    bars = Bars(wanted=True)
+    assert bars.bar("no terminal") is None
+    bars.disable = False
+    bar = bars.bar("[bold]" + "long" * 10, "↓")
+    assert bar is not None
+    bar.hide()
+    overall = bars.tasks[0]
+    for transferred, shown, moved in (
+        (3, ["↓ [bold]longlonglonglongl…"], 3),
+        (1, ["↓ [bold]longlonglonglongl…"], 1),
+        (4, [], 4),
+    ):
+        bar(Progress(transferred=transferred, total=4))
+        assert [task.description for task in bars.tasks[1:]] == shown
+        assert overall.fields["moved"] == moved
+    bars.count(1, 1)
+    assert not overall.visible
+    bars.count(1, 2)
+    assert (overall.visible, overall.completed, overall.total) == (True, 1, 2)
 
 
 def test_results_on_a_terminal(shell: Shell) -> None:

@@ -211,11 +211,14 @@ class Screen:
     def __init__(self) -> None:
         self._rows: list[str] = [""]
         self._row = self._column = 0
-        self.widest = 0  # columns to the right end of a bar
+        self.widest = 0  # columns of the widest line with a bar
 
     def feed(self, text: str) -> None:
         """Take what the program wrote."""
         for argument, control, character in re.findall(r"\x1b\[([0-9;?]*)([A-Za-z])|([^\x1b])", text):
+            if control or character in "\r\n":
+                row = self._rows[self._row].rstrip()
+                self.widest = max(self.widest, len(row) if "━" in row else 0)
             if control == "A":
                 self._row -= int(argument or 1)
                 assert self._row >= 0
@@ -230,8 +233,6 @@ class Screen:
                 row = self._rows[self._row].ljust(self._column)
                 self._rows[self._row] = row[: self._column] + character + row[self._column + 1 :]
                 self._column += 1
-                if character in "━╸╺":
-                    self.widest = max(self.widest, len(self._rows[self._row]))
 
     @property
     def lines(self) -> list[str]:
