@@ -63,45 +63,47 @@ class ReceivedRequest:
     transfer_encoding: str | None
 
 
+@attrs.define(kw_only=True, eq=False)
 class Application:
-    """The emulator as an ASGI application."""
+    """
+    The emulator as an ASGI application.
 
-    def __init__(
-        self,
-        *,
-        state: State,
-        signer: UrlSigner,
-        clock: Clock,
-        settings: EmulatorSettings,
-        app_secret: str,
-        faults: FaultQueue,
-    ) -> None:
-        self._state = state
-        self._signer = signer
-        self._clock = clock
-        self._settings = settings
-        self._app_secret = app_secret
-        self._faults = faults
-        self.requests: deque[ReceivedRequest] = deque(maxlen=settings.remembered)
-        self.messages: deque[dict[str, Any]] = deque(maxlen=settings.remembered)
-        self.base_url = ""
-        graph = self._graph
+    Attributes:
+        requests: The latest requests, the newest last.
+        messages: The latest accepted messages, the newest last.
+        base_url: Scheme, host and port, for requests without a usable `Host`.
+    """
+
+    state: State
+    signer: UrlSigner
+    clock: Clock
+    settings: EmulatorSettings
+    app_secret: str = attrs.field(repr=False)
+    faults: FaultQueue
+    base_url: str = ""
+    requests: deque[ReceivedRequest] = attrs.field(init=False)
+    messages: deque[dict[str, Any]] = attrs.field(init=False)
+    _app: ASGIApp = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.requests = deque(maxlen=self.settings.remembered)
+        self.messages = deque(maxlen=self.settings.remembered)
         routes = [
             Route(PATH, self._download, methods=["GET"]),
-            Route("/{version}/{object_id}/media", graph(self._upload), methods=["POST"]),
-            Route("/{version}/{object_id}/messages", graph(self._send), methods=["POST"]),
-            Route("/{version}/{object_id}", graph(self._show), methods=["GET"]),
-            Route("/{version}/{object_id}", graph(self._delete), methods=["DELETE"]),
+            Route("/{version}/{object_id}/media", self._graph(self._upload), methods=["POST"]),
+            Route("/{version}/{object_id}/messages", self._graph(self._send), methods=["POST"]),
+            Route("/{version}/{object_id}", self._graph(self._show), methods=["GET"]),
+            Route("/{version}/{object_id}", self._graph(self._delete), methods=["DELETE"]),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _broken})
         app.router.redirect_slashes = False
-        self._app: ASGIApp = app
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request, or act out the fault that was planned for it."""
         request = Request(scope)
         self.requests.append(_received(request))
-        fault = self._faults.take(operation_of(request.method, scope["path"]))
+        fault = self.faults.take(operation_of(request.method, scope["path"]))
         try:
             if fault is None:
                 await self._dated(self._app)(scope, receive, send)
@@ -115,7 +117,7 @@ class Application:
         """Add the emulator's time to an application's responses."""
 
         async def dated(scope: Scope, receive: Receive, send: Send) -> None:
-            date = formatdate(self._clock.now(), usegmt=True).encode()
+            date = formatdate(self.clock.now(), usegmt=True).encode()
 
             async def send_dated(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -144,7 +146,7 @@ class Application:
         value = _bearer(request) or request.query_params.get("access_token")
         if not value and request.path_params["object_id"] == "me":
             raise GraphError.of("no_user")
-        token = self._state.authenticate(value)
+        token = self.state.authenticate(value)
         self._check_proof(token.value, request.query_params)
         return token
 
@@ -152,32 +154,32 @@ class Application:
         """Check `appsecret_proof`, in its timed form and in the classic one."""
         proof, issued = query.get("appsecret_proof"), query.get("appsecret_time")
         if proof is None:
-            if self._settings.require_appsecret_proof:
+            if self.settings.require_appsecret_proof:
                 raise GraphError.of("missing_proof")
             return
         signed = access_token if issued is None else f"{access_token}|{issued}"
-        expected = hmac.new(self._app_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
+        expected = hmac.new(self.app_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
         fresh = issued is None or (
-            _SECONDS.fullmatch(issued) is not None and abs(self._clock.now() - int(issued)) <= _PROOF_LIFETIME
+            _SECONDS.fullmatch(issued) is not None and abs(self.clock.now() - int(issued)) <= _PROOF_LIFETIME
         )
         if not fresh or not hmac.compare_digest(expected.encode(), proof.encode()):
             raise GraphError.of("wrong_proof")
 
     async def _upload(self, request: Request, token: Token) -> Mapping[str, Any]:
         number = _own_number(request, token)
-        if self._settings.require_content_length and "content-length" not in request.headers:
+        if self.settings.require_content_length and "content-length" not in request.headers:
             raise PlainError(Response("Length Required", 411, media_type="text/plain"))
         try:
             media = await receive_upload(
                 request.headers.get("content-type", ""),
                 request.stream(),
                 number,
-                state=self._state,
-                settings=self._settings,
-                now=self._clock.now(),
+                state=self.state,
+                settings=self.settings,
+                now=self.clock.now(),
             )
         except GraphError as error:
-            if "error_user_title" in error.error and self._settings.oversize_reply == "proxy":
+            if "error_user_title" in error.error and self.settings.oversize_reply == "proxy":
                 raise PlainError(Response("Request Entity Too Large", 413, media_type="text/html")) from None
             raise
         return {"id": media.id}
@@ -190,14 +192,14 @@ class Application:
         media = await self._own_media(request, token, "get")
         host = request.headers.get("host", "")
         base_url = f"http://{host}" if _HOST.fullmatch(host) else self.base_url
-        lifetime = 0 if request.scope["state"].get("expired_url") else self._settings.url_lifetime
-        expires = int(self._clock.now()) + lifetime
+        lifetime = 0 if request.scope["state"].get("expired_url") else self.settings.url_lifetime
+        expires = int(self.clock.now()) + lifetime
         size = media.file_size
         return {
-            "url": self._signer.url(base_url, media.id, "getMedia", expires),
+            "url": self.signer.url(base_url, media.id, "getMedia", expires),
             "mime_type": media.mime_type,
             "sha256": media.sha256,
-            "file_size": str(size) if self._settings.file_size_as_string else size,
+            "file_size": str(size) if self.settings.file_size_as_string else size,
             "id": media.id,
             "messaging_product": "whatsapp",
         }
@@ -206,10 +208,10 @@ class Application:
         try:
             media = await self._own_media(request, token, "delete")
         except GraphError:
-            if self._settings.repeated_delete == "error":
+            if self.settings.repeated_delete == "error":
                 raise
         else:
-            await self._state.remove(media.id)
+            await self.state.remove(media.id)
         return {"success": True}
 
     async def _send(self, request: Request, token: Token) -> Mapping[str, Any]:
@@ -224,22 +226,22 @@ class Application:
     async def _own_media(self, request: Request, token: Token, verb: str) -> StoredMedia:
         media = await self._find(request.path_params["object_id"])
         asked = request.query_params.get("phone_number_id")
-        mismatch = media and asked not in {None, media.phone_number_id} and self._settings.wrong_number == "error"
+        mismatch = media and asked not in {None, media.phone_number_id} and self.settings.wrong_number == "error"
         if media is None or media.phone_number_id not in token.numbers or mismatch:
             raise GraphError.of("gone", verb=verb, id=request.path_params["object_id"])
         return media
 
     async def _find(self, media_id: str) -> StoredMedia | None:
-        return await self._state.find(media_id) if _ID.fullmatch(media_id) else None
+        return await self.state.find(media_id) if _ID.fullmatch(media_id) else None
 
     async def _download(self, request: Request) -> Response:
-        status = self._settings.missing_user_agent_status
+        status = self.settings.missing_user_agent_status
         if status is not None and not request.headers.get("user-agent"):
             return problem(status, "Bad Request")
         try:
-            token = self._state.authenticate(_bearer(request))
-            now = math.inf if request.scope["state"].get("expired_url") else self._clock.now()
-            media_id = self._signer.check(request.query_params, self._settings, now)
+            token = self.state.authenticate(_bearer(request))
+            now = math.inf if request.scope["state"].get("expired_url") else self.clock.now()
+            media_id = self.signer.check(request.query_params, self.settings, now)
         except GraphError:
             return problem(401, "Authentication Error")
         except PlainError as error:
@@ -247,7 +249,7 @@ class Application:
         media = await self._find(media_id)
         if media is None or media.phone_number_id not in token.numbers:
             return problem(404, "Not Found")
-        return file_response(media, request.headers, request.method, state=self._state, settings=self._settings)
+        return file_response(media, request.headers, request.method, state=self.state, settings=self.settings)
 
 
 def operation_of(method: str, path: str) -> Operation | None:

@@ -107,18 +107,13 @@ def _slice(
     condition = headers.get("if-range")
     if not settings.range_requests or (condition is not None and condition != plain.get("etag")):
         return None
-    part = requested_range(headers.get("range"), media.file_size)
-    if part is None:
-        return None
-    if part == "unsatisfiable":
-        return _Slice(status=416, start=0, end=0, headers={"content-range": f"bytes */{media.file_size}"})
-    start, end = part
-    return _Slice(
-        status=206,
-        start=start,
-        end=end,
-        headers=plain | {"content-range": f"bytes {start}-{end - 1}/{media.file_size}"},
-    )
+    match requested_range(headers.get("range"), media.file_size):
+        case (start, end):
+            place = {"content-range": f"bytes {start}-{end - 1}/{media.file_size}"}
+            return _Slice(status=206, start=start, end=end, headers=plain | place)
+        case "unsatisfiable":
+            return _Slice(status=416, start=0, end=0, headers={"content-range": f"bytes */{media.file_size}"})
+    return None
 
 
 class FileResponse(Response):

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import anyio
 import anyio.to_thread
-import attrs
 
 from meta_media import MediaApi, Settings
 from meta_media.emulator.app import Application, ReceivedRequest
@@ -30,13 +29,6 @@ from meta_media.emulator.state import IncomingFile, State
 from meta_media.emulator.upload import is_animated_webp
 
 __all__ = ["Emulator"]
-
-
-@attrs.frozen(kw_only=True)
-class _Parts:
-    state: State
-    signer: UrlSigner
-    application: Application
 
 
 class Emulator:
@@ -90,7 +82,7 @@ class Emulator:
         ]
         self._faults = FaultQueue()
         self._throttle: PlannedFault | None = None
-        self._parts: _Parts | None = None
+        self._application: Application | None = None
         self._exit = contextlib.AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -133,12 +125,12 @@ class Emulator:
     @property
     def requests(self) -> list[ReceivedRequest]:
         """The latest requests, the newest last."""
-        return list(self._running.application.requests)
+        return list(self._running.requests)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The latest accepted messages, the newest last, each with `message_id` and `phone_number_id`."""
-        return list(self._running.application.messages)
+        return list(self._running.messages)
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
         """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
@@ -225,28 +217,28 @@ class Emulator:
             caption: The text below the media.
             phone_number_id: The number that gets it. Default: the default number.
         """
-        parts = self._running
+        running = self._running
         if not isinstance(content, bytes):
             filename = filename or Path(content).name
-            content = await parts.state.in_thread(Path(content).read_bytes)
+            content = await running.state.in_thread(Path(content).read_bytes)
         kind = kind or default_kind(mime_type)
         number = phone_number_id or self.phone_number_id
         now = self.clock.now()
-        async with IncomingFile(parts.state) as incoming:
+        async with IncomingFile(running.state) as incoming:
             await incoming.write([content])
             expires_at = now + self.settings.inbound_lifetime
             media = await incoming.keep(number, mime_type, filename=filename, expires_at=expires_at)
         expires = int(now) + self.settings.webhook_url_lifetime
-        url = parts.signer.url(self.base_url, media.id, "webhook", expires)
+        url = running.signer.url(self.base_url, media.id, "webhook", expires)
         described = media_object(media, kind, url, caption, animated=is_animated_webp(content[:32]))
         body = webhook(number, kind, described, int(now))
         return body, sign(self.app_secret, body)
 
     @property
-    def _running(self) -> _Parts:
-        if self._parts is None:
+    def _running(self) -> Application:
+        if self._application is None:
             raise RuntimeError("the emulator is not running: use `async with Emulator() as emulator`")
-        return self._parts
+        return self._application
 
     async def _start(self) -> None:
         folder = self._data
@@ -266,10 +258,9 @@ class Emulator:
             if not state.has_token(number, token):
                 state.add_token(number, token)
         self.app_secret = self.settings.app_secret or kept["app_secret"]
-        signer = UrlSigner(kept["url_secret"])
         application = Application(
             state=state,
-            signer=signer,
+            signer=UrlSigner(kept["url_secret"]),
             clock=self.clock,
             settings=self.settings,
             app_secret=self.app_secret,
@@ -278,4 +269,4 @@ class Emulator:
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)
-        self._parts = _Parts(state=state, signer=signer, application=application)
+        self._application = application

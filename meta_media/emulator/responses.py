@@ -26,29 +26,22 @@ __all__ = [
 ]
 
 BUSINESS_ACCOUNT_ID: Final = "1020304050607"
-# The types in the order of the recorded error text, with their kind. `audio/opus` is in that text, but in no table of Meta's.
-ACCEPTED_TYPES: Final[Mapping[str, str]] = {
-    "audio/aac": "audio",
-    "audio/mp4": "audio",
-    "audio/mpeg": "audio",
-    "audio/amr": "audio",
-    "audio/ogg": "audio",
-    "audio/opus": "audio",
-    "application/vnd.ms-powerpoint": "document",
-    "application/msword": "document",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "document",
-    "application/vnd.openxmlformats-officedocument.presentationml.presentation": "document",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "document",
-    "application/pdf": "document",
-    "text/plain": "document",
-    "application/vnd.ms-excel": "document",
-    "image/jpeg": "image",
-    "image/png": "image",
-    "image/webp": "sticker",
-    "video/mp4": "video",
-    "video/3gpp": "video",
+# In the order of the recorded error text, by kind. `audio/opus` is in that text, but in no table of Meta's.
+_TYPES: Final = {
+    "audio": ("audio/aac", "audio/mp4", "audio/mpeg", "audio/amr", "audio/ogg", "audio/opus"),
+    "document": (
+        "application/vnd.ms-powerpoint",
+        "application/msword",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        *("application/pdf", "text/plain", "application/vnd.ms-excel"),
+    ),
+    "image": ("image/jpeg", "image/png"),
+    "sticker": ("image/webp",),
+    "video": ("video/mp4", "video/3gpp"),
 }
-
+ACCEPTED_TYPES: Final[Mapping[str, str]] = {mime_type: kind for kind, types in _TYPES.items() for mime_type in types}
 _PACIFIC: Final = timezone(timedelta(hours=-8), "PST")  # Meta's dates are in Pacific time
 # Errors by name: the message, and the fields of `GraphError` that differ from its defaults.
 _ERRORS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
@@ -155,27 +148,27 @@ class GraphError(Exception):
 
     @classmethod
     def of(cls, name: str, **texts: object) -> GraphError:
-        """Make an error of the table above, with the texts that its message has places for."""
+        """Make an error of the table above; `texts` are the values that its message has places for."""
         message, fields = _ERRORS[name]
         return cls(message.format(**texts), **fields)
 
     @classmethod
     def forbidden(cls, code: int) -> GraphError:
-        """A token without permissions."""
+        """Make the error of a token without permissions."""
         if code == 10:
             return cls.of("no_permission")
         return cls("This operation requires additional permissions", code=code, status=403)  # documented, with code 200
 
     @classmethod
     def expired(cls, expired_at: float, now: float) -> GraphError:
-        """An expired token."""
+        """Make the error of an expired token."""
         return cls.of("expired_token", expired=_date(expired_at), now=_date(now))
 
     @classmethod
     def throttled(
         cls, status: int, retry_after: float | str | None, *, code: int = 130429, usage_minutes: int | None = None
     ) -> GraphError:
-        """Documented, except for `Retry-After`: there is no sample of one."""
+        """Make a throttled request's error. It is documented, except for `Retry-After`: there is no sample of one."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         if usage_minutes is not None:
             # Percentages and minutes (Graph API, "Rate limits"), by the id of a business account.
@@ -190,7 +183,7 @@ class GraphError(Exception):
 
     @classmethod
     def message(cls, code: int, title: str, details: str) -> GraphError:
-        """One of the documented errors about messages, with the reason in `error_data`."""
+        """Make a documented error about messages, with the reason in `error_data`."""
         data = {"messaging_product": "whatsapp", "details": details}
         return cls(f"(#{code}) {title}", code=code, error_data=data)
 

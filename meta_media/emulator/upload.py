@@ -12,7 +12,6 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-import attrs
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -21,7 +20,7 @@ from meta_media.emulator.responses import ACCEPTED_TYPES, GraphError
 from meta_media.emulator.settings import EmulatorSettings
 from meta_media.emulator.state import IncomingFile, State, StoredMedia
 
-__all__ = ["FormReader", "UploadSize", "is_animated_webp", "receive_upload"]
+__all__ = ["FilePart", "FormReader", "is_animated_webp", "receive_upload"]
 
 _HEAD_SIZE: Final = 32  # bytes, in which an animated WebP can be seen
 _MAX_FIELD_SIZE: Final = 64 * 1024
@@ -32,20 +31,20 @@ _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 _KEPT_USE_CASE: Final = "call_voicemail_announcement"  # its files never expire; Meta's page "Calling settings"
 
 
-@attrs.frozen(kw_only=True)
-class _FilePart:
-    mime_type: str
-    filename: str
+class FilePart:
+    """
+    The part named `file`: its headers, and its size so far against the limit of its type (Meta's Media guide).
 
-    @property
-    def essence(self) -> str:
-        return self.mime_type.partition(";")[0].strip().lower()
+    Raises:
+        GraphError: The type is not accepted.
+    """
 
-
-class UploadSize:
-    """The size of a file so far, against the limit of its type (Meta's Media guide, "Supported media types")."""
-
-    def __init__(self, essence: str, settings: EmulatorSettings) -> None:
+    def __init__(self, mime_type: str, filename: str, settings: EmulatorSettings) -> None:
+        essence = mime_type.partition(";")[0].strip().lower()
+        if essence not in ACCEPTED_TYPES:
+            raise GraphError.of("refused_type", mime_type=mime_type)
+        self.mime_type = mime_type
+        self.filename = filename
         self._kind = ACCEPTED_TYPES[essence]
         self._settings = settings
         self._head = b""
@@ -80,10 +79,9 @@ class FormReader:
 
     def __init__(self, boundary: bytes, settings: EmulatorSettings) -> None:
         self.fields: dict[str, str] = {}
-        self.file: _FilePart | None = None
+        self.file: FilePart | None = None
         self.file_ended = False
         self._settings = settings
-        self._size: UploadSize | None = None
         self._pieces: list[memoryview] = []
         self._headers: dict[bytes, bytes] = {}
         self._header = (b"", b"")
@@ -143,16 +141,13 @@ class FormReader:
     def _begin_file(self, filename: bytes) -> None:
         declared = self._headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
         mime_type = _UNPRINTABLE.sub("", declared).strip()
-        self.file = _FilePart(mime_type=mime_type, filename=filename.decode(errors="replace"))
-        if self.file.essence not in ACCEPTED_TYPES:
-            raise GraphError.of("refused_type", mime_type=mime_type)
-        self._size = UploadSize(self.file.essence, self._settings)
+        self.file = FilePart(mime_type, filename.decode(errors="replace"), self._settings)
         self._in_file = True
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._in_file and self._size is not None:
+        if self._in_file and self.file is not None:
             piece = memoryview(data)[start:end]
-            self._size.add(piece)
+            self.file.add(piece)
             self._pieces.append(piece)
         elif self._field is not None:
             name, value = self._field

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.emulator.download import requested_range
 from meta_media.emulator.responses import ACCEPTED_TYPES, GraphError
-from meta_media.emulator.upload import FormReader, UploadSize
+from meta_media.emulator.upload import FilePart, FormReader
 from meta_media.protocol.media_types import ACCEPTED
 
 CONTENT = bytes(range(256)) * 5000  # more than the emulator reads at once
@@ -139,7 +139,7 @@ async def test_other_ranges(emulator: Emulator, http: httpx.AsyncClient) -> None
 
 @given(first=st.none() | st.integers(0, 40), last=st.none() | st.integers(0, 40), size=st.integers(0, 30))
 def test_ranges_select_what_they_say(first: int | None, last: int | None, size: int) -> None:
-    """A range selects the positions from first to last that exist, or the last so many."""
+    """A range selects the positions from first to last that exist, or the last n."""
     written = f"bytes={'' if first is None else first}-{'' if last is None else last}"
     part = requested_range(written, size)
     if first is None:
@@ -358,10 +358,10 @@ async def test_switch_oversize(tmp_path: Path) -> None:
 )
 def test_limits(mime_type: str, settings: EmulatorSettings, limit: int) -> None:
     """Documents may have 100 MB, KB follows MB, and every type has 100 MB when only the service's limit counts."""
-    size = UploadSize(mime_type, settings)
-    size.add(memoryview(bytes(limit)))
+    part = FilePart(mime_type, "a", settings)
+    part.add(memoryview(bytes(limit)))
     with pytest.raises(GraphError, match="Invalid parameter"):
-        size.add(memoryview(b"\0"))
+        part.add(memoryview(b"\0"))
 
 
 async def test_switches_of_the_graph_api(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ async def test_switch_require_content_length(tmp_path: Path) -> None:
 
 
 async def test_switch_remembered(tmp_path: Path) -> None:
-    """Only so many requests are remembered."""
+    """Only the latest requests are remembered."""
     async with Emulator(tmp_path, settings=EmulatorSettings(remembered=2)) as emulator, client(emulator) as http:
         for path in ("/a", "/b", "/c"):
             await http.get(path)

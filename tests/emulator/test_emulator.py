@@ -385,7 +385,7 @@ async def test_versions(emulator: Emulator, http: httpx.AsyncClient) -> None:
 
 
 async def test_tokens(emulator: Emulator) -> None:
-    """A missing, an unknown, an expired and a restricted token are told apart, everywhere in the Graph API."""
+    """A missing, an unknown, an expired and a restricted token each have an error of their own, everywhere in the Graph API."""
     path = f"/v25.0/{emulator.phone_number_id}"
     async with httpx.AsyncClient(base_url=emulator.base_url, trust_env=False) as http:
         missing = {
@@ -645,7 +645,7 @@ async def test_receive(emulator: Emulator, http: httpx.AsyncClient) -> None:
 
 
 async def test_receive_a_path(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:
-    """A path gives the document its name; kind and number can be chosen; a sticker tells whether it is animated."""
+    """A path gives the document its name; kind and number can be chosen; a sticker says whether it is animated."""
     path = anyio.Path(tmp_path / "order.pdf")
     await path.write_bytes(b"RIFF____WEBPVP8X\x0a\0\0\0\x02")
     emulator.add_account("222", emulator.access_token)

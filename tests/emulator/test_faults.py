@@ -410,15 +410,15 @@ async def test_a_body_that_is_not_the_file(world: World) -> None:
 
 async def test_a_length_that_lies(world: World) -> None:
     """`Content-Length` says more or less than there is, and the connection stays open if nothing ends it."""
-    for told in (0, 4990, 5010):
-        world.emulator.fail("download", Fault(content_length=told))
-        world.emulator.fail("download", Fault(content_length=told, at="end", end="close"))
+    for length in (0, 4990, 5010):
+        world.emulator.fail("download", Fault(content_length=length))
+        world.emulator.fail("download", Fault(content_length=length, at="end", end="close"))
         async with world.peer() as peer:
             await peer.send(world.download)
-            assert (await peer.head())[1]["content-length"] == str(told)
+            assert (await peer.head())[1]["content-length"] == str(length)
             assert await peer.receive(5000) == CONTENT
             await peer.send(world.download)
-            assert (await peer.head())[1]["content-length"] == str(told)
+            assert (await peer.head())[1]["content-length"] == str(length)
             assert await peer.receive_all() == (CONTENT, "close")
     await world.is_fine()
 
@@ -566,7 +566,7 @@ async def test_an_early_reply(world: World, end: Any) -> None:
     ids=str,
 )
 async def test_after_part_of_a_request(world: World, fault: Fault, expected: str) -> None:
-    """It happens when so many bytes of the request's body have been read, not before, and without waiting for more."""
+    """It happens once that many bytes of the request's body have been read, not before, and without waiting for more."""
     body = world.upload(bytes(8_000_000))
     world.emulator.fail("upload", fault)
     async with world.peer() as peer:
