@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
+import inspect
 import os
 import re
 import resource
@@ -28,41 +30,59 @@ from tests.faults.server import FaultServer
 from tests.support.servers import until
 from tests.support.stepping import Stepper, settled_at
 
-__all__ = ["SETUPS", "awaited", "elsewhere", "named"]
+__all__ = ["SETUPS", "awaited", "calling", "elsewhere", "named"]
 
 SetUp = Callable[[Scene], contextlib.AbstractAsyncContextManager[None]]
-Call = Callable[[Scene], Awaitable[Any]]
+Operation = Callable[[], Awaitable[Any]]
 Address = tuple[str, int]
 SETUPS: Final[dict[str, SetUp]] = {}
 _DAY: Final = 86_400.0  # seconds
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.meta-media\.part")
 
 
-def named(*names: str) -> Callable[[Callable[..., AsyncIterator[None]]], None]:
-    """Register a set-up under each of its names; with several, it is told which one is meant."""
+def named(*names: str) -> Callable[[Callable[..., Any]], None]:
+    """Register a set-up under each of its names: a function or an async generator. With several names, it is passed the name."""
 
-    def register(function: Callable[..., AsyncIterator[None]]) -> None:
-        made = contextlib.asynccontextmanager(function)
+    def register(function: Callable[..., Any]) -> None:
         for name in names:
-            SETUPS[name] = made if len(names) == 1 else _told(made, name)
+            SETUPS[name] = functools.partial(_prepared, function, (name,) if len(names) > 1 else ())
 
     return register
 
 
-def _told(made: Callable[..., contextlib.AbstractAsyncContextManager[None]], name: str) -> SetUp:
-    return lambda scene: made(scene, name)
+@contextlib.asynccontextmanager
+async def _prepared(function: Callable[..., Any], name: tuple[str, ...], scene: Scene) -> AsyncIterator[None]:
+    prepared = function(scene, *name)
+    if not inspect.isasyncgen(prepared):
+        yield
+        return
+    async with contextlib.aclosing(prepared):
+        await anext(prepared)
+        yield
+        await anext(prepared, None)
 
 
-@named("nothing else")
-async def _nothing(_: Scene) -> AsyncIterator[None]:
-    yield
+def calling(*names: str) -> Callable[[Callable[..., Awaitable[Any]]], None]:
+    """Register a set-up that makes the call itself: it is passed scene, operation, and with several names the name."""
+
+    def register(function: Callable[..., Awaitable[Any]]) -> None:
+        def prepare(scene: Scene, *name: str) -> None:
+            operation = scene.call
+            scene.call = lambda _: function(scene, functools.partial(operation, scene), *name)
+
+        named(*names)(prepare)
+
+    return register
+
+
+named("nothing else")(lambda _: None)
 
 
 # Names and addresses
 
 
-def _resolved(scene: Scene, first: Callable[[], Address], *, always: bool) -> None:
-    """Give the server a name, which the system's resolver answers as told: the first time, or always."""
+def _resolved(scene: Scene, first: Callable[[], Address], name: str) -> None:
+    """Give the server a host name, and let the system's resolver return `first`: always, or `at first` only."""
     port = scene.server.port
     scene.server.places["base"] = f"{scene.cell.scheme}://localhost:{port}"
     asked: list[object] = []
@@ -72,24 +92,28 @@ def _resolved(scene: Scene, first: Callable[[], Address], *, always: bool) -> No
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         assert host in {"localhost", b"localhost"}
         asked.append(host)
-        address = first() if always or len(asked) == 1 else ("127.0.0.1", port)
+        address = first() if len(asked) == 1 or not name.endswith("first") else ("127.0.0.1", port)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)]
 
     scene.patch.setattr(socket, "getaddrinfo", resolve)
     scene.proofs.append(lambda: bool(asked))
 
 
-@named("a name that nobody knows at first", "a name that nobody knows")
-async def _unknown_name(scene: Scene, name: str) -> AsyncIterator[None]:
-    def unknown() -> Address:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+def _unknown() -> Address:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    _resolved(scene, unknown, always=not name.endswith("first"))
-    yield
+
+# no system makes a TCP connection to a multicast address: it says at once that there is no route
+_ADDRESSES: Final = {"a name that nobody knows": _unknown, "an address without a route": lambda: ("224.0.0.1", 9)}
+
+
+@named(*_ADDRESSES, *(f"{name} at first" for name in _ADDRESSES))
+def _no_address(scene: Scene, name: str) -> None:
+    _resolved(scene, _ADDRESSES[name.removesuffix(" at first")], name)
 
 
 @named("a resolver that hangs at first", "a resolver that hangs")
-async def _hanging_name(scene: Scene, name: str) -> AsyncIterator[None]:
+def _hanging_name(scene: Scene, name: str) -> None:
     over = threading.Event()
 
     def hang() -> Address:
@@ -102,27 +126,20 @@ async def _hanging_name(scene: Scene, name: str) -> AsyncIterator[None]:
         finally:
             over.set()  # else the threads would have no time for the calls that follow
 
-    _resolved(scene, hang, always=not name.endswith("first"))
+    _resolved(scene, hang, name)
     operation, scene.call = scene.call, call
-    yield
 
 
-@named("all threads of the resolver hang")
-async def _busy_resolver(scene: Scene) -> AsyncIterator[None]:
-    operation = scene.call
-
-    async def call(_: Scene) -> Any:
-        over = threading.Event()
-        loop = asyncio.get_running_loop()
-        hanging = [loop.run_in_executor(None, over.wait, 60) for _ in range(40)]  # of which 32 at most can be under way
-        try:
-            return await operation(scene)
-        finally:
-            over.set()
-            await asyncio.wait(hanging)
-
-    scene.call = call
-    yield
+@calling("all threads of the resolver hang")
+async def _busy_resolver(scene: Scene, operation: Operation) -> Any:
+    over = threading.Event()
+    loop = asyncio.get_running_loop()
+    hanging = [loop.run_in_executor(None, over.wait, 60) for _ in range(40)]  # of which 32 at most can be under way
+    try:
+        return await operation()
+    finally:
+        over.set()
+        await asyncio.wait(hanging)
 
 
 @named("a port where nobody listens at first", "a port where nobody listens")
@@ -130,15 +147,8 @@ async def _closed_port(scene: Scene, name: str) -> AsyncIterator[None]:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = closed.getsockname()
-        _resolved(scene, lambda: address, always=not name.endswith("first"))
+        _resolved(scene, lambda: address, name)
         yield
-
-
-@named("an address without a route at first", "an address without a route")
-async def _no_route(scene: Scene, name: str) -> AsyncIterator[None]:
-    # no system makes a TCP connection to a multicast address: it says at once that there is no way
-    _resolved(scene, lambda: ("224.0.0.1", 9), always=not name.endswith("first"))
-    yield
 
 
 @named("a host that does not accept at first", "a host that does not accept")
@@ -152,7 +162,7 @@ async def _deaf_host(scene: Scene, name: str) -> AsyncIterator[None]:
             waiting.setblocking(False)
             waiting.connect_ex(deaf.getsockname())
         address = deaf.getsockname()
-        _resolved(scene, lambda: address, always=not name.endswith("first"))
+        _resolved(scene, lambda: address, name)
         yield
 
 
@@ -187,35 +197,30 @@ async def _foreign_host(scene: Scene) -> AsyncIterator[None]:
 # Places and tokens
 
 
-@named("the only place is taken for a while")
-async def _taken(scene: Scene) -> AsyncIterator[None]:
-    operation, server = scene.call, scene.server
-
-    async def call(_: Scene) -> Any:
-        server.held = asyncio.Event()
-        held = OPERATIONS["read" if scene.cell.operation == "download" else "get_info"]
-        tasks = [asyncio.ensure_future(held(scene))]
-        try:
-            await until(lambda: len(server.requests) == 1)
-            tasks.append(asyncio.ensure_future(operation(scene)))
-            for _turn in range(20):
-                await asyncio.sleep(0)  # turns of the loop, in which it would begin if it could
-            assert len(server.requests) == 1
-            server.requests.clear()
-            server.held.set()
-            return await tasks[1]
-        finally:
-            server.held.set()
-            for task in tasks[1:]:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    scene.call = call
-    yield
+@calling("the only place is taken for a while")
+async def _taken(scene: Scene, operation: Operation) -> Any:
+    server = scene.server
+    server.held = asyncio.Event()
+    held = OPERATIONS["read" if scene.cell.operation == "download" else "get_info"]
+    tasks = [asyncio.ensure_future(held(scene))]
+    try:
+        await until(lambda: len(server.requests) == 1)
+        tasks.append(asyncio.ensure_future(operation()))
+        for _turn in range(20):
+            await asyncio.sleep(0)  # turns of the loop, in which it would begin if it could
+        assert len(server.requests) == 1
+        server.requests.clear()
+        server.held.set()
+        return await tasks[1]
+    finally:
+        server.held.set()
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @named("a token that is always the same", "a new token each time")
-async def _asked_token(scene: Scene, name: str) -> AsyncIterator[None]:
+def _asked_token(scene: Scene, name: str) -> None:
     given: list[str] = []
 
     async def ask() -> str:
@@ -223,148 +228,99 @@ async def _asked_token(scene: Scene, name: str) -> AsyncIterator[None]:
         return given[-1]
 
     scene.token = ask
-    yield
 
 
 # Time
 
 
-async def _aged(scene: Scene, age: float) -> Any:
-    """Download by information that Meta gave so many seconds ago, by the clock that nobody sets."""
+@calling("information that is five minutes old", "information that is three minutes old")
+async def _aged(scene: Scene, operation: Operation, name: str) -> Any:
+    """Download by information of that age, by the monotonic clock."""
     scene.what = await scene.api.get_info("7")
     scene.server.requests.clear()
-    now = time.monotonic
+    now, age = time.monotonic, 300 if "five" in name else 180
     scene.patch.setattr(time, "monotonic", lambda: now() + age)
-    return await OPERATIONS[scene.cell.operation](scene)
-
-
-@named("information that is five minutes old")
-async def _old(scene: Scene) -> AsyncIterator[None]:
-    scene.call = lambda _: _aged(scene, 300)
-    yield
-
-
-@named("information that is three minutes old")
-async def _younger(scene: Scene) -> AsyncIterator[None]:
-    scene.call = lambda _: _aged(scene, 180)
-    yield
+    return await operation()
 
 
 @named("a clock that jumps a day ahead", "a clock that jumps a day back")
-async def _jumping_clock(scene: Scene, name: str) -> AsyncIterator[None]:
+def _jumping_clock(scene: Scene, name: str) -> None:
     now, jump = time.time, [0.0]
     scene.patch.setattr(time, "time", lambda: now() + jump[0])
     scene.server.struck.append(lambda: jump.__setitem__(0, _DAY if name.endswith("ahead") else -_DAY))
-    yield
 
 
 # Files
 
 
-def _limited(scene: Scene, enter: Callable[[], object], leave: Callable[[], object]) -> Call:
-    """Make the call under a limit of the whole process, once the client has loaded whatever it loads."""
-    operation = scene.call
-
-    async def call(_: Scene) -> Any:
-        await scene.api.get_info("8")
-        scene.server.requests.clear()
-        enter()
-        try:
-            return await operation(scene)
-        finally:
-            leave()
-
-    return call
+async def _limited(scene: Scene, operation: Operation, enter: Callable[[], object], leave: Callable[[], object]) -> Any:
+    """Make the call under a limit of the whole process, once the client has loaded its modules."""
+    await scene.api.get_info("8")
+    scene.server.requests.clear()
+    enter()
+    try:
+        return await operation()
+    finally:
+        leave()
 
 
-@named("files may not grow")
-async def _small_files(scene: Scene) -> AsyncIterator[None]:
+@calling("files may not grow")
+async def _small_files(scene: Scene, operation: Operation) -> Any:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    scene.call = _limited(
-        scene,
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1])),
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before),
-    )
-    yield
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE)
+    return await _limited(scene, operation, lambda: limit((10_000, before[1])), lambda: limit(before))
 
 
 @named("a destination that is full")
-async def _full_handle(scene: Scene) -> AsyncIterator[None]:
+def _full_handle(scene: Scene) -> None:
     scene.handle = scene.stack.enter_context(os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0))
-    yield
 
 
 @named("a disk that is full at the end")
-async def _full_disk(scene: Scene) -> AsyncIterator[None]:
+def _full_disk(scene: Scene) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     scene.patch.setattr(os, "fsync", full)
-    yield
 
 
-@named("a folder that may not be entered")
-async def _forbidden(scene: Scene) -> AsyncIterator[None]:
-    scene.folder.parent.chmod(0o700)
-    user = os.geteuid()
-    hidden = scene.folder.parent if user == 0 else None
-
-    def enter() -> None:
-        if user == 0:  # whom no mode keeps out
-            os.seteuid(65534)
-        else:
-            scene.folder.parent.chmod(0)
-
-    def leave() -> None:
-        if hidden is None:
-            scene.folder.parent.chmod(0o700)
-        else:
-            os.seteuid(user)
-
-    scene.call = _limited(scene, enter, leave)
-    yield
+@calling("a folder that may not be entered")
+async def _forbidden(scene: Scene, operation: Operation) -> Any:
+    folder, user = scene.folder.parent, os.geteuid()
+    folder.chmod(0o700)
+    if user == 0:  # no mode keeps root out
+        return await _limited(scene, operation, lambda: os.seteuid(65534), lambda: os.seteuid(user))
+    return await _limited(scene, operation, lambda: folder.chmod(0), lambda: folder.chmod(0o700))
 
 
-@named("a folder that is not there")
-async def _no_folder(scene: Scene) -> AsyncIterator[None]:
-    scene.target = scene.folder / "none" / "photo.jpg"
-    scene.source = scene.folder / "none" / "source.txt"
+@named("a folder that is not there", "a name that is too long")
+def _no_place(scene: Scene, name: str) -> None:
+    names = ("none/photo.jpg", "none/source.txt") if name.startswith("a folder") else ("x" * 300, "x" * 300)
+    scene.target, scene.source = (scene.folder / it for it in names)
     scene.others.add("photo.jpg")
-    yield
-
-
-@named("a name that is too long")
-async def _long_name(scene: Scene) -> AsyncIterator[None]:
-    scene.target = scene.folder / ("x" * 300)
-    scene.source = scene.folder / ("x" * 300)
-    scene.others.add("photo.jpg")
-    yield
 
 
 @named("a folder that nobody can write to")
-async def _read_only(scene: Scene) -> AsyncIterator[None]:
+def _read_only(scene: Scene) -> None:
     scene.target = Path("/proc/photo.jpg")
     scene.others.add("photo.jpg")
-    yield
 
 
 @named("a target that may not be replaced")
-async def _kept(scene: Scene) -> AsyncIterator[None]:
+def _kept(scene: Scene) -> None:
     scene.overwrite = False
-    yield
 
 
 @named("a target that appears meanwhile and may not be replaced")
-async def _appearing(scene: Scene) -> AsyncIterator[None]:
+def _appearing(scene: Scene) -> None:
     scene.overwrite = False
     scene.target = scene.folder / "new.jpg"
     scene.others.add("photo.jpg")
     scene.server.struck.append(lambda: scene.target.write_bytes(OLD))
-    yield
 
 
 @named("a symlink at the target")
-async def _symlink(scene: Scene) -> AsyncIterator[None]:
+def _symlink(scene: Scene) -> None:
     victim = scene.folder.parent / "victim"
     victim.write_bytes(OLD)
     scene.target.unlink()
@@ -374,11 +330,10 @@ async def _symlink(scene: Scene) -> AsyncIterator[None]:
         assert victim.read_bytes() == OLD
 
     scene.checks.append(unharmed)
-    yield
 
 
 @named("a FIFO at the target")
-async def _fifo(scene: Scene) -> AsyncIterator[None]:
+def _fifo(scene: Scene) -> None:
     scene.target.unlink()
     os.mkfifo(scene.target)
 
@@ -386,11 +341,10 @@ async def _fifo(scene: Scene) -> AsyncIterator[None]:
         assert scene.target.is_fifo()
 
     scene.checks.append(there)
-    yield
 
 
 @named("a source that becomes shorter while it is sent", "a source that becomes longer while it is sent")
-async def _changing(scene: Scene, name: str) -> AsyncIterator[None]:
+def _changing(scene: Scene, name: str) -> None:
     size = 100_000 if "shorter" in name else scene.cell.size + 1
 
     def change(progress: Progress) -> None:
@@ -403,29 +357,26 @@ async def _changing(scene: Scene, name: str) -> AsyncIterator[None]:
         assert scene.sent not in scene.server.graph.stored
 
     scene.checks.append(nothing_stored)
-    yield
 
 
 # The caller's own
 
 
 @named("a callback that raises")
-async def _raising(scene: Scene) -> AsyncIterator[None]:
+def _raising(scene: Scene) -> None:
     def half_way(progress: Progress) -> None:
         if progress.transferred > 1_000_000 or scene.cell.verb == "download":
             raise ZeroDivisionError("mine")
 
     scene.progress = half_way
-    yield
 
 
 @named("a callback that takes its time")
-async def _slow_callback(scene: Scene) -> AsyncIterator[None]:
+def _slow_callback(scene: Scene) -> None:
     async def progress(_: object) -> None:
         await asyncio.sleep(0.2)  # longer, in all, than any wait for the peer may take
 
     scene.progress = progress
-    yield
 
 
 class _SlowFile:
@@ -444,35 +395,29 @@ class _SlowFile:
         raise OSError(errno.EIO, "gone")
 
 
-@named("all threads for files wait for a slow disk", "all threads for files wait for a slow disk for a while")
-async def _slow_disk(scene: Scene, name: str) -> AsyncIterator[None]:
-    operation = scene.call
+@calling("all threads for files wait for a slow disk", "all threads for files wait for a slow disk for a while")
+async def _slow_disk(scene: Scene, operation: Operation, name: str) -> Any:
     over, waiting = threading.Event(), list[object]()
-
-    async def call(_: Scene) -> Any:
-        settings = Settings(base_url=scene.server.base_url, concurrency=32)
-        async with MediaApi(TOKEN, "1", settings=settings) as others:
-            await others.get_info("8")
-            scene.server.requests.clear()
-            uploads = [asyncio.ensure_future(others.upload(_SlowFile(over, waiting))) for _ in range(32)]
-            try:
-                await until(lambda: len(waiting) >= 16)
-                if name.endswith("while"):
-                    asyncio.get_running_loop().call_later(0.3, over.set)
-                return await operation(scene)
-            finally:
-                over.set()
-                await asyncio.gather(*uploads, return_exceptions=True)  # there was nothing in those files
-
-    scene.call = call
-    yield
+    settings = Settings(base_url=scene.server.base_url, concurrency=32)
+    async with MediaApi(TOKEN, "1", settings=settings) as others:
+        await others.get_info("8")
+        scene.server.requests.clear()
+        uploads = [asyncio.ensure_future(others.upload(_SlowFile(over, waiting))) for _ in range(32)]
+        try:
+            await until(lambda: len(waiting) >= 16)
+            if name.endswith("while"):
+                asyncio.get_running_loop().call_later(0.3, over.set)
+            return await operation()
+        finally:
+            over.set()
+            await asyncio.gather(*uploads, return_exceptions=True)  # there was nothing in those files
 
 
 # Cancelled, killed, forked, and other loops
 
 
 @named("cancelled at every fifth await, once and twice")
-async def _cancelled(scene: Scene) -> AsyncIterator[None]:
+def _cancelled(scene: Scene) -> None:
     operation = scene.call
 
     async def tried(at: int, times: int) -> bool:
@@ -494,7 +439,6 @@ async def _cancelled(scene: Scene) -> AsyncIterator[None]:
         return await operation(scene)
 
     scene.call = call
-    yield
 
 
 async def elsewhere(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -565,7 +509,7 @@ async def _two_loops(scene: Scene) -> AsyncIterator[None]:
 
 
 @named("a client that is closed")
-async def _closed(scene: Scene) -> AsyncIterator[None]:
+def _closed(scene: Scene) -> None:
     operation = scene.call
 
     async def call(_: Scene) -> Any:
@@ -573,11 +517,10 @@ async def _closed(scene: Scene) -> AsyncIterator[None]:
         return await operation(scene)
 
     scene.call, scene.open_after = call, False
-    yield
 
 
 @named("a client that is closed twice at the end")
-async def _closed_twice(scene: Scene) -> AsyncIterator[None]:
+def _closed_twice(scene: Scene) -> None:
     operation = scene.call
 
     async def call(_: Scene) -> Any:
@@ -587,7 +530,6 @@ async def _closed_twice(scene: Scene) -> AsyncIterator[None]:
         return value
 
     scene.call, scene.open_after = call, False
-    yield
 
 
 _CHILD: Final = """
@@ -629,17 +571,16 @@ def _child(scene: Scene, forks: str = "") -> list[str]:
 
 
 @named("a process that was forked after it had connected")
-async def _forked(scene: Scene) -> AsyncIterator[None]:
+def _forked(scene: Scene) -> None:
     async def call(_: Scene) -> Any:
         await anyio.run_process(_child(scene, "forks"), stderr=None)
         return ELSEWHERE
 
     scene.call = call
-    yield
 
 
 @named("killed in the middle, and run again")
-async def _killed(scene: Scene) -> AsyncIterator[None]:
+def _killed(scene: Scene) -> None:
     operation = scene.call
 
     def leftovers() -> list[Path]:
@@ -659,4 +600,3 @@ async def _killed(scene: Scene) -> AsyncIterator[None]:
         return await operation(scene)
 
     scene.call = call
-    yield
