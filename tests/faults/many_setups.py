@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -14,8 +12,7 @@ from meta_media import BulkRun, MediaApi, Outcome, Settings
 from tests.faults.many import ManyGraph, Ran, check_many_files, ended, media_id
 from tests.faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
 from tests.faults.server import Fault, Seen
-from tests.faults.setups import SETUPS, awaited, named
-from tests.support.servers import until
+from tests.faults.setups import SETUPS, Operation, awaited, calling, kill_when, named
 from tests.support.stepping import Stepper
 
 __all__ = ["SETUPS"]
@@ -23,24 +20,18 @@ __all__ = ["SETUPS"]
 _REFUSED: Final = Fault(status=401, error={"code": 190})
 
 
-@named("another run at the same time")
-async def _two_runs(scene: Scene) -> AsyncIterator[None]:
-    operation = scene.call
-
-    async def call(_: Scene) -> Any:
-        folder = scene.folder.parent / "others"
-        folder.mkdir()
-        ids = [f"8{number:02d}" for number in range(12)]
-        async with asyncio.TaskGroup() as group:
-            deletes = group.create_task(scene.api.delete_many(ids).report())
-            downloads = group.create_task(scene.api.download_many(ids, folder).report())
-            ran = await operation(scene)
-        for task in (deletes, downloads):
-            assert (task.result().ok, task.result().succeeded) == (True, 12)
-        return ran
-
-    scene.call = call
-    yield
+@calling("another run at the same time")
+async def _two_runs(scene: Scene, operation: Operation) -> Any:
+    folder = scene.folder.parent / "others"
+    folder.mkdir()
+    ids = [f"8{number:02d}" for number in range(12)]
+    async with asyncio.TaskGroup() as group:
+        deletes = group.create_task(scene.api.delete_many(ids).report())
+        downloads = group.create_task(scene.api.download_many(ids, folder).report())
+        ran = await operation()
+    for task in (deletes, downloads):
+        assert (task.result().ok, task.result().succeeded) == (True, 12)
+    return ran
 
 
 @named("an item that is not answered before all others are done")
@@ -134,30 +125,22 @@ async def _raising(scene: Scene, name: str) -> AsyncIterator[None]:
 # Cancelled, closed and killed
 
 
-@named("cancelled at every tenth await, once and twice")
-async def _cancelled(scene: Scene) -> AsyncIterator[None]:
-    operation = scene.call
-
-    async def tried(at: int, times: int) -> bool:
-        stepper = Stepper(at, times=times)
-        task = await stepper.run(lambda: awaited(lambda: operation(scene)))
-        assert task.cancelled() is stepper.reached
-        assert stepper.alive == [], "work went on after the run had ended"
-        check_many_files(scene, None)
-        assert (await scene.api.get_info("8")).id == "8"
-        scene.restart()
-        return stepper.reached
-
-    async def call(_: Scene) -> Any:
-        for times in (1, 2):
-            at = times
-            while await tried(at, times):
-                at += 10
-            assert at > 20
-        return await operation(scene)
-
-    scene.call = call
-    yield
+@calling("cancelled at every tenth await, once and twice")
+async def _cancelled(scene: Scene, operation: Operation) -> Any:
+    for times in (1, 2):
+        at, reached = times, True
+        while reached:
+            stepper = Stepper(at, times=times)
+            task = await stepper.run(lambda: awaited(operation))
+            reached = stepper.reached
+            assert task.cancelled() is reached
+            assert stepper.alive == [], "work went on after the run had ended"
+            check_many_files(scene, None)
+            assert (await scene.api.get_info("8")).id == "8"
+            scene.restart()
+            at += 10
+        assert at > 30
+    return await operation()
 
 
 @named("a client that is closed after the first outcome")
@@ -190,35 +173,25 @@ asyncio.run(main())
 """
 
 
-@named("a run that is killed in the middle, and run again")
-async def _killed(scene: Scene) -> AsyncIterator[None]:
-    cell, journal = scene.cell, str(scene.folder.parent / "run.sqlite")
+@calling("a run that is killed in the middle, and run again")
+async def _killed(scene: Scene, _: Operation) -> Any:
+    cell, journal, folder = scene.cell, str(scene.folder.parent / "run.sqlite"), scene.folder.parent
     uploads = cell.verb == "upload"
-    folder = scene.folder.parent
     items = [str(folder / f"source-{index:02d}.txt") if uploads else media_id(index) for index in range(cell.items)]
-
-    async def call(_: Scene) -> Any:
-        settings = Settings(base_url=scene.server.base_url, chunk_size=4096, concurrency=3)
-        struck = asyncio.Event()
-        scene.server.struck.append(struck.set)
-        told = [cell.verb, scene.server.base_url, str(scene.folder), journal, *items]
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _CHILD, *told, stdin=subprocess.DEVNULL)
-        asked = (2 if cell.verb == "download" else 1) * cell.items
-        await until(lambda: struck.is_set() and len(scene.server.requests) == asked)
-        process.send_signal(signal.SIGKILL)
-        assert await process.wait() == -signal.SIGKILL
-        async with MediaApi(TOKEN, "1", settings=settings) as api:
-            runs: dict[str, Callable[[], BulkRun[Any]]] = {
-                "upload": lambda: api.upload_many(items, journal=journal),
-                "download": lambda: api.download_many(items, scene.folder, journal=journal),
-                "delete": lambda: api.delete_many(items, journal=journal),
-            }
-            ran = await ended(scene, runs[cell.verb]())
-        _check_resumed(scene, ran)
-        return ELSEWHERE
-
-    scene.call = call
-    yield
+    settings = Settings(base_url=scene.server.base_url, chunk_size=4096, concurrency=3)
+    struck = asyncio.Event()
+    scene.server.struck.append(struck.set)
+    asked = (2 if cell.verb == "download" else 1) * cell.items
+    command = [sys.executable, "-c", _CHILD, cell.verb, scene.server.base_url, str(scene.folder), journal, *items]
+    await kill_when(command, lambda: struck.is_set() and len(scene.server.requests) == asked)
+    async with MediaApi(TOKEN, "1", settings=settings) as api:
+        runs: dict[str, Callable[[], BulkRun[Any]]] = {
+            "upload": lambda: api.upload_many(items, journal=journal),
+            "download": lambda: api.download_many(items, scene.folder, journal=journal),
+            "delete": lambda: api.delete_many(items, journal=journal),
+        }
+        _check_resumed(scene, await ended(scene, runs[cell.verb]()))
+    return ELSEWHERE
 
 
 def _check_resumed(scene: Scene, ran: Ran) -> None:

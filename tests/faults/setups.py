@@ -30,7 +30,7 @@ from tests.faults.server import FaultServer
 from tests.support.servers import until
 from tests.support.stepping import Stepper, settled_at
 
-__all__ = ["SETUPS", "awaited", "calling", "elsewhere", "named"]
+__all__ = ["SETUPS", "Operation", "awaited", "calling", "elsewhere", "kill_when", "named"]
 
 SetUp = Callable[[Scene], contextlib.AbstractAsyncContextManager[None]]
 Operation = Callable[[], Awaitable[Any]]
@@ -410,35 +410,28 @@ async def _slow_disk(scene: Scene, operation: Operation, name: str) -> Any:
             return await operation()
         finally:
             over.set()
-            await asyncio.gather(*uploads, return_exceptions=True)  # there was nothing in those files
+            await asyncio.gather(*uploads, return_exceptions=True)  # those files are empty
 
 
 # Cancelled, killed, forked, and other loops
 
 
-@named("cancelled at every fifth await, once and twice")
-def _cancelled(scene: Scene) -> None:
-    operation = scene.call
-
-    async def tried(at: int, times: int) -> bool:
-        stepper = Stepper(at, times=times)
-        task = await stepper.run(lambda: awaited(lambda: operation(scene)))
-        assert task.cancelled() is stepper.reached
-        await settled_at([], lambda: stepper.alive)
-        assert {entry.name for entry in scene.folder.iterdir()} == {scene.target.name}
-        assert (await scene.api.get_info("8")).id == "8"
-        scene.restart()
-        return stepper.reached
-
-    async def call(_: Scene) -> Any:
-        for times in (1, 2):
-            at = 1
-            while await tried(at, times):
-                at += 5
-            assert at > 5
-        return await operation(scene)
-
-    scene.call = call
+@calling("cancelled at every fifth await, once and twice")
+async def _cancelled(scene: Scene, operation: Operation) -> Any:
+    for times in (1, 2):
+        at, reached = 1, True
+        while reached:
+            stepper = Stepper(at, times=times)
+            task = await stepper.run(lambda: awaited(operation))
+            reached = stepper.reached
+            assert task.cancelled() is reached
+            await settled_at([], lambda: stepper.alive)  # noqa: B023 - awaited here
+            assert {entry.name for entry in scene.folder.iterdir()} == {scene.target.name}
+            assert (await scene.api.get_info("8")).id == "8"
+            scene.restart()
+            at += 5
+        assert at > 10
+    return await operation()
 
 
 async def elsewhere(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -508,28 +501,15 @@ async def _two_loops(scene: Scene) -> AsyncIterator[None]:
         await _collected(scene)
 
 
-@named("a client that is closed")
-def _closed(scene: Scene) -> None:
-    operation = scene.call
-
-    async def call(_: Scene) -> Any:
+@calling("a client that is closed", "a client that is closed twice at the end")
+async def _closed(scene: Scene, operation: Operation, name: str) -> Any:
+    scene.open_after = False
+    if name.endswith("closed"):
         await scene.api.aclose()
-        return await operation(scene)
-
-    scene.call, scene.open_after = call, False
-
-
-@named("a client that is closed twice at the end")
-def _closed_twice(scene: Scene) -> None:
-    operation = scene.call
-
-    async def call(_: Scene) -> Any:
-        value = await operation(scene)
-        await scene.api.aclose()
-        await scene.api.aclose()
-        return value
-
-    scene.call, scene.open_after = call, False
+    value = await operation()
+    await scene.api.aclose()
+    await scene.api.aclose()
+    return value
 
 
 _CHILD: Final = """
@@ -570,33 +550,30 @@ def _child(scene: Scene, forks: str = "") -> list[str]:
     return [sys.executable, "-c", _CHILD, *told]
 
 
-@named("a process that was forked after it had connected")
-def _forked(scene: Scene) -> None:
-    async def call(_: Scene) -> Any:
-        await anyio.run_process(_child(scene, "forks"), stderr=None)
-        return ELSEWHERE
-
-    scene.call = call
+@calling("a process that was forked after it had connected")
+async def _forked(scene: Scene, _: Operation) -> Any:
+    await anyio.run_process(_child(scene, "forks"), stderr=None)
+    return ELSEWHERE
 
 
-@named("killed in the middle, and run again")
-def _killed(scene: Scene) -> None:
-    operation = scene.call
-
+@calling("killed in the middle, and run again")
+async def _killed(scene: Scene, operation: Operation) -> Any:
     def leftovers() -> list[Path]:
         return [entry for entry in scene.folder.iterdir() if entry != scene.target]
 
-    async def call(_: Scene) -> Any:
-        downloads = scene.cell.operation == "download"
-        process = await asyncio.create_subprocess_exec(*_child(scene), stdin=subprocess.DEVNULL)
-        await until(lambda: not scene.server.faults and (not downloads or bool(leftovers())))
-        process.send_signal(signal.SIGKILL)
-        assert await process.wait() == -signal.SIGKILL
-        assert scene.target.read_bytes() == OLD
-        left = leftovers()
-        assert len(left) == downloads
-        assert all(_PARTIAL.fullmatch(path.name) for path in left)
-        assert await clean_stale(scene.folder, older_than=timedelta(0)) == left
-        return await operation(scene)
+    downloads = scene.cell.operation == "download"
+    await kill_when(_child(scene), lambda: not scene.server.faults and (not downloads or bool(leftovers())))
+    assert scene.target.read_bytes() == OLD
+    left = leftovers()
+    assert len(left) == downloads
+    assert all(_PARTIAL.fullmatch(path.name) for path in left)
+    assert await clean_stale(scene.folder, older_than=timedelta(0)) == left
+    return await operation()
 
-    scene.call = call
+
+async def kill_when(command: list[str], condition: Callable[[], bool]) -> None:
+    """Run a process, and kill it when the condition holds."""
+    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
+    await until(condition)
+    process.send_signal(signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
