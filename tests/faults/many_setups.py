@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from meta_media import BulkRun, MediaApi, Outcome, Settings
+from tests.faults.caller_setups import SETUPS, Operation, awaited, calling, kill_when, named
 from tests.faults.many import ManyGraph, Ran, check_many_files, ended, media_id
 from tests.faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
 from tests.faults.server import Fault, Seen
-from tests.faults.setups import SETUPS, Operation, awaited, calling, kill_when, named
 from tests.support.stepping import Stepper
 
 __all__ = ["SETUPS"]

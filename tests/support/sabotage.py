@@ -1,4 +1,4 @@
-"""Counts what is asked of the file system below one folder, and lets the k-th request fail, or be the last thing that happens."""
+"""Counts the operations on files below one folder, and makes the k-th one fail or end the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 __all__ = ["Sabotage"]
 
-# All that the standard library offers a program that works with files, but for what only asks the kernel's own memory.
+# All functions of the standard library that work with files, except those that only read the kernel's memory.
 _FUNCTIONS: Final = (
     *("access", "chmod", "close", "copy_file_range", "fchmod", "fdatasync", "fstat", "fsync", "ftruncate", "link"),
     *("listdir", "lseek", "lstat", "mkdir", "open", "posix_fallocate", "pread", "pwrite", "pwritev", "read", "readv"),
@@ -27,20 +27,20 @@ _CLOSING: Final = "close"
 
 class Sabotage:
     """
-    Watches a folder: every function of `os`, and every binary file opened below it.
+    Watches a folder: the functions of `os`, and the binary files opened below it.
 
-    A close that fails has closed nevertheless, as with the kernel's own.
+    A failing close closes nevertheless, like the kernel's.
 
     Args:
-        folder: Only what concerns it is counted. A descriptor does if it was opened there.
-        at: Which request is struck, from 1; 0 for none.
-        strike: What happens then: it raises, or ends the process.
-        late: Whether the request is carried out first.
-        onwards: Of these names, all later ones are struck as well.
+        folder: Operations on paths and descriptors below it are counted.
+        at: The operation to strike, from 1; 0 for none.
+        strike: Called then; it raises, or ends the process.
+        late: Whether the operation is carried out first.
+        onwards: Names of operations of which all later ones are struck as well.
 
     Attributes:
         at: See above.
-        operations: The names of all requests so far.
+        operations: The names of all operations so far.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class Sabotage:
 
     @property
     def reached(self) -> bool:
-        """Whether there were as many requests as it took."""
+        """Whether the operation to strike was reached."""
         return 0 < self.at <= len(self.operations)
 
     @property
     def struck(self) -> str:
-        """Which request was struck."""
+        """The name of the struck operation."""
         return self.operations[self.at - 1]
 
     def opened(self, path: os.PathLike[str]) -> io.FileIO:
-        """Open a file to read it, with a watch on it."""
+        """Open a watched file for reading."""
         raw = _Raw(path)
         raw.watch = self
         return raw
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Sabotage]:
-        """Put a watch on the standard library for as long as the block lasts."""
+        """Watch the standard library for as long as the block lasts."""
         places: list[tuple[Any, str]] = [(os, name) for name in _FUNCTIONS if hasattr(os, name)]
         originals = [(module, name, getattr(module, name)) for module, name in (*places, *_OPEN)]
         try:
@@ -94,7 +94,7 @@ class Sabotage:
                 setattr(module, name, original)
 
     def carried_out(self, name: str, request: Callable[[], Any]) -> Any:
-        """Count a request, and carry it out, unless it is struck before."""
+        """Count an operation, and carry it out unless it is struck before."""
         if not self._armed:
             return request()
         with self._lock:
@@ -149,7 +149,7 @@ class Sabotage:
 
 
 class _Raw(io.FileIO):
-    """An unbuffered file that tells what is asked of it."""
+    """An unbuffered file whose operations are counted."""
 
     watch: Sabotage | None = None
 

@@ -1,4 +1,4 @@
-"""A scripted TCP server, for whatever a well-behaved web server cannot do: it says exactly the bytes it is told to."""
+"""A scripted HTTP server that sends exactly the given bytes, including what no correct web server sends."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = [
     "cut",
     "endless",
     "info",
+    "json_response",
     "open_files",
     "page",
     "reset",
@@ -29,18 +30,19 @@ __all__ = [
     "stalled",
     "told",
     "until",
+    "wait_until",
 ]
 
 
 @attrs.frozen(kw_only=True)
 class Received:
     """
-    A request that arrived whole.
+    A request that was received completely.
 
     Attributes:
         method: As sent.
         target: Path and query.
-        headers: With names in lower case, in order; repeated ones stay.
+        headers: Names in lower case, in order, repeated ones included.
         body: Without its chunked framing.
     """
 
@@ -63,13 +65,13 @@ def page(
     body: bytes | str = b"", status: int = 200, *, length: int | str | None = -1, **headers: str | tuple[str, ...]
 ) -> bytes:
     """
-    Write a whole reply.
+    Write a complete response.
 
     Args:
         body: As it is.
         status: HTTP status.
-        length: What Content-Length says: the truth by default; None leaves it out and closes the connection at the end.
-        headers: With underscores for hyphens; a tuple is sent as several.
+        length: The value of Content-Length. Default: the true one. None omits it and closes the connection at the end.
+        headers: With underscores for hyphens; a tuple is sent as several headers.
     """
     content = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Scripted"]
@@ -81,33 +83,36 @@ def page(
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
 
 
-def told(value: object, status: int = 200, **headers: str) -> bytes:
-    """Write a reply of JSON."""
+def json_response(value: object, status: int = 200, **headers: str) -> bytes:
+    """Write a JSON response."""
     return page(json.dumps(value), status, content_type="application/json", **headers)
 
 
+told = json_response
+
+
 def info(url: str, content: bytes = b"", *, media_id: str = "1", mime_type: str = "image/jpeg", **more: Any) -> bytes:
-    """Write Meta's answer about a media id."""
+    """Write Meta's response to a request about a media id."""
     known = {"messaging_product": "whatsapp", "id": media_id, "url": url, "mime_type": mime_type}
-    return told(known | ({"file_size": len(content)} if content else {}) | more)
+    return json_response(known | ({"file_size": len(content)} if content else {}) | more)
 
 
-def cut(said: bytes) -> Step:
-    """Say something, then hang up."""
+def cut(data: bytes) -> Step:
+    """Send some bytes, then close the connection."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(data)
         await writer.drain()
         writer.close()
 
     return step
 
 
-def reset(said: bytes = b"") -> Step:
-    """Say something, then break the connection with RST."""
+def reset(data: bytes = b"") -> Step:
+    """Send some bytes, then reset the connection (RST)."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(data)
         await writer.drain()
         connection: socket.socket = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -116,11 +121,11 @@ def reset(said: bytes = b"") -> Step:
     return step
 
 
-def endless(said: bytes, more: bytes) -> Step:
-    """Say something, then go on for ever."""
+def endless(data: bytes, more: bytes) -> Step:
+    """Send some bytes, then `more` without end."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(data)
         while True:
             writer.write(more)
             await writer.drain()
@@ -128,11 +133,11 @@ def endless(said: bytes, more: bytes) -> Step:
     return step
 
 
-def stalled(said: bytes, until: asyncio.Event, then: bytes = b"") -> Step:
-    """Say something, and the rest only when told to."""
+def stalled(data: bytes, until: asyncio.Event, then: bytes = b"") -> Step:
+    """Send some bytes, and `then` once the event is set."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(data)
         await until.wait()
         writer.write(then)
 
@@ -140,18 +145,18 @@ def stalled(said: bytes, until: asyncio.Event, then: bytes = b"") -> Step:
 
 
 async def silence(_: Received, __: asyncio.StreamWriter) -> None:
-    """Say nothing, until hung up on."""
+    """Send nothing until the client closes the connection."""
     await asyncio.Event().wait()
 
 
 class Server:
     """
-    Gives one scripted reply to each request; the last one again and again.
+    Sends one scripted response for each request; the last one again for all further requests.
 
     Attributes:
-        requests: All that arrived whole, the newest last.
-        connections: How many were made.
-        most_at_once: How many requests were being answered at the same time, at most.
+        requests: All that were received completely, the newest last.
+        connections: The number of connections so far.
+        most_at_once: The largest number of requests in progress at the same time.
     """
 
     def __init__(self, *script: Step, tls: ssl.SSLContext | None = None) -> None:
@@ -166,7 +171,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -253,7 +258,7 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
 
 
 def open_files(folder: str | os.PathLike[str]) -> list[str]:
-    """List what this process holds open below a folder, and every nameless temporary file."""
+    """List the files that this process has open below a folder, and all unnamed temporary files."""
     targets = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
@@ -261,7 +266,10 @@ def open_files(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(target for target in targets if target.startswith(os.fspath(folder)) or target.endswith("(deleted)"))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody tells of."""
-    while not condition():  # noqa: ASYNC110 - what is waited for happens in threads and in the system
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until a condition holds that no event announces."""
+    while not condition():  # noqa: ASYNC110 - it changes in threads and in the system
         await asyncio.sleep(0.01)  # polling
+
+
+until = wait_until

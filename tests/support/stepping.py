@@ -1,4 +1,4 @@
-"""Cancels a call at any of its awaits, deterministically; and a server lean enough for thousands of such calls."""
+"""Cancels a call at a chosen await; and a server that is lean enough for thousands of such calls."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _stepper: ContextVar[Stepper | None] = ContextVar("stepper", default=None)
 
 class Stepper:
     """
-    Runs a call as a task, counts its awaits and those of every task it makes, and cancels it at one of them.
+    Runs a call as a task, counts its awaits and those of the tasks that it creates, and cancels it at one of them.
 
     Args:
-        at: Which await, from 1; 0 for none.
-        times: How often to cancel, on successive turns of the loop.
-        late: Whether to cancel only once what is awaited has come, just before anybody hears of it.
+        at: The await to cancel at, from 1; 0 for none.
+        times: The number of cancellations, on successive turns of the loop.
+        late: Whether to cancel after the awaited future is done, just before the task resumes.
 
     Attributes:
         count: Awaits so far.
-        tasks: The call's own, and all it made.
+        tasks: The call's own task, and those that it created.
     """
 
     def __init__(self, at: int = 0, *, times: int = 1, late: bool = False) -> None:
@@ -42,16 +42,16 @@ class Stepper:
 
     @property
     def alive(self) -> list[asyncio.Task[Any]]:
-        """The call's tasks that have not ended."""
+        """The tasks of the call that have not ended."""
         return [task for task in self.tasks if not task.done()]
 
     @property
     def reached(self) -> bool:
-        """Whether the call got as far as the await at which it was to be cancelled."""
+        """Whether the call reached the await to cancel at."""
         return 0 < self._at <= self.count
 
     async def run(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
-        """Return the call's task once it is done, whatever it ended with."""
+        """Run the call, and return its task once it is done."""
         loop = asyncio.get_running_loop()
         before = loop.get_task_factory()
         loop.set_task_factory(_counted_task)
@@ -67,7 +67,7 @@ class Stepper:
         return self._main
 
     def awaited(self, what: Any) -> None:
-        """Count an await, and cancel if it is the one."""
+        """Count an await, and cancel if it is the chosen one."""
         self.count += 1
         if self.count != self._at:
             return
@@ -108,14 +108,14 @@ def _trampoline(work: Coroutine[Any, Any, Any], stepper: Stepper) -> Generator[A
             stepper.awaited(awaited)
             try:
                 yield awaited
-            except BaseException as error:  # noqa: BLE001 - it is handed on
+            except BaseException as error:  # noqa: BLE001 - it is passed on
                 failure = error
     except StopIteration as end:
         return end.value
 
 
 def descriptors() -> set[tuple[str, str]]:
-    """Say what this process holds open: each number, and what it is of."""
+    """List the open descriptors of this process: each number and its target."""
     held = set()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - thousands of times
         with suppress(FileNotFoundError):  # the one of this list itself
@@ -124,19 +124,19 @@ def descriptors() -> set[tuple[str, str]]:
 
 
 async def settled_at(expected: Any, measure: Callable[[], Any]) -> None:
-    """Wait until a measure has a value: the other end of a closed connection hears of it a few turns later."""
+    """Wait until a measure has a value: the peer notices a closed connection a few turns later."""
     await _settled(lambda: measure() == expected, measure)
 
 
 async def none_added(before: set[Any], measure: Callable[[], set[Any]]) -> None:
-    """Wait until nothing is there but what was before; some of that may have gone, as it was left by an earlier test."""
+    """Wait until a measure has no more than before; items that an earlier test left may disappear."""
     await _settled(lambda: measure() <= before, lambda: measure() - before)
 
 
 async def _settled(settled: Callable[[], bool], measure: Callable[[], Any]) -> None:
     try:
         async with asyncio.timeout(20):
-            while not settled():  # noqa: ASYNC110 - nobody tells of it
+            while not settled():  # noqa: ASYNC110 - no event announces it
                 await asyncio.sleep(0)  # a turn of the loop
     except TimeoutError as error:
         raise AssertionError(f"still {measure()}") from error
@@ -147,13 +147,13 @@ Answer = Callable[[str, str], bytes]
 
 class LeanServer:
     """
-    Answers each request at once, with what a function of method and target says; `connection: close` is obeyed.
+    Responds to each request at once with the result of `answer(method, target)`; `connection: close` closes.
 
     Attributes:
-        open: The connections that are open.
-        connections: How many were made.
-        requests: Method and target of each request that arrived whole.
-        served_by: Which connection, from 1, each of them came over.
+        open: The open connections.
+        connections: The number of connections so far.
+        requests: Method and target of each request that was received completely.
+        served_by: The number, from 1, of the connection of each request.
     """
 
     def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
@@ -169,7 +169,7 @@ class LeanServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
