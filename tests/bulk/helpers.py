@@ -24,7 +24,7 @@ class HopelessError(Exception):
 
 class Work:
     """
-    A job that does what it is told.
+    A job that runs a function of the test.
 
     Attributes:
         begun: The items that it was called for.
@@ -113,7 +113,7 @@ class AsyncInput:
 
 
 async def turns(count: int = 300) -> None:
-    """Let everybody do what they can without help."""
+    """Let all tasks go on until they wait."""
     for _ in range(count):
         await asyncio.sleep(0)  # a turn of the loop
 
@@ -146,7 +146,7 @@ async def left_by_exception(run: BulkRun[Any]) -> None:
 
 
 async def left_by_cancellation(run: BulkRun[Any], times: int = 1) -> None:
-    """Leave in the middle, because somebody else wants it."""
+    """Leave in the middle, by a cancellation from another task."""
 
     async def endless() -> None:
         async with run:

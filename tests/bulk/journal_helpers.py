@@ -72,7 +72,7 @@ def names(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def closed_to_writers(folder: Path) -> Iterator[None]:
-    """Let nobody write in a folder, root excepted."""
+    """Make a folder read-only, except for root."""
     folder.chmod(0o500)
     try:
         yield

@@ -173,7 +173,7 @@ class Sweep:
             assert len({self._path(outcome) for outcome in outcomes}) == len(CONTENTS)
 
     def _check_changed(self, key: str, outcome: Outcome[Any], before: int, done: int) -> None:
-        """What an earlier run had done is not done again, unless nobody could know; then it is said to be a duplicate."""
+        """An item that an earlier run had done is not done again; one that it may have done is marked as a duplicate."""
         value: Any = outcome.value
         kept = outcome.skipped or getattr(value, "reused", False)
         self.kept += kept

@@ -24,7 +24,7 @@ def item(body: bytes) -> int:
 
 
 async def full_at(moment: str, folder: Path, *script: Any) -> tuple[list[dict[str, Any]], list[int]]:
-    """Run in a process whose disk becomes full at some moment; return what it tells, and which items were sent when."""
+    """Run in a process whose disk becomes full at a moment; return its outcomes, and the items in the order they were sent."""
     mount = 'mount -t tmpfs -o size=400k tmpfs "$1" && shift && exec "$@"'
     command = [*unshared(("-rm",), ("-m",)), "sh", "-c", mount, "sh", str(folder)]
     async with Server(*script) as server:

@@ -149,14 +149,14 @@ async def test_progress_that_raises(server: Server, api: MediaApi, asynchronous:
     server.script = [told({"id": "7"})]
 
     def raising(_: Any) -> None:
-        raise LookupError("nobody is listening")
+        raise LookupError("no listener")
 
     async def raising_later(_: Any) -> None:
         await asyncio.sleep(0)  # a turn of the loop
-        raise LookupError("nobody is listening")
+        raise LookupError("no listener")
 
     progress = raising_later if asynchronous else raising
-    with pytest.raises(LookupError, match="nobody is listening"):
+    with pytest.raises(LookupError, match="no listener"):
         await api.upload_many([b"one", b"two"], progress=progress).report()
     own, other = await outcomes(api.upload_many([(b"one", {"progress": progress}), b"two"]))
     assert isinstance(own.error, LookupError)
@@ -227,7 +227,7 @@ async def test_deletes_for_a_number_that_cannot_be(api: MediaApi) -> None:
 
 
 def together(server: Server, count: int) -> Step:
-    """Make a step that answers nobody before so many requests have been under way at the same time."""
+    """Make a step that responds once `count` requests have been in progress at the same time."""
     met = asyncio.Event()
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -266,7 +266,7 @@ async def test_concurrency_that_cannot_be(api: MediaApi, tmp_path: Path, concurr
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 2), (1, 1), (2, 2)])
 async def test_concurrency(server: Server, api: MediaApi, given: int | None, expected: int) -> None:
-    """So many requests are under way at a time."""
+    """`concurrency` requests are in progress at a time."""
     server.script = [together(server, expected)]
     assert (await api.delete_many(map(str, range(50)), concurrency=given).report()).ok
     assert server.most_at_once == expected

@@ -222,8 +222,8 @@ async def test_a_new_token_in_time(server: Server) -> None:
     assert (report.succeeded, len(server.requests), next(given)) == (3, 4, 2)
 
 
-async def test_a_certificate_that_nobody_trusts(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that is not to be trusted would meet all: the first ends the run."""
+async def test_an_untrusted_certificate(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrusted certificate would meet all items, so the first one ends the run."""
     monkeypatch.delenv("SSL_CERT_FILE")
     async with Server(silence, tls=tls) as server, client(server) as api:
         report = await api.delete_many([str(number) for number in range(30)], concurrency=1).report()
@@ -232,8 +232,8 @@ async def test_a_certificate_that_nobody_trusts(tls: ssl.SSLContext, monkeypatch
     assert "certificate" in str(report.ended_by)
 
 
-async def test_nobody_there(server: Server) -> None:
-    """Where nobody answers, ten items find out, or twice as many as are worked on."""
+async def test_no_server(server: Server) -> None:
+    """Without a server the run ends after ten items, or after two for each worker."""
     server.script = [cut(b"")]
     async with client(server, concurrency=8) as api:
         few = await api.delete_many([str(number) for number in range(50)], concurrency=1).report()
@@ -277,7 +277,7 @@ async def test_in_order(server: Server, api: MediaApi, tmp_path: Path) -> None:
 
 
 async def test_without_a_token(server: Server, tmp_path: Path) -> None:
-    """Without a token or a number, a run does not begin, and its input is not read; what a token's callable raises is told."""
+    """Without a token a run does not start and reads no item; an error of the token's callable is raised."""
 
     async def no_token() -> str:
         raise LookupError("the vault is closed")
@@ -377,7 +377,7 @@ class LeftError(Exception):
 @pytest.mark.parametrize("how", ["break", "exception", "cancellation"])
 @pytest.mark.parametrize("http_client", ["ours", "httpx"])
 async def test_leaving_an_endless_run(server: Server, tmp_path: Path, how: str, http_client: str) -> None:
-    """However an endless run is left, with requests that nobody answers, all work ends, and the client works on."""
+    """However an endless run with unanswered requests is left, all work ends, and the client goes on working."""
     server.script = [told({"id": "7"})] * 10 + [silence]
 
     async def leaving(api: MediaApi) -> None:

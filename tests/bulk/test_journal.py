@@ -51,7 +51,7 @@ async def test_an_item_from_its_beginning_to_its_end(tmp_path: Path) -> None:
 
 
 async def test_the_same_item_twice_at_once(tmp_path: Path) -> None:
-    """Whoever begins an item that somebody is at waits for them, and sees what came of it; others do not wait."""
+    """A task that starts an item in progress waits and gets its result; other items do not wait."""
     seen: list[tuple[str, bool]] = []
 
     async def work(key: str) -> None:
@@ -333,11 +333,11 @@ async def test_what_never_left(tmp_path: Path) -> None:
 
 
 async def test_what_a_callback_raises(tmp_path: Path) -> None:
-    """If somebody else's code fails in the middle of an upload, nobody knows whether it was applied: flagged."""
+    """After an error of the caller's code in the middle of an upload, the next run flags the item: it may have been applied."""
     journal = tmp_path / "run.sqlite"
 
     def progress(_: object) -> None:
-        raise LookupError("nobody is listening")
+        raise LookupError("no listener")
 
     async with serving(numbered()) as (_, api):
         (failed,) = await outcomes(api.upload_many([(b"text", {"progress": progress})], journal=journal))

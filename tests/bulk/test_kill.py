@@ -55,7 +55,7 @@ class Shelf:
         self._dice = dice
 
     def holds(self, count: int) -> Callable[[], bool]:
-        """Make a condition: that it has stored so many uploads."""
+        """Make the condition that `count` uploads are stored."""
         return lambda: len(self.stored) >= count
 
     async def step(self, request: Received, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +64,7 @@ class Shelf:
         assert found, request
         media_id = str(10_000 + len(self.stored))
         self.stored.append((int(found[1]), media_id))
-        await asyncio.sleep(self._dice.uniform(0, 0.01))  # in which it is stored, and nobody knows
+        await asyncio.sleep(self._dice.uniform(0, 0.01))  # in which it is stored and not acknowledged
         writer.write(told({"id": media_id}))
 
 
@@ -81,7 +81,7 @@ class Nursery:
 
         Args:
             kill_at: When it is to be killed; None to let it come to its end.
-            later: So many seconds later still.
+            later: Seconds to wait after that.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._order | {"doomed": kill_at is not None}).encode() + b"\n")
@@ -213,6 +213,6 @@ def examined(stored: list[tuple[int, str]], stored_by_then: list[int], lives: li
 
     twice = {file for file, known in ids.items() if len(known) > 1}
     flagged = {file for file, said in final.items() if said.duplicate}
-    assert twice <= flagged, "something was uploaded twice, and nobody says so"
-    assert 0 < len(flagged) <= LIVES * CONCURRENCY, "only what was under way may be flagged"
-    sys.stdout.write(f"{len(stored)} uploads of {FILES} files; {len(twice)} twice, {len(flagged)} said to be perhaps\n")
+    assert twice <= flagged, "an upload was repeated and is not flagged"
+    assert 0 < len(flagged) <= LIVES * CONCURRENCY, "only items in progress may be flagged"
+    sys.stdout.write(f"{len(stored)} uploads of {FILES} files; {len(twice)} twice, {len(flagged)} flagged\n")

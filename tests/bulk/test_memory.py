@@ -43,7 +43,7 @@ anyio.run(main)
 """
 
 # Deletes what a file names, first some and then more, and prints how many of Python's objects each run held over idle, in the
-# middle of what was seen in its second half; and tells of each outcome in another file.
+# middle of what was seen in its second half; and writes each outcome to another file.
 CLIENT: Final = """
 import gc, json, statistics, sys
 from itertools import islice

@@ -56,7 +56,7 @@ class Asynchronous:
 
 
 class Closable(Asynchronous):
-    """One that somebody closes: whoever opened it."""
+    """An async iterator with an `aclose` that only its owner calls."""
 
     closed = 0
 
@@ -81,7 +81,7 @@ class AsyncIterable:
 
 
 class UltimateError(BaseException):
-    """What test frameworks and the like raise, so that nobody catches it."""
+    """An error that is no `Exception`, as test frameworks raise."""
 
 
 def counting() -> Iterator[int]:
@@ -142,7 +142,7 @@ async def test_collections(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STREAMED)
 async def test_iterators(kind: str) -> None:
-    """Whatever else can be iterated over gives its items in order; how many they are, nobody knows beforehand."""
+    """Other iterables give their items in order; their number is unknown."""
     feed = ItemReader.of(STREAMED[kind]())
     assert feed.total is None
     assert await rest(feed) == [1, 2, 3]
@@ -194,7 +194,7 @@ def test_what_cannot_be_iterated_over(thing: Any) -> None:
 
 
 async def test_nothing_is_read_beforehand() -> None:
-    """An async iterator is asked for an item when somebody wants one, and for no other."""
+    """An async iterator is asked for an item only when `next` is called."""
     items = Asynchronous(*range(10))
     feed = ItemReader.of(items)
     assert len(items.left) == 10
@@ -276,7 +276,7 @@ async def test_a_collection_goes_on_after_a_stop() -> None:
 
 
 async def test_a_stop_while_an_item_is_awaited() -> None:
-    """Whoever waits for a plain iterator's next item is told of the end; an item that comes at that very moment is handed out."""
+    """A pending `next` on a plain iterator ends after `stop`; an item that comes at that moment is returned."""
     asked, go_on = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -299,7 +299,7 @@ async def test_a_stop_while_an_item_is_awaited() -> None:
 
 
 async def test_a_blocked_generator_is_left_behind() -> None:
-    """A generator that blocks is not waited for: it runs its `finally` when it goes on, and what that raises harms nobody."""
+    """A blocked generator is not waited for. Its `finally` runs when it goes on, and an error of it is suppressed."""
     blocked, go_on, closed = threading.Event(), threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -310,7 +310,7 @@ async def test_a_blocked_generator_is_left_behind() -> None:
             yield 2
         finally:
             closed.set()
-            raise LookupError("nobody listens")
+            raise LookupError("no listener")
 
     feed = ItemReader.of(items())
     await feed.next()
@@ -341,7 +341,7 @@ async def after_two_slowly(error: BaseException) -> AsyncIterator[int]:
 @pytest.mark.parametrize("failing", [after_two, after_two_slowly])
 async def test_own_failures(failing: Callable[[BaseException], Any]) -> None:
     """What an input raises comes as it is, in its place: after the items before it."""
-    error = LookupError("nobody knows")
+    error = LookupError("unknown")
     feed = ItemReader.of(failing(error))
     assert [await feed.next(), await feed.next()] == [(1,), (2,)]
     with pytest.raises(LookupError) as raised:
@@ -351,7 +351,7 @@ async def test_own_failures(failing: Callable[[BaseException], Any]) -> None:
 
 
 async def test_what_is_no_exception() -> None:
-    """What a plain iterator raises comes as it is also if nobody is meant to catch it."""
+    """An error of a plain iterator that is no `Exception` is raised unchanged."""
     feed = ItemReader.of(after_two(UltimateError()))
     assert [await feed.next(), await feed.next()] == [(1,), (2,)]
     async with asyncio.timeout(20):
@@ -366,13 +366,13 @@ async def test_a_failure_is_the_end() -> None:
         def __next__(self) -> Any:
             item = super().__next__()
             if item is None:
-                raise LookupError("nobody knows")
+                raise LookupError("unknown")
             return item
 
     items = Flaky(1, None, 2)
     feed = ItemReader.of(items)
     assert await feed.next() == (1,)
-    with pytest.raises(LookupError, match="nobody knows"):
+    with pytest.raises(LookupError, match="unknown"):
         await feed.next()
     assert await feed.next() is None
     assert list(items.left) == [2]
@@ -398,7 +398,7 @@ async def test_async_generators_are_closed() -> None:
 
 
 async def test_generators_are_closed() -> None:
-    """A generator that is left early runs its `finally`; one that nobody began has none to run."""
+    """A generator that is left early runs its `finally`; one that was not started does not."""
     closed = []
 
     def items(name: str) -> Generator[int, None, None]:
@@ -416,7 +416,7 @@ async def test_generators_are_closed() -> None:
 
 
 async def test_others_are_their_owners_to_close() -> None:
-    """An iterator that is no generator stays open: whoever made it may go on with it."""
+    """An iterator that is no generator stays open for its owner."""
     plain, asynchronous = Plain(1, 2), Closable(1, 2)
     for items in (plain, asynchronous):
         feed = ItemReader.of(items)
@@ -427,7 +427,7 @@ async def test_others_are_their_owners_to_close() -> None:
 
 
 async def test_what_closing_raises() -> None:
-    """What a generator raises in its `finally` is told to whoever closes it."""
+    """`aclose` raises an error of the generator's `finally`."""
 
     def items() -> Iterator[int]:
         try:

@@ -57,7 +57,7 @@ async def test_outcomes_in_order() -> None:
 
 @pytest.mark.parametrize("in_order", [False, True])
 async def test_none_is_lost(in_order: bool) -> None:
-    """Every item has exactly one outcome, failed ones among them, and nobody's failure disturbs another."""
+    """Every item has exactly one outcome, also a failed one, and no failure disturbs another item."""
     items = [ValueError(str(number)) if number % 7 == 0 else number for number in range(500)]
     run, _ = running(items, concurrency=5, in_order=in_order)
     outcomes = await collected(run)
@@ -85,7 +85,7 @@ async def test_what_an_outcome_says() -> None:
 
 
 async def test_attempts_of_what_failed() -> None:
-    """The requests of a failed item are those that its error counts; an error of somebody else's counts none."""
+    """The requests of a failed item are those that its error counts; a foreign error counts none."""
     counted = NetworkError("cut off")
     counted.attempts = 3
     outcomes = await collected(running([counted, ValueError("other")], concurrency=1)[0])
@@ -153,7 +153,7 @@ async def test_generators_are_read_as_there_is_room(in_order: bool, ahead: int) 
 
 
 async def test_nothing_is_read_before_the_block() -> None:
-    """A run that nobody has entered has not touched its input."""
+    """A run that was not entered has not touched its input."""
     items = itertools.count()
     run, work = running(items)
     await turns()
@@ -163,7 +163,7 @@ async def test_nothing_is_read_before_the_block() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3, 8])
 async def test_concurrency(concurrency: int) -> None:
-    """So many items are worked on at a time, and never more."""
+    """Exactly `concurrency` items are worked on at a time."""
 
     async def slow(_: Any, __: ItemProgress) -> None:
         await turns(50)
@@ -353,7 +353,7 @@ async def test_a_job_that_cannot_open(ending: BaseException) -> None:
 
 
 async def test_progress_after_each_outcome() -> None:
-    """Progress is told after each outcome that is taken: what became of all so far."""
+    """`progress` gets a report after each outcome that is taken."""
     told: list[BulkReport] = []
     run, _ = running([1, ValueError("bad"), 3], concurrency=1, progress=told.append)
     async with run:
@@ -365,7 +365,7 @@ async def test_progress_after_each_outcome() -> None:
 
 
 async def test_progress_as_bytes_move() -> None:
-    """Progress is told as bytes move, also of items under way; those of an item that fails are taken back."""
+    """`progress` gets a report as bytes move; those of an item that fails are subtracted again."""
     told: list[int] = []
 
     async def progress(report: BulkReport) -> None:
@@ -389,19 +389,19 @@ async def test_progress_as_bytes_move() -> None:
 
 
 async def test_progress_that_raises_after_an_outcome() -> None:
-    """What the progress callback raises comes out of the iteration as it is."""
+    """An error of the progress callback is raised by the iteration unchanged."""
 
     def progress(_: BulkReport) -> None:
-        raise LookupError("nobody is listening")
+        raise LookupError("no listener")
 
     run, work = running(AsyncInput(), progress=progress)
-    with pytest.raises(LookupError, match="nobody is listening"):
+    with pytest.raises(LookupError, match="no listener"):
         await run.report()
     assert work.closed == 1
 
 
 async def test_an_outcome_is_not_lost_with_a_timeout() -> None:
-    """Whoever gives up waiting for an outcome, also while progress is told, gets it when they ask again."""
+    """An outcome whose taker was cancelled, also during `progress`, is handed out at the next step."""
     hold = asyncio.Event()
 
     async def progress(_: BulkReport) -> None:

@@ -35,7 +35,7 @@ async def test_errors_do_not_end_a_run() -> None:
 
 @pytest.mark.parametrize("in_order", [False, True])
 async def test_what_was_under_way_comes_to_its_end(in_order: bool) -> None:
-    """When a run ends itself, what was under way is finished, and the rest of a list has an outcome that says so."""
+    """When a run ends itself, items in progress are finished, and the rest of a list is reported as not tried."""
     gates, error = Gates(), HopelessError("locked")
     run, work = running(["a", error, "b", *range(20)], gates, 3, in_order=in_order)
     async with run:
@@ -201,7 +201,7 @@ async def test_what_an_inputs_finally_raises(items: Callable[[], Any]) -> None:
 
 
 async def test_an_input_that_was_cancelled() -> None:
-    """An input whose own work was cancelled by somebody else does not look like one that came to its end."""
+    """A foreign cancellation inside the input is raised; the run does not end as if the input were exhausted."""
 
     async def items() -> AsyncIterator[int]:
         yield 1
@@ -218,7 +218,7 @@ async def test_an_input_that_was_cancelled() -> None:
 
 
 class UltimateError(BaseException):
-    """What test frameworks and the like raise, so that nobody catches it."""
+    """An error that is no `Exception`, as test frameworks raise."""
 
 
 def ending_plainly() -> Iterator[int]:
@@ -244,7 +244,7 @@ async def test_what_is_no_exception(items: Callable[[], Any]) -> None:
 
 
 async def test_an_item_that_was_cancelled() -> None:
-    """An item whose own work was cancelled by somebody else has failed; all others are done."""
+    """A foreign cancellation inside an item fails that item; all others are done."""
 
     async def do(item: int, _: ItemProgress) -> int:
         if item == 3:

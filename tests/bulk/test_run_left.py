@@ -106,7 +106,7 @@ async def test_leaving_an_input_that_waits(leaving: Callable[[BulkRun[Any]], Awa
 
 @pytest.mark.parametrize("leaving", [*LEAVING, None])
 async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]], Awaitable[Any]] | None) -> None:
-    """A generator that blocks its thread holds nobody up: neither who leaves, nor a run that ends itself."""
+    """A generator that blocks its thread delays neither leaving a run nor a run that ends itself."""
     blocked, go_on, closed = threading.Event(), threading.Event(), threading.Event()
 
     def items() -> Iterator[Any]:
@@ -169,7 +169,7 @@ async def test_leaving_while_the_input_cleans_up() -> None:
 
 @pytest.mark.parametrize("times", [2, 3])
 async def test_leaving_by_several_cancellations(times: int) -> None:
-    """Somebody impatient does not get out before everything is cleaned up."""
+    """Repeated cancellations do not leave the block before everything is cleaned up."""
     source = AsyncInput()
     run, work = running(source, concurrency=4)
     await left_by_cancellation(run, times)
@@ -211,7 +211,7 @@ async def test_cancelled_at_every_await(times: int, late: bool) -> None:
 
 
 async def test_a_cancelled_run_does_not_look_well() -> None:
-    """A run whose own task was cancelled by somebody else, such as a loop that is shut down, does not end quietly."""
+    """A run whose tasks were cancelled by other code, such as a loop that shuts down, raises CancelledError."""
     before = asyncio.all_tasks()
     run, work = running(AsyncInput(), Gates())
     async with run:

@@ -52,7 +52,7 @@ async def test_what_has_returned_is_on_the_disk(tmp_path: Path) -> None:
 
 
 async def test_it_survives_a_power_cut(tmp_path: Path) -> None:
-    """Each transaction is written to a log, and that to the disk, before anybody is told."""
+    """Each transaction is written to a log, and the log to the disk, before `run` returns."""
     async with database(tmp_path / "names.sqlite") as made:
         pragmas = ("journal_mode", "synchronous", "application_id")
         asked = [await made.run(asking(f"PRAGMA {name}")) for name in pragmas]
@@ -82,7 +82,7 @@ async def test_a_transaction_that_cannot_be_committed(tmp_path: Path) -> None:
 
     def orphan(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA defer_foreign_keys = ON")
-        connection.execute("INSERT INTO ages VALUES ('nobody', 7)")
+        connection.execute("INSERT INTO ages VALUES ('unknown', 7)")
 
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
@@ -115,15 +115,15 @@ async def test_closed_at_once(tmp_path: Path) -> None:
         await made.aclose()
         try:
             _, forgotten = await asyncio.wait(work, timeout=20)
-            assert not forgotten, "somebody waits for ever"
+            assert not forgotten, "a task waits for ever"
         finally:
-            made._drain()  # nobody who waits can be cancelled
+            made._drain()  # waiting tasks cannot be cancelled
         assert {type(task.exception()) for task in work} <= {type(None), ConfigurationError}
         assert made._connection is None
 
 
 async def test_closed_before_its_turn(tmp_path: Path) -> None:
-    """Work that had no turn yet when the file is closed is done first: whoever asked for it is not forgotten."""
+    """Work that is pending when the file is closed is done first."""
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
@@ -141,7 +141,7 @@ async def test_closed_before_its_turn(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_caller(tmp_path: Path) -> None:
-    """A caller who is cancelled goes on only once the work is over, so that nobody meets it later."""
+    """A cancelled caller goes on only after the work is done, so that it does not happen later."""
 
     def slowly(connection: sqlite3.Connection) -> int:
         time.sleep(0.05)  # so that the cancellation comes first
@@ -169,11 +169,11 @@ async def test_two_share_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", range(1, 10))
 async def test_two_open_a_new_file_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Somebody else may make the file just while it is opened, between any two statements: it is good for both."""
+    """Another process may create the file while it is opened, between any two statements; both can use it."""
     path, connect = tmp_path / "names.sqlite", sqlite3.connect
     statements = []
 
-    def somebody_else() -> None:
+    def other_process() -> None:
         with contextlib.closing(connect(path, timeout=0, isolation_level=None)) as other:
             for statement in (
                 "PRAGMA journal_mode = WAL",
@@ -189,7 +189,7 @@ async def test_two_open_a_new_file_together(tmp_path: Path, monkeypatch: pytest.
             statements.append(statement)
             if len(statements) == at:
                 with contextlib.suppress(sqlite3.OperationalError):  # it is locked, or was made before
-                    somebody_else()
+                    other_process()
             return super().execute(statement, *arguments)
 
     monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, factory=Watched))
@@ -200,7 +200,7 @@ async def test_two_open_a_new_file_together(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_the_same_process_twice(tmp_path: Path) -> None:
-    """A second run on a journal is told, in one sentence, that it is in use; afterwards it is free."""
+    """A second run on an open journal is refused in one sentence; after the first run it is accepted."""
     path = tmp_path / "run.sqlite"
     async with opened(path):
         with pytest.raises(ConfigurationError) as caught:
@@ -230,7 +230,7 @@ asyncio.run(main())
 
 
 async def test_a_second_process(tmp_path: Path) -> None:
-    """A second process on a journal is told the same, before anything is asked of Meta."""
+    """A second process is refused in the same way, before a request is sent."""
     path = tmp_path / "run.sqlite"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     async with opened(path):
@@ -239,7 +239,7 @@ async def test_a_second_process(tmp_path: Path) -> None:
     assert done.stdout.decode() == f"ConfigurationError: {sentence}\n"
 
 
-def somebody_elses(path: Path) -> None:
+def foreign_database(path: Path) -> None:
     """Make a database that is not ours."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE customers (name TEXT)")
@@ -251,7 +251,7 @@ def somebody_elses(path: Path) -> None:
     [
         (lambda path: path.write_text("photo.jpg\n" * 100), "file"),
         (lambda path: path.write_bytes(PHOTO), "file"),
-        (somebody_elses, "database"),
+        (foreign_database, "database"),
     ],
 )
 async def test_other_files(tmp_path: Path, make: Any, what: str) -> None:
@@ -263,9 +263,7 @@ async def test_other_files(tmp_path: Path, make: Any, what: str) -> None:
         async with opened(path):
             pytest.fail("it was opened")
     assert str(caught.value) == f"{str(path)!r} is no journal, but some other {what}: use another path"
-    assert not [name for name in open_files(tmp_path) if str(tmp_path) in name], (
-        "it stays open while somebody looks at the error"
-    )
+    assert not [name for name in open_files(tmp_path) if str(tmp_path) in name], "the file stays open after the error"
     assert path.read_bytes() == before
     assert listing(tmp_path) == [path.name]
 
