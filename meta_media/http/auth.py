@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import anyio
 
+from meta_media.errors import ConfigurationError
 from meta_media.protocol.secrets import Secret
 from meta_media.protocol.validators import checked_token
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Token"]
 
 
 class Token:
-    """An access token: a string, or an async callable that gives one and is asked once for all who wait for it."""
+    """
+    An access token.
+
+    Args:
+        source: The token, or an async callable that returns one. The callable is called once for all calls that wait.
+
+    Raises:
+        ConfigurationError: The source is of another type, or is text that cannot be a token.
+    """
 
     def __init__(self, source: str | Callable[[], Awaitable[str]] | None) -> None:
-        self._ask = source if callable(source) else None
-        self._known = Secret(checked_token(source)) if isinstance(source, str) else None
-        self._asking = anyio.Lock()
+        self._source = source if callable(source) else None
+        self._token = None if source is None or callable(source) else Secret(checked_token(source))
+        self._lock = anyio.Lock()
 
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
-        if self._known is not None:
-            return self._known
-        async with self._asking:
-            if self._known is None:
-                self._known = Secret(checked_token(await self._ask() if self._ask else None))
-            return self._known
+        if self._token is not None:
+            return self._token
+        async with self._lock:
+            if self._token is None:
+                self._token = Secret(checked_token(await self._fetch()))
+            return self._token
+
+    async def _fetch(self) -> str | None:
+        if self._source is None:
+            return None
+        fetching = self._source()
+        if not inspect.isawaitable(fetching):
+            raise ConfigurationError("access_token must be a str or an async function: this function is not async")
+        return await fetching
 
     def invalidate(self, refused: str) -> None:
-        """Ask again next time, where there is somebody to ask and nobody has since this very token was given out."""
-        if self._ask and self._known is refused:
-            self._known = None
+        """Forget a refused token, if a callable gave it and it has not been replaced since."""
+        if self._source and self._token is refused:
+            self._token = None

@@ -50,6 +50,12 @@ class Client:
         settings: Settings | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings must be a Settings, not {type(settings).__name__}: Settings(read_timeout=3)"
+            )
+        if http_client is not None and not hasattr(http_client, "aclose"):  # which a synchronous httpx.Client has not
+            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
         number = phone_number_id or os.environ.get("WA_PHONE_NUMBER_ID") or None
         self.settings = settings or Settings()
         self.token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)

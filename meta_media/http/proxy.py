@@ -1,4 +1,4 @@
-"""The way through a firm's proxy: which one, for which hosts, and the tunnel through it (RFC 9110, section 9.3.6)."""
+"""HTTP proxies for https: which one, for which hosts, and the tunnel through it (RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Proxy"]
 @attrs.frozen(kw_only=True)
 class Proxy:
     """
-    A proxy that is spoken to in plain HTTP. It is told a host, and cannot see what passes.
+    An HTTP proxy. It receives the host and port to connect to, and cannot read what passes through the tunnel.
 
     Attributes:
         host: Of the proxy.
         port: Of the proxy.
-        credentials: For it, where its URL has any.
-        always: Whether the environment's `NO_PROXY` has no say.
+        credentials: `user:password`, or empty.
+        always: Whether the environment's `NO_PROXY` is ignored.
     """
 
     host: str
@@ -38,10 +38,10 @@ class Proxy:
     @classmethod
     def of(cls, setting: str | None) -> Proxy | None:
         """
-        Read the setting, else `HTTPS_PROXY`, else `ALL_PROXY`; None if there is none of them.
+        Return the proxy of the setting, else of `HTTPS_PROXY`, else of `ALL_PROXY`; None if none of them is set.
 
         Raises:
-            ConfigurationError: It is not an http URL; its name is told, not its value, which may hold a password.
+            ConfigurationError: The value is not an http URL. It is not shown, because it may contain a password.
         """
         environment = urllib.request.getproxies_environment()
         known = {
@@ -66,19 +66,19 @@ class Proxy:
         )
 
     def serves(self, host: str) -> bool:
-        """Whether connections to a host go through it."""
+        """Whether connections to a host use this proxy."""
         return self.always or not urllib.request.proxy_bypass(host)
 
     async def tunnel(self, stream: NetworkStream, host: str, port: int, timeouts: TransferTimeouts) -> None:
-        """Have the proxy connect to a host; `httpx.ProxyError` if it will not."""
+        """Make the proxy connect to a host; `httpx.ProxyError` if it refuses."""
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         headers = [("Host", target)]
         if self.credentials:
             headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(self.credentials.encode()).decode()}"))
-        exchange = RequestResponseCycle(stream, timeouts, lambda _: None)
-        await exchange.send("CONNECT", target, headers, None)
-        if not 200 <= exchange.status < 300:
-            raise httpx.ProxyError(str(exchange.status))
+        cycle = RequestResponseCycle(stream, timeouts, lambda _: None)
+        await cycle.send("CONNECT", target, headers, None)
+        if not 200 <= cycle.status < 300:
+            raise httpx.ProxyError(str(cycle.status))
 
 
 def _http_url(url: str) -> SplitResult | None:

@@ -1,4 +1,4 @@
-"""How long a transfer may take: idle, too slow, past its deadline, whichever comes first."""
+"""The time that a transfer may take: it ends when it is idle, too slow, or past its deadline."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Phase = Literal["connect", "read", "write"]
 
 
 class TooSlowError(Exception):
-    """Bytes move, but fewer than the minimum rate."""
+    """Bytes move, but more slowly than the minimum rate."""
 
 
 class DeadlineError(Exception):
-    """Bytes may move as they like: the time for all of them is over."""
+    """The time for the whole transfer is over."""
 
 
 class TransferTimeouts:
     """
-    The clocks of one call. They run inside `with clock`, which is while we wait for the network, not for our caller.
+    The timeouts of one call. Time counts inside `with timeouts` only: while the network is waited for, not the caller.
 
     Args:
         connect: Seconds to connect, TLS included.
         read: Seconds without a byte from the peer.
-        write: Seconds in which the peer takes nothing.
-        rate: Bytes per second that must move, on average over such a wait; 0 for any.
-        deadline: Seconds in all. None: what the waits above add up to for each `expect`, and its bytes at `rate`.
+        write: Seconds in which the peer receives nothing.
+        rate: Bytes per second that must move, on average over one such timeout; 0 for any.
+        deadline: Seconds in all. None: for each `extend`, the three timeouts and the time for its bytes at `rate`.
 
     Attributes:
-        timer: An `asyncio.Timeout` that is to stand still whenever the clocks do.
+        timer: An `asyncio.Timeout` that is paused whenever the time does not count.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class TransferTimeouts:
         self._scales = deadline is None
         self._allowed = deadline or 0.0
         self._spent = 0.0
-        self._began = math.inf  # when they were last set going
-        self._since, self._moved = 0.0, 0  # since when, by `_spent`, so many bytes moved
+        self._began = math.inf  # when the time was last resumed
+        self._since, self._moved = 0.0, 0  # bytes that moved since `_spent` had this value
         self.timer: Any = None
 
     def extend(self, size: int) -> None:
-        """Allow for one more request or reply, of so many bytes."""
+        """Allow time for one more request or response of `size` bytes."""
         if self._scales:
             self._allowed += sum(self._limits.values()) + (size / self._rate if self._rate else math.inf)
         self._since, self._moved = self._spent, 0
@@ -71,33 +71,33 @@ class TransferTimeouts:
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline, while they stand still."""
+        """Seconds until the deadline, while the time is paused."""
         return self._allowed - self._spent
 
     def ends(self) -> float | None:
-        """Return when the deadline is, by the event loop's time, if they go on until then; None for never."""
+        """Return the event loop's time of the deadline, if the time counts until then; None if there is none."""
         ends = self._began + self._allowed - self._spent
         return None if ends == math.inf else ends
 
     def timeouts(self) -> dict[str, float]:
-        """Return the waits as httpx takes them."""
+        """Return the timeouts in httpx's form."""
         return {phase: limit for phase, limit in self._limits.items() if limit < math.inf}
 
     def wait(self, phase: Phase) -> float | None:
-        """Return the seconds that the next wait may take; None for ever."""
+        """Return the seconds that the next wait may take; None for no limit."""
         left = self._began + self._allowed - self._spent - time.monotonic()
         seconds = min(self._limits[phase], max(left, 0.0))
         return None if seconds == math.inf else seconds
 
     def check_idle(self, phase: Phase, moved: int) -> None:
-        """Judge a wait that took all of its time, in which so many bytes moved; return if it may go on."""
+        """Raise after a wait that timed out if nothing moved in it, the rate was too low, or the deadline has passed."""
         if moved <= 0 or self._late():
             raise self.error(phase)
         if moved < self._rate * self._limits[phase]:
             raise self._too_slow(moved, self._limits[phase])
 
     def record(self, phase: Phase, count: int) -> None:
-        """Judge bytes of a body that moved in any number of waits."""
+        """Count bytes of a body that moved, and raise if the rate was too low."""
         self._moved += count
         spent = self._spent + time.monotonic() - self._began
         seconds = spent - self._since
@@ -107,7 +107,7 @@ class TransferTimeouts:
             self._since, self._moved = spent, 0
 
     def error(self, phase: Phase) -> Exception:
-        """Say what a wait for nothing has run into."""
+        """Return the exception of a wait in which nothing moved."""
         import httpx
 
         if self._late():
@@ -123,22 +123,28 @@ class TransferTimeouts:
 
 
 class UntimedSource:
-    """The caller's source, with the clocks standing still while it has its turn; judged is how fast its pieces leave."""
+    """
+    The body of a request. The time that the caller's source takes for a piece does not count; the time to send it does.
+
+    Args:
+        content: The body.
+        timeouts: Of the call.
+    """
 
     def __init__(self, content: AsyncIterable[Any], timeouts: TransferTimeouts) -> None:
         self._pieces = aiter(content)
-        self._clock = timeouts
-        self._leaving = 0
+        self._timeouts = timeouts
+        self._piece_size = 0
 
     def __aiter__(self) -> UntimedSource:
         return self
 
     async def __anext__(self) -> Any:
-        self._clock.record("write", self._leaving)
-        self._clock.__exit__()
+        self._timeouts.record("write", self._piece_size)
+        self._timeouts.__exit__()
         try:
             piece = await anext(self._pieces)
         finally:
-            self._clock.__enter__()
-        self._leaving = len(piece)
+            self._timeouts.__enter__()
+        self._piece_size = len(piece)
         return piece

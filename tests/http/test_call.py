@@ -670,6 +670,27 @@ async def test_concurrency(connect: Connect, concurrency: int) -> None:
     assert (server.most_at_once, len(server.requests), server.connections) == (concurrency, 30, concurrency)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"access_token": 5}, "access_token must be a str"),
+        ({"settings": {"read_timeout": 3}}, "settings must be a Settings, not dict"),
+        ({"http_client": httpx.Client()}, "http_client must be an httpx.AsyncClient, not Client"),
+    ],
+)
+def test_arguments_of_a_wrong_type(arguments: dict[str, Any], sentence: str) -> None:
+    """An argument of a wrong type is a ConfigurationError that names the right one, at construction."""
+    with pytest.raises(ConfigurationError, match=sentence):
+        MediaApi(**arguments)
+
+
+async def test_token_function_that_is_not_async() -> None:
+    """A plain function as access_token is a ConfigurationError at the first call."""
+    async with MediaApi(lambda: "token", "1") as api:  # type: ignore[arg-type,return-value]
+        error = await failed(api, ConfigurationError)
+    assert "not async" in str(error)
+
+
 PROXIES = {
     "ALL_PROXY": "socks5://127.0.0.1:1",
     "HTTPS_PROXY": "nonsense://127.0.0.1",
