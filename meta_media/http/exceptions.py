@@ -1,4 +1,4 @@
-"""The one boundary to the HTTP stack: each of its exceptions becomes one of ours, in words without addresses or secrets."""
+"""The one boundary to the HTTP stack: its exceptions become `NetworkError`s, in words without addresses or secrets."""
 
 from __future__ import annotations
 

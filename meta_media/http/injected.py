@@ -2,7 +2,7 @@
 Sends over an `httpx.AsyncClient`: the caller's, or our own where its event hooks are to see the requests.
 
 Stock httpx loses a place in its pool for good when a plain asyncio cancellation arrives at certain awaits. Its anyio parts
-are safe from cancellations by anyio's own scopes. So its work runs in a task of ours, and a cancellation is passed on to it as
+are safe from cancellations by anyio's own scopes. So its work runs in its own task, and a cancellation is passed on to it as
 the cancellation of a scope.
 """
 

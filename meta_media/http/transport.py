@@ -66,8 +66,8 @@ class Transport(httpx.AsyncBaseTransport):
         """
         Serve an `httpx.AsyncClient`.
 
-        A request of ours has its `TransferTimeouts` as an extension, and its response the cycle. Any other request has
-        httpx's timeouts.
+        A request of a `Call` has its `TransferTimeouts` as an extension, and its response the cycle. Any other request
+        has httpx's timeouts.
         """
         timeouts = request.extensions.get(TIMEOUTS)
         if timeouts is None:

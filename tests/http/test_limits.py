@@ -1,4 +1,4 @@
-"""Budget, back-off and the gate of a phone number, by a clock and a dice of the test's own."""
+"""Budget, back-off and the throttle of a phone number, by a clock and a dice of the test's own."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def time() -> Time:
 
 
 @pytest.fixture
-def gate(time: Time) -> Throttle:
-    """A gate whose dice always falls highest."""
+def throttle(time: Time) -> Throttle:
+    """A throttle whose jitter is always 1."""
     return Throttle(now=time, sleep=time.sleep, jitter=lambda: 1.0)
 
 
-async def passed(gate: Throttle) -> int:
-    """Wait at a gate, and go through."""
-    await gate.opened()
-    return gate.enter()
+async def passed(throttle: Throttle) -> int:
+    """Wait at a throttle, and go through."""
+    await throttle.opened()
+    return throttle.enter()
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1e6), st.floats(0, 1))
@@ -79,19 +79,19 @@ def test_budget() -> None:
     assert [budget.afford(10) for _ in range(51)] == [True] * 50 + [False]
 
 
-async def test_gate_is_open(gate: Throttle, time: Time) -> None:
-    """Nobody waits at a gate that was never shut, however many go through."""
+async def test_throttle_is_open(throttle: Throttle, time: Time) -> None:
+    """Nobody waits at a throttle that was never shut, however many go through."""
     for _ in range(1000):
-        await passed(gate)
-    assert (gate.left, gate.open, time.slept) == (0, True, [])
+        await passed(throttle)
+    assert (throttle.left, throttle.open, time.slept) == (0, True, [])
 
 
-async def test_gate_opens_gradually(gate: Throttle, time: Time) -> None:
+async def test_throttle_opens_gradually(throttle: Throttle, time: Time) -> None:
     """After the pause that Meta asked for one goes first; each that is answered well lets one more be under way."""
-    gate.shut(gate.enter(), 2.0, first=0.5)
-    assert (gate.open, gate.left) == (False, 2.0)
+    throttle.shut(throttle.enter(), 2.0, first=0.5)
+    assert (throttle.open, throttle.left) == (False, 2.0)
     under_way: list[int] = []
-    waiting = [asyncio.ensure_future(passed(gate)) for _ in range(20)]
+    waiting = [asyncio.ensure_future(passed(throttle)) for _ in range(20)]
     counts = []
     for _ in range(4):
         for _ in range(30):
@@ -100,78 +100,78 @@ async def test_gate_opens_gradually(gate: Throttle, time: Time) -> None:
         waiting = [task for task in waiting if not task.done()]
         counts.append(len(under_way))
         for ticket in under_way:
-            gate.leave(ticket, succeeded=True)
+            throttle.leave(ticket, succeeded=True)
     assert (counts, time.slept) == ([1, 2, 4, 8], [2.0])
     for task in waiting:
         task.cancel()
 
 
-async def test_gate_forgets(gate: Throttle, time: Time) -> None:
+async def test_throttle_forgets(throttle: Throttle, time: Time) -> None:
     """Once enough was answered well, nobody counts any longer."""
-    gate.shut(gate.enter(), 1.0, first=0.5)
-    states = [gate.idle]
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
+    states = [throttle.idle]
     time.now += 1
     for _ in range(100):
-        gate.leave(await passed(gate), succeeded=True)
-    assert [*states, gate.idle] == [False, True]
+        throttle.leave(await passed(throttle), succeeded=True)
+    assert [*states, throttle.idle] == [False, True]
     for _ in range(1000):
-        gate.enter()
-    assert gate.open
+        throttle.enter()
+    assert throttle.open
 
 
-async def test_gate_stays_narrow_after_failures(gate: Throttle, time: Time) -> None:
+async def test_throttle_stays_narrow_after_failures(throttle: Throttle, time: Time) -> None:
     """What is answered badly makes room for the next, but for no more than there was."""
-    gate.shut(gate.enter(), 1.0, first=0.5)
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
     time.now += 1
     states = []
     for _ in range(10):
-        ticket = gate.enter()
-        states.append(gate.open)
-        gate.leave(ticket, succeeded=False)
-        states.append(gate.open)
+        ticket = throttle.enter()
+        states.append(throttle.open)
+        throttle.leave(ticket, succeeded=False)
+        states.append(throttle.open)
     assert states == [False, True] * 10
 
 
-async def test_gate_clamps(gate: Throttle) -> None:
+async def test_throttle_clamps(throttle: Throttle) -> None:
     """However long a server asks for, after a minute somebody tries."""
-    gate.shut(gate.enter(), 1e9, first=0.5)
-    assert gate.left == MAX_RETRY_AFTER == 60
+    throttle.shut(throttle.enter(), 1e9, first=0.5)
+    assert throttle.left == MAX_RETRY_AFTER == 60
 
 
-async def test_gate_backs_off(gate: Throttle, time: Time) -> None:
+async def test_throttle_backs_off(throttle: Throttle, time: Time) -> None:
     """Where nobody says how long, each throttled request in a row doubles the pause; one that is answered well ends the row."""
     waits = []
     for _ in range(3):
-        gate.shut(await passed(gate), None, first=0.5)
-        waits.append(gate.left)
-        time.now += gate.left
-    gate.leave(await passed(gate), succeeded=True)
-    gate.shut(await passed(gate), None, first=0.5)
-    assert [*waits, gate.left] == [0.5, 1.0, 2.0, 0.5]
+        throttle.shut(await passed(throttle), None, first=0.5)
+        waits.append(throttle.left)
+        time.now += throttle.left
+    throttle.leave(await passed(throttle), succeeded=True)
+    throttle.shut(await passed(throttle), None, first=0.5)
+    assert [*waits, throttle.left] == [0.5, 1.0, 2.0, 0.5]
 
 
-async def test_throttled_together(gate: Throttle) -> None:
-    """Of requests that were under way together, one shuts the gate; a longer pause that another is told counts, too."""
-    tickets = [gate.enter() for _ in range(10)]
+async def test_throttled_together(throttle: Throttle) -> None:
+    """Of requests that were under way together, one shuts the throttle; a longer pause that another is told counts, too."""
+    tickets = [throttle.enter() for _ in range(10)]
     for ticket in tickets:
-        gate.shut(ticket, None, first=0.5)
-    assert gate.left == 0.5
-    gate.shut(tickets[0], 7.0, first=0.5)
-    gate.shut(tickets[1], 3.0, first=0.5)
-    assert gate.left == 7.0
+        throttle.shut(ticket, None, first=0.5)
+    assert throttle.left == 0.5
+    throttle.shut(tickets[0], 7.0, first=0.5)
+    throttle.shut(tickets[1], 3.0, first=0.5)
+    assert throttle.left == 7.0
 
 
-async def test_late_answers(gate: Throttle, time: Time) -> None:
-    """Requests from before the pause, which end after it, neither open the gate further nor take a place."""
-    early = [gate.enter() for _ in range(10)]
-    gate.shut(gate.enter(), 1.0, first=0.5)
+async def test_late_answers(throttle: Throttle, time: Time) -> None:
+    """Requests from before the pause, which end after it, neither open the throttle further nor take a place."""
+    early = [throttle.enter() for _ in range(10)]
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
     time.now += 1
-    ticket = gate.enter()
+    ticket = throttle.enter()
     for old in early:
-        gate.leave(old, succeeded=True)
-    states = [gate.open]
-    gate.leave(ticket, succeeded=True)
-    assert [*states, gate.open] == [False, True]
+        throttle.leave(old, succeeded=True)
+    states = [throttle.open]
+    throttle.leave(ticket, succeeded=True)
+    assert [*states, throttle.open] == [False, True]
 
 
 async def test_shut_again_while_waiting(time: Time) -> None:
@@ -180,26 +180,26 @@ async def test_shut_again_while_waiting(time: Time) -> None:
     async def sleep(seconds: float) -> None:
         await time.sleep(seconds)
         if len(time.slept) == 1:
-            gate.shut(ticket, 5.0, first=0.5)
+            throttle.shut(ticket, 5.0, first=0.5)
 
-    gate = Throttle(now=time, sleep=sleep)
-    ticket = gate.enter()
-    gate.shut(ticket, 1.0, first=0.5)
-    await gate.opened()
+    throttle = Throttle(now=time, sleep=sleep)
+    ticket = throttle.enter()
+    throttle.shut(ticket, 1.0, first=0.5)
+    await throttle.opened()
     assert time.slept == [1.0, 5.0]
 
 
-async def test_cancelled_at_the_gate(gate: Throttle, time: Time) -> None:
+async def test_cancelled_at_the_gate(throttle: Throttle, time: Time) -> None:
     """Who stops waiting holds nobody up."""
-    gate.shut(gate.enter(), 1.0, first=0.5)
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
     time.now += 1
-    ticket = gate.enter()
-    waiting = [asyncio.ensure_future(passed(gate)) for _ in range(3)]
+    ticket = throttle.enter()
+    waiting = [asyncio.ensure_future(passed(throttle)) for _ in range(3)]
     await asyncio.sleep(0)
     for task in waiting[:2]:
         task.cancel()
     await asyncio.gather(*waiting[:2], return_exceptions=True)
-    gate.leave(ticket, succeeded=False)
+    throttle.leave(ticket, succeeded=False)
     assert await waiting[2] >= 0
 
 
@@ -215,43 +215,43 @@ async def test_uploads_per_second(time: Time, rate: float, slots: list[float]) -
     async def sleep(seconds: float) -> None:
         asked.append(seconds)
 
-    gate = Throttle(now=time, sleep=sleep)
+    throttle = Throttle(now=time, sleep=sleep)
     for _ in slots:
-        await gate.upload_slot(rate)
+        await throttle.upload_slot(rate)
     assert asked == pytest.approx([slot for slot in slots if slot])
     time.now = started + slots[-1] + 1  # a second later there is room again
     asked.clear()
-    await gate.upload_slot(rate)
+    await throttle.upload_slot(rate)
     assert sum(asked) == pytest.approx(max(1 / rate - 1, 0))
 
 
-def test_lookups(gate: Throttle, time: Time) -> None:
+def test_lookups(throttle: Throttle, time: Time) -> None:
     """So many refused lookups within an hour are the last ones, until the first of them is an hour old."""
     for _ in range(3):
-        gate.check_lookups(3)
-        gate.lookup_refused()
+        throttle.check_lookups(3)
+        throttle.lookup_refused()
         time.now += 600
     with pytest.raises(RateLimitError) as caught:
-        gate.check_lookups(3)
+        throttle.check_lookups(3)
     assert (caught.value.retry_after, caught.value.retryable) == (1800.0, False)
-    gate.check_lookups(4)
+    throttle.check_lookups(4)
     time.now += 1800
-    gate.check_lookups(3)
-    assert not gate.idle
+    throttle.check_lookups(3)
+    assert not throttle.idle
     time.now += math.inf
-    gate.check_lookups(1)
-    assert gate.idle
+    throttle.check_lookups(1)
+    assert throttle.idle
 
 
-def test_refused_lookups_are_not_counted_for_ever(gate: Throttle) -> None:
+def test_refused_lookups_are_not_counted_for_ever(throttle: Throttle) -> None:
     """Memory is flat, however many lookups are refused."""
     for _ in range(2000):
-        gate.lookup_refused()
-    assert len(gate._refused_lookups) == 500
+        throttle.lookup_refused()
+    assert len(throttle._refused_lookups) == 500
 
 
 async def test_throttles_of_many_numbers(time: Time) -> None:
-    """Each number has a gate of its own; those that remember nothing are forgotten when there are many."""
+    """Each number has a throttle of its own; those that remember nothing are forgotten when there are many."""
     limits = Limits(now=time, sleep=time.sleep)
     kept = limits.throttle("1")
     kept.shut(kept.enter(), 9.0, first=0.5)
@@ -266,7 +266,7 @@ async def test_throttles_of_many_numbers(time: Time) -> None:
     assert len(limits._throttles) <= 1001
 
 
-async def test_gate_of_a_number_at_rest(time: Time) -> None:
+async def test_throttle_of_a_number_at_rest(time: Time) -> None:
     """Up to a thousand numbers keep their gates, also where there is nothing to remember; then those are forgotten."""
     limits = Limits(now=time, sleep=time.sleep)
     first = limits.throttle("0")
@@ -277,12 +277,12 @@ async def test_gate_of_a_number_at_rest(time: Time) -> None:
     assert limits.throttle("0") is not first
 
 
-async def test_idle_once_the_bucket_is_full(gate: Throttle, time: Time) -> None:
-    """A gate remembers an upload for as long as it may hold up another one, and no longer."""
-    await gate.upload_slot(1.0)
-    assert not gate.idle
+async def test_idle_once_the_bucket_is_full(throttle: Throttle, time: Time) -> None:
+    """A throttle remembers an upload for as long as it may hold up another one, and no longer."""
+    await throttle.upload_slot(1.0)
+    assert not throttle.idle
     time.now += 1
-    assert gate.idle
+    assert throttle.idle
 
 
 async def test_waiting_is_no_work(time: Time) -> None:
@@ -293,29 +293,29 @@ async def test_waiting_is_no_work(time: Time) -> None:
         asked.append(time.now)
         return time.now
 
-    gate = Throttle(now=now, sleep=time.sleep)
-    gate.shut(gate.enter(), 1.0, first=0.5)
+    throttle = Throttle(now=now, sleep=time.sleep)
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
     time.now += 1
-    ticket = gate.enter()
-    waiting = asyncio.ensure_future(passed(gate))
+    ticket = throttle.enter()
+    waiting = asyncio.ensure_future(passed(throttle))
     counts = []
     for _ in range(2):
         for _ in range(50):
             await asyncio.sleep(0)  # a turn of the loop
         counts.append(len(asked))
     assert (counts[0], waiting.done()) == (counts[1], False)
-    gate.leave(ticket, succeeded=True)
+    throttle.leave(ticket, succeeded=True)
     await waiting
 
 
-async def test_shut_while_others_wait_for_an_answer(gate: Throttle, time: Time) -> None:
+async def test_shut_while_others_wait_for_an_answer(throttle: Throttle, time: Time) -> None:
     """Who waits for another's answer, which then is a refusal, goes on after the pause that it brings."""
-    gate.shut(gate.enter(), 1.0, first=0.5)
+    throttle.shut(throttle.enter(), 1.0, first=0.5)
     time.now += 1
-    ticket = gate.enter()
-    waiting = asyncio.ensure_future(passed(gate))
+    ticket = throttle.enter()
+    waiting = asyncio.ensure_future(passed(throttle))
     for _ in range(10):
         await asyncio.sleep(0)  # a turn of the loop
-    gate.shut(ticket, 2.0, first=0.5)
+    throttle.shut(ticket, 2.0, first=0.5)
     await waiting
     assert time.slept == [2.0]

@@ -662,16 +662,16 @@ async def test_a_retry_keeps_the_pace(server: Server, slept: Slept) -> None:
 async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> None:
     """After a pause, answers that are refusals let no more requests be under way at a time than before; good ones do."""
     limits = Limits(now=slept.now, sleep=slept)
-    gate = limits.throttle(NUMBER)
-    gate.shut(gate.enter(), 0.0, first=0.5)
+    throttle = limits.throttle(NUMBER)
+    throttle.shut(throttle.enter(), 0.0, first=0.5)
     states = []
     async with client(server, limits) as media:
         for answer in (GONE, told({"success": True})):
             server.script = [answer]
             await media.delete("1", missing_ok=True)
-            ticket = gate.enter()
-            states.append(gate.open)
-            gate.leave(ticket, succeeded=False)
+            ticket = throttle.enter()
+            states.append(throttle.open)
+            throttle.leave(ticket, succeeded=False)
     assert states == [False, True]
 
 
