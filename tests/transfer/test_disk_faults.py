@@ -122,7 +122,14 @@ def check_folder(folder: Path, sabotage: Sabotage, target: Path, before: str, er
 @pytest.mark.parametrize(
     ("way", "hard_links"), [*((way, True) for way in WAYS), *((way, False) for way in list(WAYS)[2:])]
 )
-@pytest.mark.parametrize(("number", "durable"), [*((number, True) for number in NUMBERS), (errno.ENOSPC, False)])
+@pytest.mark.parametrize(
+    ("number", "durable"),
+    [
+        (errno.ENOSPC, True),
+        *(pytest.param(number, True, marks=pytest.mark.slow) for number in NUMBERS[1:]),
+        pytest.param(errno.ENOSPC, False, marks=pytest.mark.slow),
+    ],
+)
 async def test_each_file_operation_of_a_download_fails(
     warehouse: LeanServer,
     tmp_path: Path,

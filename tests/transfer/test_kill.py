@@ -169,7 +169,7 @@ async def killed(child: int, drip: Drip, home: Nursery, moment: tuple[int | None
     assert await home.word("ended") == str(-signal.SIGKILL)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 6))])
 async def test_killed_at_any_moment(tmp_path: Path, part: int) -> None:
     """Killed at any of fifty moments, a download leaves the old file, none or all of the new one; the rest is swept away."""
     seed = random.SystemRandom().randrange(2**32)
@@ -212,6 +212,7 @@ WAYS: dict[str, tuple[str, str, bool]] = {  # the destination, where the bytes e
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_killed_at_each_file_operation(tmp_path: Path, way: str, late: bool) -> None:

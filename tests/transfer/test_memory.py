@@ -121,7 +121,10 @@ def server() -> Iterator[list[str]]:
             process.terminate()
 
 
-@pytest.mark.parametrize("case", ["path", "handle", "iterator", "UploadFile", "download"])
+_SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("path", "handle", "iterator", "UploadFile")]
+
+
+@pytest.mark.parametrize("case", [*_SLOW, "download"])
 def test_memory_stays_flat(case: str, big: Path, server: list[str]) -> None:
     """Client and emulator each grow by less than 24 MiB."""
     command = [sys.executable, "-c", CLIENT, case, str(big), *server]

@@ -316,6 +316,7 @@ async def test_a_shorter_file_after_the_break(server: Server, media: MediaApi) -
         await media.read(known(server))
 
 
+@pytest.mark.slow
 async def test_broken_everywhere(server: Server) -> None:
     """Wherever it breaks off, and however it goes on, the bytes are the right ones."""
     content = CONTENT[:300]

@@ -53,6 +53,7 @@ async def test_sequences(media: MediaApi, emulator: Emulator, pieces: Any) -> No
     assert await arrived(media, emulator, slowly(*pieces), mime_type="text/plain") == b"one two three"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # one piece after the other, it takes a second; squared, hours
 async def test_very_small_pieces(media: MediaApi, emulator: Emulator) -> None:
     """A stream of single bytes costs time in proportion to its length."""
