@@ -1,21 +1,21 @@
-"""A small Graph API, which answers truthfully but for the faults it was armed with: in TLS, TCP, HTTP or what it says."""
+"""A server that answers correctly, except for the faults that it was armed with: in TLS, TCP, HTTP or JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import re
 import socket
 import ssl
-import struct
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, Self
 
 import attrs
+
+from tests.faults.graph import Graph, Seen, graph_error, json_response
+from tests.faults.wire import Wire, flipped
 
 __all__ = ["Fault", "FaultServer", "Graph", "Seen"]
 
@@ -83,236 +83,6 @@ class Fault:
 
 
 _TRUE: Final = Fault()
-
-
-@attrs.define(kw_only=True)
-class Seen:
-    """
-    A request whose head has come.
-
-    Attributes:
-        method: As sent.
-        target: Path and query.
-        headers: With names in lower case.
-        body: What was taken of it.
-        came_at: When its head had come, in seconds of the monotonic clock.
-    """
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytearray = attrs.field(factory=bytearray)
-    came_at: float = attrs.field(factory=time.monotonic)
-
-    @property
-    def length(self) -> int:
-        """Bytes of body that it announced."""
-        return int(self.headers.get("content-length", "0"))
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of its body has been taken."""
-        return len(self.body) >= self.length
-
-    @property
-    def media_id(self) -> str:
-        """The last part of its path."""
-        return self.target.partition("?")[0].rpartition("/")[2]
-
-    @property
-    def secrets(self) -> set[str]:
-        """The token and the values in the query."""
-        values = {pair.partition("=")[2] for pair in self.target.partition("?")[2].split("&")}
-        return {value for value in values if len(value) > 7} | {self.headers.get("authorization", "").split(" ")[-1]}
-
-
-class Graph:
-    """
-    What a truthful server knows, and what it answers.
-
-    Attributes:
-        content: The bytes of every media.
-        stored: The files that were uploaded.
-        deleted: The ids that were.
-        sent: How many messages were.
-        promises: What it tells of its media: `sha256`, `file_size`.
-        headers: With which the media are served, beside their type.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.stored: list[bytes] = []
-        self.deleted: set[str] = set()
-        self.sent = 0
-        self.promises: set[str] = {"sha256", "file_size"}
-        self.headers: dict[str, str] = {}
-
-    def facts(self, base_url: str, media_id: str) -> dict[str, Any]:
-        """Tell what is known of a media."""
-        content = self.content_of(media_id)
-        known = {"sha256": hashlib.sha256(content).hexdigest(), "file_size": len(content)}
-        promised = {name: value for name, value in known.items() if name in self.promises}
-        url = f"{base_url}/media/{media_id}?hash=SIGNATURE&ext=4102444800"
-        return {"messaging_product": "whatsapp", "id": media_id, "url": url, "mime_type": "image/jpeg", **promised}
-
-    def content_of(self, media_id: str) -> bytes:
-        """Return the bytes of a media."""
-        return self.stored[-1] if self.stored else self.content
-
-    def served(self, media_id: str) -> bytes:
-        """Return the bytes that are downloaded as a media, whatever was uploaded."""
-        return self.content
-
-    def id_of(self, stored: bytes) -> str:
-        """Return the media id of what is uploaded."""
-        return "7"
-
-    def answer(self, request: Seen, base_url: str, *, applies: bool) -> tuple[int, dict[str, str], bytes]:
-        """Do what a request asks, and answer it."""
-        path = request.target.partition("?")[0]
-        media_id = request.media_id
-        if request.method == "POST":
-            return self._posted(request, path, applies=applies)
-        if request.method == "DELETE":
-            if media_id in self.deleted:
-                return _told(_error({"code": 100, "error_subcode": 33, "type": "GraphMethodException"}), 400)
-            self.deleted |= {media_id} if applies else set()
-            return _told({"success": True})
-        if path.startswith("/media/"):
-            return 200, {"content-type": "image/jpeg", **self.headers}, self.served(media_id)
-        return _told(self.facts(base_url, media_id))
-
-    def _posted(self, request: Seen, path: str, *, applies: bool) -> tuple[int, dict[str, str], bytes]:
-        if path.endswith("/messages"):
-            self.sent += applies
-            return _told({"messaging_product": "whatsapp", "messages": [{"id": "wamid.7"}]})
-        if not applies:
-            return _told({"id": "7"})
-        self.stored.append(_file_of(request))
-        return _told({"id": self.id_of(self.stored[-1])})
-
-
-def _file_of(request: Seen) -> bytes:
-    """Take the file out of a form, by a reader of its own."""
-    boundary = re.search(r"boundary=(\S+)", request.headers["content-type"])
-    assert boundary is not None
-    mark = b"--" + boundary[1].strip('"').encode()
-    parts = bytes(request.body).split(mark)
-    assert parts[-1].strip() == b"--", "the form has no end"
-    (file,) = (part for part in parts if b'name="file"' in part.partition(b"\r\n\r\n")[0])
-    return file.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
-
-
-def _error(changes: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {"message": "scripted", "type": "OAuthException", "fbtrace_id": "AbScriptedTrace"} | dict(changes)
-    return {"error": facts}
-
-
-def _told(value: object, status: int = 200) -> tuple[int, dict[str, str], bytes]:
-    return status, {"content-type": "application/json"}, json.dumps(value).encode()
-
-
-def _flipped(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-class _Wire:
-    """One connection, with TLS of its own where there is any: bytes can be damaged after they were encrypted."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tls: ssl.SSLContext | None) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._secured = tls.wrap_bio(self._incoming, self._outgoing, server_side=True) if tls else None
-        self._ahead = bytearray()
-        writer.transport.set_write_buffer_limits(0)  # so that `drain` means that it has left
-
-    @property
-    def secured(self) -> bool:
-        return self._secured is not None
-
-    async def start_tls(self, *, flip: bool) -> None:
-        while self._secured is not None:
-            try:
-                self._secured.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._flush(flip=flip)
-                await self._fill()
-            else:
-                await self._flush()
-                return
-
-    async def raw(self) -> bytes:
-        """Take what comes, as it is."""
-        return await self._reader.read(_READ)
-
-    async def say_raw(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def _fill(self) -> bool:
-        data = await self._reader.read(_READ)
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-        return bool(data)
-
-    async def _flush(self, *, flip: bool = False) -> None:
-        data = self._outgoing.read()
-        await self.say_raw(_flipped(data) if flip and data else data)
-
-    async def read(self, size: int = _READ) -> bytes:
-        """Take up to so many bytes; none at the end."""
-        if self._ahead:
-            data = bytes(self._ahead[:size])
-            del self._ahead[:size]
-            return data
-        if self._secured is None:
-            return await self._reader.read(size)
-        while True:
-            try:
-                return self._secured.read(size)
-            except ssl.SSLWantReadError:
-                await self._flush()
-                if not await self._fill():
-                    return b""
-
-    async def read_head(self) -> bytes:
-        """Take a request's head; nothing at the end."""
-        taken = bytearray()
-        while b"\r\n\r\n" not in taken:
-            data = await self.read()
-            if not data:
-                return b""
-            taken += data
-        head, _, self._ahead = taken.partition(b"\r\n\r\n")
-        return bytes(head)
-
-    async def send(self, data: bytes, *, flip: bool = False) -> None:
-        if self._secured is None:
-            await self.say_raw(_flipped(data) if flip else data)
-        elif data:
-            self._secured.write(data)
-            await self._flush(flip=flip)
-
-    def reset(self) -> None:
-        connection: socket.socket = self._writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
-
-    async def end(self, *, takes_leave: bool = True) -> None:
-        if self._secured is not None and takes_leave:
-            with contextlib.suppress(ssl.SSLError):  # it would like to wait for the client's
-                self._secured.unwrap()
-            await self._flush()
-        self._writer.close()
-
-    async def aclose(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
 
 
 class FaultServer:
@@ -391,7 +161,7 @@ class FaultServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.ensure_future(self._converse(_Wire(reader, writer, self.tls)))
+        task = asyncio.ensure_future(self._converse(Wire(reader, writer, self.tls)))
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._forget(task, writer))
 
@@ -414,7 +184,7 @@ class FaultServer:
             hook()
         return fault
 
-    async def _converse(self, wire: _Wire) -> None:
+    async def _converse(self, wire: Wire) -> None:
         self.open += 1
         try:
             with contextlib.suppress(OSError, ssl.SSLError):  # the client's end of it is what is looked at
@@ -425,7 +195,7 @@ class FaultServer:
             await wire.aclose()
             self.open -= 1
 
-    async def _welcomed(self, wire: _Wire, handshake: Handshake) -> bool:
+    async def _welcomed(self, wire: Wire, handshake: Handshake) -> bool:
         if handshake in {"", "flip"}:
             await wire.start_tls(flip=handshake == "flip")
             return True
@@ -440,7 +210,7 @@ class FaultServer:
             wire.reset()
         return False
 
-    async def _served(self, wire: _Wire) -> bool:
+    async def _served(self, wire: Wire) -> bool:
         """Serve one request; say if the connection is good for another."""
         head = await wire.read_head()
         if not head:
@@ -461,7 +231,7 @@ class FaultServer:
             wire, request, "end" if (fault.framing, fault.ends) == ("close", "keep") else fault.ends
         )
 
-    async def _take(self, wire: _Wire, request: Seen, fault: Fault) -> None:
+    async def _take(self, wire: Wire, request: Seen, fault: Fault) -> None:
         self.deaf += bool(fault.takes)
         wanted = min(fault.reads, request.length) if fault.when == "head" else request.length
         while len(request.body) < wanted:
@@ -472,7 +242,7 @@ class FaultServer:
             if fault.takes:
                 await asyncio.sleep(_QUICK)  # the pace
 
-    async def _say(self, wire: _Wire, request: Seen, fault: Fault) -> None:
+    async def _say(self, wire: Wire, request: Seen, fault: Fault) -> None:
         head, body = self._answer(request, fault)
         if fault.sends == "half the body":
             body = body[: len(body) // 2]
@@ -497,13 +267,13 @@ class FaultServer:
         if fault.status is not None or fault.text is not None:
             status = fault.status or status
             if status >= 400:
-                status, headers, body = _told(_error(fault.error), status)
+                status, headers, body = json_response(graph_error(fault.error), status)
         elif request.method == "GET":
             status, body = _ranged(request.headers.get("range", ""), fault.ranges, headers, status, body)
         if fault.text is not None:
             headers, body = {"content-type": "application/json"}, (fault.text * fault.repeat).encode()
         body += b"x" * fault.padding
-        body = _flipped(body) if fault.flips else body
+        body = flipped(body) if fault.flips else body
         places = self.places | {"id": request.media_id}
         headers |= {name.lower(): value.format_map(places) for name, value in fault.headers.items()}
         return _framed(status, headers, body, fault.framing)
@@ -513,7 +283,7 @@ class FaultServer:
         head, body = _framed(200, {"content-type": "application/json"}, json.dumps(facts).encode(), "length")
         return head + body
 
-    async def _ended(self, wire: _Wire, request: Seen, ends: Ends) -> bool:
+    async def _ended(self, wire: Wire, request: Seen, ends: Ends) -> bool:
         if ends == "reset":
             wire.reset()
         elif ends in {"end", "cut"}:
