@@ -1,4 +1,4 @@
-"""The form body, read back by parsers that nobody here wrote."""
+"""The form of an upload, read back by four independent parsers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIELDS = {"messaging_product": "whatsapp", "type": "image/jpeg"}
 
 @attrs.frozen
 class Part:
-    """One part of a form as a parser understood it."""
+    """One part of a form, as a parser reads it."""
 
     name: str | None
     content: bytes
@@ -138,39 +138,10 @@ PARSERS: list[Parser] = [by_python_multipart, by_email, by_werkzeug, by_aiohttp]
 HOSTILE = st.lists(
     st.sampled_from(
         [
-            *(
-                '"',
-                "\\",
-                "/",
-                "'",
-                ";",
-                "=",
-                ",",
-                "%22",
-                "%0D%0A",
-                "%",
-                "\r",
-                "\n",
-                "\r\n",
-                "\x00",
-                "\t",
-                " ",
-                "\xa0",
-                "\x85",
-            ),
-            *(
-                "\u2028",
-                "\u202e",
-                "\ud800",
-                "é",
-                "漢",
-                "😀",
-                "a",
-                "name=",
-                "filename=",
-                "filename*=UTF-8''x",
-                "utf-8''",
-            ),
+            *('"', "\\", "/", "'", ";", "=", ",", "%22", "%0D%0A", "%", "\r", "\n", "\r\n", "\x00", "\t", " "),
+            *("\xa0", "\x85"),
+            *("\u2028", "\u202e", "\ud800", "é", "漢", "😀", "a", "name=", "filename=", "filename*=UTF-8''x"),
+            *("utf-8''",),
             *("=?utf-8?q?a?=", "&quot;", "--", "\r\n\r\n", "\r\nX-Evil: 1", "\r\n--meta-media-", ".jpg", "x" * 200),
         ]
     ),
@@ -194,7 +165,7 @@ def form_for(filename: str) -> Form:
 @example(filename="a%22; filename=b", content=b"\r\n")
 @example(filename="\xa0a\xa0", content=b"\r\n--")
 def test_parsers_read_what_was_written(parse: Parser, filename: str, content: bytes) -> None:
-    """Whatever the name and the bytes, every parser finds the same fields, name, type and content."""
+    """For any name and bytes, every parser finds the same fields, name, type and content."""
     form = form_for(filename)
 
     parts = parse(form.content_type, form.head + content + form.tail)
@@ -210,7 +181,7 @@ def test_parsers_read_what_was_written(parse: Parser, filename: str, content: by
 @settings(max_examples=100, deadline=None)
 @given(value=st.text(st.characters(exclude_categories=("Cs", "Cc"))))
 def test_fields_are_sent_as_they_are(parse: Parser, value: str) -> None:
-    """A field's value goes out in UTF-8, and the order of the fields is kept."""
+    """A field is sent in UTF-8, and the order of the fields is kept."""
     form = encode({"first": value, "second": "2"}, filename="a.txt", mime_type="text/plain")
 
     parts = parse(form.content_type, form.head + b"x" + form.tail)
@@ -227,7 +198,7 @@ def test_fields_are_sent_as_they_are(parse: Parser, value: str) -> None:
     "mime_type", ["audio/ogg; codecs=opus", 'text/plain; charset="utf-8"', "application/vnd.ms-excel"]
 )
 def test_type_is_on_the_file_part(parse: Parser, mime_type: str) -> None:
-    """Meta goes by the file part's own Content-Type, which is there with its parameters."""
+    """The file part has its own Content-Type with its parameters, by which Meta decides."""
     form = encode({}, filename="a", mime_type=mime_type)
 
     assert parse(form.content_type, form.head + form.tail) == [Part("file", b"", "a", mime_type)]
@@ -235,14 +206,14 @@ def test_type_is_on_the_file_part(parse: Parser, mime_type: str) -> None:
 
 @given(NAMES, st.integers(min_value=0, max_value=100 * 2**20))
 def test_length_is_exact(filename: str, size: int) -> None:
-    """The Content-Length counts every byte around a file of any size."""
+    """The Content-Length counts every byte, for a file of any size."""
     form = form_for(filename)
 
     assert form.length(size) == len(form.head) + size + len(form.tail)
 
 
 def test_body_byte_by_byte() -> None:
-    """The frame is RFC 7578's: CRLF everywhere, the fields first, and nothing that was not asked for."""
+    """The form follows RFC 7578: CRLF everywhere, the fields first, and nothing else."""
     form = encode(FIELDS, filename="é.jpg", mime_type="image/jpeg")
     boundary = re.fullmatch(r"multipart/form-data; boundary=(meta-media-[0-9a-f]{32})", form.content_type)
 
@@ -266,5 +237,5 @@ def test_body_byte_by_byte() -> None:
 
 
 def test_boundaries_cannot_be_guessed() -> None:
-    """Every body has a boundary of its own, so that no file can hold it."""
+    """Every form has its own random boundary, so that no file can contain it."""
     assert len({form_for("a").content_type for _ in range(100)}) == 100

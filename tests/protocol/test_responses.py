@@ -511,20 +511,8 @@ def test_disposition_filename(value: str | None, expected: str | None) -> None:
 DISPOSITIONS = st.text() | st.lists(
     st.sampled_from(
         [
-            *(
-                "attachment",
-                ";",
-                "filename",
-                "filename*",
-                "filename*0",
-                "filename*0*",
-                "filename*1",
-                "=",
-                '"',
-                "'",
-                "''",
-                "\\",
-            ),
+            *("attachment", ";", "filename", "filename*", "filename*0", "filename*0*", "filename*1", "=", '"', "'"),
+            *("''", "\\"),
             *("utf-8", "idna", "hex", "%e2", "%", "a", " ", "\x00", "\n", "é", "9" * 20),
         ]
     ),
