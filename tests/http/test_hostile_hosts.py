@@ -23,18 +23,13 @@ from hypothesis import strategies as st
 
 from meta_media import InboundMedia, MediaApi, MediaInfo, Settings
 from meta_media.errors import MediaError, NetworkError, ServerError, UntrustedUrlError
-from tests.support.hostile_urls import CDN, EVIL, FOREIGN, HOST, HOSTILE, PLAIN, TOKEN_HOSTS, judged
+from tests.support.hostile_urls import CDN, EVIL, FOREIGN, HOST, HOSTILE, PLAIN, TOKEN_HOSTS, judged, sweep
 from tests.support.servers import Server, info, page, told, until
 
 TOKEN: Final = "EAAG-canary-of-a-token"
 CONTENT: Final = b"\xff\xd8\xff" + bytes(range(256)) * 8
 JPEG: Final = "image/jpeg"
 OWN: Final = ("tokens.test", "files.test")  # trusted only where a setting says so
-
-
-def sweep(values: Any) -> list[Any]:
-    """Mark all but every tenth value as slow."""
-    return [value if n % 10 == 0 else pytest.param(value, marks=pytest.mark.slow) for n, value in enumerate(values)]
 
 
 class World:

@@ -14,7 +14,19 @@ import yarl
 from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hostile_urls import CDN, FOREIGN, HOST, HOSTILE, PLAIN, PORTS, SCHEMES, TOKEN_HOSTS, USERS, judged
+from tests.support.hostile_urls import (
+    CDN,
+    FOREIGN,
+    HOST,
+    HOSTILE,
+    PLAIN,
+    PORTS,
+    SCHEMES,
+    TOKEN_HOSTS,
+    USERS,
+    judged,
+    sweep,
+)
 
 
 @attrs.frozen
@@ -81,6 +93,7 @@ def readings(url: str) -> list[Reading | None]:
     return found
 
 
+@pytest.mark.slow  # test_requests.test_parsers_find_the_same_host is the quick one
 @settings(max_examples=2000, deadline=None)
 @given(HOSTILE)
 @example(PLAIN)
@@ -113,7 +126,7 @@ def test_plain_urls_of_trusted_hosts_are_accepted(host: str, port: str, path: li
     assert judged(url.replace(host, host.upper())) is (host in TOKEN_HOSTS)
 
 
-@pytest.mark.parametrize("host", FOREIGN, ids=ascii)
+@pytest.mark.parametrize("host", sweep(FOREIGN), ids=ascii)
 def test_disguises(host: str) -> None:
     """No imitation of a trusted host is accepted, with any scheme, port or user."""
     users = [user for user in USERS if not set(user) & set("/?")]  # which would end the host
@@ -122,6 +135,7 @@ def test_disguises(host: str) -> None:
         assert judged(url) is None, url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", [True, False, None])
 def test_the_strategies_reach_every_outcome(outcome: bool | None) -> None:
     """The strategies find URLs with the token, without it, and refused ones."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meta_media.protocol.convert import structure
@@ -392,7 +392,11 @@ def test_any_json_gives_a_value_or_a_sentence(cls: type[Any], data: object) -> N
     assert isinstance(value, cls) or "@ response" in str(value)
 
 
-@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not SentMessage], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    [MediaInfo, *(pytest.param(cls, marks=pytest.mark.slow) for cls in (UploadedMedia, DeletedMedia, InboundMedia))],
+)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_values_under_the_right_keys(cls: type[Any], data: st.DataObject) -> None:
     """Any JSON under the documented keys gives a value with the same texts, or a ValueError with a path."""

@@ -159,7 +159,7 @@ def form_for(filename: str) -> Form:
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(filename=NAMES, content=CONTENTS)
 @example(filename='";;\\"; name="type', content=b"")
 @example(filename="a%22; filename=b", content=b"\r\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
+import pytest
 from hypothesis import strategies as st
 
 from meta_media import Settings
@@ -106,3 +107,8 @@ FOREIGN: Final = [
     for host in (EVIL, "fbcdn.net", *ADDRESSES, *(look for name in IMITATED for look in disguised(name)))
     if not re.fullmatch(r"([a-z0-9-]+\.)+fbcdn\.net", host)  # its subdomains may serve media
 ]
+
+
+def sweep(values: Any) -> list[Any]:
+    """Mark all but every tenth value as slow."""
+    return [value if n % 10 == 0 else pytest.param(value, marks=pytest.mark.slow) for n, value in enumerate(values)]
