@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -264,17 +265,13 @@ def _files_below(folder: str) -> Iterator[str | _Unreadable]:
         folder = pending.pop()
         try:
             with os.scandir(folder) as entries:
-                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
+                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=attrgetter("name"))
         except OSError as error:
             why = f"could not read the folder {folder!r}: {error.strerror}"
             yield _Unreadable(label=folder, error=StorageError(why, errno=error.errno))
             continue
         yield from (entry.path for entry in visible if _is_file(entry))
         pending += reversed([entry.path for entry in visible if entry.is_dir(follow_symlinks=False)])
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -92,6 +92,7 @@ def test_demo_shows_a_mismatch(bare: Shell) -> None:
     assert b"1 of 2 files came back as they were; 2 deleted" in done.stdout
 
 
+@pytest.mark.slow
 def test_demo_ignores_the_environment_and_the_folder(bare: Shell) -> None:
     """Credentials, settings and modules in the current folder have no effect."""
     (bare.folder / "uvicorn.py").write_text("raise SystemExit(9)")
@@ -109,7 +110,7 @@ def test_demo_ignores_the_environment_and_the_folder(bare: Shell) -> None:
 
 
 @needs_posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C ends the emulator's process and removes the temporary folder. Even a kill leaves no process behind."""
     temporary = tmp_path / "tmp"

@@ -105,6 +105,7 @@ def test_a_dumb_terminal(shell: Shell) -> None:
     assert len([line for line in seen.screen.lines if line.startswith("✗ ")]) == 3
 
 
+@pytest.mark.slow
 def test_demo_on_a_terminal(bare: Shell) -> None:
     """80 columns are enough: a bar while it runs, then a table in which no line wraps."""
     seen = bare.watch("demo", columns=80)
@@ -118,7 +119,12 @@ def test_demo_on_a_terminal(bare: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "kind"),
-    [(80, "document  "), (160, "(application/vnd.openxmlformats-officedocument.spreadsheetml.sheet)")],
+    [
+        (80, "document  "),
+        pytest.param(
+            160, "(application/vnd.openxmlformats-officedocument.spreadsheetml.sheet)", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_check_on_a_terminal(bare: Shell, columns: int, kind: str) -> None:
     """A terminal of any width gets a table, with the reasons below it."""
