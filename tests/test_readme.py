@@ -64,7 +64,7 @@ def test_links_lead_somewhere(guide: Path) -> None:
     """Every relative link leads to a file of the repository."""
     links = re.findall(r"\]\(((?!https?:|#)[^)#]+)[^)]*\)", guide.read_text("utf-8"))
 
-    assert [link for link in links if not link.endswith("README.md") and not (guide.parent / link).exists()] == []
+    assert [link for link in links if not (guide.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=named)
