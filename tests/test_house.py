@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,3 +94,16 @@ def bodies(file: Path) -> Iterator[tuple[str, int]]:
 def test_functions_stay_short(file: Path) -> None:
     """No function's body has more than 40 lines."""
     assert [(name, lines) for name, lines in bodies(file) if lines > 40] == []
+
+
+VAGUE = re.compile(r"\b(whoever|whomever|nobody|somebody|so many|said to be|of ours)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_docstrings_are_plain(file: Path) -> None:
+    """No docstring has one of the phrases that make a sentence hard to follow."""
+    nodes = ast.walk(ast.parse(file.read_bytes()))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [ast.get_docstring(node, clean=False) or "" for node in nodes if isinstance(node, documented)]
+
+    assert [found for text in docstrings for found in VAGUE.findall(text)] == []
