@@ -15,8 +15,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import attrs
-
 from meta_media.errors import (
     ApiError,
     AuthenticationError,
@@ -206,15 +204,15 @@ class Call:
         for _ in range(1 + _MAX_REDIRECTS):
             await self._slot.acquire()
             sender = self._client.shared.sender(through_client=self._client.through_client)
-            signed, token = await self._signed(request)
+            url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content)
-            self.timeouts.extend(int(signed.headers.get("Content-Length", 0)))
+            self.timeouts.extend(int(headers.get("Content-Length", 0)))
             body = UntimedSource(content, self.timeouts) if isinstance(content, AsyncIterable) else content
             self.attempts += 1
             ticket, succeeded = self._slot.throttle.enter(), False
             try:
                 with mapper, self.timeouts:
-                    cycle = await sender.send(signed.method, signed.url, signed.headers, body, self.timeouts)
+                    cycle = await sender.send(request.method, url, headers, body, self.timeouts)
                 succeeded = cycle.status < 400
             except ConfigurationError:  # the certificates cannot be loaded, so nothing was sent
                 self.attempts -= 1
@@ -234,8 +232,8 @@ class Call:
                 raise
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
-    async def _signed(self, request: Request) -> tuple[Request, Secret]:
-        """Add the headers of one attempt, and the token where the host may receive it; return the token, too."""
+    async def _signed(self, request: Request) -> tuple[Secret, dict[str, str], Secret]:
+        """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
             self._slot.throttle.check_lookups(self.settings.info_errors_per_hour)
         headers = {"Host": urlsplit(request.url).netloc, **request.headers}
@@ -244,7 +242,7 @@ class Call:
             self._token = await self._client.token.get()
             headers["Authorization"] = Secret(f"Bearer {self._token}")
             request = with_proof(request, self._token, self.settings)
-        return attrs.evolve(request, url=Secret(request.url), headers=headers), self._token
+        return Secret(request.url), headers, self._token
 
     def _share(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
         """Update what other calls share after an error response: the token, the throttle, the count of refused lookups."""
