@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from meta_media.errors import ApiError, MediaError, Operation, RateLimitError, ServerError
@@ -111,7 +111,7 @@ def _plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
     return body[:_MAX_BODY_SIZE].decode(errors="replace") if is_text else None
 
 
-def _first_text(candidates: list[object]) -> str | None:
+def _first_text(candidates: Iterable[object]) -> str | None:
     """Return the first text that is not blank, shortened, its URLs without their query."""
     text = next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), None)
     if text is None:

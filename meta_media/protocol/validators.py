@@ -37,7 +37,7 @@ _SEPARATORS: Final = re.compile(r"[ ().-]")
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
 
 
-def must_be(what: str, *validators: Validator) -> Validator:
+def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attribute[Any], object], None]:
     """
     Combine validators of attrs into one that raises `ConfigurationError("<field> must be <what>, not <value>")`.
 
