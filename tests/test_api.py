@@ -355,8 +355,7 @@ async def test_a_reply_that_is_none(server: Server, scripted: MediaApi, verb: st
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
-    [(131031, FileTooLargeError), (131042, UnsupportedMediaTypeError), (131051, CorruptedMediaError)],
+    ("code", "kind"), [(131031, FileTooLargeError), (131042, UnsupportedMediaTypeError), (131051, CorruptedMediaError)]
 )
 async def test_verdicts_on_a_file(server: Server, scripted: MediaApi, code: int, kind: type[InvalidMediaError]) -> None:
     """On an upload, three codes are Meta's verdict on the file, and the answer is attached."""
@@ -1035,10 +1034,7 @@ async def test_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) 
         assert (media.settings.app_secret, media.settings.business_account_id) == (SECRET, "5")
 
     sent = [(request.target.partition("?")[0], request.header("authorization")) for request in server.requests]
-    assert sent == [
-        (f"/v24.0/{OTHER}/media", "Bearer EAAGenvironment"),
-        (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}"),
-    ]
+    assert sent == [(f"/v24.0/{OTHER}/media", "Bearer EAAGenvironment"), (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}")]
 
 
 async def test_empty_variables(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:

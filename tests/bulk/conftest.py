@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meta_media import (
-    MediaApi,
-)
+from meta_media import MediaApi
 from tests.bulk.helpers import client
 from tests.support.servers import Server
 

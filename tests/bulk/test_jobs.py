@@ -12,23 +12,9 @@ from typing import Any
 
 import pytest
 
-from meta_media import (
-    BulkReport,
-    DeletedMedia,
-    DownloadedMedia,
-    MediaApi,
-    Settings,
-    Source,
-    UploadedMedia,
-)
+from meta_media import BulkReport, DeletedMedia, DownloadedMedia, MediaApi, Settings, Source, UploadedMedia
 from meta_media.emulator import Emulator, Fault
-from meta_media.errors import (
-    ConfigurationError,
-    MediaError,
-    MediaNotFoundError,
-    ServerError,
-    StorageError,
-)
+from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, ServerError, StorageError
 from tests.bulk.helpers import client, listing, outcomes
 from tests.support.servers import Received, Server, Step, told
 

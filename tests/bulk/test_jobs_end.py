@@ -14,14 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from meta_media import (
-    BulkRun,
-    MediaApi,
-    MediaLibrary,
-    MemoryStore,
-    Settings,
-    UploadedMedia,
-)
+from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Settings, UploadedMedia
 from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,

@@ -17,12 +17,7 @@ import pytest
 
 from meta_media import BulkRun, InboundMedia, MediaApi, Settings, UploadedMedia
 from meta_media.bulk.journal import Record
-from meta_media.errors import (
-    CorruptedMediaError,
-    InvalidRequestError,
-    MediaNotFoundError,
-    NetworkError,
-)
+from meta_media.errors import CorruptedMediaError, InvalidRequestError, MediaNotFoundError, NetworkError
 from tests.bulk.helpers import outcomes
 from tests.bulk.journal_helpers import GONE, PHOTO, REFUSED, library, numbered, old, opened, serving
 from tests.support.servers import Server, cut, silence, told, until

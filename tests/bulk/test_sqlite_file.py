@@ -20,10 +20,7 @@ import pytest
 from meta_media import UploadedMedia
 from meta_media.bulk.journal import Journal, Record
 from meta_media.bulk.sqlite_file import SQLiteFile
-from meta_media.errors import (
-    ConfigurationError,
-    StorageError,
-)
+from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.threads import submit
 from tests.bulk.helpers import listing
 from tests.bulk.journal_helpers import (

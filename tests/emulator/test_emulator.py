@@ -567,16 +567,8 @@ WRONG_MESSAGES: list[tuple[dict[str, Any], int, str]] = [
         100,
         "(#100) Param audio['voice'] must be a boolean.",
     ),
-    (
-        {"image": {"id": "123"}},
-        100,
-        ATTACHMENT,
-    ),
-    (
-        {"image": {"id": "../123"}},
-        100,
-        ATTACHMENT,
-    ),
+    ({"image": {"id": "123"}}, 100, ATTACHMENT),
+    ({"image": {"id": "../123"}}, 100, ATTACHMENT),
 ]
 
 

@@ -781,10 +781,7 @@ async def test_before_the_start(tmp_path: Path) -> None:
             {"content_length": 1, "framing": "close"},
             "a response of framing close has no length: leave out content_length",
         ),
-        (
-            {"end": "reset", "status": 500, "rate": 1},
-            "the connection ends before the response: leave out rate, status",
-        ),
+        ({"end": "reset", "status": 500, "rate": 1}, "the connection ends before the response: leave out rate, status"),
     ],
 )
 def test_faults_that_cannot_be(fields: dict[str, Any], sentence: str) -> None:

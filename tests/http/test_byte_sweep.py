@@ -30,15 +30,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
-from meta_media import (
-    DeletedMedia,
-    DownloadedMedia,
-    MediaApi,
-    MediaInfo,
-    SentMessage,
-    Settings,
-    UploadedMedia,
-)
+from meta_media import DeletedMedia, DownloadedMedia, MediaApi, MediaInfo, SentMessage, Settings, UploadedMedia
 from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerError
 from tests.support.servers import Received, Server, Step, cut, page, reset
 from tests.support.stepping import LeanServer, descriptors, none_added, settled_at

@@ -691,11 +691,7 @@ async def test_token_function_that_is_not_async() -> None:
     assert "not async" in str(error)
 
 
-PROXIES = {
-    "ALL_PROXY": "socks5://127.0.0.1:1",
-    "HTTPS_PROXY": "nonsense://127.0.0.1",
-    "SSL_CERT_FILE": "/no/such/file",
-}
+PROXIES = {"ALL_PROXY": "socks5://127.0.0.1:1", "HTTPS_PROXY": "nonsense://127.0.0.1", "SSL_CERT_FILE": "/no/such/file"}
 
 
 @pytest.mark.parametrize("variable", PROXIES)

@@ -350,11 +350,7 @@ class TestUnsigned:
     @pytest.mark.parametrize(("head", "found"), [(NOISE, "data without a known signature"), (b"text", "UTF-8 text")])
     def test_is_corrupted(self, mime_type: str, head: bytes, found: str) -> None:
         """A type that always has a signature is refused without it, whether declared, named or hinted."""
-        for arguments in (
-            {"mime_type": mime_type},
-            {"filename": f"a{extension_for(mime_type)}"},
-            {"hint": mime_type},
-        ):
+        for arguments in ({"mime_type": mime_type}, {"filename": f"a{extension_for(mime_type)}"}, {"hint": mime_type}):
             with pytest.raises(CorruptedMediaError) as caught:
                 type_of(head, **arguments)
             assert (ACCEPTED[mime_type].kind, mime_type, found) == (

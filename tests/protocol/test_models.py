@@ -321,12 +321,7 @@ def test_timestamps_that_are_none(wrong: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        structure(MediaInfo, INFO),
-        structure(InboundMedia, MEDIA | {"url": URL}),
-        [structure(MediaInfo, INFO)],
-    ],
+    "value", [structure(MediaInfo, INFO), structure(InboundMedia, MEDIA | {"url": URL}), [structure(MediaInfo, INFO)]]
 )
 def test_signatures_are_not_shown(value: object) -> None:
     """A repr shows the path of a URL and hides its query."""

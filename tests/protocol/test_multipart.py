@@ -186,11 +186,7 @@ def test_fields_are_sent_as_they_are(parse: Parser, value: str) -> None:
 
     parts = parse(form.content_type, form.head + b"x" + form.tail)
 
-    assert parts == [
-        Part("first", value.encode()),
-        Part("second", b"2"),
-        Part("file", b"x", "a.txt", "text/plain"),
-    ]
+    assert parts == [Part("first", value.encode()), Part("second", b"2"), Part("file", b"x", "a.txt", "text/plain")]
 
 
 @pytest.mark.parametrize("parse", PARSERS)

@@ -357,8 +357,7 @@ class TestOffice:
         assert caught.value.actual == "application/zip"
 
     @pytest.mark.parametrize(
-        ("stream", "expected"),
-        [("WordDocument", DOC), ("Workbook", XLS), ("Book", XLS), ("PowerPoint Document", PPT)],
+        ("stream", "expected"), [("WordDocument", DOC), ("Workbook", XLS), ("Book", XLS), ("PowerPoint Document", PPT)]
     )
     @pytest.mark.parametrize("shift", [9, 12])
     def test_ole_by_its_main_stream(self, stream: str, expected: str, shift: int) -> None:

@@ -14,15 +14,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from meta_media import (
-    LibraryEntry,
-    MediaApi,
-    MediaLibrary,
-    Progress,
-    RedisStore,
-    Settings,
-    SQLiteStore,
-)
+from meta_media import LibraryEntry, MediaApi, MediaLibrary, Progress, RedisStore, Settings, SQLiteStore
 from meta_media.library import Store
 
 SIZE = 300_000  # bytes

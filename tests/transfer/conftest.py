@@ -11,11 +11,7 @@ from meta_media import MediaApi
 from tests.support.servers import Server, open_files, page
 from tests.support.stepping import LeanServer
 from tests.transfer.disks import answer
-from tests.transfer.downloads import (
-    CONTENT,
-    OLD,
-    client,
-)
+from tests.transfer.downloads import CONTENT, OLD, client
 from tests.transfer.uploads import TEXT
 
 

@@ -11,21 +11,10 @@ from typing import Any
 
 import pytest
 
-from meta_media import (
-    InboundMedia,
-    MediaApi,
-    MediaInfo,
-    Settings,
-    inbound_media,
-    samples,
-)
+from meta_media import InboundMedia, MediaApi, MediaInfo, Settings, inbound_media, samples
 from meta_media.emulator import Emulator
-from meta_media.errors import (
-    MediaError,
-)
-from tests.support.servers import (
-    Server,
-)
+from meta_media.errors import MediaError
+from tests.support.servers import Server
 
 PHOTO = next(path for path in samples.paths() if path.name == "photo.jpg").read_bytes()
 CONTENT = bytes(range(256)) * 1000

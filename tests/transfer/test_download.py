@@ -10,15 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from meta_media import (
-    DownloadedMedia,
-    InboundMedia,
-    MediaApi,
-    MediaInfo,
-    MediaStream,
-    Progress,
-    Settings,
-)
+from meta_media import DownloadedMedia, InboundMedia, MediaApi, MediaInfo, MediaStream, Progress, Settings
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import (
     AuthenticationError,
@@ -30,16 +22,7 @@ from meta_media.errors import (
     NetworkError,
     ServerError,
 )
-from tests.support.servers import (
-    Server,
-    Step,
-    cut,
-    endless,
-    info,
-    page,
-    reset,
-    stalled,
-)
+from tests.support.servers import Server, Step, cut, endless, info, page, reset, stalled
 from tests.transfer.downloads import (
     CONTENT,
     FILES,

@@ -10,31 +10,10 @@ from typing import Any
 
 import pytest
 
-from meta_media import (
-    InboundMedia,
-    MediaApi,
-)
-from meta_media.errors import (
-    ServerError,
-    UntrustedUrlError,
-)
-from tests.support.servers import (
-    Server,
-    info,
-    page,
-)
-from tests.transfer.downloads import (
-    CONTENT,
-    JPEG,
-    TOKEN,
-    Verb,
-    client,
-    download,
-    every_verb,
-    failure,
-    known,
-    targets,
-)
+from meta_media import InboundMedia, MediaApi
+from meta_media.errors import ServerError, UntrustedUrlError
+from tests.support.servers import Server, info, page
+from tests.transfer.downloads import CONTENT, JPEG, TOKEN, Verb, client, download, every_verb, failure, known, targets
 
 # Redirects
 

@@ -32,15 +32,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from meta_media import (
-    InboundMedia,
-    MediaApi,
-    MediaInfo,
-    Settings,
-    inbound_media,
-    verify_signature,
-    verify_subscription,
-)
+from meta_media import InboundMedia, MediaApi, MediaInfo, Settings, inbound_media, verify_signature, verify_subscription
 from meta_media.emulator import Emulator
 from meta_media.errors import (
     ApiError,

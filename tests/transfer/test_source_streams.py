@@ -18,13 +18,7 @@ import pytest
 
 from meta_media import MediaApi, Source
 from meta_media.emulator import Emulator
-from meta_media.errors import (
-    CorruptedMediaError,
-    FileTooLargeError,
-    InvalidMediaError,
-    NetworkError,
-    StorageError,
-)
+from meta_media.errors import CorruptedMediaError, FileTooLargeError, InvalidMediaError, NetworkError, StorageError
 from tests.support.servers import Server, cut, page
 from tests.transfer.uploads import LONG, TEXT, arrived, joined, refused, slowly
 

@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from meta_media import (
-    MediaApi,
-    Progress,
-)
+from meta_media import MediaApi, Progress
 from meta_media.emulator import Emulator
 from meta_media.errors import (
     ConfigurationError,
@@ -24,18 +21,7 @@ from meta_media.errors import (
     ServerError,
     UntrustedUrlError,
 )
-from tests.support.servers import (
-    Server,
-    Step,
-    cut,
-    endless,
-    open_files,
-    page,
-    silence,
-    stalled,
-    told,
-    until,
-)
+from tests.support.servers import Server, Step, cut, endless, open_files, page, silence, stalled, told, until
 from tests.transfer.downloads import (
     CONTENT,
     OLD,

@@ -10,9 +10,7 @@ import pytest
 
 from meta_media import MediaApi
 from meta_media.emulator import Emulator
-from meta_media.errors import (
-    MediaError,
-)
+from meta_media.errors import MediaError
 
 TEXT = b"".join(b"line %06d\n" % number for number in range(20_000))  # 240 KB: more than a head, less than a batch
 LONG = TEXT * 12  # more than is spooled in memory
