@@ -50,7 +50,19 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
     UploadRejectedError,
 )
-from tests.support.servers import Server, Step, cut, info, open_files, page, reset, silence, stalled, told, until
+from tests.support.servers import (
+    Server,
+    Step,
+    cut,
+    info,
+    json_response,
+    open_files,
+    page,
+    reset,
+    silence,
+    stalled,
+    wait_until,
+)
 
 SAMPLES = {path.name: path for path in samples.paths()}
 PHOTO = SAMPLES["photo.jpg"].read_bytes()
@@ -100,7 +112,7 @@ def client(server: Server, **settings: Any) -> MediaApi:
 def refusing(code: int, message: str = "No.", *, status: int = 400, **more: Any) -> bytes:
     """Write an error in Graph's envelope."""
     error = {"message": message, "type": "OAuthException", "code": code, "fbtrace_id": "Atrace"}
-    return told({"error": error | more}, status)
+    return json_response({"error": error | more}, status)
 
 
 async def failure(kind: type[MediaError], call: Awaitable[Any]) -> Any:
@@ -201,7 +213,7 @@ async def test_a_client_of_the_callers(emulator: Emulator, flavour: Any, tmp_pat
 @pytest.mark.parametrize("flavour", [httpx, httpx2], ids=["httpx", "httpx2"])
 async def test_nothing_of_the_callers_client_is_sent(server: Server, flavour: Any) -> None:
     """Headers, cookies, parameters and credentials of the caller's client stay with it, and redirects are not followed."""
-    server.script = [page(status=302, location="/elsewhere"), told({"success": True})]
+    server.script = [page(status=302, location="/elsewhere"), json_response({"success": True})]
     mine = {"x-mine": "1", "authorization": "Basic eDp5", "user-agent": "mine", "accept-encoding": "gzip"}
 
     async with flavour.AsyncClient(
@@ -343,7 +355,14 @@ async def test_a_silent_server(server: Server, scripted: MediaApi, verb: str) ->
 
 @every_verb
 @pytest.mark.parametrize(
-    "reply", [page("<html>", content_type="text/html"), page(), told([]), told({"id": 5}), page(b"x" * (2**20 + 1))]
+    "reply",
+    [
+        page("<html>", content_type="text/html"),
+        page(),
+        json_response([]),
+        json_response({"id": 5}),
+        page(b"x" * (2**20 + 1)),
+    ],
 )
 async def test_a_reply_that_is_none(server: Server, scripted: MediaApi, verb: str, reply: bytes) -> None:
     """A success that is not what Meta replies is a ServerError."""
@@ -421,7 +440,7 @@ async def test_numbers_that_cannot_be(emulator: Emulator, media: MediaApi, bad: 
 
 async def test_letters_and_numbers_as_ids(server: Server, scripted: MediaApi) -> None:
     """Ids of other emulators have letters; and an id may come as a number out of JSON."""
-    server.script = [info("https://lookaside.fbsbx.com/x", media_id="wa-1_B"), told({"success": True})]
+    server.script = [info("https://lookaside.fbsbx.com/x", media_id="wa-1_B"), json_response({"success": True})]
     number: Any = 17
 
     assert (await scripted.get_info("wa-1_B")).id == "wa-1_B"
@@ -520,10 +539,14 @@ async def test_a_late_refusal_forgets_no_new_token(server: Server) -> None:
     async def token() -> str:
         return tokens.pop()
 
-    server.script = [stalled(b"", go_on, refusing(190, status=401)), refusing(190, status=401), told({"success": True})]
+    server.script = [
+        stalled(b"", go_on, refusing(190, status=401)),
+        refusing(190, status=401),
+        json_response({"success": True}),
+    ]
     async with MediaApi(token, settings=Settings(base_url=server.base_url)) as media:
         late = asyncio.create_task(media.delete("1"))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         await media.delete("2")
         go_on.set()
         await late
@@ -565,7 +588,7 @@ async def test_verify(media: MediaApi) -> None:
 async def test_verify_finds_a_difference(server: Server, scripted: MediaApi, stored: str | None) -> None:
     """Other bytes than were sent, or no word of them, is an IntegrityError that names the media left behind."""
     answer: dict[str, Any] = {} if stored is None else {"sha256": stored}
-    server.script = [told({"id": "7"}), info("https://lookaside.fbsbx.com/x", media_id="7", **answer)]
+    server.script = [json_response({"id": "7"}), info("https://lookaside.fbsbx.com/x", media_id="7", **answer)]
 
     error = await failure(IntegrityError, scripted.upload(PHOTO, verify=True))
 
@@ -575,11 +598,12 @@ async def test_verify_finds_a_difference(server: Server, scripted: MediaApi, sto
 
 
 @pytest.mark.parametrize(
-    ("step", "kind"), [(refusing(2, status=503), ServerError), (cut(b""), NetworkError), (told({}), ServerError)]
+    ("step", "kind"),
+    [(refusing(2, status=503), ServerError), (cut(b""), NetworkError), (json_response({}), ServerError)],
 )
 async def test_verify_cannot_ask(server: Server, scripted: MediaApi, step: Step, kind: type[MediaError]) -> None:
     """When Meta cannot be asked, the error still tells that the upload is there, and its id."""
-    server.script = [told({"id": "7"}), step]
+    server.script = [json_response({"id": "7"}), step]
 
     error = await failure(kind, scripted.upload(PHOTO, verify=True))
 
@@ -588,7 +612,7 @@ async def test_verify_cannot_ask(server: Server, scripted: MediaApi, step: Step,
 
 async def test_ttl_and_use_case(server: Server, scripted: MediaApi) -> None:
     """Both are fields of the form, the lifetime in whole minutes."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
 
     await scripted.upload(
         SAMPLES["note.ogg"], ttl=timedelta(hours=2, seconds=59), use_case="call_voicemail_announcement"
@@ -684,7 +708,7 @@ async def test_uploaded_is_deleted_after_a_cancellation(media: MediaApi) -> None
             await asyncio.Event().wait()
 
     task = asyncio.create_task(linger())
-    await until(lambda: bool(ids))
+    await wait_until(lambda: bool(ids))
     await cancelled(task)
 
     await failure(MediaNotFoundError, media.get_info(ids[0]))
@@ -692,7 +716,7 @@ async def test_uploaded_is_deleted_after_a_cancellation(media: MediaApi) -> None
 
 async def test_uploaded_cannot_be_deleted_after_an_error(server: Server, scripted: MediaApi) -> None:
     """When deleting fails as well, the error of the block arrives with a note."""
-    server.script = [told({"id": "7"}), refusing(2, "Busy", status=503)]
+    server.script = [json_response({"id": "7"}), refusing(2, "Busy", status=503)]
 
     async def fail() -> None:
         async with scripted.uploaded(PHOTO):
@@ -706,7 +730,7 @@ async def test_uploaded_cannot_be_deleted_after_an_error(server: Server, scripte
 
 async def test_uploaded_cannot_be_deleted(server: Server, scripted: MediaApi) -> None:
     """When the block went well, the failure to delete is the error."""
-    server.script = [told({"id": "7"}), refusing(2, status=503)]
+    server.script = [json_response({"id": "7"}), refusing(2, status=503)]
 
     async def work() -> None:
         async with scripted.uploaded(PHOTO):
@@ -766,7 +790,7 @@ async def test_missing_ok_is_about_missing_media_only(emulator: Emulator, media:
 @pytest.mark.parametrize("missing_ok", [False, True])
 async def test_deleted_without_success(server: Server, scripted: MediaApi, missing_ok: bool) -> None:
     """A success that says it was none is an error."""
-    server.script = [told({"success": False})]
+    server.script = [json_response({"success": False})]
 
     error = await failure(ServerError, scripted.delete("7", missing_ok=missing_ok))
 
@@ -811,7 +835,7 @@ async def test_kinds(
 async def test_a_message_on_the_wire(server: Server, scripted: MediaApi) -> None:
     """A message is JSON in Meta's words; the number is freed of what people write between digits."""
     reply = {"contacts": [{"wa_id": "1555"}], "messages": [{"id": "wamid.x", "message_status": "accepted"}]}
-    server.script = [told(reply)]
+    server.script = [json_response(reply)]
 
     sent = await scripted.send("+1 (555) 000-11.11", "7", reply_to="wamid.before", caption="für dich")
 
@@ -891,7 +915,7 @@ async def test_another_number_per_call(emulator: Emulator, media: MediaApi) -> N
 
 async def test_copies_share_connections(server: Server, scripted: MediaApi) -> None:
     """A copy has its own number, token and settings, and the original's connections."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
     twin = scripted.with_options(access_token="EAAGtwin", phone_number_id=OTHER, api_version=26, read_timeout=5)
 
     await scripted.upload(PHOTO)
@@ -908,7 +932,7 @@ async def test_copies_share_connections(server: Server, scripted: MediaApi) -> N
 
 async def test_a_copy_keeps_the_rest(server: Server, scripted: MediaApi) -> None:
     """What is not changed stays."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
 
     await scripted.with_options().upload(PHOTO)
 
@@ -926,11 +950,11 @@ def test_changes_that_cannot_be(change: dict[str, Any]) -> None:
 async def test_copies_share_places(server: Server) -> None:
     """A copy's calls wait in the original's queue."""
     go_on = asyncio.Event()
-    server.script = [stalled(b"", go_on, told({"success": True}))]
+    server.script = [stalled(b"", go_on, json_response({"success": True}))]
     async with client(server, concurrency=1) as media:
         copies = [media, media.with_options(phone_number_id=OTHER), media.with_options(access_token="EAAGtwin")]
         tasks = [asyncio.create_task(copy.delete("1")) for copy in copies]
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         go_on.set()
         await asyncio.gather(*tasks)
     assert (server.most_at_once, server.connections) == (1, 1)
@@ -999,7 +1023,7 @@ async def test_closed_in_the_middle(server: Server) -> None:
     server.script = [silence]
     media = client(server)
     task = asyncio.create_task(media.get_info("1"))
-    await until(lambda: len(server.requests) == 1)
+    await wait_until(lambda: len(server.requests) == 1)
 
     await media.aclose()
 
@@ -1026,7 +1050,7 @@ async def test_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CLOUD_API_VERSION", "24")
     monkeypatch.setenv("WA_APP_SECRET", SECRET)
     monkeypatch.setenv("WA_BUSINESS_ACCOUNT_ID", "5")
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
 
     async with MediaApi() as media, MediaApi(TOKEN, NUMBER, settings=Settings(api_version=25)) as passed:
         await media.upload(PHOTO)
@@ -1089,11 +1113,11 @@ async def test_waiting_calls_hold_nothing(server: Server, tmp_path: Path) -> Non
         path.write_text("hello " * 12_000)  # more than is read and closed at once
     before = open_files(tmp_path)
     go_on = asyncio.Event()
-    server.script = [stalled(b"", go_on, told({"id": "7"}))]
+    server.script = [stalled(b"", go_on, json_response({"id": "7"}))]
 
     async with client(server, concurrency=2) as media:
         tasks = [asyncio.create_task(media.upload(path)) for path in paths]
-        await until(lambda: len(server.requests) == 2)
+        await wait_until(lambda: len(server.requests) == 2)
         held = open_files(tmp_path)
         go_on.set()
         await asyncio.gather(*tasks)
@@ -1162,10 +1186,10 @@ async def test_cancelled_at_some_chunk(emulator: Emulator, tmp_path: Path, sort:
 @every_verb
 async def test_cancelled_while_waiting(server: Server, verb: str) -> None:
     """A call that waits for a silent server can be cancelled, and the client works afterwards."""
-    server.script = [silence, told({"success": True})]
+    server.script = [silence, json_response({"success": True})]
     async with client(server, concurrency=1) as media:
         task = asyncio.ensure_future(VERBS[verb](media, "1"))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
 
         await cancelled(task)
 
@@ -1174,10 +1198,10 @@ async def test_cancelled_while_waiting(server: Server, verb: str) -> None:
 
 async def test_cancelled_while_verifying(server: Server) -> None:
     """An upload that waits for its verification can be cancelled."""
-    server.script = [told({"id": "7"}), silence, told({"success": True})]
+    server.script = [json_response({"id": "7"}), silence, json_response({"success": True})]
     async with client(server, concurrency=1) as media:
         task = asyncio.create_task(media.upload(PHOTO, verify=True))
-        await until(lambda: len(server.requests) == 2)
+        await wait_until(lambda: len(server.requests) == 2)
 
         await cancelled(task)
 
@@ -1187,10 +1211,10 @@ async def test_cancelled_while_verifying(server: Server) -> None:
 async def test_cancelled_in_the_queue(server: Server) -> None:
     """A call that waits for its turn can be cancelled, and the queue moves on."""
     go_on = asyncio.Event()
-    server.script = [stalled(b"", go_on, told({"success": True})), told({"success": True})]
+    server.script = [stalled(b"", go_on, json_response({"success": True})), json_response({"success": True})]
     async with client(server, concurrency=1) as media:
         first, second, third = (asyncio.create_task(media.delete(str(number))) for number in range(3))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
 
         await cancelled(second)
         go_on.set()
@@ -1225,7 +1249,7 @@ async def test_a_timeout_of_the_callers(server: Server, scripted: MediaApi) -> N
         async with asyncio.timeout(None) as limit:
             await scripted.upload(PHOTO, progress=lambda _: limit.reschedule(0))  # connected by now, and never answered
 
-    server.script = [told({"success": True})]
+    server.script = [json_response({"success": True})]
     assert await scripted.delete("1") == DeletedMedia(success=True)
 
 

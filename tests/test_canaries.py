@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from meta_media.http.transport import Transport
-from tests.support.servers import page, told
+from tests.support.servers import json_response, page
 from tests.support.stepping import LeanServer, Stepper
 
 Make = Callable[..., httpx.AsyncClient]
@@ -64,7 +64,7 @@ async def _body() -> AsyncIterator[bytes]:
 @contextlib.asynccontextmanager
 async def hasty() -> AsyncIterator[str]:
     """Serve refusals to whoever has only begun to upload."""
-    refusal = told({"error": {"message": "too large", "code": 100}}, 413)
+    refusal = json_response({"error": {"message": "too large", "code": 100}}, 413)
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(2**16)

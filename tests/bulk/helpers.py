@@ -12,7 +12,7 @@ from meta_media import MediaApi, Settings
 from meta_media.bulk.outcomes import Done, Outcome
 from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.transfer.progress import ItemProgress
-from tests.support.servers import Server, told, until
+from tests.support.servers import Server, json_response, wait_until
 from tests.support.stepping import LeanServer
 
 ENDLESS = 10_000  # items after which an input that should not be read on fails
@@ -154,7 +154,7 @@ async def left_by_cancellation(run: BulkRun[Any], times: int = 1) -> None:
                 pass
 
     task = asyncio.ensure_future(endless())
-    await until(lambda: run.so_far.succeeded > 5)
+    await wait_until(lambda: run.so_far.succeeded > 5)
     await turns()
     for _ in range(times):
         task.cancel()
@@ -174,7 +174,7 @@ def client(server: Server | LeanServer, **settings: Any) -> MediaApi:
 
 def refusal(code: int, status: int = 400, message: str = "no", **more: str) -> bytes:
     """Write one of Meta's refusals."""
-    return told({"error": {"message": message, "code": code}}, status, **more)
+    return json_response({"error": {"message": message, "code": code}}, status, **more)
 
 
 async def outcomes(run: BulkRun[Any]) -> list[Any]:

@@ -17,12 +17,12 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.bulk.journal import Journal
 from meta_media.bulk.sqlite_file import SQLiteFile
-from tests.support.servers import Received, Server, info, page, told
+from tests.support.servers import Received, Server, info, json_response, page
 
 FULL: Final = Path(__file__).parents[1] / "scripts" / "bulk_full.py"
 THREADS: Final = 16  # that all file work shares
-REFUSED: Final = told({"error": {"message": "no", "code": 100}}, 400)
-GONE: Final = told({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400)
+REFUSED: Final = json_response({"error": {"message": "no", "code": 100}}, 400)
+GONE: Final = json_response({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400)
 PHOTO: Final = b"\xff\xd8\xff\xe0" + b"a photo" * 100
 
 
@@ -97,7 +97,7 @@ def numbered() -> Any:
     given = iter(range(100, 10_000))
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(told({"id": str(next(given))}))
+        writer.write(json_response({"id": str(next(given))}))
 
     return step
 

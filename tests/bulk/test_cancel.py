@@ -19,7 +19,7 @@ import pytest
 
 from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Outcome, Settings, SQLiteStore
 from meta_media.library import Store
-from tests.support.servers import info, page, told
+from tests.support.servers import info, json_response, page
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 CHUNK = 16_384
@@ -97,8 +97,8 @@ class Graph:
         gone = method == "DELETE" and key in self.done
         self.done[key] += 1
         if gone:
-            return told({"error": {"message": "gone", "code": 100, "error_subcode": 33, "type": "x"}}, 400)
-        return told({"id": f"7{key}", "success": True})
+            return json_response({"error": {"message": "gone", "code": 100, "error_subcode": 33, "type": "x"}}, 400)
+        return json_response({"id": f"7{key}", "success": True})
 
 
 async def outcomes_of(run: BulkRun[Any]) -> list[Outcome[Any]]:
@@ -230,7 +230,7 @@ async def test_run_cancelled_at_every_await(name: str, tls: ssl.SSLContext, tmp_
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_endless_run_cancelled(times: int) -> None:
     """Cancelled at any await, a run over an endless input ends: what is left of the input is not worked on."""
-    async with LeanServer(lambda *_: told({"success": True})) as server:
+    async with LeanServer(lambda *_: json_response({"success": True})) as server:
         settings = Settings(base_url=server.base_url, concurrency=2)
         async with MediaApi("token", "1", settings=settings) as api:
             for at in range(times, 90, 3):

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from tests.bulk.journal_helpers import FULL, PHOTO, REFUSED, library, numbered, unshared
-from tests.support.servers import Server, told
+from tests.support.servers import Server, json_response
 
 
 def item(body: bytes) -> int:
@@ -73,7 +73,7 @@ async def test_full_when_an_upload_is_begun(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_full_when_a_failure_is_noted(tmp_path: Path) -> None:
     """If it cannot be noted that nothing came of an upload, the run ends as well, and the next one flags it."""
-    steps = [told({"id": str(number)}) for number in range(100, 112)]
+    steps = [json_response({"id": str(number)}) for number in range(100, 112)]
     steps[4] = REFUSED
     (first, second), _ = await full_at("undo", tmp_path, *steps)
     assert kinds(first)[:4] == [None] * 4

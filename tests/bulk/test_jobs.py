@@ -16,7 +16,7 @@ from meta_media import BulkReport, DeletedMedia, DownloadedMedia, MediaApi, Sett
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, ServerError, StorageError
 from tests.bulk.helpers import client, listing, outcomes
-from tests.support.servers import Received, Server, Step, told
+from tests.support.servers import Received, Server, Step, json_response
 
 # Uploads
 
@@ -48,7 +48,7 @@ async def test_uploads_of_every_kind(media: MediaApi, tmp_path: Path) -> None:
 
 async def test_keywords_for_all_and_for_one(server: Server, api: MediaApi) -> None:
     """Keywords of the run are every item's; an item's own win."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
     sources = [b"one", (b"two", {"filename": "two.txt", "phone_number_id": "22"}), (b"three", {"mime_type": None})]
     run = api.upload_many(sources, concurrency=1, filename="all.txt", phone_number_id="11", mime_type="text/plain")
     report = await run.report()
@@ -62,7 +62,7 @@ async def test_keywords_for_all_and_for_one(server: Server, api: MediaApi) -> No
 
 async def test_numbers_of_their_own_will_do(server: Server) -> None:
     """A client without a number can upload many as it can upload one: if each item says for which number."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
     async with MediaApi("a-token", settings=Settings(base_url=server.base_url)) as api:
         found = await outcomes(api.upload_many([(b"one", {"phone_number_id": "11"}), b"two"]))
         assert [type(outcome.error) for outcome in found] == [type(None), ConfigurationError]
@@ -76,7 +76,7 @@ async def test_keywords_that_do_not_exist(server: Server, api: MediaApi) -> None
         api.upload_many([b"one"], file_name="a.txt", caption="hello")
     with pytest.raises(ConfigurationError, match=r"^ttl must be a timedelta"):
         api.upload_many([b"one"], ttl=7)
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
     found = await outcomes(
         api.upload_many([(b"one", {"file_name": "a.txt"}), (b"two", {"ttl": 7}), (b"three", {7: 7}), b"four"])
     )
@@ -132,7 +132,7 @@ async def test_progress_of_the_run_and_of_an_item(emulator: Emulator, tmp_path: 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_progress_that_raises(server: Server, api: MediaApi, asynchronous: bool) -> None:
     """What a run's progress callback raises comes out of the iteration as it is; an item's own is that item's failure."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
 
     def raising(_: Any) -> None:
         raise LookupError("no listener")
@@ -220,7 +220,7 @@ def together(server: Server, count: int) -> Step:
         if server.most_at_once >= count:
             met.set()
         await met.wait()
-        writer.write(told({"success": True}))
+        writer.write(json_response({"success": True}))
 
     return step
 

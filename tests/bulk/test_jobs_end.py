@@ -29,7 +29,7 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
 )
 from tests.bulk.helpers import client, listing, outcomes, refusal
-from tests.support.servers import Received, Server, Step, cut, info, page, silence, told, until
+from tests.support.servers import Received, Server, Step, cut, info, json_response, page, silence, wait_until
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 WAYS = [(late, times) for late in (False, True) for times in (1, 2, 3)]
@@ -56,7 +56,7 @@ HARMLESS: dict[str, tuple[bytes, type[MediaError]]] = {
 async def test_what_all_others_would_meet(server: Server, api: MediaApi, name: str) -> None:
     """A dead token, a locked account, a long wait: the run ends, the rest of a list was not tried, and says why."""
     reply, kind = HOPELESS[name]
-    server.script = [*[told({"success": True, "id": "7"})] * 3, reply]
+    server.script = [*[json_response({"success": True, "id": "7"})] * 3, reply]
     found = await outcomes(api.delete_many([str(number) for number in range(30)], concurrency=1))
     assert [outcome.tried for outcome in found] == [True] * 4 + [False] * 26
     assert [type(outcome.error) for outcome in found] == [type(None)] * 3 + [kind] * 27
@@ -68,7 +68,7 @@ async def test_what_all_others_would_meet(server: Server, api: MediaApi, name: s
 async def test_an_iterator_is_not_read_on(server: Server, api: MediaApi, name: str) -> None:
     """Likewise, an endless iterator is not read any further."""
     reply, kind = HOPELESS[name]
-    server.script = [*[told({"success": True})] * 3, reply]
+    server.script = [*[json_response({"success": True})] * 3, reply]
     ids = itertools.count()
     report = await api.delete_many(map(str, ids)).report()
     assert type(report.ended_by) is kind
@@ -103,7 +103,7 @@ def answered_when(condition: Callable[[], bool], reply: bytes) -> Step:
     """Answer as soon as something is true."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        await until(condition)
+        await wait_until(condition)
         writer.write(reply)
 
     return step
@@ -111,7 +111,7 @@ def answered_when(condition: Callable[[], bool], reply: bytes) -> Step:
 
 async def test_nothing_waits_when_a_run_has_ended(server: Server, run: Run) -> None:
     """What waits at a shut gate when the run ends is not tried; what waits for another try keeps its own error."""
-    done = told({"id": "7", "success": True})
+    done = json_response({"id": "7", "success": True})
     async with client(server, concurrency=3, max_retries=2) as api:
         gate = api.shared.limits.throttle("1")
         server.script = [
@@ -136,7 +136,7 @@ async def test_an_item_that_is_read_when_its_run_ends(server: Server, api: Media
     run: BulkRun[UploadedMedia]
 
     async def late() -> AsyncIterator[bytes]:
-        await until(lambda: run.so_far.ended_by is not None)
+        await wait_until(lambda: run.so_far.ended_by is not None)
         yield b"a stream"
 
     server.script = [refusal(190, 401)]
@@ -153,7 +153,7 @@ async def test_what_was_not_tried_is_no_duplicate(server: Server, tmp_path: Path
         server.script = [
             answered_when(lambda: len(server.requests) == 2, refusal(130429, 429, retry_after="50")),
             answered_when(gate._queue.locked, refusal(190, 401)),
-            told({"id": "7"}),
+            json_response({"id": "7"}),
         ]
         keywords: dict[str, Any] = {"journal": tmp_path / "run.sqlite"}
         report = await api.upload_many(texts_of([*range(10)]), **keywords).report()
@@ -185,7 +185,7 @@ async def test_between_two_requests_of_an_item(server: Server, tmp_path: Path) -
 async def test_what_is_an_items_own(server: Server, api: MediaApi, name: str) -> None:
     """Other errors are the item's own: all others are tried."""
     reply, kind = HARMLESS[name]
-    server.script = [*[reply] * 29, told({"id": "7"})]
+    server.script = [*[reply] * 29, json_response({"id": "7"})]
     found = await outcomes(api.upload_many([f"text {number}".encode() for number in range(30)], concurrency=1))
     assert len(server.requests) == 30
     assert all(isinstance(outcome.error, kind) and outcome.tried for outcome in found[:29])
@@ -194,7 +194,7 @@ async def test_what_is_an_items_own(server: Server, api: MediaApi, name: str) ->
 
 async def test_files_that_whatsapp_refuses(server: Server, api: MediaApi, tmp_path: Path) -> None:
     """Files that are none, or not there, are their own business."""
-    server.script = [told({"id": "7"})]
+    server.script = [json_response({"id": "7"})]
     found = await outcomes(api.upload_many([b"", b"\x7fELF" + bytes(100), tmp_path / "missing", tmp_path, b"text"]))
     assert [type(outcome.error) for outcome in found] == [
         *(CorruptedMediaError, UnsupportedMediaTypeError, StorageError, StorageError, type(None))
@@ -204,7 +204,7 @@ async def test_files_that_whatsapp_refuses(server: Server, api: MediaApi, tmp_pa
 
 async def test_a_new_token_in_time(server: Server) -> None:
     """A token that can be asked for anew does not end a run when it dies."""
-    server.script = [told({"success": True}), refusal(190, 401), told({"success": True})]
+    server.script = [json_response({"success": True}), refusal(190, 401), json_response({"success": True})]
     given = itertools.count()
 
     async def token() -> str:
@@ -255,12 +255,12 @@ async def test_in_order(server: Server, api: MediaApi, tmp_path: Path) -> None:
     async def slow_first(request: Any, writer: asyncio.StreamWriter) -> None:
         if len(server.requests) % 2:
             await held.wait()
-        writer.write(told({"success": True, "id": "7"}))
+        writer.write(json_response({"success": True, "id": "7"}))
 
     server.script = [slow_first]
     async with api.delete_many(["1", "2"], in_order=True) as run:
         first = asyncio.ensure_future(anext(run))
-        await until(lambda: len(server.requests) == 2)
+        await wait_until(lambda: len(server.requests) == 2)
         assert not first.done()
         held.set()
         assert [(await first).index, *[outcome.index async for outcome in run]] == [0, 1]
@@ -289,7 +289,7 @@ async def test_without_a_token(server: Server, tmp_path: Path) -> None:
 
 async def test_a_client_that_is_closed(server: Server, api: MediaApi) -> None:
     """A client that is closed, before or in the middle, ends a run: no other item would fare better."""
-    server.script = [told({"success": True})]
+    server.script = [json_response({"success": True})]
     ids = itertools.count()
     async with asyncio.timeout(20):
         async with api.delete_many(map(str, ids)) as run:
@@ -315,7 +315,7 @@ async def texts() -> AsyncIterator[bytes]:
 def answer(_: str, target: str) -> bytes:
     """Take whatever comes; about media 8, give an answer and hang up."""
     about = {"id": "8", "url": "https://lookaside.fbsbx.com/8", "mime_type": "text/plain", "success": True}
-    said = told(about)
+    said = json_response(about)
     return said.replace(b"content-length", b"connection: close\r\ncontent-length", 1) if target.endswith("/8") else said
 
 
@@ -371,14 +371,14 @@ class LeftError(Exception):
 @pytest.mark.parametrize("http_client", ["ours", "httpx"])
 async def test_leaving_an_endless_run(server: Server, tmp_path: Path, how: str, http_client: str) -> None:
     """However an endless run with unanswered requests is left, all work ends, and the client goes on working."""
-    server.script = [told({"id": "7"})] * 10 + [silence]
+    server.script = [json_response({"id": "7"})] * 10 + [silence]
 
     async def leaving(api: MediaApi) -> None:
         with contextlib.suppress(LeftError):
             async with api.upload_many(texts(), journal=tmp_path / "run.sqlite") as run:
                 async for _ in run:
                     if run.so_far.succeeded == 10:
-                        await until(lambda: len(server.requests) == 12)
+                        await wait_until(lambda: len(server.requests) == 12)
                         if how == "break":
                             break
                         if how == "exception":
@@ -391,14 +391,14 @@ async def test_leaving_an_endless_run(server: Server, tmp_path: Path, how: str, 
         api = await stack.enter_async_context(MediaApi("a-token", "1", settings=settings, http_client=given))
         before = asyncio.all_tasks()
         task = asyncio.ensure_future(leaving(api))
-        await until(lambda: len(server.requests) == 12)
+        await wait_until(lambda: len(server.requests) == 12)
         if how == "cancellation":
             task.cancel()
         async with asyncio.timeout(20):
             await asyncio.wait((task,))
         assert task.cancelled() == (how == "cancellation")
         await none_added(before | mine(server), asyncio.all_tasks)
-        server.script = [told({"success": True})]
+        server.script = [json_response({"success": True})]
         assert (await api.delete("1")).success
         assert (await api.upload_many([b"text"]).report()).failed == 1, "the script has no id for it"
 

@@ -20,7 +20,7 @@ from meta_media.bulk.journal import Record
 from meta_media.errors import CorruptedMediaError, InvalidRequestError, MediaNotFoundError, NetworkError
 from tests.bulk.helpers import outcomes
 from tests.bulk.journal_helpers import GONE, PHOTO, REFUSED, library, numbered, old, opened, serving
-from tests.support.servers import Server, cut, silence, told, until
+from tests.support.servers import Server, cut, json_response, silence, wait_until
 
 # Items
 
@@ -60,7 +60,7 @@ async def test_the_same_item_twice_at_once(tmp_path: Path) -> None:
     async with opened(tmp_path / "run.sqlite") as journal:
         held = asyncio.Event()
         tasks = [asyncio.ensure_future(work(key)) for key in "aaab"]
-        await until(lambda: len(seen) == 2)
+        await wait_until(lambda: len(seen) == 2)
         assert sorted(seen) == [("a", True), ("b", True)]
         tasks[1].cancel()
         held.set()
@@ -271,7 +271,7 @@ async def test_what_was_under_way_may_be_a_duplicate(tmp_path: Path) -> None:
     journal = tmp_path / "run.sqlite"
     async with serving(silence) as (server, api):
         async with api.upload_many([b"begun", b"not begun"], concurrency=1, journal=journal):
-            await until(lambda: len(server.requests) == 1)
+            await wait_until(lambda: len(server.requests) == 1)
         server.script = [numbered()]
         runs = [await outcomes(api.upload_many([b"begun", b"not begun"], journal=journal)) for _ in range(2)]
     assert len(server.requests) == 3
@@ -286,7 +286,7 @@ async def test_a_second_crash_is_flagged_too(tmp_path: Path) -> None:
     journal = tmp_path / "run.sqlite"
     async with serving(silence) as (server, api):
         async with api.upload_many([b"begun"], journal=journal):
-            await until(lambda: len(server.requests) == 1)
+            await wait_until(lambda: len(server.requests) == 1)
         server.script = [REFUSED]
         (refused,) = await outcomes(api.upload_many([b"begun"], journal=journal))
         server.script = [numbered()]
@@ -382,7 +382,7 @@ async def test_downloads_are_known_by_their_media_id(tmp_path: Path) -> None:
 async def test_deletes_are_skipped_the_second_time(tmp_path: Path) -> None:
     """What was deleted is not asked for again."""
     journal = tmp_path / "run.sqlite"
-    async with serving(told({"success": True})) as (server, api):
+    async with serving(json_response({"success": True})) as (server, api):
         first = await outcomes(api.delete_many(["1", "2"], journal=journal))
         again = await outcomes(api.delete_many(["2", "1", "2"], journal=journal))
     assert len(server.requests) == 2
@@ -397,7 +397,7 @@ async def test_a_delete_that_was_under_way(tmp_path: Path) -> None:
     journal = tmp_path / "run.sqlite"
     async with serving(silence) as (server, api):
         async with api.delete_many(["1"], journal=journal):
-            await until(lambda: len(server.requests) == 1)
+            await wait_until(lambda: len(server.requests) == 1)
         server.script = [GONE]
         started, new = await outcomes(api.delete_many(["1", "2"], journal=journal))
         again, _ = await outcomes(api.delete_many(["1", "2"], journal=journal))
@@ -412,7 +412,7 @@ async def test_verbs_share_a_journal(tmp_path: Path) -> None:
     async with serving() as (server, api):
         server.script = [library(server)]
         await api.download_many(["7"], tmp_path, journal=journal).report()
-        server.script = [told({"success": True, "id": "7"})]
+        server.script = [json_response({"success": True, "id": "7"})]
         reports = [await api.upload_many([b"7"], journal=journal).report()]
         reports.append(await api.delete_many(["7"], journal=journal).report())
     assert [(report.succeeded, report.skipped) for report in reports] == [(1, 0), (1, 0)]

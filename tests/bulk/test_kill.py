@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from tests.support.servers import Received, Server, told, until
+from tests.support.servers import Received, Server, json_response, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")]
 
@@ -65,7 +65,7 @@ class Shelf:
         media_id = str(10_000 + len(self.stored))
         self.stored.append((int(found[1]), media_id))
         await asyncio.sleep(self._dice.uniform(0, 0.01))  # in which it is stored and not acknowledged
-        writer.write(told({"id": media_id}))
+        writer.write(json_response({"id": media_id}))
 
 
 class Nursery:
@@ -90,7 +90,7 @@ class Nursery:
         assert heading == "born"
         listening = asyncio.ensure_future(self._heard())
         if kill_at is not None:
-            await until(kill_at)
+            await wait_until(kill_at)
             await asyncio.sleep(later)  # the moment is anywhere, not just where something begins
             os.kill(int(child), signal.SIGKILL)
         acknowledged, status = await listening

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from meta_media.emulator import Emulator
-from tests.support.servers import until
+from tests.support.servers import wait_until
 from tests.support.stepping import descriptors, none_added
 
 pytestmark = pytest.mark.slow
@@ -153,7 +153,7 @@ async def test_an_endless_input_is_left_where_the_caller_leaves_it(
                 if len(told) == 500:
                     break
         async with asyncio.timeout(20):  # at once, unless the machine is so busy that the generator counts as stuck
-            await until(lambda: bool(ended))
+            await wait_until(lambda: bool(ended))
         given = next(numbers) - 10**15
     await none_added(tasks, asyncio.all_tasks)
     await none_added(before, descriptors)

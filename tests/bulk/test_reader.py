@@ -14,7 +14,7 @@ import pytest
 
 from meta_media.bulk.reader import ItemReader
 from meta_media.errors import ConfigurationError
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 BATCH = 64  # items that may be taken from a plain iterator at once, at most
 
@@ -209,7 +209,7 @@ async def test_a_plain_iterator_is_read_in_batches(room: int) -> None:
     feed = ItemReader.of(items)
     assert len(items.left) == 1000
     assert await feed.next(room) == (0,)
-    await until(cast("Any", feed)._reading.done)
+    await wait_until(cast("Any", feed)._reading.done)
     read = 1000 - len(items.left)
     assert 1 <= read <= min(room, BATCH)
     for item in range(1, read):
@@ -288,7 +288,7 @@ async def test_a_stop_while_an_item_is_awaited() -> None:
     feed = ItemReader.of(items())
     assert await feed.next() == (1,)
     waiting = asyncio.ensure_future(feed.next())
-    await until(asked.is_set)
+    await wait_until(asked.is_set)
     feed.stop()
     for _ in range(3):
         await asyncio.sleep(0)  # a turn of the loop, in which it hears of the stop
@@ -315,13 +315,13 @@ async def test_a_blocked_generator_is_left_behind() -> None:
     feed = ItemReader.of(items())
     await feed.next()
     second = asyncio.ensure_future(feed.next())
-    await until(blocked.is_set)
+    await wait_until(blocked.is_set)
     second.cancel()
     await feed.aclose()
     assert [blocked.is_set(), closed.is_set()] == [True, False]
     go_on.set()
-    await until(closed.is_set)
-    await until(cast("Any", feed)._reading.done)
+    await wait_until(closed.is_set)
+    await wait_until(cast("Any", feed)._reading.done)
 
 
 def after_two(error: BaseException) -> Iterator[int]:

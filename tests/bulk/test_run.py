@@ -15,7 +15,7 @@ from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.errors import ConfigurationError, NetworkError
 from meta_media.transfer.progress import ItemProgress
 from tests.bulk.helpers import ENDLESS, AsyncInput, Gates, Work, collected, echoed, running, turns
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 # What is handed out
 
@@ -27,7 +27,7 @@ async def test_outcomes_as_they_finish() -> None:
     seen = []
     async with run:
         for item in ("b", "c", "a"):
-            await until(lambda: len(work.begun) == 3)
+            await wait_until(lambda: len(work.begun) == 3)
             gates.open[item].set()
             seen.append(await anext(run))
         with pytest.raises(StopAsyncIteration):
@@ -44,7 +44,7 @@ async def test_outcomes_in_order() -> None:
     gates = Gates()
     run, work = running(["a", "b", "c"], gates, 3, in_order=True)
     async with run:
-        await until(lambda: len(work.begun) == 3)
+        await wait_until(lambda: len(work.begun) == 3)
         for item in ("c", "b"):
             gates.open[item].set()
         waiting = asyncio.ensure_future(anext(run))

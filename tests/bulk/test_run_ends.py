@@ -11,7 +11,7 @@ import pytest
 from meta_media.errors import MediaError, NetworkError
 from meta_media.transfer.progress import ItemProgress
 from tests.bulk.helpers import ENDLESS, AsyncInput, Gates, HopelessError, collected, running, turns
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 # How a run ends before its input does
 
@@ -39,7 +39,7 @@ async def test_what_was_under_way_comes_to_its_end(in_order: bool) -> None:
     gates, error = Gates(), HopelessError("locked")
     run, work = running(["a", error, "b", *range(20)], gates, 3, in_order=in_order)
     async with run:
-        await until(lambda: len(work.begun) == 3)
+        await wait_until(lambda: len(work.begun) == 3)
         gates.open[error].set()
         await turns()
         assert run.so_far.ended_by is error
@@ -60,7 +60,7 @@ async def test_the_first_error_is_the_one() -> None:
     gates, first, second = Gates(), HopelessError("first"), HopelessError("second")
     run, work = running([first, second, 1], gates, 2)
     async with run:
-        await until(lambda: len(work.begun) == 2)
+        await wait_until(lambda: len(work.begun) == 2)
         for error in (first, second):
             gates.open[error].set()
             await turns()

@@ -27,7 +27,7 @@ from tests.bulk.helpers import (
     running,
     turns,
 )
-from tests.support.servers import until
+from tests.support.servers import wait_until
 from tests.support.stepping import Stepper, none_added, settled_at
 
 
@@ -95,7 +95,7 @@ async def test_leaving_an_input_that_waits(leaving: Callable[[BulkRun[Any]], Awa
                 await asyncio.Event().wait()
 
     task = asyncio.ensure_future(late())
-    await until(lambda: run.so_far.succeeded == 20)
+    await wait_until(lambda: run.so_far.succeeded == 20)
     await turns(400)
     if leaving is left_by_cancellation:
         task.cancel()
@@ -121,7 +121,7 @@ async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]],
             closed.set()
 
     async def once_it_blocks(item: Any, move: ItemProgress) -> Any:
-        await until(blocked.is_set)
+        await wait_until(blocked.is_set)
         return await echoed(item, move)
 
     run, _ = running(items(), once_it_blocks, concurrency=6)
@@ -133,7 +133,7 @@ async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]],
         go_on.set()
     if leaving is None:
         assert (run.so_far.succeeded, type(run.so_far.ended_by)) == (9, HopelessError)
-    await until(closed.is_set)
+    await wait_until(closed.is_set)
 
 
 async def test_leaving_while_the_input_cleans_up() -> None:
@@ -216,7 +216,7 @@ async def test_a_cancelled_run_does_not_look_well() -> None:
     run, work = running(AsyncInput(), Gates())
     async with run:
         waiting = asyncio.ensure_future(anext(run))
-        await until(lambda: len(work.begun) == 2)
+        await wait_until(lambda: len(work.begun) == 2)
         for task in asyncio.all_tasks() - before - {waiting}:
             task.cancel()
         async with asyncio.timeout(20):

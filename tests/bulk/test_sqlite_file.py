@@ -35,7 +35,7 @@ from tests.bulk.journal_helpers import (
     opened,
     unshared,
 )
-from tests.support.servers import open_files, until
+from tests.support.servers import open_files, wait_until
 
 
 async def test_what_has_returned_is_on_the_disk(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_closed_before_its_turn(tmp_path: Path) -> None:
         await made.run(adding("a"))
         with made._lock:  # as if another thread were at work just now
             work = asyncio.ensure_future(made.run(adding("b")))
-            await until(lambda: bool(made._pending))
+            await wait_until(lambda: bool(made._pending))
             everybody = threading.Barrier(THREADS)
             await asyncio.gather(
                 *(submit(everybody.wait, 60) for _ in range(THREADS))

@@ -23,7 +23,7 @@ import pytest
 from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, faults, read_faults
 from meta_media.emulator.app import operation_of
 from meta_media.emulator.faults import FaultQueue, Position
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 CONTENT = os.urandom(5000)
 QUIET = 0.2  # seconds in which nothing may come
@@ -311,7 +311,7 @@ async def test_done_or_not(world: World, at: Any, end: Any, done: bool) -> None:
     async with world.peer() as peer:
         await peer.send(world.delete)
         assert await peer.receive_all() == (b"", end)
-    await until(lambda: asyncio.all_tasks() == tasks)
+    await wait_until(lambda: asyncio.all_tasks() == tasks)
     assert world.exists is not done
 
 
@@ -331,7 +331,7 @@ async def test_a_stall(world: World, at: Any) -> None:
             assert await peer.receive(len(expected)) == expected
         assert await peer.receive_until_silence() == b""
         await world.is_fine()
-    await until(lambda: asyncio.all_tasks() == tasks)
+    await wait_until(lambda: asyncio.all_tasks() == tasks)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ async def test_the_end_of_the_emulator(tmp_path: Path, fault: Fault) -> None:
         async with one, other:
             await one.send(world.info)
             await other.send(world.upload()[:-1])
-            await until(lambda: len(emulator.requests) == 2)
+            await wait_until(lambda: len(emulator.requests) == 2)
             await emulator.__aexit__(None, None, None)
             for peer in (one, other):
                 await peer.receive_all()
@@ -488,7 +488,7 @@ async def test_a_trickle(world: World) -> None:
         await peer.send(world.download)
         await peer.head()
         assert await peer.receive(12) == b"1\r\n" + CONTENT[:1] + b"\r\n1\r\n" + CONTENT[1:2] + b"\r\n"
-    await until(lambda: asyncio.all_tasks() == tasks)
+    await wait_until(lambda: asyncio.all_tasks() == tasks)
     await world.is_fine()
 
 
@@ -530,7 +530,7 @@ async def test_a_steady_reader(world: World) -> None:
     begin = body.index(b"\r\n\r\n") + 5  # with one byte of the body, which counts not
     async with world.peer() as peer:
         await peer.send(body[:begin])
-        await until(lambda: bool(world.emulator.requests))
+        await wait_until(lambda: bool(world.emulator.requests))
         await peer.send(body[begin:])
         assert (await peer.response()).status == 500
     await world.is_fine()

@@ -18,7 +18,7 @@ import respx
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import ConfigurationError, FileTooLargeError, MediaError, NetworkError, TransferTimeoutError
-from tests.support.servers import Received, Server, info, page, silence, told, until
+from tests.support.servers import Received, Server, info, json_response, page, silence, wait_until
 
 TOKEN = "EAAGcanaryTOKENcanary"
 LARGE = b"\xff\xd8\xff\xe0" + b"x" * 700_000
@@ -95,10 +95,10 @@ async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
     elif request.method == "GET":
         writer.write(info(f"{base_url}{SIGNED}", LARGE, media_id="7"))
     elif request.method == "DELETE":
-        writer.write(told({"success": True}))
+        writer.write(json_response({"success": True}))
     else:
         message = {"messaging_product": "whatsapp", "contacts": [], "messages": [{"id": "wamid.1"}]}
-        writer.write(told({"id": "42"} if path.endswith("/media") else message))
+        writer.write(json_response({"id": "42"} if path.endswith("/media") else message))
 
 
 def normalised(request: Received) -> Received:
@@ -210,7 +210,7 @@ async def test_deadline_and_rate(way: type[MediaApi]) -> None:
 @our_ways
 async def test_early_response(way: type[MediaApi]) -> None:
     """A server that refuses an upload before it has read it is heard, and is known not to have applied it."""
-    refusal = told({"error": {"message": "too large", "code": 131031}}, 500)
+    refusal = json_response({"error": {"message": "too large", "code": 131031}}, 500)
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -232,7 +232,7 @@ async def test_cancelled(way: type[MediaApi]) -> None:
     async with Server(silence) as server, way(TOKEN, "1", settings=settings(server, concurrency=1)) as api:
         for number in range(3):
             task = asyncio.ensure_future(api.get_info("7"))
-            await until(lambda number=number: len(server.requests) > number)  # type: ignore[misc]
+            await wait_until(lambda number=number: len(server.requests) > number)  # type: ignore[misc]
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

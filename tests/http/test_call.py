@@ -42,10 +42,23 @@ from meta_media.errors import (
 )
 from meta_media.http.exceptions import map_exception
 from meta_media.protocol.responses import MAX_RESPONSE_SIZE
-from tests.support.servers import Received, Server, Step, cut, endless, info, page, reset, silence, stalled, told, until
+from tests.support.servers import (
+    Received,
+    Server,
+    Step,
+    cut,
+    endless,
+    info,
+    json_response,
+    page,
+    reset,
+    silence,
+    stalled,
+    wait_until,
+)
 
 CANARY = "EAAGcanaryTOKENcanary"
-DEAD = told(
+DEAD = json_response(
     {"error": {"message": "Session has expired", "type": "OAuthException", "code": 190, "error_subcode": 463}}, 401
 )
 Connect = Callable[..., Any]
@@ -267,21 +280,21 @@ REPLIES: dict[str, tuple[Step, type[MediaError], bool]] = {
     "half a body": (cut(page('{"id"', length=100)), NetworkError, True),
     "endless head": (endless(b"HTTP/1.1 200 OK\r\n", b"x-header: value\r\n" * 1000), NetworkError, True),
     "empty": (page(), ServerError, True),
-    "list": (told([]), ServerError, True),
-    "null": (told(None), ServerError, True),
-    "text": (told("id"), ServerError, True),
-    "no fields": (told({}), ServerError, True),
-    "null fields": (told({"id": None, "url": None, "mime_type": None}), ServerError, True),
+    "list": (json_response([]), ServerError, True),
+    "null": (json_response(None), ServerError, True),
+    "text": (json_response("id"), ServerError, True),
+    "no fields": (json_response({}), ServerError, True),
+    "null fields": (json_response({"id": None, "url": None, "mime_type": None}), ServerError, True),
     "HTML": (page("<html>", content_type="text/html"), ServerError, True),
     "not UTF-8": (page(b'{"id": "\xff"}'), ServerError, True),
     "2 MiB": (page(b'{"id": "7", "url": "https://x", "mime_type": "' + b"a" * 2**21 + b'"}'), ServerError, True),
     "endless body": (endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 10**5), ServerError, True),
     "nested": (page(b'{"id":' * 200_000), ServerError, True),
     "compressed": (page(b"x", content_encoding="gzip"), ServerError, False),
-    "error in a success": (told({"error": {"message": "no", "code": 200}}), PermissionDeniedError, False),
-    "error text": (told({"error": "no"}, 400), InvalidRequestError, False),
-    "error list": (told([1], 400), InvalidRequestError, False),
-    "code is text": (told({"error": {"message": "no", "code": "abc"}}, 500), ServerError, True),
+    "error in a success": (json_response({"error": {"message": "no", "code": 200}}), PermissionDeniedError, False),
+    "error text": (json_response({"error": "no"}, 400), InvalidRequestError, False),
+    "error list": (json_response([1], 400), InvalidRequestError, False),
+    "code is text": (json_response({"error": {"message": "no", "code": "abc"}}, 500), ServerError, True),
     "long error": (page(b" " * 2**21, 429), RateLimitError, True),
     "half an error": (cut(page("{", 404, length=99)), MediaNotFoundError, False),
     "redirect": (page("", 301), ServerError, False),
@@ -304,7 +317,7 @@ async def test_odd_replies(connect: Connect, reply: str) -> None:
 
 async def test_retry_after(connect: Connect) -> None:
     """Meta's word on when to come back is on the error."""
-    _, api = await connect(told({"error": {"message": "slow", "code": 130429}}, 400, retry_after="7"))
+    _, api = await connect(json_response({"error": {"message": "slow", "code": 130429}}, 400, retry_after="7"))
     assert (await failed(api, RateLimitError)).retry_after == 7.0
 
 
@@ -348,7 +361,7 @@ async def test_late_refusal_of_an_old_token(connect: Connect) -> None:
     server, api = await connect(stalled(b"", hold, DEAD), DEAD, b"", token=ask)
     server.script[2] = media_info(server)
     late = asyncio.ensure_future(api.get_info("7"))
-    await until(lambda: len(server.requests) == 1)
+    await wait_until(lambda: len(server.requests) == 1)
     await api.get_info("7")
     hold.set()
     assert (await late).id == "7"
@@ -447,7 +460,7 @@ SECRETS = ("SIGNATURE", CANARY)
 
 async def _many_failures(server: Server, api: MediaApi) -> AsyncIterator[BaseException]:
     """Fail in every way that has a token or a signature at hand."""
-    quoted = told({"error": {"message": f"Malformed access token {CANARY}", "code": 190}}, 401)
+    quoted = json_response({"error": {"message": f"Malformed access token {CANARY}", "code": 190}}, 401)
     url = f"{server.base_url}/media?hash=SIGNATURE"
     known = MediaInfo(id="7", url=url, mime_type="image/png", sha256="0" * 64)
     redirected = page("", 302, location=f"https://evil.example/?hash=SIGNATURE&{CANARY}")
@@ -455,7 +468,7 @@ async def _many_failures(server: Server, api: MediaApi) -> AsyncIterator[BaseExc
         (quoted, lambda: api.get_info("7")),
         (quoted, lambda: api.upload(b"text")),
         (page(f"see {url}", 400, content_type="text/plain"), lambda: api.delete("7")),
-        (told({"error": {"message": f"see {url}", "code": 1}}, 500), lambda: api.send("+15550001111", "7")),
+        (json_response({"error": {"message": f"see {url}", "code": 1}}, 500), lambda: api.send("+15550001111", "7")),
         (reset(), lambda: api.read(url)),
         (page("", 404), lambda: api.read(url)),
         (page("other"), lambda: api.read(known)),
@@ -515,7 +528,7 @@ async def test_concurrently_refused_tokens_are_masked(connect: Connect) -> None:
     async def ask() -> str:
         return CANARY
 
-    _, api = await connect(told({"error": {"message": f"Malformed {CANARY}", "code": 190}}, 401), token=ask)
+    _, api = await connect(json_response({"error": {"message": f"Malformed {CANARY}", "code": 190}}, 401), token=ask)
     errors = await asyncio.gather(*(api.get_info("7") for _ in range(5)), return_exceptions=True)
     assert [error.message for error in errors if isinstance(error, AuthenticationError)] == ["Malformed ***"] * 5
 
@@ -545,7 +558,7 @@ async def test_injected_client(connect: Connect) -> None:
         follow_redirects=True,
     ) as client:
         before = (dict(client.headers), dict(client.cookies), str(client.params), client.auth, client.timeout)
-        server, api = await connect(told({"id": "42"}), client=client)
+        server, api = await connect(json_response({"id": "42"}), client=client)
         async with api:
             await api.upload(b"text", filename="a.txt")
             server.script[:] = [*server.script, media_info(server), page("", 302)]
@@ -626,7 +639,7 @@ def test_made_outside_of_a_loop() -> None:
 
 async def test_copies_share_connections(connect: Connect) -> None:
     """Copies change what they say and nothing else, over the same connections."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     twin = api.with_options(access_token="other", phone_number_id="2", api_version=24, user_agent_suffix="twin/1")
     for client in (api, twin, api):
         await client.upload(b"text")
@@ -650,7 +663,7 @@ async def test_copy_shares_the_token_callable(connect: Connect) -> None:
         asked.append(1)
         return "token"
 
-    _server, api = await connect(told({"id": "42"}), token=ask)
+    _server, api = await connect(json_response({"id": "42"}), token=ask)
     await api.upload(b"text")
     await api.with_options(phone_number_id="2").upload(b"text")
     assert asked == [1]
@@ -662,7 +675,7 @@ async def test_concurrency(connect: Connect, concurrency: int) -> None:
 
     async def slow(_: object, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)  # so that requests would overlap
-        writer.write(told({"id": "42"}))
+        writer.write(json_response({"id": "42"}))
 
     server, api = await connect(slow, concurrency=concurrency)
     twin = api.with_options(phone_number_id="2")
@@ -740,7 +753,7 @@ async def test_cancelled(connect: Connect, times: int) -> None:
     server, api = await connect(silence, b"")
     server.script[1] = media_info(server)
     task = asyncio.ensure_future(api.get_info("7"))
-    await until(lambda: len(server.requests) == 1)
+    await wait_until(lambda: len(server.requests) == 1)
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)  # so that each arrives during the clean-up of the one before
@@ -752,9 +765,11 @@ async def test_cancelled(connect: Connect, times: int) -> None:
 async def test_cancelled_while_waiting_for_a_place(connect: Connect) -> None:
     """A call that is cancelled before it had its turn takes nobody's place away."""
     hold = asyncio.Event()
-    server, api = await connect(stalled(b"", hold, told({"id": "42"})), told({"id": "42"}), concurrency=1)
+    server, api = await connect(
+        stalled(b"", hold, json_response({"id": "42"})), json_response({"id": "42"}), concurrency=1
+    )
     first = asyncio.ensure_future(api.upload(b"text"))
-    await until(lambda: len(server.requests) == 1)
+    await wait_until(lambda: len(server.requests) == 1)
     waiting = [asyncio.ensure_future(api.upload(b"text")) for _ in range(5)]
     await asyncio.sleep(0)
     for task in waiting:

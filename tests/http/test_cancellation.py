@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from meta_media import MediaApi, Settings
-from tests.support.servers import Received, Server, info, page, told
+from tests.support.servers import Received, Server, info, json_response, page
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 SIZE = 300_000  # bytes: a few chunks, and more than is sent in one piece
@@ -51,7 +51,7 @@ def graph(server: LeanServer) -> None:
 
     def answer(method: str, target: str) -> bytes:
         if method != "GET":
-            return told({"id": "7", "success": True})
+            return json_response({"id": "7", "success": True})
         if target.startswith("/media"):
             return page(CONTENT, content_type="text/plain")
         if target.endswith("/8"):
@@ -123,7 +123,7 @@ async def test_calls_that_run_out_of_time(tls: ssl.SSLContext) -> None:
 
     async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(jitter.random() / 20)  # so that deadlines fall before, into and after the reply
-        writer.write(told({"id": "7", "url": "https://lookaside.fbsbx.com/", "mime_type": "text/plain"}))
+        writer.write(json_response({"id": "7", "url": "https://lookaside.fbsbx.com/", "mime_type": "text/plain"}))
 
     async def worker(api: MediaApi) -> None:
         for _ in range(2000 // 16):

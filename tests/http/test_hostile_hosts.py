@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from meta_media import InboundMedia, MediaApi, MediaInfo, Settings
 from meta_media.errors import MediaError, NetworkError, ServerError, UntrustedUrlError
 from tests.support.hostile_urls import CDN, EVIL, FOREIGN, HOST, HOSTILE, PLAIN, TOKEN_HOSTS, judged, sweep
-from tests.support.servers import Server, info, page, told, until
+from tests.support.servers import Server, info, json_response, page, wait_until
 
 TOKEN: Final = "EAAG-canary-of-a-token"
 CONTENT: Final = b"\xff\xd8\xff" + bytes(range(256)) * 8
@@ -383,7 +383,7 @@ async def test_changes_are_not_redirected(world: World, api: MediaApi, change: s
         (f"http://127.0.0.1:{world.sink.port}/x", UntrustedUrlError),
     ):
         world.forget()
-        world.meta.script = [redirect(status, location), told({"id": "1", "success": True})]
+        world.meta.script = [redirect(status, location), json_response({"id": "1", "success": True})]
         with pytest.raises(kind) as caught:
             await CHANGES[change](api)
         assert caught.value.attempts == 1
@@ -440,7 +440,7 @@ async def test_a_trusted_name_that_leads_elsewhere(world: World, api: MediaApi, 
                     await ask(api)
                 assert (caught.value.attempts, caught.value.retryable) == (1, False)
         assert (stranger.requests, world.meta.requests) == ([], [])
-        await until(lambda: len(heard) == 3)
+        await wait_until(lambda: len(heard) == 3)
         assert [b"HTTP" in said or TOKEN.encode() in said for said in heard] == [False] * 3
     world.check()
 

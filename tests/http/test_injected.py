@@ -12,7 +12,7 @@ import pytest
 
 from meta_media.http.injected import InjectedClient, shield_native_cancel
 from meta_media.http.timeouts import TransferTimeouts
-from tests.support.servers import Server, page, silence, until
+from tests.support.servers import Server, page, silence, wait_until
 from tests.support.stepping import Stepper
 
 
@@ -175,7 +175,7 @@ async def test_cancelled_exchange_leaves_its_place() -> None:
         timeouts = TransferTimeouts(connect=20, read=20, write=20, rate=0, deadline=None)
         for number in range(5):
             task = asyncio.ensure_future(wire.send("GET", f"{server.base_url}/", {}, None, timeouts))
-            await until(lambda number=number: len(server.requests) > number)  # type: ignore[misc]
+            await wait_until(lambda number=number: len(server.requests) > number)  # type: ignore[misc]
             await cancelled(task, 2)
         server.script[:] = [page("text")]
         async with asyncio.timeout(20):

@@ -13,7 +13,7 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.errors import ConfigurationError, NetworkError, TransferTimeoutError
 from meta_media.http.proxy import Proxy
-from tests.support.servers import Server, info, page, silence, told
+from tests.support.servers import Server, info, json_response, page, silence
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
 CONTENT = b"through and through " * 20_000
@@ -77,7 +77,7 @@ def graph(server: LeanServer) -> None:
 
     def answer(method: str, target: str) -> bytes:
         if method == "POST":
-            return told({"id": "7"})
+            return json_response({"id": "7"})
         if target.startswith("/media"):
             return page(CONTENT, content_type="text/plain")
         sha256 = hashlib.sha256(CONTENT).hexdigest()

@@ -26,14 +26,14 @@ from meta_media.errors import (
     UntrustedUrlError,
 )
 from meta_media.http.limits import Limits
-from tests.support.servers import Received, Server, Step, cut, info, page, reset, silence, told, until
+from tests.support.servers import Received, Server, Step, cut, info, json_response, page, reset, silence, wait_until
 
 TOKEN = "EAAGscripted"
 NUMBER = "106540352242922"
 TEXT = b"some text"
 BUSY = page("<html>busy", 503, content_type="text/html")
-DONE = told({"id": "42"})
-GONE = told({"error": {"message": "(#100) gone", "code": 100, "error_subcode": 33}}, 400)
+DONE = json_response({"id": "42"})
+GONE = json_response({"error": {"message": "(#100) gone", "code": 100, "error_subcode": 33}}, 400)
 Connect = Callable[..., Awaitable[tuple[Server, MediaApi]]]
 
 
@@ -80,12 +80,12 @@ def client(server: Server, limits: Limits | None = None, token: Any = TOKEN, **s
 
 def throttled(status: int = 429, code: int = 130429, **headers: str) -> bytes:
     """Write what a throttled request is answered with."""
-    return told({"error": {"message": f"(#{code}) Rate limit hit", "code": code}}, status, **headers)
+    return json_response({"error": {"message": f"(#{code}) Rate limit hit", "code": code}}, status, **headers)
 
 
 def dead(status: int = 401) -> bytes:
     """Write what Meta says of a token that has died."""
-    return told({"error": {"message": "Session has expired", "code": 190}}, status)
+    return json_response({"error": {"message": "Session has expired", "code": 190}}, status)
 
 
 CALLS: dict[str, Callable[[MediaApi], Awaitable[Any]]] = {
@@ -102,7 +102,7 @@ def good(server: Server, verb: str) -> bytes:
     answers = {
         "upload": DONE,
         "get_info": info(f"{server.base_url}/media"),
-        "delete": told({"success": True}),
+        "delete": json_response({"success": True}),
         "read": page(TEXT),
     }
     return answers[verb]
@@ -139,7 +139,7 @@ async def test_lasting_faults(server: Server, media: MediaApi, verb: str) -> Non
 @every_call
 async def test_a_lasting_fault_after_a_passing_one(server: Server, media: MediaApi, verb: str) -> None:
     """An answer that will not change ends it, whatever came before."""
-    server.script = [BUSY, told({"error": {"message": "(#10) no", "code": 10}}, 403), good(server, verb)]
+    server.script = [BUSY, json_response({"error": {"message": "(#10) no", "code": 10}}, 403), good(server, verb)]
     with pytest.raises(MediaError) as caught:
         await CALLS[verb](media)
     assert (caught.value.attempts, len(server.requests)) == (2, 2)
@@ -336,7 +336,7 @@ async def test_a_pause_is_for_one_number(server: Server) -> None:
     server.script = [judge]
     async with client(server, concurrency=2) as media:
         waiting = [asyncio.ensure_future(media.upload(TEXT)) for _ in range(10)]
-        await until(lambda: len(server.requests) >= 1)
+        await wait_until(lambda: len(server.requests) >= 1)
         other = media.with_options(phone_number_id="2")
         for _ in range(5):
             assert (await other.upload(TEXT)).id == "42"
@@ -355,7 +355,7 @@ async def test_uploads_per_second(server: Server, slept: Slept) -> None:
         for _ in range(4):
             await media.upload(TEXT)
         await media.with_options(phone_number_id="2").upload(TEXT)
-        server.script = [told({"success": True})]
+        server.script = [json_response({"success": True})]
         await media.delete("1")
     assert slept == pytest.approx([0.5, 0.5])
 
@@ -420,7 +420,7 @@ async def test_a_source_that_can_be_read_once(server: Server, begun: bool) -> No
 
 async def test_an_ambiguous_try_is_not_forgotten(server: Server, media: MediaApi) -> None:
     """An upload that may have got through and was then refused says that it may have."""
-    server.script = [reset(), told({"error": {"message": "(#10) no", "code": 10}}, 403)]
+    server.script = [reset(), json_response({"error": {"message": "(#10) no", "code": 10}}, 403)]
     with pytest.raises(MediaError) as caught:
         await media.upload(TEXT)
     assert (caught.value.maybe_applied, caught.value.attempts, caught.value.retryable) == (True, 2, False)
@@ -428,7 +428,7 @@ async def test_an_ambiguous_try_is_not_forgotten(server: Server, media: MediaApi
 
 async def test_messages(server: Server, media: MediaApi) -> None:
     """A message is sent again only where it certainly was not."""
-    sent = told({"messages": [{"id": "wamid.1"}], "contacts": [{"wa_id": "1"}]})
+    sent = json_response({"messages": [{"id": "wamid.1"}], "contacts": [{"wa_id": "1"}]})
     for fault, tries in ((throttled(), 2), (reset(), 1), (BUSY, 1)):
         server.script = [fault, sent]
         server.requests.clear()
@@ -477,7 +477,7 @@ async def test_token_refresh(server: Server) -> None:
         return asked[-1]
 
     async def judge(request: Received, writer: asyncio.StreamWriter) -> None:
-        await until(lambda: len(server.requests) >= 50)
+        await wait_until(lambda: len(server.requests) >= 50)
         writer.write(DONE if request.header("authorization") == "Bearer EAAG1" else dead())
 
     server.script = [judge]
@@ -497,7 +497,7 @@ async def test_the_same_token_again(server: Server, status: int) -> None:
         return TOKEN
 
     async def judge(_: Received, writer: asyncio.StreamWriter) -> None:
-        await until(lambda: len(server.requests) >= 20)
+        await wait_until(lambda: len(server.requests) >= 20)
         writer.write(dead(status))
 
     server.script = [judge]
@@ -666,7 +666,7 @@ async def test_refusals_do_not_open_the_gate(server: Server, slept: Slept) -> No
     throttle.shut(throttle.enter(), 0.0, first=0.5)
     states = []
     async with client(server, limits) as media:
-        for answer in (GONE, told({"success": True})):
+        for answer in (GONE, json_response({"success": True})):
             server.script = [answer]
             await media.delete("1", missing_ok=True)
             ticket = throttle.enter()

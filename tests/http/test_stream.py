@@ -23,7 +23,7 @@ from meta_media.errors import NetworkError
 from meta_media.http import stream as stream_module
 from meta_media.http.stream import NetworkStream, connect
 from meta_media.http.timeouts import TransferTimeouts
-from tests.support.servers import Server, page, reset, silence, stalled, until
+from tests.support.servers import Server, page, reset, silence, stalled, wait_until
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added
 
 LARGE = 30 * 10**6
@@ -139,7 +139,7 @@ async def test_writing_after_the_answer() -> None:
     """Nothing is given to a peer that has answered, or gone; the answer can be read; then there is no more."""
     async with talking(answer) as (_, stream):
         await stream.write(GET, patient())
-        await until(lambda: stream.received_any)
+        await wait_until(lambda: stream.received_any)
         assert await stream.write(memoryview(b"more"), patient()) == 0
         assert bytes(await stream.read(patient())) == b"answer"
         assert bytes(await stream.read(patient())) == b""
@@ -231,7 +231,7 @@ async def test_readinto_what_was_received_before() -> None:
     text = b"0123456789" * 3
     async with talking(stalled(text[:20], more := asyncio.Event(), text[20:])) as (_, stream):
         await stream.write(GET, patient())
-        await until(lambda: stream.received_any)
+        await wait_until(lambda: stream.received_any)
         first, second = bytearray(15), bytearray(15)
         assert await stream.readinto(memoryview(first), patient()) == 15
         more.set()
@@ -264,10 +264,10 @@ async def test_slow_but_steady_peer() -> None:
         stream = await connect("127.0.0.1", port, None, patient())
         started = time.monotonic()
         assert await stream.write(memoryview(bytes(LARGE)), patient(write=0.4, rate=1000)) == LARGE
-        await until(lambda: not stream.unsent)
+        await wait_until(lambda: not stream.unsent)
         stream.abort()
         await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
-        await until(lambda: received[0] == LARGE)
+        await wait_until(lambda: received[0] == LARGE)
         assert time.monotonic() - started > 0.4
 
 
@@ -286,10 +286,10 @@ async def test_fast_peer_starves_nobody() -> None:
         heart = asyncio.ensure_future(beat())
         await stream.write(memoryview(bytes(LARGE)), patient())
         heart.cancel()
-        await until(lambda: not stream.unsent)
+        await wait_until(lambda: not stream.unsent)
         stream.abort()
         await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
-        await until(lambda: received[0] == LARGE)
+        await wait_until(lambda: received[0] == LARGE)
     assert beats >= 100
 
 
@@ -325,7 +325,7 @@ async def test_stale_before_the_loop_has_heard(way: str) -> None:
             connection.close()
         block_the_loop()
         assert (stream.received_any, stream.stale) == (False, True)
-        await until(lambda: stream.received_any)
+        await wait_until(lambda: stream.received_any)
         assert (stream.received_any, stream.stale) == (True, True)
         connection.close()
         stream.abort()
@@ -578,7 +578,7 @@ async def test_tls_alert_tells_the_peer_why(tls: ssl.SSLContext, monkeypatch: py
         thread.start()
         with pytest.raises(httpx.ConnectError):
             await connect("127.0.0.1", listener.getsockname()[1], ssl.create_default_context(), patient())
-        await until(lambda: bool(told))
+        await wait_until(lambda: bool(told))
         thread.join()
     assert "unknown ca" in told[0].lower()
 

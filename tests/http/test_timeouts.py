@@ -18,7 +18,7 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.errors import TransferTimeoutError
 from meta_media.http.timeouts import DeadlineError, TooSlowError, TransferTimeouts
-from tests.support.servers import Received, Server, Step, info, page, told
+from tests.support.servers import Received, Server, Step, info, json_response, page
 
 LARGE = 30 * 10**6
 Phase = Literal["connect", "read", "write"]
@@ -242,7 +242,7 @@ async def taker(piece: int, pause: float) -> AsyncIterator[str]:
             while left:
                 left -= len(await reader.readexactly(min(piece, left)))
                 await asyncio.sleep(pause)  # the pace
-            writer.write(told({"id": "7"}))
+            writer.write(json_response({"id": "7"}))
             await writer.drain()
 
     async with await asyncio.start_server(take, "127.0.0.1", 0, limit=2**15) as server:
@@ -320,7 +320,7 @@ async def test_what_the_system_holds_is_not_silence() -> None:
             while left > 0:
                 left -= len(await reader.read(20_000))
                 await asyncio.sleep(0.02)  # the pace
-            writer.write(told({"id": "7"}))
+            writer.write(json_response({"id": "7"}))
             await writer.drain()
 
     with socket.socket() as listener:
@@ -343,7 +343,7 @@ async def test_the_caller_s_source_takes_its_time(client: httpx.AsyncClient | No
             await asyncio.sleep(0.4)  # its time
             yield bytes(300_000)
 
-    async with Server(told({"id": "7"})) as server:
+    async with Server(json_response({"id": "7"})) as server:
         waits = {"connect_timeout": 0.3, "read_timeout": 0.3, "write_timeout": 0.3, "minimum_rate": 10**7}
         for settings in ({"deadline": 1.0}, waits):
             configured = Settings(base_url=server.base_url, **settings)  # type: ignore[arg-type]  # of several types

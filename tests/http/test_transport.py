@@ -27,7 +27,20 @@ from meta_media.errors import UploadRejectedError
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import Transport
-from tests.support.servers import Received, Server, Step, cut, endless, info, page, reset, silence, stalled, told, until
+from tests.support.servers import (
+    Received,
+    Server,
+    Step,
+    cut,
+    endless,
+    info,
+    json_response,
+    page,
+    reset,
+    silence,
+    stalled,
+    wait_until,
+)
 from tests.support.stepping import LeanServer, settled_at
 
 LARGE = 30 * 10**6
@@ -206,7 +219,7 @@ async def test_reply_of_http_1_0(client: httpx.AsyncClient) -> None:
 async def test_sixty_four_at_once() -> None:
     """Five hundred calls with 64 places make at most 64 connections, and use them again."""
     async with (
-        LeanServer(lambda *_: told({"id": "7"})) as server,
+        LeanServer(lambda *_: json_response({"id": "7"})) as server,
         MediaApi("token", "1", settings=Settings(base_url=server.base_url, concurrency=64)) as api,
     ):
         await asyncio.gather(*(api.upload(b"text") for _ in range(500)))
@@ -279,7 +292,7 @@ async def test_closed_while_in_use(client: httpx.AsyncClient) -> None:
     """Closing breaks the exchanges under way, which are told."""
     async with Server(silence) as server:
         task = asyncio.ensure_future(client.get(server.base_url))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         await client.aclose()
         with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
             await task
@@ -566,7 +579,7 @@ async def test_interim_replies_to_an_upload(secured: bool, tls: ssl.SSLContext) 
 # Early replies
 
 
-REFUSAL = told({"error": {"message": "Too large", "type": "OAuthException", "code": 131053}}, 413)
+REFUSAL = json_response({"error": {"message": "Too large", "type": "OAuthException", "code": 131053}}, 413)
 
 
 class Hasty:

@@ -15,7 +15,7 @@ from meta_media.emulator import Emulator, Fault
 from meta_media.errors import MediaError, StorageError
 from meta_media.library.entry import entry_key
 from tests.library.helpers import CONTENT, SMALL, HookedStore, client_of, fail, key_of, replace_entry, upload_count
-from tests.support.servers import Server, stalled, told, until
+from tests.support.servers import Server, json_response, stalled, wait_until
 from tests.support.stepping import LeanServer, Stepper, settled_at
 
 # At the same time
@@ -100,15 +100,15 @@ async def test_claim_is_renewed(emulator: Emulator, store: HookedStore) -> None:
             raise StorageError("the store is away")
 
     store.before["renew"] = sometimes
-    async with Server(stalled(b"", finish, told({"id": "7"}))) as server, client_of(server) as api:
+    async with Server(stalled(b"", finish, json_response({"id": "7"}))) as server, client_of(server) as api:
         task = asyncio.create_task(MediaLibrary(api, store, claim_seconds=seconds).ensure(SMALL))
         async with asyncio.timeout(60):
-            await until(lambda: renewals == 4)  # after more than the seconds of the claim
+            await wait_until(lambda: renewals == 4)  # after more than the seconds of the claim
         key = entry_key("1", hashlib.sha256(SMALL).hexdigest(), "text/plain")
         assert await store.claim(key, 1) is None
         finish.set()
         assert (await task).id == "7"
-        await until(lambda: renewals >= 4)
+        await wait_until(lambda: renewals >= 4)
         assert await store.claim(key, 1) is not None
 
 
@@ -117,13 +117,13 @@ async def test_overtaken(store: HookedStore, deleted: bool) -> None:
     """A library that lost its claim returns the entry of its successor, and tries to delete its own media."""
     finish = asyncio.Event()
     store.before["renew"] = fail  # as in a process that is asleep
-    last = told({"success": True}) if deleted else told({"error": {"message": "no", "code": 10}}, 403)
+    last = json_response({"success": True}) if deleted else json_response({"error": {"message": "no", "code": 10}}, 403)
     async with (
-        Server(stalled(b"", finish, told({"id": "7"})), told({"id": "8"}), last) as server,
+        Server(stalled(b"", finish, json_response({"id": "7"})), json_response({"id": "8"}), last) as server,
         client_of(server) as api,
     ):
         task = asyncio.create_task(MediaLibrary(api, store, claim_seconds=0.1).ensure(SMALL))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         successor = await MediaLibrary(api, store).ensure(SMALL)
         finish.set()
         entry = await task
@@ -144,9 +144,9 @@ async def test_overtaken_by_a_failed_successor(store: HookedStore) -> None:
     finish = asyncio.Event()
     store.before["renew"] = fail
     key = entry_key("1", hashlib.sha256(SMALL).hexdigest(), "text/plain")
-    async with Server(stalled(b"", finish, told({"id": "7"}))) as server, client_of(server) as api:
+    async with Server(stalled(b"", finish, json_response({"id": "7"}))) as server, client_of(server) as api:
         task = asyncio.create_task(MediaLibrary(api, store, claim_seconds=0.1).ensure(SMALL))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         claim = await run_out(store, key)
         finish.set()
         entry = await task
@@ -173,7 +173,7 @@ async def test_claim_of_the_dead(
 
 def graph(method: str, target: str) -> bytes:
     """Respond as Meta does."""
-    return told({"id": "7", "success": True})
+    return json_response({"id": "7", "success": True})
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
@@ -213,7 +213,7 @@ async def test_cancelled_by_a_scope(store: HookedStore) -> None:
         anyio.create_task_group() as group,
     ):
         group.start_soon(MediaLibrary(api, store).ensure, SMALL)
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         group.cancel_scope.cancel()
     assert await store.claim(entry_key("1", hashlib.sha256(SMALL).hexdigest(), "text/plain"), 1) is not None
 
@@ -221,17 +221,17 @@ async def test_cancelled_by_a_scope(store: HookedStore) -> None:
 async def test_waiter_that_is_cancelled(store: HookedStore) -> None:
     """A cancelled waiting call changes nothing for later calls: they wait without asking the store."""
     finish = asyncio.Event()
-    async with Server(stalled(b"", finish, told({"id": "7"}))) as server, client_of(server) as api:
+    async with Server(stalled(b"", finish, json_response({"id": "7"}))) as server, client_of(server) as api:
         library = MediaLibrary(api, store)
         first = asyncio.create_task(library.ensure(SMALL))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         (lock,) = library._locks.values()
         second = asyncio.create_task(library.ensure(SMALL))
-        await until(lambda: lock.statistics().tasks_waiting == 1)
+        await wait_until(lambda: lock.statistics().tasks_waiting == 1)
         second.cancel()
         await asyncio.wait((second,))
         third = asyncio.create_task(library.ensure(SMALL))
-        await until(lambda: lock.statistics().tasks_waiting == 1 or store.calls.count("claim") > 1)
+        await wait_until(lambda: lock.statistics().tasks_waiting == 1 or store.calls.count("claim") > 1)
         finish.set()
         assert [(await task).id for task in (first, third)] == ["7", "7"]
         assert store.calls.count("claim") == 1
@@ -241,10 +241,13 @@ async def test_waiter_that_is_cancelled(store: HookedStore) -> None:
 async def test_cancelled_while_others_wait(tmp_path: Path) -> None:
     """If the uploading call is cancelled, a waiting one uploads. Cancelled waiting calls leave nothing behind."""
     finish, store = asyncio.Event(), SQLiteStore(tmp_path / "library.sqlite")
-    async with Server(stalled(b"", finish, told({"id": "6"})), told({"id": "7"})) as server, client_of(server) as api:
+    async with (
+        Server(stalled(b"", finish, json_response({"id": "6"})), json_response({"id": "7"})) as server,
+        client_of(server) as api,
+    ):
         library, other = MediaLibrary(api, store), MediaLibrary(api, store)
         first = asyncio.create_task(library.ensure(SMALL))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
         waiting = [asyncio.create_task(library.ensure(SMALL)) for _ in range(5)]
         elsewhere = asyncio.create_task(other.ensure(SMALL))
         await asyncio.sleep(0.1)  # so that they wait; if they do not yet, they come to wait later

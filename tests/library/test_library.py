@@ -38,7 +38,7 @@ from tests.library.helpers import (
     replace_entry,
     upload_count,
 )
-from tests.support.servers import Server, page, told
+from tests.support.servers import Server, json_response, page
 
 CSV = "application/vnd.ms-excel"  # the one other type that Meta takes text for
 
@@ -92,7 +92,10 @@ async def test_keywords_reach_the_upload(store: HookedStore) -> None:
     steps: list[Progress] = []
     sha256 = hashlib.sha256(SMALL).hexdigest()
     known = {"messaging_product": "whatsapp", "id": "7", "url": "https://lookaside.fbsbx.com/", "mime_type": "text/csv"}
-    async with Server(told({"id": "7"}), told(known | {"sha256": sha256})) as server, client_of(server) as api:
+    async with (
+        Server(json_response({"id": "7"}), json_response(known | {"sha256": sha256})) as server,
+        client_of(server) as api,
+    ):
         entry = await MediaLibrary(api, store).ensure(
             SMALL,
             filename="note.csv",

@@ -18,7 +18,7 @@ import pytest
 
 from meta_media.emulator import Emulator
 from tests.support.redis_server import RedisServer
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 pytest_plugins = ["tests.support.redis_server"]
 pytestmark = pytest.mark.slow
@@ -140,8 +140,8 @@ async def test_killed_while_it_holds_a_claim(
         for worker in started:
             await worker.start()
         async with asyncio.timeout(60):
-            await until(lambda: upload_count(shared_emulator) == CONTENTS)
-            await until(lambda: len(media_of(tmp_path)) == CONTENTS - 1)  # all but that of the doomed process
+            await wait_until(lambda: upload_count(shared_emulator) == CONTENTS)
+            await wait_until(lambda: len(media_of(tmp_path)) == CONTENTS - 1)  # all but that of the doomed process
         doomed.process.kill()
         results = [result for worker in started for result in await worker.result()]
     check_results(results, media_of(tmp_path))

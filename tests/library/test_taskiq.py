@@ -22,7 +22,7 @@ from meta_media import DeletedMedia, DownloadedMedia, LibraryEntry, MediaApi, Se
 from meta_media.emulator import Emulator
 from meta_media.library.taskiq import media_tasks
 from tests.library.worker import UPLOADED, Worker, make_worker, upload_one
-from tests.support.servers import Server, stalled, until
+from tests.support.servers import Server, stalled, wait_until
 
 
 @pytest.mark.parametrize("worker", [JSONSerializer, PickleSerializer], indirect=True)
@@ -209,7 +209,7 @@ async def test_shutdown_waits(path: Path) -> None:
         media = made.broker.state.media_api
         async with anyio.create_task_group() as group:
             group.start_soon(made.tasks.upload.kicker().with_task_id("one").kiq, path)
-            await until(lambda: bool(server.requests))
+            await wait_until(lambda: bool(server.requests))
             group.start_soon(made.broker.shutdown)
             await asyncio.sleep(0.05)  # time for a shutdown that does not wait
             assert made.closed == []

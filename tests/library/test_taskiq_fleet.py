@@ -21,7 +21,7 @@ import pytest
 
 from meta_media import RedisStore
 from tests.support.redis_server import RedisServer
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 pytest_plugins = ["tests.support.redis_server"]
 pytestmark = [
@@ -145,7 +145,7 @@ async def stopped(group: int) -> None:
     """Stop all processes of a group, and wait until they are stopped."""
     os.killpg(group, signal.SIGSTOP)
     members = [psutil.Process(group), *psutil.Process(group).children(recursive=True)]
-    await until(lambda: all(member.status() == psutil.STATUS_STOPPED for member in members))
+    await wait_until(lambda: all(member.status() == psutil.STATUS_STOPPED for member in members))
 
 
 async def test_a_killed_worker_loses_nothing(
@@ -155,9 +155,9 @@ async def test_a_killed_worker_loses_nothing(
     paths = files(tmp_path, FILES)
     async with fleet(tmp_path, redis_server, monkeypatch) as run, worker(run, tmp_path / "a") as doomed:
         tasks = {sha256: await run.tasks.ensure.kiq(str(path)) for sha256, path in paths.items()}
-        await until(lambda: bool(run.stored()))  # the doomed worker has tasks: a late one might find none
+        await wait_until(lambda: bool(run.stored()))  # the doomed worker has tasks: a late one might find none
         async with worker(run, tmp_path / "b") as survivor:
-            await until(lambda: len(run.stored()) >= FILES / 2)
+            await wait_until(lambda: len(run.stored()) >= FILES / 2)
             lost, orphans = await _killed(run, doomed, tasks)
             entries = {sha256: await run.tasks.result(task, within=RESULT_TIMEOUT) for sha256, task in tasks.items()}
             survivor.send_signal(signal.SIGTERM)
@@ -227,7 +227,7 @@ async def test_a_killed_worker_on_a_quiet_queue(
     async with fleet(tmp_path, redis_server, monkeypatch, idle=1_000, answer=3) as run:
         async with worker(run, tmp_path / "a") as doomed:
             task = await run.tasks.upload.kiq(path)
-            await until(lambda: bool(run.stored()))
+            await wait_until(lambda: bool(run.stored()))
             os.killpg(doomed.pid, signal.SIGKILL)
         async with worker(run, tmp_path / "b"):
             uploaded = await run.tasks.result(task, within=RESULT_TIMEOUT)
@@ -244,7 +244,7 @@ async def test_sigterm(tmp_path: Path, redis_server: RedisServer, monkeypatch: p
     async with fleet(tmp_path, redis_server, monkeypatch, idle=2_000, answer=0.2) as run:
         tasks = [await run.tasks.upload.kiq(str(path)) for path in paths.values()]
         async with worker(run, tmp_path / "a") as first:
-            await until(lambda: bool(run.stored()))
+            await wait_until(lambda: bool(run.stored()))
             first.send_signal(signal.SIGTERM)
             assert await first.wait() == 0
         halfway = run.uploads()

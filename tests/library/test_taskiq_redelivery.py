@@ -15,7 +15,7 @@ from taskiq.result import TaskiqResult
 from meta_media import DeletedMedia, MediaApi, MediaError, Settings, errors
 from meta_media.emulator import Emulator, Fault
 from tests.library.worker import REFUSED, THROTTLED, UPLOADED, Worker, make_worker, upload_one
-from tests.support.servers import Server, told
+from tests.support.servers import Server, json_response
 
 
 async def test_killed_before(worker: Worker, emulator: Emulator, path: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_retried(first: bytes, applied: bool, path: Path) -> None:
             if isinstance(exception, MediaError) and exception.retryable:
                 await super().on_error(message, result, exception)
 
-    async with Server(first, UPLOADED, told({"error": {"message": "no", "code": 100}}, 400)) as server:
+    async with Server(first, UPLOADED, json_response({"error": {"message": "no", "code": 100}}, 400)) as server:
         settings = Settings(base_url=server.base_url, max_retries=0)
         made = make_worker(lambda: MediaApi("a-token", "1", settings=settings))
         made.broker.add_middlewares(OnlyRetryable(default_retry_label=True, default_delay=0))

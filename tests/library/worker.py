@@ -14,11 +14,11 @@ from taskiq.serializers import JSONSerializer
 
 from meta_media import MediaApi, MemoryStore
 from meta_media.library.taskiq import MediaTasks, media_tasks
-from tests.support.servers import told
+from tests.support.servers import json_response
 
-REFUSED: Final = told({"error": {"message": "try again", "code": 2}}, 500)
-THROTTLED: Final = told({"error": {"message": "throttled", "code": 130429}}, 400)
-UPLOADED: Final = told({"id": "77"})
+REFUSED: Final = json_response({"error": {"message": "try again", "code": 2}}, 500)
+THROTTLED: Final = json_response({"error": {"message": "throttled", "code": 130429}}, 400)
+UPLOADED: Final = json_response({"id": "77"})
 
 
 class Backend(AsyncResultBackend[Any]):

@@ -28,8 +28,6 @@ __all__ = [
     "reset",
     "silence",
     "stalled",
-    "told",
-    "until",
     "wait_until",
 ]
 
@@ -86,9 +84,6 @@ def page(
 def json_response(value: object, status: int = 200, **headers: str) -> bytes:
     """Write a JSON response."""
     return page(json.dumps(value), status, content_type="application/json", **headers)
-
-
-told = json_response
 
 
 def info(url: str, content: bytes = b"", *, media_id: str = "1", mime_type: str = "image/jpeg", **more: Any) -> bytes:
@@ -270,6 +265,3 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     """Poll until a condition holds that no event announces."""
     while not condition():  # noqa: ASYNC110 - it changes in threads and in the system
         await asyncio.sleep(0.01)  # polling
-
-
-until = wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meta_media import InboundMedia, MediaApi, Settings
-from tests.support.servers import Server, page, told
+from tests.support.servers import Server, json_response, page
 from tests.support.stepping import LeanServer
 
 SAVER: Final = Path(__file__).parents[1] / "scripts" / "saver.py"
@@ -38,7 +38,7 @@ def digest(data: bytes) -> str:
 def answer(method: str, target: str) -> bytes:
     """Serve a file of the size in its URL; take any upload."""
     if method == "POST":
-        return told({"id": "1"})
+        return json_response({"id": "1"})
     return page(content(int(target.rpartition("/")[2])), content_type="image/jpeg")
 
 

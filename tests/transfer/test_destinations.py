@@ -30,7 +30,7 @@ from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import ConfigurationError, IntegrityError, MediaError, StorageError
 from meta_media.protocol.models import InboundMedia
 from meta_media.transfer.atomic_file import AtomicFile
-from tests.support.servers import Server, cut, info, open_files, page, stalled, until
+from tests.support.servers import Server, cut, info, open_files, page, stalled, wait_until
 
 DATA = bytes(range(256)) * 12_000  # 3 MB
 OLD = b"what was there before"
@@ -307,7 +307,7 @@ async def test_cancellation_leaves_all_as_it_was(failing: Any, folder: Path, aft
     download = asyncio.ensure_future(
         api.download(media, folder / "7.jpg", progress=lambda progress: got.append(progress.transferred))
     )
-    await until(lambda: len(server.requests) == 1 and sum(got[-1:]) >= (after or 0) - 65536)
+    await wait_until(lambda: len(server.requests) == 1 and sum(got[-1:]) >= (after or 0) - 65536)
     for _ in range(times):
         download.cancel()
         await asyncio.sleep(0)  # so that the second one arrives during the clean-up

@@ -23,7 +23,7 @@ import pytest
 from meta_media import MediaApi, clean_stale
 from meta_media.errors import MediaError, StorageError
 from tests.support.sabotage import Sabotage
-from tests.support.servers import Received, Server, open_files, page, told, until
+from tests.support.servers import Received, Server, json_response, open_files, page, wait_until
 from tests.support.stepping import LeanServer, descriptors, none_added, settled_at
 from tests.transfer.disks import (
     CHUNK,
@@ -232,7 +232,7 @@ async def test_each_file_operation_of_an_upload_fails(
         source.write_bytes(TEXT[:size])
     expected = listing(tmp_path)
     failed, survived, at = list[str](), list[str](), 0
-    async with Server(told({"id": "1"})) as server:
+    async with Server(json_response({"id": "1"})) as server:
         async with client(server) as warm:
             await warm.upload(b"text")
         await asyncio.sleep(0)
@@ -346,7 +346,7 @@ async def test_downloads_to_one_path_at_once(tmp_path: Path, overwrite: bool) ->
         target = tmp_path / "one.jpg"
         downloads = (api.download(media(server, size), target, overwrite=overwrite) for size in sizes)
         waiting = asyncio.ensure_future(gathered(*downloads))
-        await until(lambda: len(server.requests) == len(sizes))
+        await wait_until(lambda: len(server.requests) == len(sizes))
         written = {path.name for path in left_over(tmp_path)}
         assert (len(written), set(listing(tmp_path))) == (len(sizes), written)
         go.set()
@@ -371,7 +371,7 @@ async def test_readers_never_see_a_torn_file(warehouse: LeanServer, tmp_path: Pa
     async with client(warehouse) as api, anyio.create_task_group() as readers:
         readers.start_soon(anyio.to_thread.run_sync, read)
         try:
-            await until(lambda: bool(seen))
+            await wait_until(lambda: bool(seen))
             for size in range(SIZE, SIZE + 30):
                 await api.download(media(warehouse, size), target)
         finally:

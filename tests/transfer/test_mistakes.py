@@ -47,7 +47,7 @@ from meta_media.errors import (
     UntrustedUrlError,
     UploadRejectedError,
 )
-from tests.support.servers import Received, Server, Step, info, page, silence, told, until
+from tests.support.servers import Received, Server, Step, info, json_response, page, silence, wait_until
 
 TOKEN = "EAAGcanaryTOKENcanary"
 SECRET = "canarySECRETcanary"
@@ -186,7 +186,7 @@ async def test_p05_half_a_file_under_the_final_name(connect: Connect, folder: Pa
 
     server, api = await connect(hanging(half), chunk_size=10_000)
     task = asyncio.create_task(api.download(known(server), folder / "photo.jpg"))
-    await until(lambda: any(path.stat().st_size for path in folder.iterdir() if path.name != "photo.jpg"))
+    await wait_until(lambda: any(path.stat().st_size for path in folder.iterdir() if path.name != "photo.jpg"))
     assert (folder / "photo.jpg").read_bytes() == OLD
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -261,7 +261,9 @@ async def test_p07_transparent_decompression(connect: Connect, folder: Path) -> 
 
 async def test_p08_errors_that_cannot_travel(connect: Connect) -> None:
     """An error of Meta's passes context managers, takes notes, and is the same after copy and pickle."""
-    _, api = await connect(told({"error": {"message": "(#100) Param to", "code": 100, "fbtrace_id": "A1"}}, 400))
+    _, api = await connect(
+        json_response({"error": {"message": "(#100) Param to", "code": 100, "fbtrace_id": "A1"}}, 400)
+    )
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
@@ -294,17 +296,17 @@ def test_p08_errors_that_break_process_pools() -> None:
 ODD = {
     "html": page(LOGIN, content_type="text/html"),
     "empty": page(),
-    "empty object": told({}),
-    "list": told([]),
-    "list, refused": told(["x"], 400),
-    "null": told(None),
-    "id null": told({"id": None, "url": None, "success": None, "messages": [None]}),
-    "error text": told({"error": "x"}, 400),
-    "error in a success": told({"error": "x"}),
-    "error null": told({"error": None}, 500),
-    "no code": told({"error": {"message": "x"}}, 400),
-    "code abc": told({"error": {"message": "x", "code": "abc"}}, 400),
-    "code list": told({"error": {"message": ["x"], "code": [1], "error_data": 5}}, 400),
+    "empty object": json_response({}),
+    "list": json_response([]),
+    "list, refused": json_response(["x"], 400),
+    "null": json_response(None),
+    "id null": json_response({"id": None, "url": None, "success": None, "messages": [None]}),
+    "error text": json_response({"error": "x"}, 400),
+    "error in a success": json_response({"error": "x"}),
+    "error null": json_response({"error": None}, 500),
+    "no code": json_response({"error": {"message": "x"}}, 400),
+    "code abc": json_response({"error": {"message": "x", "code": "abc"}}, 400),
+    "code list": json_response({"error": {"message": ["x"], "code": [1], "error_data": 5}}, 400),
     "deep": page(b"[" * 200_000, 400),
     "long number": page(b'{"error":{"code":' + b"9" * 5000 + b"}}", 400),
     "not UTF-8": page(b"\xff\xfe\xff", 400),
@@ -333,11 +335,11 @@ async def test_p10_no_retry(connect: Connect) -> None:
     """A throttled request is tried again, a wait that is too long is left to the caller, who is told how long it is."""
     throttled = {"error": {"message": "Rate limit hit", "code": 80007}}
     known_media = info("https://lookaside.fbsbx.com/x", media_id="7")
-    server, api = await connect(told(throttled, 429, retry_after="0"), known_media)
+    server, api = await connect(json_response(throttled, 429, retry_after="0"), known_media)
     assert (await api.get_info("7")).id == "7"
     assert len(server.requests) == 2
 
-    server, api = await connect(told(throttled, 429, retry_after="3600"), known_media)
+    server, api = await connect(json_response(throttled, 429, retry_after="3600"), known_media)
     with pytest.raises(RateLimitError) as caught:
         await api.get_info("7")
     assert (caught.value.retry_after, caught.value.attempts, len(server.requests)) == (3600, 1, 1)
@@ -345,7 +347,7 @@ async def test_p10_no_retry(connect: Connect) -> None:
 
 async def test_p11_blocking_files(connect: Connect, tmp_path: Path) -> None:
     """While the opening and the reading of a source take for ever, the event loop goes on."""
-    server, api = await connect(told({"id": "42", "url": "https://lookaside.fbsbx.com/x", "mime_type": JPEG}))
+    server, api = await connect(json_response({"id": "42", "url": "https://lookaside.fbsbx.com/x", "mime_type": JPEG}))
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)
     rescued = threading.Event()
@@ -382,7 +384,7 @@ async def test_p12_iterator_joined_in_memory() -> None:
         left = int(head.partition("content-length: ")[2].partition("\r\n")[0])
         while left:
             left -= len(await reader.read(min(left, 2**16)))
-        writer.write(told({"id": "42"}))
+        writer.write(json_response({"id": "42"}))
         await writer.drain()
         writer.close()
 
@@ -465,7 +467,7 @@ async def test_p15_early_refusal_hidden() -> None:
 async def test_p16_text_sniffed_as_content(connect: Connect, text: str, monkeypatch: Any, tmp_path: Path) -> None:
     """A `str` is a path and nothing else: one that does not exist is a StorageError, and nothing is sent."""
     monkeypatch.chdir(tmp_path)
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     with pytest.raises(StorageError):
         await api.upload(text)
     assert server.requests == []
@@ -474,7 +476,7 @@ async def test_p16_text_sniffed_as_content(connect: Connect, text: str, monkeypa
 async def test_p17_uploads_fetch_urls(connect: Connect, sink: Server, monkeypatch: Any, tmp_path: Path) -> None:
     """A URL is not a source: nothing is fetched from anywhere, and nothing is sent."""
     monkeypatch.chdir(tmp_path)
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     for url in (f"{sink.base_url}/internal", f"file://{tmp_path}/secret", "http://169.254.169.254/latest/meta-data/"):
         with pytest.raises(StorageError):
             await api.upload(url)
@@ -483,7 +485,7 @@ async def test_p17_uploads_fetch_urls(connect: Connect, sink: Server, monkeypatc
 
 async def test_p18_query_becomes_the_file_name(connect: Connect, sink: Server) -> None:
     """The query of a source's URL, which may be a signature, is sent nowhere."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     url = f"{sink.base_url}/some/a%20b.jpg?X-Amz-Signature=SECRETSIG"
     async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
         await api.upload(response, validate=False)
@@ -495,7 +497,7 @@ async def test_p18_query_becomes_the_file_name(connect: Connect, sink: Server) -
 async def test_p19_compressed_length_declared(connect: Connect) -> None:
     """A source that another server sends compressed is uploaded as what it is, with its own length."""
     text = b"some text\n" * 10_000
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     zipped = page(gzip.compress(text), content_type="text/plain", content_encoding="gzip")
     async with (
         Server(zipped) as source,
@@ -509,7 +511,7 @@ async def test_p19_compressed_length_declared(connect: Connect) -> None:
 
 async def test_p20_chunked_upload(connect: Connect) -> None:
     """Every upload says how long it is, also from sources that cannot know; none is chunked."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     for source in (pieces(20, 210_000), (b"text" for _ in range(5)), io.BytesIO(b"text"), b"text"):
         await api.upload(source, filename="a.txt")
     for request in server.requests:
@@ -523,7 +525,7 @@ HOSTILE = ["123/../../v22.0/4567", "../4567", "7?fields=id", "7#", "7%2f..%2f8",
 @pytest.mark.parametrize("media_id", HOSTILE)
 async def test_p21_ids_pasted_into_the_path(connect: Connect, media_id: str) -> None:
     """An id that is not one never becomes part of a URL."""
-    server, api = await connect(told({"success": True}))
+    server, api = await connect(json_response({"success": True}))
     calls: list[Callable[[], Any]] = [
         lambda: api.delete(media_id),
         lambda: api.get_info(media_id),
@@ -544,7 +546,7 @@ async def test_p21_ids_pasted_into_the_path(connect: Connect, media_id: str) -> 
 )
 async def test_p21_ids_of_replies_pasted_into_the_path(connect: Connect, media_id: str) -> None:
     """An upload's reply whose id is not one is not a success, and its id does not become part of a URL either."""
-    server, api = await connect(told({"id": media_id}))
+    server, api = await connect(json_response({"id": media_id}))
     for verify in (False, True):
         with pytest.raises(ServerError) as caught:
             await api.upload(b"text", verify=verify)
@@ -562,11 +564,11 @@ async def test_p22_secrets_in_the_log(connect: Connect, caplog: pytest.LogCaptur
         server, api = await connect(page(), client=client if given else None, app_secret=SECRET)
         url = f"{server.base_url}/media?hash=canarySIGNATUREcanary"
         server.script[:] = [
-            told({"id": "7"}),
+            json_response({"id": "7"}),
             info(url, CONTENT, media_id="7", sha256=SHA256),
             page("", 302, location=f"{url}&again"),
             page(CONTENT, content_type=JPEG),
-            told({"error": {"message": f"Malformed access token {TOKEN}", "code": 190}}, 401),
+            json_response({"error": {"message": f"Malformed access token {TOKEN}", "code": 190}}, 401),
         ]
         logging.getLogger("test").debug("heard")
         await api.upload(b"text")
@@ -591,7 +593,7 @@ def test_p23_signature_that_is_not_ascii(header: str | bytes) -> None:
 @pytest.mark.parametrize("validate", [True, False])
 async def test_p24_header_injected_into_the_form(connect: Connect, validate: bool) -> None:
     """Line breaks in a type are refused, and in a name they are not line breaks on the wire."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     for mime_type in ("text/plain\r\nX-Evil: 1", "text/plain\nX-Evil: 1", "text/plain; a=b\r\n\r\nevil"):
         with pytest.raises(MediaError):
             await api.upload(b"text", mime_type=mime_type, validate=validate)
@@ -692,7 +694,7 @@ async def test_hosts_trusted_by_their_ending(connect: Connect, host: str) -> Non
 
 async def test_an_id_that_is_a_url(connect: Connect, sink: Server) -> None:
     """An id that begins with `http` is no id: nobody is asked, neither Meta nor the URL's host."""
-    server, api = await connect(told({"success": True}))
+    server, api = await connect(json_response({"success": True}))
     for media_id in (f"{sink.base_url}/x", "https:", "http:/127.0.0.1", "https://lookaside.fbsbx.com/x"):
         for call in (api.get_info, api.delete):
             with pytest.raises(ConfigurationError):

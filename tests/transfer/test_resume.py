@@ -17,7 +17,7 @@ import pytest
 from meta_media import InboundMedia, MediaApi, MediaInfo, Progress, Settings
 from meta_media.errors import IntegrityError, MediaError, MediaNotFoundError, NetworkError, ServerError
 from meta_media.transfer.resume import MediaLocation
-from tests.support.servers import Received, Server, Step, cut, info, page, reset, told
+from tests.support.servers import Received, Server, Step, cut, info, json_response, page, reset
 
 TOKEN = "EAAGscripted"
 CONTENT = bytes(range(256)) * 1000
@@ -346,7 +346,7 @@ async def test_broken_everywhere(server: Server) -> None:
 
 async def test_a_lookup_that_fails_on_the_way(server: Server, media: MediaApi) -> None:
     """What goes wrong while a URL is renewed is told as it is."""
-    server.script = [half(), page("", 404), told({"error": {"message": "(#10) no", "code": 10}}, 403)]
+    server.script = [half(), page("", 404), json_response({"error": {"message": "(#10) no", "code": 10}}, 403)]
     with pytest.raises(MediaError) as caught:
         await media.read(known(server))
     assert (caught.value.attempts, getattr(caught.value, "code", None)) == (3, 10)

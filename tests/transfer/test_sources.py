@@ -31,7 +31,7 @@ from meta_media.errors import (
     ServerError,
     StorageError,
 )
-from tests.support.servers import Server, cut, open_files, page, reset, stalled, told, until
+from tests.support.servers import Server, cut, json_response, open_files, page, reset, stalled, wait_until
 from tests.transfer.uploads import LONG, TEXT, arrived, refused
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
@@ -113,7 +113,7 @@ async def test_cancelled_at_a_silent_fifo(media: MediaApi, tmp_path: Path) -> No
     os.mkfifo(fifo)
     silent = os.open(fifo, os.O_RDWR)
     upload = asyncio.ensure_future(media.upload(fifo))
-    await until(lambda: open_files(fifo).count(str(fifo)) == 2)
+    await wait_until(lambda: open_files(fifo).count(str(fifo)) == 2)
     await asyncio.sleep(0.1)  # by now it is being read, which nothing shows
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -309,7 +309,7 @@ async def test_handle_after_failures(text: Path, kind: Any) -> None:
     """A handle stands where it stood, and is open, also after a refusal, a reset and a cancellation."""
     hold = asyncio.Event()
     async with (
-        Server(told({"error": {"code": 190, "message": "no"}}, 401), reset(), stalled(b"", hold)) as server,
+        Server(json_response({"error": {"code": 190, "message": "no"}}, 401), reset(), stalled(b"", hold)) as server,
         MediaApi("token", "1", settings=Settings(base_url=server.base_url, max_retries=0)) as api,
         kind(text) as handle,
     ):
@@ -319,7 +319,7 @@ async def test_handle_after_failures(text: Path, kind: Any) -> None:
                 await api.upload(handle, mime_type="text/plain")
             assert await at(handle) == 12
         upload = asyncio.ensure_future(api.upload(handle, mime_type="text/plain"))
-        await until(lambda: len(server.requests) == 3)
+        await wait_until(lambda: len(server.requests) == 3)
         upload.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upload
@@ -445,7 +445,7 @@ async def test_cancelled_while_a_file_is_read(media: MediaApi) -> None:
     with _Gated(LONG) as handle:
         handle.seek(7)
         upload = asyncio.ensure_future(media.upload(handle, mime_type="text/plain"))
-        await until(handle.reading.is_set)
+        await wait_until(handle.reading.is_set)
         upload.cancel()
         asyncio.get_running_loop().call_later(0.2, handle.go.set)
         with pytest.raises(asyncio.CancelledError):
@@ -562,7 +562,7 @@ async def test_early_answer_stops_reading() -> None:
 
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(told({"error": {"code": 100, "message": "too large"}}, 413))
+        writer.write(json_response({"error": {"code": 100, "message": "too large"}}, 413))
         writer.close()
 
     server = await asyncio.start_server(early, "127.0.0.1", 0)

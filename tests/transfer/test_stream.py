@@ -21,7 +21,18 @@ from meta_media.errors import (
     ServerError,
     UntrustedUrlError,
 )
-from tests.support.servers import Server, Step, cut, endless, open_files, page, silence, stalled, told, until
+from tests.support.servers import (
+    Server,
+    Step,
+    cut,
+    endless,
+    json_response,
+    open_files,
+    page,
+    silence,
+    stalled,
+    wait_until,
+)
 from tests.transfer.downloads import (
     CONTENT,
     OLD,
@@ -174,7 +185,7 @@ async def test_nothing_stays_open(server: Server, folder: Path) -> None:
             await failure(media, known(server), download, folder, kind)
         assert await media.read(known(server)) == CONTENT
 
-    await until(lambda: sockets() == before)
+    await wait_until(lambda: sockets() == before)
     assert open_files(folder) == open_files("/no such folder")
 
 
@@ -197,7 +208,10 @@ async def test_an_upload_inside_a_stream(emulator: Emulator) -> None:
 
 async def test_a_failed_call_inside_a_stream(server: Server, scripted: MediaApi) -> None:
     """An error of another call inside the block keeps its own story."""
-    server.script = [page(CONTENT), told({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400)]
+    server.script = [
+        page(CONTENT),
+        json_response({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400),
+    ]
 
     with pytest.raises(MediaNotFoundError) as caught:
         async with scripted.stream(known(server)):
@@ -223,7 +237,7 @@ async def test_downloads_wait_for_their_turn(server: Server) -> None:
     async with client(server, concurrency=2) as media:
         server.script = [stalled(page(length=len(CONTENT)), go_on, CONTENT)]
         tasks = [asyncio.create_task(media.read(known(server))) for _ in range(6)]
-        await until(lambda: len(server.requests) == 2)
+        await wait_until(lambda: len(server.requests) == 2)
         go_on.set()
         assert await asyncio.gather(*tasks) == [CONTENT] * 6
 
@@ -278,7 +292,7 @@ async def test_cancelled_while_waiting(server: Server, verb: Verb, folder: Path,
     async with client(server, concurrency=1) as media:
         server.script = [*script, page(CONTENT)]
         task = asyncio.create_task(verb(media, known(server), folder))
-        await until(lambda: len(server.requests) == len(script))
+        await wait_until(lambda: len(server.requests) == len(script))
 
         await cancelled(task)
 
@@ -329,7 +343,7 @@ async def test_cancelled_in_the_queue(server: Server) -> None:
     async with client(server, concurrency=1) as media:
         server.script = [stalled(page(length=len(CONTENT)), go_on, CONTENT), page(CONTENT)]
         first, second, third = (asyncio.create_task(media.read(known(server))) for _ in range(3))
-        await until(lambda: len(server.requests) == 1)
+        await wait_until(lambda: len(server.requests) == 1)
 
         await cancelled(second)
         go_on.set()

@@ -16,7 +16,7 @@ import pytest
 
 from meta_media.errors import StorageError
 from meta_media.transfer.threads import await_completion, open_file, run_in_thread, spooled, storage_errors, submit
-from tests.support.servers import open_files, until
+from tests.support.servers import open_files, wait_until
 
 
 async def test_own_threads() -> None:
@@ -92,7 +92,7 @@ async def test_started_work_is_left_behind() -> None:
         await submit(work)
 
     task = asyncio.ensure_future(caller())
-    await until(reading.is_set)
+    await wait_until(reading.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -35,7 +35,7 @@ from meta_media.errors import (
     UnsupportedMediaTypeError,
     UploadRejectedError,
 )
-from tests.support.servers import Server, cut, page, reset, silence, stalled, told, until
+from tests.support.servers import Server, cut, json_response, page, reset, silence, stalled, wait_until
 
 TEXT = b"some text\n" * 50_000
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x06\0\0\0"
@@ -74,7 +74,7 @@ def text_of(part: Message) -> str:
 
 async def test_the_whole_request(connect: Connect) -> None:
     """One request goes out: the fields, then the file in a part of its own type and name, of exactly the told length."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     uploaded = await api.upload(TEXT, filename="note.txt")
     assert uploaded == UploadedMedia(id="42", mime_type="text/plain", file_size=len(TEXT))
     (request,) = server.requests
@@ -102,7 +102,7 @@ async def test_the_whole_request(connect: Connect) -> None:
 )
 async def test_ttl_and_use_case(connect: Connect, ttl: timedelta, minutes: str) -> None:
     """Time to live and use case are sent in Meta's words, the time in whole minutes."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     await api.upload(TEXT, ttl=ttl, use_case="call_voicemail_announcement")
     fields = form(server)
     assert text_of(fields["ttl_minutes"]) == minutes
@@ -154,7 +154,7 @@ async def test_wrong_options(emulator: Emulator, media: MediaApi, wrong: dict[st
 )
 async def test_hostile_names(connect: Connect, name: str, sent: str) -> None:
     """A name is made harmless before it is put into a header."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     await api.upload(TEXT, filename=name, mime_type="text/plain")
     head = server.requests[0].body.partition(TEXT)[0].decode()
     assert f'name="file"; filename="{sent}"\r\nContent-Type: text/plain\r\n\r\n' in head
@@ -208,7 +208,7 @@ async def test_validation_off(emulator: Emulator, media: MediaApi, how: str) -> 
 
 async def test_empty_file_unchecked(connect: Connect) -> None:
     """Without validation even an empty file is sent, with its exact length."""
-    server, api = await connect(told({"id": "42"}))
+    server, api = await connect(json_response({"id": "42"}))
     assert (await api.upload(b"", mime_type="text/plain", validate=False)).file_size == 0
     assert server.requests[0].header("content-length") == str(len(server.requests[0].body))
 
@@ -227,7 +227,7 @@ async def test_verdicts(connect: Connect, code: int, contrary: bool) -> None:
     }
     verdict, other, words = verdicts[code]
     message = f"(#{code}) {words}" if contrary else f"(#{code}) Not this file"
-    _, api = await connect(told({"error": {"message": message, "code": code, "fbtrace_id": "A1"}}, 400))
+    _, api = await connect(json_response({"error": {"message": message, "code": code, "fbtrace_id": "A1"}}, 400))
     with pytest.raises(other if contrary else verdict) as caught:
         await api.upload(TEXT)
     assert (caught.value.operation, caught.value.attempts) == ("upload", 1)
@@ -239,11 +239,11 @@ async def test_verdicts(connect: Connect, code: int, contrary: bool) -> None:
 REPLIES: dict[str, tuple[Any, type[MediaError], bool, bool]] = {
     # reply: class, retryable, maybe applied
     "empty": (page(), ServerError, True, True),
-    "list": (told([]), ServerError, False, True),
-    "no id": (told({}), ServerError, False, True),
-    "null": (told(None), ServerError, False, True),
-    "id is null": (told({"id": None}), ServerError, False, True),
-    "id is a number": (told({"id": 5}), ServerError, False, True),
+    "list": (json_response([]), ServerError, False, True),
+    "no id": (json_response({}), ServerError, False, True),
+    "null": (json_response(None), ServerError, False, True),
+    "id is null": (json_response({"id": None}), ServerError, False, True),
+    "id is a number": (json_response({"id": 5}), ServerError, False, True),
     "HTML": (page("<html>", content_type="text/html"), ServerError, False, True),
     "compressed": (page(b"x", content_encoding="gzip"), ServerError, False, True),
     "2 MiB": (page(b'{"id":"1"}' + b" " * 2**21), ServerError, False, True),
@@ -265,7 +265,7 @@ REPLIES: dict[str, tuple[Any, type[MediaError], bool, bool]] = {
 async def test_odd_replies(connect: Connect, reply: str) -> None:
     """An odd reply is one of our errors, which says whether to try again and whether the upload may be there anyway."""
     script, kind, retryable, maybe_applied = REPLIES[reply]
-    server, api = await connect(script, told({"id": "42"}))
+    server, api = await connect(script, json_response({"id": "42"}))
     with pytest.raises(kind) as caught:
         await api.upload(TEXT)
     assert type(caught.value) is kind
@@ -325,7 +325,12 @@ async def test_verify(media: MediaApi) -> None:
 async def test_verify_finds_other_bytes(connect: Connect) -> None:
     """With verify a wrong hash is an IntegrityError that names the media, so that it can be deleted."""
     facts = {"id": "42", "url": "https://x/", "mime_type": "text/plain"}
-    server, api = await connect(told({"id": "42"}), told(facts | {"sha256": "0" * 64}), told({"id": "42"}), told(facts))
+    server, api = await connect(
+        json_response({"id": "42"}),
+        json_response(facts | {"sha256": "0" * 64}),
+        json_response({"id": "42"}),
+        json_response(facts),
+    )
     with pytest.raises(IntegrityError, match="Meta stored other bytes than were sent, as media 42") as caught:
         await api.upload(TEXT, verify=True)
     assert (caught.value.expected, caught.value.actual) == (hashlib.sha256(TEXT).hexdigest(), "0" * 64)
@@ -338,7 +343,7 @@ async def test_verify_finds_other_bytes(connect: Connect) -> None:
 
 async def test_verify_that_fails(connect: Connect) -> None:
     """An upload that went well and could not be verified says so: the id, and that it is there."""
-    _, api = await connect(told({"id": "42"}), reset())
+    _, api = await connect(json_response({"id": "42"}), reset())
     with pytest.raises(NetworkError) as caught:
         await api.upload(TEXT, verify=True)
     assert (caught.value.media_id, caught.value.maybe_applied, caught.value.operation) == ("42", True, "upload")
@@ -418,15 +423,15 @@ async def test_cancelled(connect: Connect, moment: str, times: int) -> None:
         here.set()
         await asyncio.Event().wait()
 
-    scripts: dict[str, list[Any]] = {"reply": [silence], "verify": [told({"id": "42"}), silence]}
+    scripts: dict[str, list[Any]] = {"reply": [silence], "verify": [json_response({"id": "42"}), silence]}
     script = scripts.get(moment, [])
-    server, api = await connect(*script, told({"id": "42"}))
+    server, api = await connect(*script, json_response({"id": "42"}))
     given: Any = source() if moment == "source" else TEXT
     options: dict[str, Any] = {"size": len(TEXT), "mime_type": "text/plain"} if moment == "source" else {}
     if moment == "progress":
         options["progress"] = wait
     task = asyncio.ensure_future(api.upload(given, verify=moment == "verify", **options))
-    await until(lambda: here.is_set() or (bool(script) and len(server.requests) == len(script)))
+    await wait_until(lambda: here.is_set() or (bool(script) and len(server.requests) == len(script)))
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)  # so that the second one arrives during the clean-up
@@ -447,7 +452,7 @@ async def test_uploaded_in_a_scope_that_is_cancelled(emulator: Emulator, media: 
 
 async def test_cancelled_all_day(connect: Connect) -> None:
     """Hundreds of cancelled uploads do not use connections up."""
-    _, api = await connect(told({"id": "42"}), concurrency=4)
+    _, api = await connect(json_response({"id": "42"}), concurrency=4)
     for turns in range(200):
         task = asyncio.ensure_future(api.upload(TEXT))
         for _ in range(turns % 50):
@@ -460,7 +465,9 @@ async def test_cancelled_all_day(connect: Connect) -> None:
 async def test_uploads_wait_with_nothing_open(connect: Connect) -> None:
     """A call that waits for its turn has not touched its source yet."""
     hold = asyncio.Event()
-    server, api = await connect(stalled(b"", hold, told({"id": "42"})), told({"id": "42"}), concurrency=1)
+    server, api = await connect(
+        stalled(b"", hold, json_response({"id": "42"})), json_response({"id": "42"}), concurrency=1
+    )
     touched: list[int] = []
 
     async def source() -> AsyncIterator[bytes]:
@@ -468,7 +475,7 @@ async def test_uploads_wait_with_nothing_open(connect: Connect) -> None:
         yield b"text"
 
     tasks = [asyncio.ensure_future(api.upload(source(), mime_type="text/plain")) for _ in range(5)]
-    await until(lambda: len(server.requests) == 1)
+    await wait_until(lambda: len(server.requests) == 1)
     await asyncio.sleep(0.05)  # time enough for the others, were they not waiting
     assert touched == [0]
     hold.set()
@@ -477,5 +484,5 @@ async def test_uploads_wait_with_nothing_open(connect: Connect) -> None:
 
 async def test_extra_facts_of_the_reply(connect: Connect) -> None:
     """What Meta says beyond the id is kept."""
-    _, api = await connect(told({"id": "42", "expires": json.loads("5")}))
+    _, api = await connect(json_response({"id": "42", "expires": json.loads("5")}))
     assert (await api.upload(TEXT)).extra == {"expires": 5}
