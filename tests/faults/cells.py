@@ -10,89 +10,52 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from meta_media import errors
 from tests.faults.server import Fault
-
-__all__ = ["CELLS", "Cell"]
 
 _FILE: Final = Path(__file__).with_name("matrix.toml")
 _CHANGING: Final = ("upload", "delete", "send")
-_BOTH: Final = ("http", "https")
 
 
 @attrs.frozen(kw_only=True)
 class Cell:
-    """
-    One operation over one scheme, what it meets, and what must come of it.
-
-    Attributes:
-        row: The row's name.
-        operation: One of the names in `scenes.OPERATIONS`.
-        scheme: `http` or `https`.
-        names: The faults' names, in the order in which they strike.
-        faults: The faults themselves.
-        before: Faults that a first call meets, on whose connection the call follows; None for no such call.
-        setup: The name of a function in `setups`, for what no server can do.
-        settings: Changes to the settings.
-        size: Bytes of the source.
-        promises: What Meta tells of the media before a download.
-        certificate: What the server shows.
-        client: `ours`, or `httpx` for one that was handed in.
-        expect: `ok`, or the class of the error.
-        requests: How many the server saw, after the first call.
-        attempts: How many requests the error says were sent.
-        connections: How many the server accepted, after the first call; None where it does not matter.
-        retryable: As the error must say.
-        maybe_applied: Likewise.
-        maybe_duplicate: As the result of an upload must say.
-        facts: Other attributes that the error must have.
-        resumed: Whether the last request asked for the rest only, or from which byte; None where it does not matter.
-        dropped: Whether the connection must not be used again.
-        note: What tells it from another cell with the same faults.
-        cancels: Whether the call can be cancelled from here: not when it runs in another process or loop.
-
-    The rest is about a run over many items:
-
-    Attributes:
-        items: How many.
-        struck: Which item meets the faults; or `each` of them; or `first`, whoever comes; or `always`, again and again.
-        at: What of a download meets them: the question for its URL, `info`, or the `media` itself.
-        item: What becomes of those that meet them; of the others, all is well. `requests` and `attempts` are about them, too:
-            downloads have one more, for the URL.
-        outcomes: How many items end how, or from how many to how many, where that is not all.
-        ended: The class of the error that ended the run, if one did.
-        options: Keywords of the run.
-    """
+    """One operation over one scheme, what it meets, and what must come of it."""
 
     row: str
-    operation: str
+    operation: str  # a name in `scenes.OPERATIONS`
     scheme: str
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # of the faults, in the order in which they strike
     faults: tuple[Fault, ...] = ()
-    before: tuple[Fault, ...] | None = None
-    setup: str = "nothing else"
+    before: tuple[Fault, ...] | None = (
+        None  # met by a first call, whose connection this one may use; None: no such call
+    )
+    setup: str = "nothing else"  # a name in `setups.SETUPS`, for what no server can do
     settings: Mapping[str, Any] = attrs.field(factory=dict)
-    size: int = 200_000
-    promises: frozenset[str] = frozenset({"sha256", "file_size"})
+    size: int = 200_000  # bytes of the source
+    promises: frozenset[str] = frozenset({"sha256", "file_size"})  # what Meta states of the media before a download
     certificate: str = "good"
-    client: str = "ours"
-    expect: str = "ok"
-    requests: int
-    attempts: int
-    connections: int | None = None
+    client: str = "ours"  # or `httpx` for one that was handed in
+    expect: str = "ok"  # or the class of the error
+    requests: int  # that the server saw, after the first call
+    attempts: int  # according to the error
+    connections: int | None = None  # that the server accepted, after the first call; None where it does not matter
     retryable: bool | None = None
     maybe_applied: bool | None = None
     maybe_duplicate: bool = False
-    facts: Mapping[str, Any] = attrs.field(factory=dict)
-    resumed: bool | int | None = None
-    dropped: bool = False
-    note: str = ""
-    cancels: bool = True
+    facts: Mapping[str, Any] = attrs.field(factory=dict)  # other attributes of the error
+    resumed: bool | int | None = (
+        None  # the last request asked for the rest, or from this byte; None: it does not matter
+    )
+    dropped: bool = False  # the connection must not be used again
+    note: str = ""  # what distinguishes it from another cell with the same faults
+    cancels: bool = True  # False where the call runs in another process or loop
+    # of runs over many items:
     items: int = 0
-    struck: int | Literal["each", "first", "always"] = 1
-    at: Literal["info", "media"] = "media"
-    item: str = "ok"
-    outcomes: Mapping[str, Any] = attrs.field(factory=dict)
-    ended: str = ""
+    struck: int | Literal["each", "first", "always"] = 1  # the item that meets the faults; `always`: again and again
+    at: Literal["info", "media"] = "media"  # the request of a download that meets them
+    item: str = "ok"  # the end of those that meet them; `requests` and `attempts` are theirs, too
+    outcomes: Mapping[str, Any] = attrs.field(factory=dict)  # how many items end how, or from how many to how many
+    ended: str = ""  # the class of the error that ended the run
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
@@ -111,8 +74,7 @@ class Cell:
 def _cells(row: str, known: Mapping[str, Fault], table: Mapping[str, Any]) -> Iterator[Cell]:
     """Expand a table: each of its operations, over each of its schemes, meets each of its lists of faults."""
     facts = dict(table)
-    operations = facts.pop("operations")
-    schemes = facts.pop("schemes", _BOTH)
+    operations, schemes = facts.pop("operations"), facts.pop("schemes", ("http", "https"))
     alternatives = [[one] if isinstance(one, str) else one for one in facts.pop("faults", [[]])]
     times = facts.pop("times", 1)
     before = facts.pop("before", None)
@@ -121,33 +83,17 @@ def _cells(row: str, known: Mapping[str, Fault], table: Mapping[str, Any]) -> It
     facts.setdefault("attempts", facts["requests"])
     facts["before"] = None if before is None else tuple(known[name] for name in before)
     facts["promises"] = frozenset(facts.get("promises", ("sha256", "file_size")))
-    errors = _typed().intersection({facts.get("expect", "ok"), facts.get("item", "ok"), *facts.get("outcomes", ())})
-    assert not errors or {"retryable", "maybe_applied"} <= facts.keys(), (row, table)
+    said = {facts.get("expect", "ok"), facts.get("item", "ok"), *facts.get("outcomes", ())}
+    assert said.isdisjoint(errors.__all__) or {"retryable", "maybe_applied"} <= facts.keys(), (row, table)
     for operation, scheme, names in itertools.product(operations, schemes, alternatives):
         struck = tuple(names) * times
-        cell = Cell(
-            row=row,
-            operation=operation,
-            scheme=scheme,
-            names=struck,
-            faults=tuple(known[name] for name in struck),
-            **facts,
-        )
-        yield _fitted(cell)
-
-
-def _typed() -> set[str]:
-    """List the classes of errors that say whether to try again."""
-    from meta_media import errors
-
-    return set(errors.__all__)
-
-
-def _fitted(cell: Cell) -> Cell:
-    """Questions change nothing, and only uploads can be there twice."""
-    if not cell.operation.startswith(_CHANGING):
-        cell = attrs.evolve(cell, maybe_applied=cell.maybe_applied and False)
-    return cell if cell.operation.startswith("upload") else attrs.evolve(cell, maybe_duplicate=False)
+        own = dict(facts)
+        if not operation.startswith(_CHANGING) and own.get("maybe_applied"):
+            own["maybe_applied"] = False
+        if not operation.startswith("upload"):
+            own["maybe_duplicate"] = False
+        faults = tuple(known[name] for name in struck)
+        yield Cell(row=row, operation=operation, scheme=scheme, names=struck, faults=faults, **own)
 
 
 def _read() -> Iterator[Cell]:

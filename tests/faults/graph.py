@@ -11,27 +11,16 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Graph", "Seen", "graph_error", "json_response"]
-
 
 @attrs.define(kw_only=True)
 class Seen:
-    """
-    A request whose head has come.
-
-    Attributes:
-        method: As sent.
-        target: Path and query.
-        headers: With names in lower case.
-        body: What was taken of it.
-        came_at: When its head had come, in seconds of the monotonic clock.
-    """
+    """A request whose head has come."""
 
     method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytearray = attrs.field(factory=bytearray)
-    came_at: float = attrs.field(factory=time.monotonic)
+    target: str  # path and query
+    headers: Mapping[str, str]  # with names in lower case
+    body: bytearray = attrs.field(factory=bytearray)  # what was taken of it
+    came_at: float = attrs.field(factory=time.monotonic)  # when its head had come
 
     @property
     def length(self) -> int:
@@ -56,25 +45,15 @@ class Seen:
 
 
 class Graph:
-    """
-    What a truthful server knows, and what it answers.
-
-    Attributes:
-        content: The bytes of every media.
-        stored: The files that were uploaded.
-        deleted: The ids that were.
-        sent: How many messages were.
-        promises: What it tells of its media: `sha256`, `file_size`.
-        headers: With which the media are served, beside their type.
-    """
+    """A small Graph API that responds correctly."""
 
     def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.stored: list[bytes] = []
-        self.deleted: set[str] = set()
-        self.sent = 0
-        self.promises: set[str] = {"sha256", "file_size"}
-        self.headers: dict[str, str] = {}
+        self.content = content  # of every media
+        self.stored: list[bytes] = []  # uploaded files
+        self.deleted: set[str] = set()  # media ids
+        self.sent = 0  # messages
+        self.promises: set[str] = {"sha256", "file_size"}  # what it states of its media
+        self.headers: dict[str, str] = {}  # of served media, beside their type
 
     def facts(self, base_url: str, media_id: str) -> dict[str, Any]:
         """Tell what is known of a media."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import logging
 import pickle
 import traceback
@@ -17,11 +16,9 @@ import pytest
 import meta_media
 from meta_media import Outcome
 from meta_media.errors import ApiError, MediaError
+from tests.faults.cells import Cell
 from tests.faults.many import ManyGraph, Ran, check_many_files, media_id
 from tests.faults.scenes import APP_SECRET, CONTENT, OLD, TOKEN, Scene
-from tests.faults.server import FaultServer
-
-__all__ = ["check_error", "check_files", "check_outcome_error", "check_requests", "check_secrets"]
 
 _OURS: Final = str(Path(meta_media.__file__).parent)
 _ABOUT_MEDIA: Final = frozenset({"get_info", "download", "delete", "send"})
@@ -29,14 +26,7 @@ _VERBS: Final = {"read": "download", "stream": "download", "handle": "download"}
 
 
 def check_files(scene: Scene, *, done: bool | None, ran: Ran | None = None) -> None:
-    """
-    Check that nothing is half done, on the disk and at Meta.
-
-    Args:
-        scene: After the call.
-        done: Whether the call came out well; None if nobody can know, because it was cancelled.
-        ran: What came of a run over many items.
-    """
+    """Check that nothing is half done, on the disk and at Meta. A cancelled call may be `done` or not: None."""
     if scene.cell.items:
         check_many_files(scene, ran)
         return
@@ -64,11 +54,8 @@ def check_requests(scene: Scene) -> None:
     for request, fault in zip(met, cell.faults, strict=False):  # a retry may have met the truth
         assert fault.ends != "drain" or not request.whole, "the rest was sent although the answer was there"
     if cell.dropped:
-        scene.checks.append(functools.partial(_check_dropped, server, server.connections))
-
-
-def _check_dropped(server: FaultServer, before: int) -> None:
-    assert server.connections > before, "the next call used a connection that nobody should trust"
+        before = server.connections
+        scene.checks.append(lambda: server.connections > before)  # the next call trusted none of them
 
 
 def check_error(scene: Scene, error: BaseException) -> None:
@@ -76,14 +63,8 @@ def check_error(scene: Scene, error: BaseException) -> None:
     cell = scene.cell
     if isinstance(error, MediaError) and not cell.items:
         operation = _VERBS.get(cell.operation, cell.verb)
-        assert error.operation == operation
-        assert error.media_id == ("7" if operation in _ABOUT_MEDIA or cell.operation == "upload verified" else None)
-        assert error.attempts == cell.attempts
-        assert error.elapsed > 0
-        said = (error.retryable, error.maybe_applied)
-        assert said == (cell.retryable, cell.maybe_applied), f"retryable, maybe_applied: {said}"
-        assert {name: getattr(error, name) for name in cell.facts} == cell.facts
-        assert str(error)
+        about = operation in _ABOUT_MEDIA or cell.operation == "upload verified"
+        _check_statement(cell, error, operation, "7" if about else None, cell.attempts)
         last = cell.faults[-1] if cell.faults else None
         if last is not None and isinstance(error, ApiError) and (last.status or 0) >= 400 and last.text is None:
             assert error.fbtrace_id == "AbScriptedTrace"
@@ -91,12 +72,18 @@ def check_error(scene: Scene, error: BaseException) -> None:
     _check_handled(error)
 
 
+def _check_statement(cell: Cell, error: MediaError, operation: str, media: str | None, attempts: int) -> None:
+    assert (error.operation, error.media_id, error.attempts) == (operation, media, attempts)
+    assert error.elapsed > 0
+    said = (error.retryable, error.maybe_applied)
+    assert said == (cell.retryable, cell.maybe_applied), f"retryable, maybe_applied: {said}"
+    assert {name: getattr(error, name) for name in cell.facts} == cell.facts
+    assert str(error)
+
+
 def _check_handled(error: BaseException) -> None:
     for twin in _handled(error):
-        assert type(twin) is type(error)
-        assert str(twin) == str(error)
-        known, found = _facts(error), _facts(twin)
-        assert known == found
+        assert (type(twin), str(twin), _facts(twin)) == (type(error), str(error), _facts(error))
 
 
 def check_outcome_error(scene: Scene, outcome: Outcome[Any]) -> None:
@@ -104,15 +91,8 @@ def check_outcome_error(scene: Scene, outcome: Outcome[Any]) -> None:
     cell, error = scene.cell, outcome.error
     assert error is not None
     if isinstance(error, MediaError):
-        assert error.operation == cell.verb
         about = cell.verb != "upload" or cell.operation.endswith("verified")
-        assert error.media_id == (media_id(outcome.index) if about else None)
-        assert error.attempts == outcome.attempts
-        assert error.elapsed > 0
-        said = (error.retryable, error.maybe_applied)
-        assert said == (cell.retryable, cell.maybe_applied), f"retryable, maybe_applied: {said}"
-        assert {name: getattr(error, name) for name in cell.facts} == cell.facts
-        assert str(error)
+        _check_statement(cell, error, cell.verb, media_id(outcome.index) if about else None, outcome.attempts)
     _check_handled(error)
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import attrs
 
 from meta_media import BulkReport, BulkRun, Outcome
 from tests.faults.cells import Cell
-from tests.faults.scenes import CONTENT, OLD, OPERATIONS, Scene, lines
+from tests.faults.scenes import CONTENT, OLD, OPERATIONS, Scene, lines, pieces
 from tests.faults.server import Fault, Graph, Seen
-
-__all__ = ["ManyGraph", "Ran", "aim", "check_many_files", "check_ran", "ended", "media_id", "prepare"]
 
 _FRAME: Final = 1_000  # bytes that a form is longer than the file in it, at most; sizes differ by more
 _SMALL: Final = 20_000  # bytes of the first item; each has a thousand more than the one before
@@ -22,16 +19,10 @@ _SMALL: Final = 20_000  # bytes of the first item; each has a thousand more than
 
 @attrs.frozen(kw_only=True)
 class Ran:
-    """
-    What came of a run.
+    """What came of a run."""
 
-    Attributes:
-        outcomes: As they came.
-        report: At the end.
-    """
-
-    outcomes: list[Outcome[Any]]
-    report: BulkReport
+    outcomes: list[Outcome[Any]]  # as they came
+    report: BulkReport  # at the end
 
 
 def media_id(index: int) -> str:
@@ -129,19 +120,10 @@ def _sources(scene: Scene) -> list[Any]:
         paths[cell.struck] = (scene.source, {"progress": scene.progress})
     if cell.operation.endswith(("once", "spooled")):
         declared = cell.operation.endswith("once")
-        return [
-            (
-                _pieces(lines(_size(cell, index))),
-                {"filename": "a.txt"} | ({"size": _size(cell, index)} if declared else {}),
-            )
-            for index in range(cell.items)
-        ]
+        contents = [lines(_size(cell, index)) for index in range(cell.items)]
+        named: dict[str, Any] = {"filename": "a.txt"}
+        return [(pieces(it), named | ({"size": len(it)} if declared else {})) for it in contents]
     return paths
-
-
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), 100_000):
-        yield content[start : start + 100_000]
 
 
 async def ended(scene: Scene, run: BulkRun[Any]) -> Ran:
@@ -155,50 +137,25 @@ async def ended(scene: Scene, run: BulkRun[Any]) -> Ran:
     return Ran(outcomes=outcomes, report=run.so_far)
 
 
-def _upload_many(scene: Scene) -> BulkRun[Any]:
-    verify = scene.cell.operation.endswith("verified")
-    return scene.api.upload_many(_sources(scene), verify=verify, progress=scene.run_progress, **scene.cell.options)
+async def _run(scene: Scene) -> Ran:
+    cell, sources = scene.cell, _sources(scene)
+    options: dict[str, Any] = {"progress": scene.run_progress, **cell.options}
+    if cell.verb == "upload":
+        return await ended(scene, scene.api.upload_many(sources, verify="verified" in cell.operation, **options))
+    if cell.verb == "download":
+        return await ended(scene, scene.api.download_many(sources, scene.target.parent, **options))
+    return await ended(scene, scene.api.delete_many(sources, **options))
 
 
-def _download_many(scene: Scene) -> BulkRun[Any]:
-    folder = scene.target.parent
-    return scene.api.download_many(_sources(scene), folder, progress=scene.run_progress, **scene.cell.options)
-
-
-def _delete_many(scene: Scene) -> BulkRun[Any]:
-    return scene.api.delete_many(_sources(scene), progress=scene.run_progress, **scene.cell.options)
-
-
-_RUNS: Final[dict[str, Callable[[Scene], BulkRun[Any]]]] = {
-    "upload_many": _upload_many,
-    "upload_many once": _upload_many,
-    "upload_many spooled": _upload_many,
-    "upload_many verified": _upload_many,
-    "download_many": _download_many,
-    "download_many known": _download_many,
-    "delete_many": _delete_many,
-}
-
-
-def _takes_all(operation: str) -> Callable[[Scene], Any]:
-    """Make the call that takes all outcomes of an operation's run."""
-    return lambda scene: ended(scene, _RUNS[operation](scene))
-
-
-OPERATIONS.update({operation: _takes_all(operation) for operation in _RUNS})
+_UPLOADS: Final = ("upload_many", "upload_many once", "upload_many spooled", "upload_many verified")
+OPERATIONS.update(dict.fromkeys((*_UPLOADS, "download_many", "download_many known", "delete_many"), _run))
 
 
 # What must be true
 
 
 def check_many_files(scene: Scene, ran: Ran | None) -> None:
-    """
-    Check that nothing is half done, and that what was done was told of.
-
-    Args:
-        scene: After the run.
-        ran: What came of it; None if that is not known, because it was cancelled.
-    """
+    """Check that nothing is half done, and that all downloads are reported. A cancelled run has no `Ran`."""
     graph = scene.server.graph
     assert isinstance(graph, ManyGraph)
     assert scene.server.errors == []

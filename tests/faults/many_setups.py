@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from meta_media import BulkRun, MediaApi, Outcome, Settings
-from tests.faults.caller_setups import SETUPS, Operation, awaited, calling, kill_when, named
-from tests.faults.many import ManyGraph, Ran, check_many_files, ended, media_id
+from meta_media import MediaApi, Outcome, Settings
+from tests.faults.caller_setups import SETUPS, Operation, calling, kill_when, named
+from tests.faults.many import ManyGraph, Ran, ended, media_id
 from tests.faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
 from tests.faults.server import Fault, Seen
-from tests.support.stepping import Stepper
 
 __all__ = ["SETUPS"]
 
@@ -22,8 +21,7 @@ _REFUSED: Final = Fault(status=401, error={"code": 190})
 
 @calling("another run at the same time")
 async def _two_runs(scene: Scene, operation: Operation) -> Any:
-    folder = scene.folder.parent / "others"
-    folder.mkdir()
+    (folder := scene.folder.parent / "others").mkdir()
     ids = [f"8{number:02d}" for number in range(12)]
     async with asyncio.TaskGroup() as group:
         deletes = group.create_task(scene.api.delete_many(ids).report())
@@ -55,7 +53,7 @@ async def _held(scene: Scene) -> AsyncIterator[None]:
 
 
 @named("a token that has expired")
-async def _expired(scene: Scene) -> AsyncIterator[None]:
+def _expired(scene: Scene) -> None:
     given: list[str] = []
 
     async def ask() -> str:
@@ -70,32 +68,25 @@ async def _expired(scene: Scene) -> AsyncIterator[None]:
         scene.server.judge = judge
         return await OPERATIONS[scene.cell.operation](scene)
 
-    def asked_once() -> None:
-        assert len(given) <= 2
-
     scene.token, scene.call = ask, call
-    scene.checks.append(asked_once)
+    scene.checks.append(lambda: len(given) <= 2)
     scene.proofs.append(lambda: len(given) == 2)
-    yield
 
 
 @named("a pause that all keep")
-async def _pause(scene: Scene) -> AsyncIterator[None]:
+def _pause(scene: Scene) -> None:
     def kept() -> bool:
         requests = scene.server.requests
         pauses = [after.came_at - before.came_at for before, after in itertools.pairwise(requests)]
         return max(pauses) > 0.9
 
     scene.proofs.append(kept)
-    yield
 
 
 # Files
 
 
-@named(
-    "files of one name, which is taken", "files of one name, which a symlink has", "files of one name, which a FIFO has"
-)
+@named(*(f"files of one name, which {has}" for has in ("is taken", "a symlink has", "a FIFO has")))
 async def _one_name(scene: Scene, name: str) -> AsyncIterator[None]:
     scene.server.graph.headers["content-disposition"] = f'attachment; filename="{scene.target.name}"'
     there = {"taken": "nothing else", "symlink has": "a symlink at the target", "FIFO has": "a FIFO at the target"}
@@ -108,7 +99,7 @@ async def _one_name(scene: Scene, name: str) -> AsyncIterator[None]:
 
 
 @named("a callback that raises as bytes move", "a callback that raises at an outcome")
-async def _raising(scene: Scene, name: str) -> AsyncIterator[None]:
+def _raising(scene: Scene, name: str) -> None:
     raised: list[object] = []
 
     def progress(report: Any) -> None:
@@ -119,38 +110,15 @@ async def _raising(scene: Scene, name: str) -> AsyncIterator[None]:
 
     scene.run_progress = progress
     scene.proofs.append(lambda: bool(raised))
-    yield
 
 
 # Cancelled, closed and killed
 
 
-@calling("cancelled at every tenth await, once and twice")
-async def _cancelled(scene: Scene, operation: Operation) -> Any:
-    for times in (1, 2):
-        at, reached = times, True
-        while reached:
-            stepper = Stepper(at, times=times)
-            task = await stepper.run(lambda: awaited(operation))
-            reached = stepper.reached
-            assert task.cancelled() is reached
-            assert stepper.alive == [], "work went on after the run had ended"
-            check_many_files(scene, None)
-            assert (await scene.api.get_info("8")).id == "8"
-            scene.restart()
-            at += 10
-        assert at > 30
-    return await operation()
-
-
 @named("a client that is closed after the first outcome")
-async def _closed(scene: Scene) -> AsyncIterator[None]:
-    async def close(_: object) -> None:
-        await scene.api.aclose()
-
-    scene.heard.append(close)
+def _closed(scene: Scene) -> None:
+    scene.heard.append(lambda _: scene.api.aclose())
     scene.open_after = False
-    yield
 
 
 _CHILD: Final = """
@@ -162,12 +130,8 @@ verb, base_url, folder, journal, *items = sys.argv[1:]
 async def main():
     settings = Settings(base_url=base_url, chunk_size=4096, max_retries=0, concurrency=3)
     async with MediaApi("EAAGcanaryTOKENcanary", "1", settings=settings) as api:
-        runs = {
-            "upload": lambda: api.upload_many(items, journal=journal),
-            "download": lambda: api.download_many(items, folder, journal=journal),
-            "delete": lambda: api.delete_many(items, journal=journal),
-        }
-        await runs[verb]().report()
+        more = (folder,) if verb == "download" else ()
+        await getattr(api, f"{verb}_many")(items, *more, journal=journal).report()
 
 asyncio.run(main())
 """
@@ -185,12 +149,9 @@ async def _killed(scene: Scene, _: Operation) -> Any:
     command = [sys.executable, "-c", _CHILD, cell.verb, scene.server.base_url, str(scene.folder), journal, *items]
     await kill_when(command, lambda: struck.is_set() and len(scene.server.requests) == asked)
     async with MediaApi(TOKEN, "1", settings=settings) as api:
-        runs: dict[str, Callable[[], BulkRun[Any]]] = {
-            "upload": lambda: api.upload_many(items, journal=journal),
-            "download": lambda: api.download_many(items, scene.folder, journal=journal),
-            "delete": lambda: api.delete_many(items, journal=journal),
-        }
-        _check_resumed(scene, await ended(scene, runs[cell.verb]()))
+        more = (scene.folder,) if cell.verb == "download" else ()
+        run = getattr(api, f"{cell.verb}_many")(items, *more, journal=journal)
+        _check_resumed(scene, await ended(scene, run))
     return ELSEWHERE
 
 

@@ -16,8 +16,6 @@ from meta_media import DeletedMedia, DownloadedMedia, MediaApi, MediaInfo, Uploa
 from tests.faults.cells import Cell
 from tests.faults.server import FaultServer
 
-__all__ = ["APP_SECRET", "CONTENT", "ELSEWHERE", "OLD", "OPERATIONS", "TOKEN", "Scene", "check_value", "lines"]
-
 TOKEN: Final = "EAAGcanaryTOKENcanary"
 APP_SECRET: Final = "canaryAPPSECRETcanary"
 OLD: Final = b"what was there before"
@@ -35,53 +33,28 @@ ELSEWHERE: Final = object()  # the value of a call that was made, and looked at,
 
 @attrs.define(kw_only=True)
 class Scene:
-    """
-    What a set-up may change before, and a call uses.
-
-    Attributes:
-        cell: What is played.
-        server: Graph, and the host of the media.
-        patch: Undone at the end.
-        stack: Left at the end.
-        source: The file that is uploaded.
-        folder: Where `target` is; nothing else may ever be seen there at the end, but for `others`.
-        target: Where a download goes.
-        others: Names that may be in the folder beside the target's.
-        overwrite: Whether it may be replaced.
-        handle: Where the operation `handle` writes.
-        token: As for `MediaApi`.
-        settings: As for `Settings`.
-        progress: As for `upload` and `download`; in a run, of the source that meets the faults.
-        run_progress: As for `upload_many`.
-        heard: Awaited with each outcome of a run.
-        what: What is downloaded; set once the server is up.
-        call: What is played; by default the cell's operation.
-        checks: What else must hold when all is over.
-        proofs: What must have happened, or the cell would mean nothing.
-        open_after: Whether the client still serves after the call.
-        api: The client.
-    """
+    """What a set-up may change before, and a call uses."""
 
     cell: Cell
-    server: FaultServer
-    patch: pytest.MonkeyPatch
-    stack: AsyncExitStack
-    source: Path
-    folder: Path
+    server: FaultServer  # Graph, and the host of the media
+    patch: pytest.MonkeyPatch  # undone at the end
+    stack: AsyncExitStack  # left at the end
+    source: Path  # the file that is uploaded
+    folder: Path  # of `target`; at the end it holds nothing else but `others`
     target: Path
-    handle: Any
+    handle: Any  # where the operation `handle` writes
     settings: dict[str, Any]
     others: set[str] = attrs.field(factory=set)
     overwrite: bool = True
     token: Any = TOKEN
-    progress: Any = None
+    progress: Any = None  # of an upload or download; in a run, of the source that meets the faults
     run_progress: Any = None
-    heard: list[Callable[[Any], Awaitable[None]]] = attrs.field(factory=list)
-    what: Any = None
+    heard: list[Callable[[Any], Awaitable[None]]] = attrs.field(factory=list)  # awaited with each outcome of a run
+    what: Any = None  # what is downloaded; set once the server is up
     call: Callable[[Scene], Awaitable[Any]]
-    checks: list[Callable[[], None]] = attrs.field(factory=list)
-    proofs: list[Callable[[], bool]] = attrs.field(factory=list)
-    open_after: bool = True
+    checks: list[Callable[[], bool]] = attrs.field(factory=list)  # what else must hold when all is over
+    proofs: list[Callable[[], bool]] = attrs.field(factory=list)  # what must have happened, or the cell means nothing
+    open_after: bool = True  # whether the client still serves after the call
     api: MediaApi = attrs.field(init=False)
 
     @property
@@ -109,10 +82,10 @@ class Scene:
                 entry.unlink()
 
 
-async def _pieces(scene: Scene) -> AsyncIterator[bytes]:
-    content = scene.sent
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Yield content in pieces, from a source that does not have it at once."""
     for start in range(0, len(content), 100_000):
-        await asyncio.sleep(0)  # a source that is not there at once
+        await asyncio.sleep(0)
         yield content[start : start + 100_000]
 
 
@@ -123,8 +96,8 @@ async def _streamed(scene: Scene) -> bytes:
 
 OPERATIONS: Final[dict[str, Callable[[Scene], Awaitable[Any]]]] = {
     "upload": lambda scene: scene.api.upload(scene.source, progress=scene.progress),
-    "upload once": lambda scene: scene.api.upload(_pieces(scene), filename="a.txt", size=scene.cell.size),
-    "upload spooled": lambda scene: scene.api.upload(_pieces(scene), filename="a.txt"),
+    "upload once": lambda scene: scene.api.upload(pieces(scene.sent), filename="a.txt", size=scene.cell.size),
+    "upload spooled": lambda scene: scene.api.upload(pieces(scene.sent), filename="a.txt"),
     "upload verified": lambda scene: scene.api.upload(scene.source, verify=True),
     "get_info": lambda scene: scene.api.get_info("7"),
     "download": lambda scene: scene.api.download(

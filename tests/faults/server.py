@@ -16,6 +16,7 @@ import attrs
 
 from tests.faults.graph import Graph, Seen, graph_error, json_response
 from tests.faults.wire import Wire, flipped
+from tests.support.servers import Listener
 
 __all__ = ["Fault", "FaultServer", "Graph", "Seen"]
 
@@ -32,109 +33,58 @@ Ranges = Literal["obey", "ignore", "shift", "refuse"]
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """
-    What one connection or one request meets.
+    """What one connection or one request meets."""
 
-    Attributes:
-        when: What it strikes: a connection before its first request, a request whose head has come, or a whole request.
-        handshake: What a connection meets instead of (or in) its TLS handshake; in plain HTTP only `reset`, `end` and
-            `silence` mean anything.
-        reads: Bytes of the request's body taken before a fault that strikes at the head.
-        takes: Bytes of the request's body taken at a time, a hundred times a second; 0 for as fast as they come.
-        applied: Whether the server has done what it was asked. Default: if the request was whole and is not refused.
-        status: Of the answer. Default: the true one.
-        headers: Of the answer, beside the true ones. `{base}` and the server's other `places` are filled in.
-        text: The answer's body. Default: the true one, or an error of Graph's for a status above 399.
-        repeat: How often `text` is said.
-        error: Changes to that error of Graph's.
-        info: Changes to the true answer about a media id.
-        ranges: What becomes of a Range: a true answer, the whole, one that is shifted by a byte, or 416.
-        padding: Bytes added to the body, which the length in the head includes.
-        flips: Whether a bit in the middle of the body is flipped.
-        flips_record: Whether a bit is flipped in the second half of the body after it was encrypted.
-        framing: How the body's end is told; `unterminated` is chunked without the last chunk.
-        surplus: Whether a whole answer about another media follows in the same piece.
-        sends: How much of the answer leaves.
-        pace: Seconds between the single bytes of the body; 0 for all at once.
-        ends: What becomes of the connection then: `end` is FIN (in TLS after taking leave), `cut` is FIN alone, `drain`
-            takes whatever else comes, `stall` takes nothing; both until the client hangs up.
-    """
-
-    when: When = "request"
-    handshake: Handshake = ""
-    reads: int = 0
-    takes: int = 0
-    applied: bool | None = None
-    status: int | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    text: str | None = None
-    repeat: int = 1
-    error: Mapping[str, Any] = attrs.field(factory=dict)
-    info: Mapping[str, Any] = attrs.field(factory=dict)
-    ranges: Ranges = "obey"
-    padding: int = 0
-    flips: bool = False
-    flips_record: bool = False
-    framing: Framing = "length"
-    surplus: bool = False
+    when: When = "request"  # it strikes a connection before its first request, a request's head, or a whole request
+    handshake: Handshake = ""  # instead of, or in, TLS's; plain HTTP knows only `reset`, `end` and `silence`
+    reads: int = 0  # bytes of the request's body taken before a fault that strikes at the head
+    takes: int = 0  # bytes of the request's body taken at a time, a hundred times a second; 0: as fast as they come
+    applied: bool | None = None  # the server did what it was asked; None: if the request was whole and is not refused
+    status: int | None = None  # None: the true one
+    headers: Mapping[str, str] = attrs.field(
+        factory=dict
+    )  # beside the true ones; `{base}` and other `places` are filled in
+    text: str | None = None  # the body; None: the true one, or an error of Graph's for a status above 399
+    repeat: int = 1  # of `text`
+    error: Mapping[str, Any] = attrs.field(factory=dict)  # changes to that error of Graph's
+    info: Mapping[str, Any] = attrs.field(factory=dict)  # changes to the true response about a media id
+    ranges: Ranges = "obey"  # what becomes of a Range: a true part, the whole, one shifted by a byte, or 416
+    padding: int = 0  # bytes added to the body, which the length in the head includes
+    flips: bool = False  # a bit in the middle of the body
+    flips_record: bool = False  # a bit in the second half of the body after it was encrypted
+    framing: Framing = "length"  # `unterminated` is chunked without the last chunk
+    surplus: bool = False  # a whole response about another media follows in the same piece
     sends: Sends = "everything"
-    pace: float = 0.0
+    pace: float = 0.0  # seconds between the single bytes of the body; 0: all at once
+    # `end` is FIN (in TLS after close_notify), `cut` is FIN alone; until the client hangs up, `drain` takes, `stall` does not
     ends: Ends = "keep"
 
 
 _TRUE: Final = Fault()
 
 
-class FaultServer:
-    """
-    Answers truthfully, but for the faults it was armed with: each strikes once, in order.
-
-    Args:
-        graph: What it knows.
-        tls: What it identifies itself with, if it speaks TLS at all.
-
-    Attributes:
-        tls: Likewise.
-        faults: Those that have not struck yet.
-        lasting: What strikes whenever there is none of them.
-        judge: Says of a request which fault strikes it, whatever the others are; None for no such fault.
-        requests: All whose head has come, the newest last.
-        connections: How many were made.
-        open: How many connections are open.
-        deaf: Of how many it would not know that they have ended, because it takes little or nothing from them.
-        places: What the headers of its answers may name: `base` is itself.
-        held: What is waited for before anything is answered, if it is set.
-        holds: Says of a request what is waited for before it is answered, if anything.
-        struck: Called each time that a fault strikes, before anything else happens.
-        errors: What went wrong in here: a request that is none.
-    """
+class FaultServer(Listener):
+    """Answers truthfully, but for the faults it was armed with: each strikes once, in order."""
 
     def __init__(self, graph: Graph, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.graph = graph
         self.faults: deque[Fault] = deque()
-        self.lasting: Fault | None = None
-        self.judge: Callable[[Seen], Fault | None] = lambda _: None
-        self.requests: list[Seen] = []
+        self.lasting: Fault | None = None  # strikes whenever none of `faults` does
+        self.judge: Callable[[Seen], Fault | None] = lambda _: None  # the fault of a request, whatever the others are
+        self.requests: list[Seen] = []  # all whose head has come
         self.connections = 0
         self.open = 0
-        self.deaf = 0
-        self.places: dict[str, str] = {}
-        self.held: asyncio.Event | None = None
-        self.holds: Callable[[Seen], asyncio.Event | None] = lambda _: None
-        self.struck: list[Callable[[], object]] = []
-        self.errors: list[BaseException] = []
-        self.tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self.places["base"].rpartition(":")[2])
+        self.deaf = 0  # connections of which it may not notice the end, because it takes little or nothing from them
+        self.places: dict[str, str] = {}  # what headers may name: `base` is itself
+        self.held: asyncio.Event | None = None  # awaited before anything is answered
+        self.holds: Callable[[Seen], asyncio.Event | None] = lambda _: None  # likewise, of one request
+        self.struck: list[Callable[[], object]] = []  # called as a fault strikes, before anything else happens
+        self.errors: list[BaseException] = []  # what went wrong in here: a request that is none
 
     @property
     def base_url(self) -> str:
-        """Scheme, host and port."""
+        """Scheme, host and port; a set-up may have given it a host name."""
         return self.places["base"]
 
     def arm(self, faults: Iterable[Fault]) -> None:
@@ -147,22 +97,12 @@ class FaultServer:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it holds back, a reset discards
         listener.bind(("127.0.0.1", 0))
         self._server = await asyncio.start_server(self._accept, sock=listener, limit=2**15)
-        scheme = "https" if self.tls else "http"
-        self.places["base"] = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        self.places["base"] = super().base_url
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.ensure_future(self._converse(Wire(reader, writer, self.tls)))
-        self._tasks.add(task)
+        task = self._keep(self._converse(Wire(reader, writer, self.tls)))
         task.add_done_callback(lambda task: self._forget(task, writer))
 
     def _forget(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
@@ -227,9 +167,8 @@ class FaultServer:
         if held is not None:
             await held.wait()
         await self._say(wire, request, fault)
-        return await self._ended(
-            wire, request, "end" if (fault.framing, fault.ends) == ("close", "keep") else fault.ends
-        )
+        closes = (fault.framing, fault.ends) == ("close", "keep")
+        return await self._ended(wire, request, "end" if closes else fault.ends)
 
     async def _take(self, wire: Wire, request: Seen, fault: Fault) -> None:
         self.deaf += bool(fault.takes)

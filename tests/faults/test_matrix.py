@@ -163,7 +163,7 @@ class Stage:
             await judge(scene, task)
             await self._look_around(scene, stepper)
             for check in scene.checks:
-                check()
+                assert check(), check
         await none_added(tasks, asyncio.all_tasks)
         await none_added(files, descriptors)
 

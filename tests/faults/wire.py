@@ -9,8 +9,6 @@ import ssl
 import struct
 from typing import Final
 
-__all__ = ["Wire", "flipped"]
-
 _READ: Final = 2**16  # bytes read from a connection at a time
 
 

@@ -20,8 +20,6 @@ from pathlib import Path
 import attrs
 import pytest
 
-__all__ = ["RedisServer", "redis_executable", "redis_server", "running_redis"]
-
 _START_TIMEOUT = 60.0  # seconds
 _PORT_COUNT = 5  # another process may take a free port before the server does
 _OPTIONS = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1", "--databases", "16")

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-__all__ = ["Sabotage"]
-
 # All functions of the standard library that work with files, except those that only read the kernel's memory.
 _FUNCTIONS: Final = (
     *("access", "chmod", "close", "copy_file_range", "fchmod", "fdatasync", "fstat", "fsync", "ftruncate", "link"),

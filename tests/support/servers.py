@@ -9,45 +9,21 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
-__all__ = [
-    "Received",
-    "Server",
-    "Step",
-    "cut",
-    "endless",
-    "info",
-    "json_response",
-    "open_files",
-    "page",
-    "reset",
-    "silence",
-    "stalled",
-    "wait_until",
-]
-
 
 @attrs.frozen(kw_only=True)
 class Received:
-    """
-    A request that was received completely.
-
-    Attributes:
-        method: As sent.
-        target: Path and query.
-        headers: Names in lower case, in order, repeated ones included.
-        body: Without its chunked framing.
-    """
+    """A request that was received completely."""
 
     method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
+    target: str  # path and query
+    headers: tuple[tuple[str, str], ...]  # names in lower case, in order, repeated ones included
+    body: bytes  # without its chunked framing
 
     def header(self, name: str) -> str | None:
         """Return the one header of this name; more than one is an error."""
@@ -63,13 +39,9 @@ def page(
     body: bytes | str = b"", status: int = 200, *, length: int | str | None = -1, **headers: str | tuple[str, ...]
 ) -> bytes:
     """
-    Write a complete response.
+    Write a complete response. Names of headers have underscores for hyphens; a tuple is sent as several headers.
 
-    Args:
-        body: As it is.
-        status: HTTP status.
-        length: The value of Content-Length. Default: the true one. None omits it and closes the connection at the end.
-        headers: With underscores for hyphens; a tuple is sent as several headers.
+    Content-Length is the true one (-1) or `length`. None omits it, and the connection closes at the end.
     """
     content = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Scripted"]
@@ -144,23 +116,12 @@ async def silence(_: Received, __: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-class Server:
-    """
-    Sends one scripted response for each request; the last one again for all further requests.
+class Listener:
+    """A server on a free port, whose conversations are tasks that end with it."""
 
-    Attributes:
-        requests: All that were received completely, the newest last.
-        connections: The number of connections so far.
-        most_at_once: The largest number of requests in progress at the same time.
-    """
-
-    def __init__(self, *script: Step, tls: ssl.SSLContext | None = None) -> None:
-        self.script: list[Step] = list(script)
-        self.requests: list[Received] = []
-        self.connections = 0
-        self.most_at_once = 0
-        self._at_once = 0
-        self._tls = tls
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.tls = tls
+        self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -173,11 +134,8 @@ class Server:
     @property
     def base_url(self) -> str:
         """Scheme, host and port."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        return self
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
@@ -187,10 +145,30 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    def _keep(self, conversation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(conversation)
+        self._tasks.add(task)
+        return task
+
+
+class Server(Listener):
+    """Sends one scripted response for each request; the last one again for all further requests."""
+
+    def __init__(self, *script: Step, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
+        self.script: list[Step] = list(script)
+        self.requests: list[Received] = []  # all that were received completely
+        self.connections = 0  # so far
+        self.most_at_once = 0  # requests in progress at the same time
+        self._at_once = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
+        return self
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.ensure_future(self._converse(reader, writer))
-        self._tasks.add(task)
+        self._keep(self._converse(reader, writer))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

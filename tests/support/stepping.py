@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self
 
-__all__ = ["LeanServer", "Stepper", "descriptors", "none_added", "settled_at"]
+from tests.support.servers import Listener
 
 _BUFFER_SIZE = 2**20  # bytes received at a time
 _stepper: ContextVar[Stepper | None] = ContextVar("stepper", default=None)
@@ -145,44 +145,22 @@ async def _settled(settled: Callable[[], bool], measure: Callable[[], Any]) -> N
 Answer = Callable[[str, str], bytes]
 
 
-class LeanServer:
-    """
-    Responds to each request at once with the result of `answer(method, target)`; `connection: close` closes.
-
-    Attributes:
-        open: The open connections.
-        connections: The number of connections so far.
-        requests: Method and target of each request that was received completely.
-        served_by: The number, from 1, of the connection of each request.
-    """
+class LeanServer(Listener):
+    """Responds to each request at once with the result of `answer(method, target)`; `connection: close` closes."""
 
     def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__(tls, host)
         self.open: set[_LeanConnection] = set()
-        self.connections = 0
-        self.requests: list[tuple[str, str]] = []
-        self.served_by: list[int] = []
+        self.connections = 0  # so far
+        self.requests: list[tuple[str, str]] = []  # method and target of those that were received completely
+        self.served_by: list[int] = []  # the number, from 1, of the connection of each request
         self.answer = answer
         self.buffer = memoryview(bytearray(_BUFFER_SIZE))
-        self._tls = tls
-        self._host = host
-        self._server: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
-    def base_url(self) -> str:
-        """Scheme, host and port."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         make = functools.partial(_LeanConnection, self)
-        self._server = await loop.create_server(make, self._host, 0, ssl=self._tls, backlog=1024)
+        self._server = await loop.create_server(make, self._host, 0, ssl=self.tls, backlog=1024)
         return self
 
     async def __aexit__(self, *_: object) -> None:
