@@ -39,9 +39,11 @@ class Job(Protocol[T]):
 
     async def __call__(self, item: Any, progress: ItemProgress, /) -> Done[T]:
         """Work on an item, and report the bytes that moved."""
+        ...
 
     def is_fatal(self, error: Exception) -> bool:
         """Return whether all other items would meet the same error."""
+        ...
 
     async def aclose(self) -> None:
         """Clean up."""

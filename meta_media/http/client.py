@@ -172,18 +172,18 @@ class Shared:
     @property
     def client(self) -> httpx.AsyncClient:
         """See `Client.client`."""
-        if self._client is None and not self.closed:
+        client: httpx.AsyncClient | None = self._client
+        if client is None and not self.closed:
             import httpx
 
             from meta_media.http.proxy import Proxy
             from meta_media.http.transport import Transport
 
             self._transport = Transport(proxy=Proxy.of(self._proxy))
-            self._client = httpx.AsyncClient(transport=self._transport)
-        if self.closed or getattr(self._client, "is_closed", False):
+            client = self._client = httpx.AsyncClient(transport=self._transport)
+        if client is None or self.closed or getattr(client, "is_closed", False):
             raise ConfigurationError("this MediaApi is closed: make a new one")
-        made: httpx.AsyncClient = self._client
-        return made
+        return client
 
     async def load(self) -> None:
         """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""

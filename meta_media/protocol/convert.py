@@ -25,24 +25,15 @@ T = TypeVar("T")
 
 
 def structure(cls: type[T], data: object) -> T:
-    """
-    Convert Meta's JSON into a model.
-
-    Raises:
-        ValueError: The JSON does not fit. The sentence has the path of each wrong value.
-    """
+    """Convert Meta's JSON into a model. The `ValueError` for one that does not fit has the path of each wrong value."""
     return _structured(converter(), cls, data, "response")
 
 
 def to_plain(value: attrs.AttrsInstance, *, omit: Collection[str] = ()) -> dict[str, Any]:
     """
-    Convert an attrs object into JSON types, for a journal, a store or a queue.
+    Convert an attrs object into JSON types, for a journal, a store or a queue. Fields named in `omit` are left out.
 
-    A `datetime` becomes unix seconds, a `Path` a string.
-
-    Args:
-        value: An object whose nested values are JSON types, datetimes, paths or attrs objects.
-        omit: Names of fields that are not stored.
+    A `datetime` becomes unix seconds, a `Path` a string. Other nested values must be JSON types or attrs objects.
     """
     plain = stored_converter().unstructure(value)
     return {name: field for name, field in plain.items() if name not in omit}
@@ -50,12 +41,9 @@ def to_plain(value: attrs.AttrsInstance, *, omit: Collection[str] = ()) -> dict[
 
 def from_plain(cls: type[T], data: object) -> T:
     """
-    Convert the JSON types that `to_plain` returned into an object.
+    Convert the JSON types that `to_plain` returned into an object. The `ValueError` has the path of each wrong value.
 
     A missing field gets its default. An unknown field is ignored, because a newer version may have written it.
-
-    Raises:
-        ValueError: A value is missing or has another type. The sentence has its path.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"expected an object, got {data!r:.40}")  # noqa: TRY004 - one error for all that does not fit
@@ -91,10 +79,9 @@ def converter() -> cattrs.Converter:
     strict.register_structure_hook(int, _size)
     strict.register_structure_hook(datetime, _timestamp)
     strict.register_structure_hook(SentMessage, _sent)
+    media_id, digest = override(struct_hook=_id), override(struct_hook=_hex_digest)
     for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
-        hook = make_dict_structure_fn(
-            cls, strict, id=override(struct_hook=_id), sha256=override(struct_hook=_hex_digest)
-        )
+        hook = make_dict_structure_fn(cls, strict, id=media_id, sha256=digest)
         strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
     return strict
 
@@ -173,8 +160,5 @@ def _sent(data: object, _: type[SentMessage]) -> SentMessage:
         raise TypeError("expected the id of one message")
     wa_id = contact.get("wa_id") if isinstance(contact, Mapping) else None
     status = message.get("message_status")
-    return SentMessage(
-        id=message["id"],
-        wa_id=wa_id if isinstance(wa_id, str) else None,
-        status=status if isinstance(status, str) else None,
-    )
+    wa_id, status = (text if isinstance(text, str) else None for text in (wa_id, status))
+    return SentMessage(id=message["id"], wa_id=wa_id, status=status)

@@ -76,37 +76,19 @@ _ADVICE: Final[dict[type[ApiError], str]] = {
     AuthenticationError: "the access token is not valid: make a new one, or pass an async function that returns one",
     MediaNotFoundError: "the media is not there: it, or its URL, has expired, was deleted, or belongs to another phone number",
 }
-_PROOF_ADVICE: Final = "the app secret does not fit the access token: check WA_APP_SECRET"
-_NUMBER_ADVICE: Final = "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
 
 
 @attrs.frozen
 class Meaning:
-    """
-    The meaning of an error response.
-
-    Attributes:
-        error: Class of the error.
-        advice: What is wrong and what to do, where Meta's text does not say it.
-        retryable: Whether the same request may succeed later.
-    """
+    """The meaning of an error response."""
 
     error: type[ApiError | InvalidMediaError]
-    advice: str = ""
-    retryable: bool = False
+    advice: str = ""  # what is wrong and what to do, where Meta's text does not say it
+    retryable: bool = False  # whether the same request may succeed later
 
 
 def meaning_of(operation: Operation, status: int | None, code: int | None, subcode: int | None, text: str) -> Meaning:
-    """
-    Look up the meaning of an error response.
-
-    Args:
-        operation: The verb of the request, because some codes have a meaning per verb.
-        status: HTTP status.
-        code: Meta's error code, if there is one.
-        subcode: Meta's error subcode, if there is one.
-        text: All texts of the response. They count only where the code is ambiguous.
-    """
+    """Look up the meaning of an error response. `text`, all its texts, counts only where the code is ambiguous."""
     text = text.lower()
     if operation == "upload" and code in _UPLOAD_CODES:
         error, advice, others = _UPLOAD_CODES[code]
@@ -115,11 +97,8 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
     kind = _class_of(operation, status or 0, code, subcode, text)
     # A redirect without a target is a ServerError below 400; a retry would meet it again.
     temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
-    return Meaning(
-        kind,
-        _advice(operation, kind, code, subcode, text),
-        retryable=temporary and (code is not None or (status or 0) >= 400),
-    )
+    retryable = temporary and (code is not None or (status or 0) >= 400)
+    return Meaning(kind, _advice(kind, code, subcode, text), retryable)
 
 
 def _class_of(operation: Operation, status: int, code: int | None, subcode: int | None, text: str) -> type[ApiError]:
@@ -136,9 +115,9 @@ def _class_of(operation: Operation, status: int, code: int | None, subcode: int 
     return (_STATUSES | special).get(status, InvalidRequestError if 400 <= status < 500 else ServerError)
 
 
-def _advice(operation: Operation, kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
+def _advice(kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
     if kind is AuthenticationError and "appsecret_proof" in text:
-        return _PROOF_ADVICE
+        return "the app secret does not fit the access token: check WA_APP_SECRET"
     if kind is InvalidRequestError and code == 100 and subcode == 33:  # on upload and send, the path's id is the number
-        return _NUMBER_ADVICE
+        return "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
     return _ADVICE.get(kind, "")

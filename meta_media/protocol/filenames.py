@@ -23,11 +23,8 @@ def safe_filename(name: str | None, fallback: str) -> str:
     Return the last component of a name in a safe form.
 
     The result has no folders, control or bidirectional characters, quotes, Windows device names, leading dots, or trailing
-    dots and spaces. It has at most 240 bytes of UTF-8 and keeps its extension. A second application changes nothing.
-
-    Args:
-        name: Name from a file system, a header or a webhook.
-        fallback: Safe name for the case that nothing is left.
+    dots and spaces. It has at most 240 bytes of UTF-8 and keeps its extension. A second application changes nothing. If
+    nothing is left, the result is `fallback`.
     """
     last = re.split(r"[/\\]", name or "")[-1]
     composed = unicodedata.normalize("NFC", "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE))

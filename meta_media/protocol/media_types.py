@@ -45,20 +45,12 @@ MAX_SIZE: Final = 100 * _MB  # the largest upload of any kind
 
 @attrs.frozen(kw_only=True)
 class MediaType:
-    """
-    A row of Meta's table of supported media types.
+    """A row of Meta's table of supported media types."""
 
-    Attributes:
-        mime_type: MIME type in Meta's spelling.
-        kind: Type of the message that shows it.
-        extensions: File extensions with their dot, the preferred one first.
-        max_size: Maximum in bytes.
-    """
-
-    mime_type: str
-    kind: Kind
-    extensions: tuple[str, ...]
-    max_size: int
+    mime_type: str  # in Meta's spelling
+    kind: Kind  # of the message that shows it
+    extensions: tuple[str, ...]  # with their dot, the preferred one first
+    max_size: int  # bytes
 
 
 # developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/media, "Supported media types".
@@ -170,29 +162,18 @@ _MIME_TYPE: Final = re.compile(rf"({_WORD}/{_WORD})(?:{_PARAMETER})*+")
 
 @attrs.frozen(kw_only=True)
 class Inspection:
-    """
-    The decision of `inspect_media`.
+    """The decision of `inspect_media`."""
 
-    Attributes:
-        mime_type: Normalised MIME type, for the Content-Type of the file part.
-        kind: Type of the message that shows it.
-        max_size: Maximum in bytes: 100 KiB for a still sticker, 500 KiB for an animated one.
-    """
-
-    mime_type: str
-    kind: Kind
-    max_size: int
+    mime_type: str  # normalised, for the Content-Type of the file part
+    kind: Kind  # of the message that shows it
+    max_size: int  # bytes; 100 KiB for a still sticker, 500 KiB for an animated one
 
 
 def normalise(mime_type: str) -> str:
     """
-    Return a MIME type in Meta's spelling: lower case, without parameters, aliases such as `image/jpg` replaced.
+    Return a Content-Type value in Meta's spelling: lower case, without parameters, aliases such as `image/jpg` replaced.
 
-    Args:
-        mime_type: A Content-Type value, such as `audio/ogg; codecs=opus`.
-
-    Raises:
-        UnsupportedMediaTypeError: The value does not follow the grammar of RFC 9110.
+    A value outside the grammar of RFC 9110 raises `UnsupportedMediaTypeError`.
     """
     match = _MIME_TYPE.fullmatch(mime_type)
     if match is None:
@@ -219,13 +200,8 @@ def inspect_media(
     """
     Decide the type of a file, and refuse a file that WhatsApp is known to refuse.
 
-    Args:
-        head: The first `HEAD_SIZE` bytes, or all of a smaller file.
-        filename: Name of the file. Its extension decides where the bytes leave a choice.
-        mime_type: Type that the caller declares. It must not contradict the bytes.
-        hint: Type from another source, such as a browser's Content-Type. It decides last.
-        validate: Whether to check the file. If not, only a malformed `mime_type` raises, and the maximum is 100 MiB.
-        complete: Whether `head` is the whole file.
+    `head` is the first `HEAD_SIZE` bytes; `complete` states that it is the whole file. Without `validate`, only a malformed
+    `mime_type` raises, and the maximum is 100 MiB.
 
     Raises:
         CorruptedMediaError: The file is empty, or its bytes cannot be of its type.
@@ -258,18 +234,7 @@ def inspect_media(
 
 
 def check_size(inspection: Inspection, size: int, *, filename: str | None = None) -> None:
-    """
-    Refuse a file that is empty or larger than WhatsApp accepts.
-
-    Args:
-        inspection: Result of `inspect_media`.
-        size: Bytes of the whole file.
-        filename: Name of the file, for the message.
-
-    Raises:
-        CorruptedMediaError: The file is empty.
-        FileTooLargeError: The file has more than `inspection.max_size` bytes.
-    """
+    """Refuse a file whose `size` in bytes is 0 (`CorruptedMediaError`) or above the maximum (`FileTooLargeError`)."""
     if size == 0:
         raise _empty(filename, inspection.kind)
     if size > inspection.max_size:

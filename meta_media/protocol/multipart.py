@@ -12,18 +12,11 @@ __all__ = ["Form", "encode"]
 
 @attrs.frozen(kw_only=True)
 class Form:
-    """
-    A multipart/form-data body around one file.
+    """A multipart/form-data body around one file."""
 
-    Attributes:
-        content_type: Value of the request's Content-Type, with the boundary.
-        head: Bytes before the file.
-        tail: Bytes after the file.
-    """
-
-    content_type: str
-    head: bytes
-    tail: bytes
+    content_type: str  # header of the request, with the boundary
+    head: bytes  # before the file
+    tail: bytes  # after the file
 
     def length(self, file_size: int) -> int:
         """Return the Content-Length for a file of `file_size` bytes."""
@@ -34,25 +27,13 @@ def encode(fields: Mapping[str, str], *, filename: str, mime_type: str) -> Form:
     """
     Build the form of one file. The fields come first, as in Meta's own curl example.
 
-    Meta takes the type from the Content-Type of the file part and ignores the field `type`.
-
-    Args:
-        fields: Names and values, sent unescaped in UTF-8.
-        filename: Result of `filenames.safe_filename`. RFC 7578, 4.2 asks for plain UTF-8; the characters on which parsers
-            disagree have been removed.
-        mime_type: Result of `media_types.normalise`.
+    Meta takes the type from the Content-Type of the file part and ignores the field `type`. RFC 7578, 4.2 asks for plain
+    UTF-8 without escapes, so `filename` must come from `filenames.safe_filename`, `mime_type` from `media_types.normalise`.
     """
     boundary = f"meta-media-{os.urandom(16).hex()}"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    ]
-    parts.append(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
-        f"Content-Type: {mime_type}\r\n\r\n"
-    )
-    return Form(
-        content_type=f"multipart/form-data; boundary={boundary}",
-        head="".join(parts).encode(),
-        tail=f"\r\n--{boundary}--\r\n".encode(),
-    )
+    start = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    head = "".join(f'{start}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    head += f'{start}"file"; filename="{filename}"\r\nContent-Type: {mime_type}\r\n\r\n'
+    tail = f"\r\n--{boundary}--\r\n"
+    content_type = f"multipart/form-data; boundary={boundary}"
+    return Form(content_type=content_type, head=head.encode(), tail=tail.encode())

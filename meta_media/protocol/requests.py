@@ -42,21 +42,13 @@ _FIELDS: Final[dict[str, frozenset[str]]] = {  # of Meta's message objects, besi
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """
-    A request without its body and token.
+    """A request without its body and token."""
 
-    Attributes:
-        operation: The public verb that it is part of.
-        bearer: Whether its host may receive the token.
-        graph: Whether it goes to the Graph API, which takes `appsecret_proof`.
-        media_id: Id of the media, where known.
-    """
-
-    operation: Operation
+    operation: Operation  # the public verb that it is part of
     method: str
     url: str = attrs.field(repr=hide_query)
-    bearer: bool = True
-    graph: bool = False
+    bearer: bool = True  # whether its host may receive the token
+    graph: bool = False  # whether it goes to the Graph API, which takes `appsecret_proof`
     headers: Mapping[str, str] = attrs.field(factory=dict)
     media_id: str | None = None
 
@@ -95,9 +87,7 @@ def redirected_request(request: Request, status: int, location: str, settings: S
     """
     Build the request to a redirect's target, under the rules of `media_request`.
 
-    Raises:
-        UntrustedUrlError: The target's host is not trusted.
-        ServerError: The request is not a GET. It could change something at a place that the response chooses.
+    A request that is not a GET raises `ServerError`: it could change something at a place that the response chooses.
     """
     try:
         url = Secret(urljoin(request.url, location))
@@ -110,27 +100,14 @@ def redirected_request(request: Request, status: int, location: str, settings: S
 
 
 def message_body(to: str, media_id: str, kind: str, fields: Mapping[str, Any], reply_to: str | None) -> bytes:
-    """
-    Write the JSON of a message that sends media by its id.
-
-    Args:
-        to: Phone number of the recipient.
-        media_id: Id of the media.
-        kind: The message type, such as `"image"`.
-        fields: Further fields of the media object; None stands for a missing one.
-        reply_to: Id of the message that this one replies to.
-
-    Raises:
-        ConfigurationError: The kind is unknown, has no such field, or the caption is too long.
-    """
+    """Write the JSON of a message with media. `fields` are those of the media object; None stands for a missing one."""
     if kind not in _FIELDS:
         raise ConfigurationError(f"kind must be one of {', '.join(_FIELDS)}, not {kind!r}")
     given = {name: value for name, value in fields.items() if value is not None}
     if unfit := sorted(given.keys() - _FIELDS[kind]):
         kinds = " or ".join(f'"{other}"' for other, names in _FIELDS.items() if unfit[0] in names)
         raise ConfigurationError(f'{unfit[0]} is for kind={kinds} only, not for "{kind}"')
-    if len(given.get("caption", "")) > _MAX_CAPTION_LENGTH:
-        length = len(given["caption"])
+    if (length := len(given.get("caption", ""))) > _MAX_CAPTION_LENGTH:
         raise ConfigurationError(f"a caption must have at most {_MAX_CAPTION_LENGTH} characters, not {length}")
     body: dict[str, Any] = {"messaging_product": "whatsapp", "recipient_type": "individual", "to": to, "type": kind}
     if reply_to is not None:
@@ -140,16 +117,10 @@ def message_body(to: str, media_id: str, kind: str, fields: Mapping[str, Any], r
 
 def media_request(url: object, settings: Settings, *, media_id: str | None = None, start: int = 0) -> Request:
     """
-    Build the request for a media URL. The URL is not trusted: it may come from a webhook or a redirect.
+    Build the request for the bytes of a media URL, from the offset `start` (RFC 9110, 14.2).
 
-    Args:
-        url: Media URL with its signature.
-        settings: Has the trusted hosts.
-        media_id: Id of the media, where known.
-        start: Offset of the first byte, for a Range header (RFC 9110, 14.2).
-
-    Raises:
-        UntrustedUrlError: The URL is not https, or its host is neither in `token_hosts` nor in `media_hosts`.
+    The URL is not trusted: it may come from a webhook or a redirect. One that is not https, or whose host is neither in
+    `token_hosts` nor in `media_hosts`, raises `UntrustedUrlError`.
     """
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:

@@ -26,14 +26,7 @@ T = TypeVar("T")
 
 def parse_response(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """
-    Convert a response into a model.
-
-    Args:
-        request: The request that was sent.
-        cls: A class of `models`.
-        status: HTTP status.
-        headers: Headers, with names in lower case.
-        body: The whole body.
+    Convert a response into a model, a class of `models`. The names of the headers are in lower case.
 
     Raises:
         ApiError: Meta refused the request. On an upload, `InvalidMediaError` as well.

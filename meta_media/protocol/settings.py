@@ -102,8 +102,7 @@ class Settings:
         concurrency: Connections to the Graph API, and as many again to the download hosts; further calls wait. Default: 16.
         chunk_size: Bytes that are read, sent or written at a time. Default: 1 MiB.
         max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
-        fsync: Whether a download to a path is flushed to the disk before the file appears, and so survives a power cut.
-            Default: False.
+        fsync: Whether a download to a path is flushed before its file appears, to survive a power cut. Default: False.
         validate: Whether `upload` checks type and size before it sends. Default: True.
         user_agent_suffix: Text appended to the User-Agent header. Default: empty.
 

@@ -30,34 +30,20 @@ ZIP: Final = "application/zip"
 
 @attrs.frozen(kw_only=True)
 class Flaw:
-    """
-    A variant of an accepted type that WhatsApp does not accept, as the three parts of an error's sentence.
+    """A variant of an accepted type that WhatsApp does not accept, as the three parts of an error's sentence."""
 
-    Attributes:
-        found: The variant of the file.
-        allowed: The variants that WhatsApp accepts.
-        fix: What to do.
-    """
-
-    found: str
-    allowed: str
-    fix: str
+    found: str  # the variant of the file
+    allowed: str  # the variants that WhatsApp accepts
+    fix: str  # what to do
 
 
 @attrs.frozen(kw_only=True)
 class Signature:
-    """
-    The types that a head may be.
+    """The types that a head may be."""
 
-    Attributes:
-        candidates: MIME types, the likeliest first; a single one is certain.
-        flaw: The variant, if it is one that WhatsApp does not accept.
-        animated: Whether a WebP is animated, which decides its maximum size.
-    """
-
-    candidates: tuple[str, ...]
+    candidates: tuple[str, ...]  # MIME types, the likeliest first; a single one is certain
     flaw: Flaw | None = None
-    animated: bool = False
+    animated: bool = False  # of a WebP, which decides its maximum size
 
 
 _Reader = Callable[[bytes, bool], Signature]
@@ -262,9 +248,8 @@ def _ebml(head: bytes, _complete: bool) -> Signature:
 
 def _late_pdf(head: bytes, complete: bool) -> Signature:
     """Allow both: PDF readers accept bytes before the header, and text may mention "%PDF-"."""
-    return Signature(
-        candidates=("text/plain", "application/pdf") if looks_like_text(head, complete) else ("application/pdf",)
-    )
+    text = ("text/plain",) if looks_like_text(head, complete) else ()
+    return Signature(candidates=(*text, "application/pdf"))
 
 
 _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(

@@ -38,13 +38,7 @@ _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white 
 
 
 def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    """
-    Combine validators of attrs into one that raises `ConfigurationError("<field> must be <what>, not <value>")`.
-
-    Args:
-        what: The valid values, as a noun phrase.
-        validators: All of them must pass.
-    """
+    """Combine validators of attrs into one that raises `ConfigurationError("<field> must be <what>, not <value>")`."""
     check = and_(*validators)
 
     def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:

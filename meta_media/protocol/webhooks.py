@@ -65,9 +65,8 @@ def verify_subscription(params: Mapping[str, str], verify_token: str) -> str:
     challenge = params.get("hub.challenge")
     same = hmac.compare_digest(given.encode(errors="surrogatepass"), verify_token.encode(errors="surrogatepass"))
     if not same or params.get("hub.mode") != "subscribe" or not challenge:
-        raise PermissionDeniedError(
-            "the subscription request does not have the verify token: respond with status 403", status=403
-        )
+        message = "the subscription request does not have the verify token: respond with status 403"
+        raise PermissionDeniedError(message, status=403)
     return challenge
 
 
