@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import os
 import shutil
 import signal
 import ssl
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import hypothesis
 import pytest
 from anyio.from_thread import start_blocking_portal
 from blockbuster import blockbuster_ctx
@@ -31,9 +33,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_configure() -> None:
-    """Send requests directly, as outside of pytest: our own plugin would let all pass `media.client`."""
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Send requests directly, as outside of pytest: our own plugin would let all pass `media.client`.
+
+    Fewer examples of each property are tried where only the quick tests run, except in the gate.
+    """
     MediaApi.through_client = False
+    quick = config.getoption("markexpr") == "not slow" and not os.environ.get("CI")
+    hypothesis.settings.register_profile("meta_media", max_examples=25 if quick else 100, deadline=None)
+    hypothesis.settings.load_profile("meta_media")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

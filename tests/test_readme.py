@@ -115,6 +115,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+@pytest.mark.slow
 def test_curl_tours_the_emulator_across_a_restart(folder: Path) -> None:
     """The emulator's tour with curl works as written, also when the server is restarted after the upload."""
     [tour] = fences("bash tour", EMULATOR)

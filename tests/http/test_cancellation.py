@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
 import ssl
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from meta_media import MediaApi, Settings
+from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, info, json_response, page
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
 
@@ -92,9 +94,13 @@ async def swept(call: Call, server: LeanServer, folder: Path, given: httpx.Async
     return found
 
 
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("client", ["ours", "httpx"])
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("scheme", "client", "name"),
+    slow_except(
+        [("https", "ours", "upload path"), ("http", "ours", "stream"), ("http", "httpx", "get_info")],
+        itertools.product(["http", "https"], ["ours", "httpx"], CALLS),
+    ),
+)
 async def test_cancelled_at_every_await(
     name: str, client: str, scheme: str, tls: ssl.SSLContext, tmp_path: Path
 ) -> None:
@@ -116,6 +122,7 @@ async def test_cancelled_at_every_await(
     sys.stdout.write(f"{name} over {scheme}, {client}: cancelled at each of {awaits} awaits\n")
 
 
+@pytest.mark.slow
 async def test_calls_that_run_out_of_time(tls: ssl.SSLContext) -> None:
     """After two thousand calls with random deadlines against a slow server, everything works and nothing is left."""
     jitter = random.Random(7)
