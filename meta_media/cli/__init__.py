@@ -8,14 +8,10 @@ check     would WhatsApp accept these files?
 serve     the emulator
 demo      a round trip of every type, against an emulator in a process of its own
 options   the options that commands share
-items     arguments, folders, lists
 reporter  outcomes, and their summary
-output    results, errors, tables
-progress  bars on a terminal
+items     arguments, folders, lists
+output    results, errors, tables, and bars on a terminal
 ```
-
-Results go to standard output, everything else to standard error. The exit status is 0, or 1 if something failed, 2 for wrong
-usage, 130 after Ctrl-C. The guide is README.md in this folder.
 """
 
 from __future__ import annotations

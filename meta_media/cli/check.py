@@ -11,8 +11,8 @@ import attrs
 
 from meta_media import MediaError, Source
 from meta_media.cli.items import STANDARD, standard_input
-from meta_media.cli.options import FileNames, Report
-from meta_media.cli.output import Column, Output, as_json, described, paragraph, printable, sentence, status_of, table
+from meta_media.cli.options import REPORT, FileNames, Report
+from meta_media.cli.output import Columns, Output, as_json, described, paragraph, printable, sentence, status_of, table
 from meta_media.cli.reporter import in_order
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.media_types import Inspection, check_size, inspect_media
@@ -20,27 +20,12 @@ from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["check"]
 
-_COLUMNS: Final = (
-    Column("file"),
-    Column("type"),
-    Column("size", number=True),
-    Column("limit", number=True),
-    Column("WhatsApp"),
-)
-_REPORT: Final = Report()
+_COLUMNS: Final[Columns] = {"file": "left", "type": "left", "size": "right", "limit": "right", "WhatsApp": "left"}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define
 class _Verdict:
-    """
-    The result for one file.
-
-    Attributes:
-        file: The name as given.
-        inspection: Type, kind and limit, if they were found.
-        size: Bytes, if they were counted.
-        error: What an upload would raise; None for an accepted file.
-    """
+    """The result for one file: what was found, and what an upload would raise."""
 
     file: str
     inspection: Inspection | None = None
@@ -49,12 +34,7 @@ class _Verdict:
 
 
 async def check(
-    files: FileNames,
-    /,
-    *,
-    mime_type: str | None = None,
-    filename: str | None = None,
-    report: Report = _REPORT,
+    files: FileNames, /, *, mime_type: str | None = None, filename: str | None = None, report: Report = REPORT
 ) -> int:
     """
     Check whether WhatsApp would accept files. For a refused file, print the reason and what would help. Nothing is sent.
@@ -91,30 +71,26 @@ async def check(
 
 
 async def _verdict(file: str, source: Source, mime_type: str | None) -> _Verdict:
-    inspection = size = None
+    verdict = _Verdict(file)
     try:
         async with source.open() as body:
-            size = body.size
-            inspection = inspect_media(
-                body.head,
-                filename=source.name,
-                mime_type=mime_type,
-                hint=source.mime_type,
-                complete=body.size == len(body.head),
+            verdict.size = body.size
+            complete = body.size == len(body.head)
+            verdict.inspection = inspect_media(
+                body.head, filename=source.name, mime_type=mime_type, hint=source.mime_type, complete=complete
             )
-            size = await body.measure(inspection.max_size)
-            check_size(inspection, size, filename=source.name)
+            verdict.size = await body.measure(verdict.inspection.max_size)
+            check_size(verdict.inspection, verdict.size, filename=source.name)
     except MediaError as error:
-        return _Verdict(file=file, inspection=inspection, size=size, error=error)
-    return _Verdict(file=file, inspection=inspection, size=size)
+        verdict.error = error
+    return verdict
 
 
 def _object(verdict: _Verdict) -> Mapping[str, Any]:
-    found: dict[str, Any] = {"file": verdict.file, "accepted": verdict.error is None, "size": verdict.size}
-    if verdict.inspection:
-        found |= {"mime_type": verdict.inspection.mime_type, "kind": verdict.inspection.kind}
-        found |= {"limit": verdict.inspection.max_size}
-    return found | ({"error": described(verdict.error)} if verdict.error else {})
+    facts: dict[str, Any] = {"file": verdict.file, "accepted": verdict.error is None, "size": verdict.size}
+    if (found := verdict.inspection) is not None:
+        facts |= {"mime_type": found.mime_type, "kind": found.kind, "limit": found.max_size}
+    return facts | ({"error": described(verdict.error)} if verdict.error else {})
 
 
 def _line(verdict: _Verdict) -> str:
@@ -131,7 +107,7 @@ async def _print_table(output: Output, verdicts: list[_Verdict]) -> None:
     await output.write(await run_in_thread(table, _COLUMNS, rows, narrow, styles))
     for verdict in verdicts:
         if verdict.error is not None:
-            await output.write(paragraph(f"✗ {sentence(verdict.error, Path(verdict.file).name)}"))
+            await output.write(paragraph(f"✗ {sentence(verdict.error, Path(verdict.file).name)}", sys.stdout))
 
 
 def _cells(verdict: _Verdict, write: Callable[[int], str], *, with_type: bool) -> tuple[str, ...]:

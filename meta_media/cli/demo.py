@@ -27,9 +27,8 @@ from cyclopts import Parameter
 from rich.filesize import decimal
 
 from meta_media import MediaApi, MediaError, Settings
-from meta_media.cli.options import Report
-from meta_media.cli.output import FAILED, Column, Output, as_json, described, paragraph, printable, sentence, table
-from meta_media.cli.progress import Bars
+from meta_media.cli.options import REPORT, Report
+from meta_media.cli.output import FAILED, Columns, Output, as_json, described, paragraph, printable, sentence, table
 from meta_media.errors import IntegrityError, MediaNotFoundError, NetworkError
 from meta_media.protocol.media_types import ACCEPTED, Kind
 from meta_media.samples import paths
@@ -37,21 +36,20 @@ from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["demo"]
 
-_COLUMNS: Final = (
-    Column("file"),
-    Column("type"),
-    Column("size", number=True),
-    Column("id", number=True),
-    Column("up\nMB/s", number=True),
-    Column("down\nMB/s", number=True),
-    Column("verified"),
-)
+_COLUMNS: Final[Columns] = {
+    "file": "left",
+    "type": "left",
+    "size": "right",
+    "id": "right",
+    "up\nMB/s": "right",
+    "down\nMB/s": "right",
+    "verified": "left",
+}
 _LARGE_SIZE: Final = 32 * 2**20  # bytes of a file that is large enough to show a rate
 _LARGE_LINE: Final = b"A line of a large text file, which shows how fast bytes go through.\n"
 _RECIPIENTS: Final = ("+15550001111", "+15550002222")  # numbers with 555 belong to no person
 _API_VERSION: Final = "v25.0"  # whatever the environment says: the demonstration needs no settings
 _EXIT_TIMEOUT: Final = 10.0  # seconds for the emulator's process to end by itself
-_REPORT: Final = Report()
 
 
 @attrs.define(kw_only=True)
@@ -93,10 +91,7 @@ class _Row:
 
 
 async def demo(
-    files: Annotated[list[Path] | None, Parameter(name="FILE", negative=())] = None,
-    /,
-    *,
-    report: Report = _REPORT,
+    files: Annotated[list[Path] | None, Parameter(name="FILE", negative=())] = None, /, *, report: Report = REPORT
 ) -> int:
     """
     Try everything without an account: files go to an emulator and back, and are compared.
@@ -113,12 +108,12 @@ async def demo(
     async with _temporary_folder() as folder:
         rows = [_Row(name=os.fspath(path), path=path) for path in files] if files else await _samples(folder)
         async with _emulator_process(folder / "emulator") as media:
-            async with output.bars as bars:
+            async with output.bars:
                 await media.delete("1", missing_ok=True)  # connects, so that the first rate is not that of connecting
                 for done, row in enumerate(rows):
-                    bars.count(done, len(rows))
+                    output.bars.count(done, len(rows))
                     with row.keep_error():
-                        await _round_trip(media, row, folder / "copy", bars)
+                        await _round_trip(media, row, folder / "copy", output)
             sent = await _send_one(media, [row for row in rows if row.verified])
             for row in rows:
                 with row.keep_error():
@@ -145,18 +140,18 @@ async def _samples(folder: Path) -> list[_Row]:
     return [_Row(name=path.name, path=path) for path in [*await run_in_thread(paths), large]]
 
 
-async def _round_trip(media: MediaApi, row: _Row, copy: Path, bars: Bars) -> None:
+async def _round_trip(media: MediaApi, row: _Row, copy: Path, output: Output) -> None:
     name = printable(row.path.name)
     size, original = await run_in_thread(_measure, row.path)
     row.size = size
     started = time.perf_counter()
-    uploaded = await media.upload(row.path, progress=bars.bar(name))
+    uploaded = await media.upload(row.path, progress=output.bars.bar(name))
     row.up = size / (time.perf_counter() - started)
     row.id = uploaded.id
     info = await media.get_info(uploaded.id)
     row.mime_type = info.mime_type
     started = time.perf_counter()
-    await media.download(info, copy, progress=bars.bar(name, "↓"))
+    await media.download(info, copy, progress=output.bars.bar(name, "↓"))
     row.down = size / (time.perf_counter() - started)
     _, copied = await run_in_thread(_measure, copy)
     for what, digest in (("the copy", copied), ("the SHA-256 that Meta reports", info.sha256)):
@@ -212,8 +207,8 @@ async def _print(output: Output, rows: Sequence[_Row], sent: str | MediaError | 
     lines = [
         await run_in_thread(table, _COLUMNS, wide, narrow, styles),
         "",
-        *(paragraph(f"✗ {sentence(row.error, row.name)}") for row in rows if row.error),
-        *([paragraph(printable(sent))] if sent else []),
+        *(paragraph(f"✗ {sentence(row.error, row.name)}", sys.stdout) for row in rows if row.error),
+        *([paragraph(printable(sent), sys.stdout)] if sent else []),
         f"{verified} of {len(rows)} files came back as they were; {deleted} deleted and seen to be gone; {seconds:.1f} s",
         "All on this machine, not WhatsApp. Small files show latency, large ones rates.",
     ]

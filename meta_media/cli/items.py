@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -15,8 +14,7 @@ import attrs
 
 from meta_media import Source
 from meta_media.bulk.jobs import split_item
-from meta_media.cli.output import printable, shown
-from meta_media.cli.progress import Bars
+from meta_media.cli.output import Bars, printable, shown
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.threads import run_in_thread, storage_errors
@@ -29,44 +27,33 @@ _NAME_SIZE: Final = 2**16  # bytes of a name at most; Linux takes paths of 4,096
 _BOM: Final = b"\xef\xbb\xbf"  # with which editors on Windows begin a text
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Listing:
-    """
-    Names in a file or on standard input.
-
-    Attributes:
-        file: The file; "-" is standard input.
-        null: Whether each name ends with NUL, as `find -print0` writes them, instead of a newline.
-    """
+    """Names in a file, or on standard input for "-". Each ends with a newline, or with NUL as `find -print0` writes them."""
 
     file: Path
     null: bool
 
     def names(self) -> Iterator[str]:
-        """
-        Read the names, each as soon as it is there.
-
-        Raises:
-            ConfigurationError: The file cannot be opened, or is no list.
-            StorageError: Reading it failed.
-        """
+        """Read the names, each as soon as it is there."""
         if self.file == STANDARD:
             yield from self._split(sys.stdin.buffer)
             return
         try:
             stream = self.file.open("rb")
         except (OSError, ValueError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            why = getattr(error, "strerror", None) or error
             raise ConfigurationError(f"{printable(str(self.file))} cannot be used as a list: {why}") from error
         with stream:
             yield from self._split(stream)
 
     def _split(self, stream: BinaryIO) -> Iterator[str]:
         end = b"\0" if self.null else b"\n"
+        read = getattr(stream, "read1", stream.read)  # what a pipe holds now: its writer may be slow
         rest, first, more = b"", True, True
         while more:
             with storage_errors(f"read the list {str(self.file)!r}"):
-                block = _read_available(stream)
+                block = read(_BLOCK_SIZE)
             more = bool(block)
             *whole, rest = (rest + block).split(end)
             if not more:
@@ -75,9 +62,8 @@ class Listing:
                 yield from self._decode(name.removeprefix(_BOM) if first else name)
                 first = False
             if len(rest) > _NAME_SIZE:
-                raise ConfigurationError(
-                    f"{printable(str(self.file))} is no list: a name in it has more than {_NAME_SIZE:,} bytes"
-                )
+                why = f"a name in it has more than {_NAME_SIZE:,} bytes"
+                raise ConfigurationError(f"{printable(str(self.file))} is no list: {why}")
 
     def _decode(self, name: bytes) -> Iterator[str]:
         name = name if self.null else name.removesuffix(b"\r")
@@ -86,44 +72,26 @@ class Listing:
 
     def can_be_read_again(self) -> bool:
         """Return whether it is a regular file, which can be read a second time to count its names."""
-        try:
-            return self.file != STANDARD and stat.S_ISREG(self.file.stat().st_mode)
-        except (OSError, ValueError):
-            return False
-
-
-def _read_available(stream: BinaryIO) -> bytes:
-    """Read what a pipe holds now. Wait only if it is empty: its writer may be slow."""
-    return bytes(getattr(stream, "read1", stream.read)(_BLOCK_SIZE))
+        return self.file != STANDARD and os.path.isfile(self.file)  # noqa: PTH113 - raises no error
 
 
 class Items:
-    """
-    The items of a run: media ids. Arguments alone are all read at once; a list is read as the run needs its names.
-
-    Args:
-        arguments: Names on the command line.
-        listing: More names, if there is a list.
-        bars: Where each item has a progress bar; None for items that move no bytes.
-
-    Attributes:
-        total: Number of items; None while it is unknown.
-        unread: Whether a list or a folder has not been read to its end.
-    """
+    """The items of a run: media ids. Arguments alone are all read at once; a list is read as the run needs its names."""
 
     action = "↓"
 
     def __init__(self, arguments: list[str], listing: Listing | None, bars: Bars | None = None) -> None:
         self._arguments = arguments
         self._listing = listing
-        self._bars = bars
+        self._lazy = listing is not None
+        self._bars = bars  # None for items that move no bytes
         self._counting = True
-        self.total: int | None = None
-        self.unread = False
+        self.total: int | None = None  # number of items; None while it is unknown
+        self.unread = False  # whether a list or a folder has not been read to its end
 
     async def read(self) -> Iterable[Any]:
         """Return the items for a bulk verb: a list of all, or an iterator that reads them one by one."""
-        if self._is_lazy():
+        if self._lazy:
             return self._iterate()
         items: list[Any] = await run_in_thread(list, self._each())
         self.total = len(items)
@@ -152,9 +120,6 @@ class Items:
         """Whether a thread may still be waiting for a list that another program writes."""
         return self.unread and self._listing is not None and not self._listing.can_be_read_again()
 
-    def _is_lazy(self) -> bool:
-        return self._listing is not None
-
     def _iterate(self) -> Iterator[Any]:
         self.unread, number = True, 0
         for item in self._each():
@@ -178,16 +143,7 @@ class Items:
 
 
 class Files(Items):
-    """
-    The items of an upload: files, and with `recursive` the files in folders.
-
-    Args:
-        arguments: Names on the command line; "-" is standard input.
-        listing: More names, if there is a list.
-        bars: Where each file has a progress bar.
-        recursive: Whether to read folders.
-        filename: The name that standard input is uploaded under.
-    """
+    """The items of an upload: files, standard input under the name `filename`, and with `recursive` the files in folders."""
 
     action = "↑"
 
@@ -195,16 +151,14 @@ class Files(Items):
         self, arguments: list[str], listing: Listing | None, bars: Bars, *, recursive: bool, filename: str | None
     ) -> None:
         super().__init__(arguments, listing, bars)
+        self._lazy = self._lazy or recursive
         self._recursive = recursive
         self._filename = filename
-
-    def _is_lazy(self) -> bool:
-        return self._recursive or super()._is_lazy()
 
     def _expand(self, name: str) -> Iterator[Any]:
         if name == str(STANDARD):
             yield self._with_bar(standard_input(self._filename), "standard input")
-        elif not _is_folder(name):
+        elif not os.path.isdir(name):  # noqa: PTH112 - False where the system does not say: opening it reports why
             yield self._file(name)
         elif self._recursive:
             yield from map(self._file, _files_below(name))
@@ -218,13 +172,7 @@ class Files(Items):
 
 @attrs.frozen(kw_only=True)
 class _Unreadable(Source):
-    """
-    A source that cannot be opened.
-
-    Attributes:
-        label: Name of the folder.
-        error: What `open` raises.
-    """
+    """A folder in the place of a source: opening it raises the error."""
 
     label: str
     error: StorageError
@@ -243,14 +191,6 @@ def label_of(item: Any) -> str:
     """Return the name by which the user knows an item of `Files`."""
     source, _ = split_item(item)
     return source if isinstance(source, str) else str(getattr(source, "label", STANDARD))
-
-
-def _is_folder(name: str) -> bool:
-    """Return whether a name is that of a folder; False where the system does not say: opening it will report why."""
-    try:
-        return Path(name).is_dir()
-    except OSError:
-        return False
 
 
 def _files_below(folder: str) -> Iterator[str | _Unreadable]:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
 from meta_media import MediaApi, Settings
 from meta_media.cli.items import Listing
-from meta_media.cli.output import Output
-from meta_media.cli.progress import Bars
+from meta_media.cli.output import Bars, Output
 from meta_media.errors import ConfigurationError
 
-__all__ = ["Connection", "FileNames", "Ids", "Many", "ManyFiles", "Report"]
+__all__ = ["REPORT", "Connection", "FileNames", "Flag", "Ids", "Many", "ManyFiles", "Report"]
 
-_CONNECTION = Group("Connection", sort_key=8)
-_OUTPUT = Group("Output", sort_key=9)
 _MANY = Group("Many at a time", sort_key=7)
 
 # A hyphen is standard input or output. `app` refuses a mistyped option, which would pass as a file.
 FileNames = Annotated[list[str], Parameter(name="FILE", negative=(), allow_leading_hyphen=True)]
 Ids = Annotated[list[str], Parameter(name="ID", negative=())]
+Flag = Annotated[bool, Parameter(negative=())]
 
 
-@Parameter(name="*", group=_CONNECTION)
+@Parameter(name="*", group=Group("Connection", sort_key=8))
 @dataclass(frozen=True, kw_only=True)
 class Connection:
     """How to reach Meta. The access token comes from CLOUD_API_ACCESS_TOKEN only: other users can see a command line."""
@@ -39,16 +37,7 @@ class Connection:
     """Version of the Graph API, such as v25.0. Default: CLOUD_API_VERSION, else the SDK's own."""
 
     def client(self, *, needs_number: bool = False, **changes: Any) -> MediaApi:
-        """
-        Make the client.
-
-        Args:
-            needs_number: Whether the command needs a phone number id.
-            **changes: Fields of `Settings`; None keeps the default.
-
-        Raises:
-            ConfigurationError: A value is missing or invalid.
-        """
+        """Make the client. `changes` are fields of `Settings`; None keeps a default."""
         given: dict[str, Any] = {"base_url": self.base_url, "api_version": self.api_version, **changes}
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         if not os.environ.get("CLOUD_API_ACCESS_TOKEN"):
@@ -72,18 +61,14 @@ class Many:
     concurrency: int | None = None
     """Items at a time. Default: 16."""
 
-    def listing(self) -> Listing | None:
-        """
-        Return the list to read.
-
-        Raises:
-            ConfigurationError: An option that needs another one.
-        """
-        if self.listed is None:
-            if self.null:
-                raise ConfigurationError("--null describes the list of --from: pass --from, too")
-            return None
-        return Listing(file=self.listed, null=self.null)
+    def inputs(self, arguments: list[str] | None, items: str) -> tuple[list[str], Listing | None]:
+        """Return the arguments, and the list to read. `items` says in an error message what is missing."""
+        if self.listed is None and self.null:
+            raise ConfigurationError("--null describes the list of --from: pass --from, too")
+        if self.listed is None and not arguments:
+            raise ConfigurationError(f"there is nothing to do: pass {items}, or a list of them with --from")
+        listing = None if self.listed is None else Listing(self.listed, self.null)
+        return list(arguments or ()), listing
 
     @property
     def again(self) -> str:
@@ -102,7 +87,7 @@ class ManyFiles(Many):
     """Upload the files in folders and their sub-folders. Names that begin with a dot are left out."""
     rate: float | None = None
     """Uploads per second at most. Default: no limit. 360dialog allows 25."""
-    reuse: Annotated[bool, Parameter(negative=())] = False
+    reuse: Flag = False
     """Upload nothing twice: the same bytes get the same id while it is valid."""
     library: Path | None = None
     """File in which --reuse keeps the ids. Implies --reuse. Default: a file in your cache folder."""
@@ -118,16 +103,19 @@ class ManyFiles(Many):
         return "run the same command again: uploaded files are reused" if self.reuses else super().again
 
 
-@Parameter(name="*", group=_OUTPUT)
+@Parameter(name="*", group=Group("Output", sort_key=9))
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """How to print."""
 
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     """One JSON object per line, for failures too."""
-    quiet: Annotated[bool, Parameter(negative=())] = False
+    quiet: Flag = False
     """Results and errors only: no progress bars, no remarks."""
 
     def output(self) -> Output:
         """Make the command's output. Its bars are drawn once they are entered."""
         return Output(json=self.json, quiet=self.quiet, bars=Bars(wanted=not self.quiet))
+
+
+REPORT: Final = Report()

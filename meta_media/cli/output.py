@@ -1,4 +1,9 @@
-"""What a command prints: results on standard output, errors and remarks on standard error, each on one harmless line."""
+"""
+What a command prints: results on standard output, errors and remarks on standard error, each on one harmless line.
+
+The progress bars are on standard error: one for each transfer in progress, and one for the whole run. The event loop only
+updates numbers. A thread of rich's reads them and draws.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,19 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Self, TextIO, TypeAlias
 
+import anyio
 import attrs
+import rich.progress as rich
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.constrain import Constrain
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from meta_media import MediaError
-from meta_media.cli.progress import Bars
+from meta_media import MediaError, Progress
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.threads import run_in_thread
@@ -26,7 +34,9 @@ __all__ = [
     "FAILED",
     "FINE",
     "USAGE",
-    "Column",
+    "Bar",
+    "Bars",
+    "Columns",
     "ExitNowError",
     "Output",
     "as_json",
@@ -44,15 +54,15 @@ FINE: Final = 0  # exit statuses
 FAILED: Final = 1
 USAGE: Final = 2
 _PLAIN_WIDTH: Final = 10_000  # columns where there is no terminal, so that nothing is cut
+_NARROW_WIDTH: Final = 64  # columns; below that, a bar has no room for speed and remaining time
+_NAME_LENGTH: Final = 24  # columns for a file's name
+_RIGHT_MARGIN: Final = 3  # columns, in which a terminal can echo ^C without breaking the line
+
+Columns: TypeAlias = Mapping[str, JustifyMethod]  # headings, and how the cells below them are aligned
 
 
 class ExitNowError(Exception):
-    """
-    Ends the process without waiting for threads: one may be reading a terminal or a pipe that stays silent.
-
-    Attributes:
-        status: The exit status.
-    """
+    """Ends the process without waiting for threads: one may be reading a terminal or a pipe that stays silent."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"exit with status {status}")
@@ -99,12 +109,10 @@ def _plain(value: object) -> str:
 def result_object(result: attrs.AttrsInstance) -> dict[str, Any]:
     """Return a result as a JSON object: Meta's further fields beside the known ones, and URLs without their signature."""
     fields = attrs.asdict(result)
-    extra = fields.pop("extra", {})
-    for name in ("media_id", "received_at"):
-        fields.pop(name, None)
     if fields.get("url"):
         fields["url"] = hide_query(fields["url"])
-    return {**extra, **fields}
+    extra = fields.pop("extra", {})
+    return {**extra, **{name: value for name, value in fields.items() if name not in {"media_id", "received_at"}}}
 
 
 def status_of(error: MediaError) -> int:
@@ -114,22 +122,13 @@ def status_of(error: MediaError) -> int:
 
 @attrs.define(kw_only=True)
 class Output:
-    """
-    The results and errors of one command.
-
-    Attributes:
-        json: Whether results are JSON objects.
-        quiet: Whether remarks are left out.
-        bars: The progress bars. Lines are written above them.
-        results: Where results go: standard output, unless that carries a file.
-        status: The exit status so far.
-    """
+    """The results and errors of one command."""
 
     json: bool
-    quiet: bool
-    bars: Bars
-    results: TextIO = attrs.field(factory=lambda: sys.stdout)
-    status: int = 0
+    quiet: bool  # no remarks
+    bars: Bars  # lines are written above them
+    results: TextIO = attrs.field(factory=lambda: sys.stdout)  # not if standard output carries a file
+    status: int = 0  # the exit status so far
 
     async def result(self, plain: str, data: Mapping[str, Any]) -> None:
         """Write a result, as text or as JSON."""
@@ -156,22 +155,14 @@ class Output:
         await run_in_thread(self.bars.write, self.results, text)
 
 
-@attrs.frozen
-class Column:
-    """A table's column: its heading, and whether it holds numbers."""
-
-    name: str
-    number: bool = False
-
-
 def table(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], narrow: Sequence[Sequence[str]], styles: Sequence[str]
+    columns: Columns, rows: Sequence[Sequence[str]], narrow: Sequence[Sequence[str]], styles: Sequence[str]
 ) -> str:
     """
     Lay rows out for standard output: ruled and coloured on a terminal, plain and uncut elsewhere. This blocks.
 
     Args:
-        columns: The first one is folded where space is short, the others stay whole.
+        columns: Headings and how they are aligned. The first one is folded where space is short, the others stay whole.
         rows: Their texts; anything unprintable is escaped.
         narrow: Shorter rows for a terminal that is too narrow.
         styles: One per row, for its last column.
@@ -186,21 +177,130 @@ def table(
     return "\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n")
 
 
-def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Sequence[str], *, ruled: bool) -> Table:
+def _grid(columns: Columns, rows: Sequence[Sequence[str]], styles: Sequence[str], *, ruled: bool) -> Table:
     grid = Table(box=SIMPLE_HEAD if ruled else None, pad_edge=False, padding=(0, 1 if ruled else 2, 0, 0))
-    for index, column in enumerate(columns):
-        name = column.name if ruled else column.name.replace("\n", " ")
-        grid.add_column(name, justify="right" if column.number else "left", no_wrap=index > 0, overflow="fold")
+    for index, (name, justify) in enumerate(columns.items()):
+        grid.add_column(name if ruled else name.replace("\n", " "), justify=justify, no_wrap=index > 0, overflow="fold")
     for row, style in zip(rows, styles, strict=True):
         *texts, last = (printable(text) for text in row)
         grid.add_row(*map(Text, texts), Text(last, style))
     return grid
 
 
-def paragraph(text: str, *, to: Literal["stdout", "stderr"] = "stdout") -> str:
-    """Wrap a long sentence at the width of the terminal, if there is one."""
-    stream = sys.stdout if to == "stdout" else sys.stderr
+def paragraph(text: str, stream: TextIO) -> str:
+    """Wrap a long sentence at the width of the terminal, if the stream is one."""
     if not stream.isatty():
         return text
     width = Console(file=stream).width - 1
     return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+class Bars(rich.Progress):
+    """The progress bars of one command, as `async with`. They are drawn on a terminal only, and disappear at the end."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._terminal = console = Console(stderr=True)
+        wide = console.width >= _NARROW_WIDTH
+        self._name_length = _NAME_LENGTH if wide else _NAME_LENGTH // 2
+        super().__init__(
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(None),
+            _Amount(),
+            *((_Speed(), rich.TimeRemainingColumn()) if wide else ()),
+            console=console,
+            expand=True,
+            transient=True,
+            redirect_stdout=False,  # redirected, results would end on standard error
+            redirect_stderr=False,
+            disable=not wanted or not sys.stderr.isatty() or console.is_dumb_terminal,
+        )
+        self._overall = self.add_task("all", total=None, visible=False, moved=0)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await run_in_thread(self.start)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await run_in_thread(self.stop)
+
+    def bar(self, name: str, action: str = "↑") -> Bar | None:
+        """Make the progress callback of one transfer; None where no bars are drawn."""
+        short = name if len(name) <= self._name_length else name[: self._name_length - 1] + "…"
+        return None if self.disable else Bar(self, f"{action} {short}")
+
+    def count(self, done: int, total: int | None) -> None:
+        """Update the bar of the whole run, in items. A run of one item has none."""
+        self.update(self._overall, completed=done, total=total, visible=total != 1)
+
+    def move(self, size: int) -> None:
+        """Add bytes to those of the whole run; a transfer that starts again takes its bytes back."""
+        self.update(self._overall, moved=self._tasks[self._overall].fields["moved"] + size)
+
+    def write(self, stream: TextIO, text: str) -> None:
+        """Write a line, above the bars if they share its terminal. This blocks, so it runs on a thread."""
+        if self.live.is_started and stream.isatty():
+            self.console.out(text, highlight=False)
+        else:
+            stream.write(text + "\n")
+            stream.flush()
+
+    def refresh(self) -> None:
+        """Draw nothing: `add_task` would draw at once, and block the event loop."""
+
+    def get_renderable(self) -> RenderableType:
+        """Return what to draw."""
+        return Constrain(super().get_renderable(), self._terminal.width - _RIGHT_MARGIN)
+
+
+class Bar:
+    """A transfer's progress callback. Its bar appears with the first byte and goes with the last one, or by `hide`."""
+
+    def __init__(self, bars: Bars, label: str) -> None:
+        self._bars = bars
+        self._label = label
+        self._task: rich.TaskID | None = None
+        self._transferred = 0
+
+    def __call__(self, now: Progress) -> None:
+        """Update the bar."""
+        self._bars.move(now.transferred - self._transferred)
+        self._transferred = now.transferred
+        if self._task is None:
+            self._task = self._bars.add_task(self._label, total=now.total)
+        self._bars.update(self._task, completed=now.transferred, total=now.total)
+        if now.transferred == now.total:
+            self.hide()
+
+    def hide(self) -> None:
+        """Remove the bar, if it is shown."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+class _Amount(rich.DownloadColumn):
+    """Bytes of a transfer; items and bytes of the whole run."""
+
+    def render(self, task: rich.Task) -> Text:
+        """Return the text."""
+        if not task.fields:
+            return super().render(task)
+        total = "?" if task.total is None else f"{task.total:.0f}"
+        moved = f" {decimal(moved)}" if (moved := task.fields["moved"]) > 0 else ""
+        return Text(f"{task.completed:.0f}/{total}{moved}", style="progress.download")
+
+
+class _Speed(rich.TransferSpeedColumn):
+    """Bytes per second: of a transfer now, of the whole run on average."""
+
+    def render(self, task: rich.Task) -> Text:
+        """Return the text."""
+        if not task.fields:
+            return super().render(task)
+        speed = int(task.fields["moved"] / (task.elapsed or 1))
+        return Text(f"{decimal(speed)}/s" if speed > 0 else "", style="progress.data.speed")

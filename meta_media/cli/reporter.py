@@ -40,40 +40,23 @@ _NOT_ABOUT_THE_ITEM: Final = AccountRestrictedError | AuthenticationError | Netw
 
 @attrs.frozen(kw_only=True)
 class Labels:
-    """
-    The nouns and verbs of a command.
+    """The nouns and verbs of a command."""
 
-    Attributes:
-        key: An item, in JSON.
-        items: Several items.
-        done: The past participle of the command's verb; empty for a command without a summary.
-        again: How to continue after an interruption.
-    """
-
-    key: str
+    key: str  # an item, in JSON
     items: str = "items"
-    done: str = ""
-    again: str = ""
+    done: str = ""  # past participle of the command's verb; empty for a command without a summary
+    again: str = ""  # how to continue after an interruption
 
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """
-    The result of a run as text.
+    """The result of a run as text."""
 
-    Attributes:
-        report: Counts of the outcomes that were printed.
-        total: Number of items; None if unknown.
-        reused: Number of successes that came from the library.
-        twice: Number of files uploaded again although an earlier upload may have arrived.
-        unread: Whether a list or a folder was not read to its end.
-    """
-
-    report: BulkReport
-    total: int | None = None
-    reused: int = 0
-    twice: int = 0
-    unread: bool = False
+    report: BulkReport  # counts of the outcomes that were printed
+    total: int | None = None  # number of items, if it is known
+    reused: int = 0  # successes that came from the library
+    twice: int = 0  # files uploaded again although an earlier upload may have arrived
+    unread: bool = False  # whether a list or a folder was not read to its end
 
     @property
     def printed(self) -> int:
@@ -150,43 +133,31 @@ class Summary:
 
 @attrs.define
 class _RepeatedError:
-    """Consecutive errors with one cause that is not the item. The first is printed; this counts the others."""
+    """Consecutive errors with one cause that is not the item. The first is printed; the others are named here."""
 
     kind: tuple[type[MediaError], str]
     first: str = ""
     last: str = ""
     more: int = 0
 
-    def add(self, name: str) -> None:
-        self.first, self.last, self.more = self.first or name, name, self.more + 1
 
-
-@attrs.define(kw_only=True)
+@attrs.define
 class Reporter(Generic[T]):
-    """
-    Prints the outcomes of a run.
-
-    Attributes:
-        output: Where to print.
-        labels: The command's nouns and verbs.
-        render: Returns a result's text and its JSON object, given the item's name and the result.
-        name: Returns the name of an item.
-        items: The items, if a list or a folder may be among them.
-    """
+    """Prints the outcomes of a run. `render` makes a result's text and JSON object of the item's name and the result."""
 
     output: Output
     labels: Labels
     render: Callable[[str, T], tuple[str, Mapping[str, Any]]]
     name: Callable[[Any], str] = str
-    items: Items | None = None
-    _usage: int = 0
+    items: Items | None = None  # if a list or a folder may be among them
+    _usage: int = 0  # errors that are wrong usage
     _reused: int = 0
     _twice: int = 0
     _repeated: _RepeatedError | None = None
 
-    async def print(self, run: BulkRun[T]) -> None:
+    async def print(self, run: BulkRun[T]) -> int:
         """
-        Execute a run, print its outcomes and a summary, and leave the exit status in `output`.
+        Execute a run, print its outcomes and a summary, and return the exit status.
 
         A signal ends the run. What was finished by then is printed all the same: media whose id is lost cannot be deleted.
         """
@@ -216,6 +187,7 @@ class Reporter(Generic[T]):
                     await self._end(run, interrupted=interrupted)
         if self.items is not None and self.items.may_block:
             raise ExitNowError(self.output.status)
+        return self.output.status
 
     def _count(self, run: BulkRun[T]) -> None:
         summary = self._summary(run)
@@ -257,7 +229,9 @@ class Reporter(Generic[T]):
         """Print an error. One that is not about the item is printed once, and later the number of its repetitions."""
         kind = (type(error), error.message)
         if self._repeated is not None and self._repeated.kind == kind:
-            self._repeated.add(name)
+            self._repeated.first = self._repeated.first or name
+            self._repeated.last = name
+            self._repeated.more += 1
             return
         await self._end_repetition()
         self._repeated = _RepeatedError(kind) if isinstance(error, _NOT_ABOUT_THE_ITEM) else None
@@ -291,7 +265,7 @@ class Reporter(Generic[T]):
         failed = [(one.source, one.error) for one in report.failures if one.tried]
         for source, error in failed[:_FAILURE_COUNT]:
             if isinstance(error, MediaError):
-                await self.output.remark(paragraph(f"✗ {sentence(error, self.name(source))}", to="stderr"))
+                await self.output.remark(paragraph(f"✗ {sentence(error, self.name(source))}", sys.stderr))
         if report.failed > _FAILURE_COUNT:
             await self.output.remark(f"  … and {report.failed - _FAILURE_COUNT:,} more")
 
@@ -302,19 +276,15 @@ class _Work(Generic[T]):
 
     work: Callable[[Any], Awaitable[T]]
 
-    async def open(self) -> None:
-        """Do nothing."""
-
-    async def aclose(self) -> None:
-        """Do nothing."""
-
     async def __call__(self, item: Any, move: ItemProgress) -> Done[T]:
-        """Call the function."""
         return Done(value=await self.work(item))
 
     def is_fatal(self, error: Exception) -> bool:
-        """Return False: there are only a few items, and each error is printed."""
-        return False
+        return False  # there are only a few items, and each error is printed
+
+    async def open(self) -> None: ...
+
+    async def aclose(self) -> None: ...
 
 
 def in_order(items: Iterable[Any], work: Callable[[Any], Awaitable[T]]) -> BulkRun[T]:

@@ -7,13 +7,13 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from meta_media import Settings
-from meta_media.cli.options import Report
+from meta_media.cli.options import REPORT, Report
 from meta_media.cli.output import Output, printable
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.threads import run_in_thread
@@ -21,13 +21,10 @@ from meta_media.transfer.threads import run_in_thread
 if TYPE_CHECKING:
     from meta_media.emulator import Emulator, PlannedFault
 
-__all__ = ["data_folder", "serve"]
-
-_PORT: Final = 4004
-_REPORT: Final = Report()
+__all__ = ["serve"]
 
 
-def data_folder() -> Path:
+def _data_folder() -> Path:
     """Return the folder for a program's data, by the custom of the operating system."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
@@ -41,10 +38,10 @@ def data_folder() -> Path:
 async def serve(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = _PORT,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 4004,
     data: Path | None = None,
     faults: Path | None = None,
-    report: Report = _REPORT,
+    report: Report = REPORT,
 ) -> int:
     """
     Run the emulator of WhatsApp's media endpoints, until Ctrl-C. Number, token and media survive a restart.
@@ -59,7 +56,7 @@ async def serve(
     from meta_media.emulator import Emulator
 
     output = report.output()
-    folder = data or data_folder()
+    folder = data or _data_folder()
     planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
@@ -87,7 +84,7 @@ def _read_faults(file: Path) -> list[PlannedFault]:
     try:
         return read_faults(file)
     except (OSError, ValueError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"{printable(str(file))} cannot be used as a file of faults: {why}") from error
 
 
@@ -98,20 +95,17 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
         "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
     }
     version = Settings(base_url=emulator.base_url).api_version
-    curl = (
-        'printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp'
-        f" -F 'file=@-;type=text/plain;filename=hello.txt' \"$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media\""
-    )
-    lines = [
-        "# This is an emulator, not WhatsApp: nothing leaves this machine.",
-        f"# Its data is kept in {printable(str(folder))}",
-        *(f"export {name}={value}" for name, value in facts.items()),
-        "# Paste these lines into another terminal. Then upload a file with or without the SDK:",
-        "#   meta-media upload photo.jpg",
-        f"#   {curl}",
-        "# Ctrl-C ends it.",
-    ]
-    await output.result("\n".join(lines), {**facts, "data": str(folder)})
+    exports = "\n".join(f"export {name}={value}" for name, value in facts.items())
+    text = f"""\
+# This is an emulator, not WhatsApp: nothing leaves this machine.
+# Its data is kept in {printable(str(folder))}
+{exports}
+# Paste these lines into another terminal. Then upload a file with or without the SDK:
+#   meta-media upload photo.jpg
+#   printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp \
+-F 'file=@-;type=text/plain;filename=hello.txt' "$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media"
+# Ctrl-C ends it."""
+    await output.result(text, {**facts, "data": str(folder)})
 
 
 def _is_loopback(host: str) -> bool:

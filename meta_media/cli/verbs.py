@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SentMessage, SQLiteStore
 from meta_media.bulk.jobs import split_item
 from meta_media.cli.items import STANDARD, Files, Items, label_of
-from meta_media.cli.options import Connection, FileNames, Ids, Many, ManyFiles, Report
+from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, Report
 from meta_media.cli.output import printable, result_object, shown
 from meta_media.cli.reporter import Labels, Reporter, in_order
 from meta_media.errors import ConfigurationError
@@ -29,7 +29,6 @@ __all__ = ["delete", "download", "info", "send", "upload"]
 _CONNECTION = Connection()
 _MANY = Many()
 _MANY_FILES = ManyFiles()
-_REPORT = Report()
 
 
 async def upload(
@@ -39,12 +38,12 @@ async def upload(
     mime_type: str | None = None,
     filename: str | None = None,
     validate: Annotated[bool, Parameter(negative="--no-validate")] = True,
-    verify: Annotated[bool, Parameter(negative=())] = False,
+    verify: Flag = False,
     ttl: timedelta | None = None,
     use_case: str | None = None,
     many: ManyFiles = _MANY_FILES,
     connection: Connection = _CONNECTION,
-    report: Report = _REPORT,
+    report: Report = REPORT,
 ) -> int:
     """
     Upload files, and print their media ids, one per line, in the order of the files.
@@ -61,18 +60,14 @@ async def upload(
         connection: How to reach Meta.
         report: How to print.
     """
-    names, listing = list(files or ()), many.listing()
+    names, listing = many.inputs(files, "files")
     single = len(names) == 1 and listing is None and not many.recursive
     _check_upload(names, filename, use_case, many, single=single)
     output = report.output()
     items = Files(names, listing, output.bars, recursive=many.recursive, filename=filename)
-    reporter: Reporter[Any] = Reporter(
-        output=output,
-        labels=Labels(key="file", items="files", done="uploaded", again="" if single else many.again),
-        render=_render_upload if single or not sys.stdout.isatty() else _render_upload_with_name,
-        name=label_of,
-        items=items,
-    )
+    labels = Labels(key="file", items="files", done="uploaded", again="" if single else many.again)
+    render = _render_upload if single or not sys.stdout.isatty() else _render_upload_with_name
+    reporter: Reporter[Any] = Reporter(output, labels, render, name=label_of, items=items)
     options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
     options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
     settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
@@ -84,14 +79,12 @@ async def upload(
             run: BulkRun[Any] = MediaLibrary(media, store).ensure_many(sources, **options)
         else:
             run = media.upload_many(sources, journal=many.journal, **options)
-        await reporter.print(run)
-    return output.status
+        return await reporter.print(run)
 
 
 def _check_upload(
     names: list[str], filename: str | None, use_case: str | None, many: ManyFiles, *, single: bool
 ) -> None:
-    _check_any(names, many, "files")
     if names.count(str(STANDARD)) + (many.listed == STANDARD) > 1:
         raise ConfigurationError("standard input can be read only once: as one file, or as the list")
     if filename is not None and not single:
@@ -100,11 +93,6 @@ def _check_upload(
         raise ConfigurationError("--reuse needs no --journal: the library records what is uploaded")
     if many.reuses and use_case is not None:
         raise ConfigurationError("--reuse does not work with --use-case: such media is used only once")
-
-
-def _check_any(names: list[str], many: Many, items: str) -> None:
-    if not names and many.listed is None:
-        raise ConfigurationError(f"there is nothing to do: pass {items}, or a list of them with --from")
 
 
 def _render_upload(_: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
@@ -116,13 +104,7 @@ def _render_upload_with_name(file: str, uploaded: Any) -> tuple[str, Mapping[str
     return printable(f"{uploaded.id}  {file}"), result_object(uploaded)
 
 
-async def info(
-    ids: Ids,
-    /,
-    *,
-    connection: Connection = _CONNECTION,
-    report: Report = _REPORT,
-) -> int:
+async def info(ids: Ids, /, *, connection: Connection = _CONNECTION, report: Report = REPORT) -> int:
     """
     Show what Meta stores about media: type, size, SHA-256, and when the URL expires.
 
@@ -131,7 +113,6 @@ async def info(
         connection: How to reach Meta.
         report: How to print.
     """
-    output = report.output()
     async with connection.client() as media:
 
         async def work(media_id: str) -> MediaInfo:
@@ -142,8 +123,7 @@ async def info(
             lines = [f"{name:<18}{printable(str(value))}" for name, value in facts.items() if value is not None]
             return "\n".join(lines) + "\n" * (len(ids) > 1), facts
 
-        await Reporter(output=output, labels=Labels(key="id"), render=render).print(in_order(ids, work))
-    return output.status
+        return await Reporter(report.output(), Labels(key="id"), render).print(in_order(ids, work))
 
 
 async def download(
@@ -154,7 +134,7 @@ async def download(
     overwrite: Annotated[bool, Parameter(negative="--no-overwrite")] = True,
     many: Many = _MANY,
     connection: Connection = _CONNECTION,
-    report: Report = _REPORT,
+    report: Report = REPORT,
 ) -> int:
     """
     Download media, check its SHA-256, and print the paths of the files.
@@ -171,23 +151,21 @@ async def download(
         connection: How to reach Meta.
         report: How to print.
     """
-    names, listing = list(ids or ()), many.listing()
-    _check_any(names, many, "ids")
+    names, listing = many.inputs(ids, "ids")
     if to is None and listing is None:
         if many.journal is not None:
             raise ConfigurationError("--journal is for downloads to a folder: pass --to, too")
-        return await _download_one(*await _one_download(names), connection, report, overwrite=overwrite)
+        return await _download_one(names, connection, report, overwrite=overwrite)
     folder = to or Path()
     with storage_errors(f"make the folder {os.fspath(folder)!r}"):
         await run_in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
     output = report.output()
     items = Items(names, listing, output.bars)
     labels = Labels(key="id", items="files", done="downloaded", again=many.again)
-    reporter: Reporter[Any] = Reporter(output=output, labels=labels, render=_render_download, name=_id_of, items=items)
+    reporter: Reporter[Any] = Reporter(output, labels, _render_download, name=_id_of, items=items)
     async with connection.client(concurrency=many.concurrency) as media:
         run = media.download_many(await items.read(), folder, journal=many.journal, in_order=True)
-        await reporter.print(run)
-    return output.status
+        return await reporter.print(run)
 
 
 def _id_of(item: Any) -> str:
@@ -195,30 +173,22 @@ def _id_of(item: Any) -> str:
     return hide_query(what)
 
 
-async def _one_download(arguments: list[str]) -> tuple[str, Path]:
-    """Read the arguments as an id and a destination."""
+async def _download_one(arguments: list[str], connection: Connection, report: Report, *, overwrite: bool) -> int:
+    """Download media to a destination: the arguments are its id, and a file, a folder or "-"."""
     media_id, *rest = arguments
-    destination = Path(rest[0]) if rest else Path()
     if len(rest) > 1:
         raise ConfigurationError("several ids go to a folder: pass --to FOLDER")
+    destination: Any = Path(*rest)
     if rest and re.fullmatch(r"\d{10,}", rest[0]) and not await run_in_thread(destination.exists):
-        raise ConfigurationError(
-            f"{rest[0]} looks like another id: pass --to FOLDER for several ids, or ./{rest[0]} for a file of that name"
-        )
-    return media_id, destination
-
-
-async def _download_one(
-    media_id: str, destination: Path, connection: Connection, report: Report, *, overwrite: bool
-) -> int:
+        why = f"{rest[0]} looks like another id"
+        raise ConfigurationError(f"{why}: pass --to FOLDER for several ids, or ./{rest[0]} for a file of that name")
     output = report.output()
-    target: Any = destination
     if destination == STANDARD:
-        target, output.results = sys.stdout.buffer, sys.stderr
+        destination, output.results = sys.stdout.buffer, sys.stderr
     name = shown(hide_query(media_id))
     async with connection.client() as media, output.bars as bars:
         try:
-            saved = await media.download(media_id, target, overwrite=overwrite, progress=bars.bar(name, "↓"))
+            saved = await media.download(media_id, destination, overwrite=overwrite, progress=bars.bar(name, "↓"))
             with storage_errors("write to standard output"):
                 await run_in_thread(sys.stdout.flush)
         except MediaError as error:
@@ -239,10 +209,10 @@ async def delete(
     ids: Ids | None = None,
     /,
     *,
-    missing_ok: Annotated[bool, Parameter(negative=())] = False,
+    missing_ok: Flag = False,
     many: Many = _MANY,
     connection: Connection = _CONNECTION,
-    report: Report = _REPORT,
+    report: Report = REPORT,
 ) -> int:
     """
     Delete media, and print the deleted ids.
@@ -254,17 +224,14 @@ async def delete(
         connection: How to reach Meta.
         report: How to print.
     """
-    names, listing = list(ids or ()), many.listing()
-    _check_any(names, many, "ids")
-    output = report.output()
+    names, listing = many.inputs(ids, "ids")
     items = Items(names, listing)
     labels = Labels(key="id", items="ids", done="deleted", again=many.again)
-    reporter: Reporter[Any] = Reporter(output=output, labels=labels, render=_render_delete, items=items)
+    reporter: Reporter[Any] = Reporter(report.output(), labels, _render_delete, items=items)
     async with connection.client(concurrency=many.concurrency) as media:
         options: dict[str, Any] = {"missing_ok": missing_ok, "phone_number_id": connection.phone_number_id}
         run = media.delete_many(await items.read(), journal=many.journal, in_order=True, **options)
-        await reporter.print(run)
-    return output.status
+        return await reporter.print(run)
 
 
 def _render_delete(media_id: str, deleted: Any) -> tuple[str, Mapping[str, Any]]:
@@ -282,7 +249,7 @@ async def send(
     voice: Annotated[bool | None, Parameter(negative="--no-voice")] = None,
     reply_to: str | None = None,
     connection: Connection = _CONNECTION,
-    report: Report = _REPORT,
+    report: Report = REPORT,
 ) -> int:
     """
     Send uploaded media, and print the message ids, one per line, in the order of the recipients.
@@ -298,7 +265,6 @@ async def send(
         connection: How to reach Meta.
         report: How to print.
     """
-    output = report.output()
     extras: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
     async with connection.client(needs_number=True) as media:
         decided = kind or _kind_of((await media.get_info(media_id)).mime_type)
@@ -306,8 +272,7 @@ async def send(
         async def work(number: str) -> SentMessage:
             return await media.send(number, media_id, kind=decided, **extras)
 
-        await Reporter(output=output, labels=Labels(key="to"), render=_render_upload).print(in_order(to, work))
-    return output.status
+        return await Reporter(report.output(), Labels(key="to"), _render_upload).print(in_order(to, work))
 
 
 def _kind_of(mime_type: str) -> Kind:

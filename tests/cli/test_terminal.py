@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from meta_media import Progress
-from meta_media.cli.progress import Bars
+from meta_media.cli.output import Bars
 from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible
 
 pytestmark = needs_posix
