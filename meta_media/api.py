@@ -212,7 +212,7 @@ class MediaApi(Client):
         """
         async with self.call("delete", phone_number_id, media_id) as call:
             media_id, number = checked_id(media_id, "the media id"), self._checked_number(phone_number_id)
-            return await delete(call, media_id, missing_ok=missing_ok, phone_number_id=number)
+            return await delete(call, media_id, number, missing_ok=missing_ok)
 
     async def send(
         self,

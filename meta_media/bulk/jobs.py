@@ -221,7 +221,7 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
         async def work(again: bool) -> Done[DeletedMedia]:
             async with progress.on(self._http.call("delete", self._number, media_id)) as call:
                 missing_ok = again or self._missing_ok
-                deleted = await delete(call, media_id, missing_ok=missing_ok, phone_number_id=self._number)
+                deleted = await delete(call, media_id, self._number, missing_ok=missing_ok)
                 deleted = attrs.evolve(deleted, success=deleted.success or again)
                 return Done(value=deleted, attempts=deleted.attempts)
 

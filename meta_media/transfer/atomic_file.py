@@ -33,20 +33,9 @@ _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 class AtomicFile:
     """
-    A new file, with access for its owner only until it is committed.
+    A new file, `file`, with access for its owner only until it is committed.
 
-    Args:
-        path: Path of the file, or a folder, in which `commit` chooses a free name.
-        overwrite: Whether an existing file may be replaced.
-        fsync: Whether `commit` waits until the bytes and the name are on the disk.
-
-    Attributes:
-        file: Binary file to write to.
-        name: Name of the temporary file.
-
-    Raises:
-        OSError: The temporary file cannot be created.
-        StorageError: The path exists and may not be replaced.
+    In a folder, `commit` chooses a free name. With `fsync`, it waits until the bytes and the name are on the disk.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, fsync: bool) -> None:
@@ -55,7 +44,7 @@ class AtomicFile:
         self._name = None if in_folder else path.name
         self._overwrite = overwrite
         self._fsync = fsync
-        self.name = f".{os.urandom(8).hex()}{_SUFFIX}"
+        self.name = f".{os.urandom(8).hex()}{_SUFFIX}"  # of the temporary file
         self._absolute = self._folder_path.absolute()
         self._folder = os.open(self._folder_path, _FOLDER) if _HAS_DIR_FD else None
         try:
@@ -101,13 +90,9 @@ class AtomicFile:
 
     def commit(self, name: str) -> Path:
         """
-        Make the file appear, and return its path.
+        Make the file appear, and return its path. `OSError`: nothing has changed.
 
-        Args:
-            name: Name of the file if it is for a folder. A number is added if the name is taken.
-
-        Raises:
-            OSError: That failed, and nothing has changed.
+        In a folder it gets this name, with a number if the name is taken.
         """
         self.file.flush()  # may report a full disk
         with contextlib.suppress(AttributeError):  # missing on Windows before Python 3.13, and not needed there
@@ -119,24 +104,22 @@ class AtomicFile:
         found = self._stat(self.name)
         if found is not None and not os.path.samestat(found, written):
             raise StorageError(f"another program replaced the temporary file {self.name!r}: download again")
-        placed = self._place_beside_others(Path(name)) if self._name is None else self._place_at(self._name)
+        if self._name is None:
+            name = self._claim_similar(Path(name))
+        elif self._overwrite:
+            self._move(self._name)
+        else:
+            self._claim(self._name)
         if self._fsync:
             self._sync_folder()
-        return self._folder_path / placed
+        return self._folder_path / (self._name or name)
 
     def _mode(self) -> int:
         """Return the permissions of the file that is replaced, or the default for a new file."""
         found = None if self._name is None else self._stat(self._name)
         return found.st_mode & 0o777 if found is not None and stat.S_ISREG(found.st_mode) else 0o666 & ~_umask()
 
-    def _place_at(self, name: str) -> str:
-        if self._overwrite:
-            self._move(name)
-        else:
-            self._claim(name)
-        return name
-
-    def _place_beside_others(self, name: Path) -> str:
+    def _claim_similar(self, name: Path) -> str:
         number = 1
         while True:
             free = str(name) if number == 1 else f"{name.stem} ({number}){name.suffix}"
@@ -180,12 +163,7 @@ class AtomicFile:
                 os.close(descriptor)
 
     def discard(self) -> None:
-        """
-        Remove the temporary file, if it still exists, and close the folder.
-
-        Raises:
-            OSError: The temporary file cannot be removed.
-        """
+        """Remove the temporary file, if it still exists, and close the folder."""
         with contextlib.suppress(OSError):  # a full disk: flushing fails once more
             self.file.close()
         try:

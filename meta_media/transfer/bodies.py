@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
-from meta_media.transfer.threads import await_completion, open_file, prefetch, spooled, storage_errors, submit
+from meta_media.transfer.threads import await_completion, open_file, prefetch, spooled, storage_errors, submit, threaded
 
 __all__ = ["Body", "Buffer", "MemoryBody", "buffers", "make_replayable", "open_handle", "open_path", "open_stream"]
 
@@ -26,22 +26,13 @@ _BATCH_SIZE: Final = 2**18  # bytes of a stream that are joined to one chunk
 
 
 class Body(Protocol):
-    """
-    An opened source.
+    """An opened source."""
 
-    Attributes:
-        head: The first `media_types.HEAD_SIZE` bytes, or all bytes of a shorter source.
-        size: Size in bytes; None until `measure` has found it out.
-        replayable: Whether `chunks` may be called (again).
-        immutable: Whether the bytes cannot change any more.
-        stat: Status of the regular file whose whole content this is; None for anything else.
-    """
-
-    head: bytes
-    size: int | None
-    replayable: bool
-    immutable: bool
-    stat: os.stat_result | None
+    head: bytes  # the first `HEAD_SIZE` bytes, or all bytes of a shorter source
+    size: int | None  # in bytes; None until `measure` has found it out
+    replayable: bool  # whether `chunks` may be called (again)
+    immutable: bool  # whether the bytes cannot change any more
+    stat: os.stat_result | None  # of the regular file whose whole content this is; None for anything else
 
     async def measure(self, limit: int) -> int:
         """Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit."""
@@ -66,7 +57,7 @@ async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
 @asynccontextmanager
 async def open_handle(handle: Any, size: int | None, stat: os.stat_result | None = None) -> AsyncIterator[Body]:
     """Read a handle from its position. A handle that cannot seek, such as a pipe, is read as a stream."""
-    file = handle if inspect.iscoroutinefunction(handle.read) else _ThreadedFile(handle)
+    file = handle if inspect.iscoroutinefunction(handle.read) else threaded(handle)
     with storage_errors("read the source"):
         start = await _position(file)
     if start is None:
@@ -98,33 +89,9 @@ async def _position(file: Any) -> int | None:
 
 
 async def _batches_of(file: Any) -> AsyncIterator[Buffer]:
-    while True:
-        with storage_errors("read the source"):
-            chunk = await file.read(_BATCH_SIZE)
-        if not chunk:
-            return
-        yield _checked(chunk)
-
-
-class _ThreadedFile:
-    """
-    Async methods for a plain binary file object.
-
-    A cancelled read returns at once: a pipe may never answer. The callers that read a seekable file use `await_completion`,
-    because a late read would move the restored position.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    async def read(self, size: int) -> Any:
-        return await submit(self._file.read, size)
-
-    async def seek(self, offset: int, whence: int = os.SEEK_SET) -> Any:
-        return await submit(self._file.seek, offset, whence)
-
-    async def tell(self) -> Any:
-        return await submit(self._file.tell)
+    with storage_errors("read the source"):
+        while chunk := await file.read(_BATCH_SIZE):
+            yield chunk
 
 
 class MemoryBody:
@@ -188,17 +155,25 @@ class _SeekableBody:
                 raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
-class _SpooledBody(_SeekableBody):
-    """A stream that `measure` copies to a temporary file, from which the chunks are read."""
+class _StreamBody(_SeekableBody):
+    """
+    A stream, which is read once.
 
-    def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
-        super().__init__(None, 0, 0, head[:HEAD_SIZE], None)
-        self._stream = chunks
-        self._stack = stack
+    Of declared size, it is sent as it comes. Otherwise `measure` spools it: to memory, then to a temporary file, from which
+    the chunks are read.
+    """
+
+    def __init__(self, first: bytes, rest: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
+        super().__init__(None, 0, size or 0, first[:HEAD_SIZE], None)
         self.size = size
+        self.spools = size is None
+        self._declared = size
+        self._first = first
+        self._rest = rest
+        self._stack = stack  # closes the temporary file
 
     async def measure(self, limit: int) -> int:
-        if self._file is None:
+        if self.spools and self._file is None:
             file = await self._stack.enter_async_context(spooled(_SPOOL_MEMORY_SIZE))
             self.size = self._size = await self._spool(file, limit)
             self._file = file
@@ -206,79 +181,56 @@ class _SpooledBody(_SeekableBody):
 
     async def _spool(self, file: Any, limit: int) -> int:
         total = 0
-        async for chunk in self._stream:
-            total += len(chunk)
-            if total > limit:
-                break
-            with storage_errors("keep the source in a temporary file"):
-                await await_completion(file.write(chunk))
+        async with contextlib.aclosing(self._batches()) as batches:
+            async for batch in batches:
+                total += len(batch)
+                if total > limit:
+                    break
+                with storage_errors("keep the source in a temporary file"):
+                    await await_completion(file.write(batch))
         with storage_errors("keep the source in a temporary file"):
             await await_completion(file.flush())  # reports a full disk now, not when the file is read
         return total
 
+    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+        self.replayable = self.spools
+        return super().chunks(chunk_size) if self.spools else self._pass_on(chunk_size)
 
-@asynccontextmanager
-async def make_replayable(body: Body) -> AsyncIterator[Body]:
-    """Give a body that can be read more than once: a stream of declared size is spooled, too."""
-    if not isinstance(body, _SizedStreamBody):
-        yield body
-        return
-    async with AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(contextlib.aclosing(body.chunks(_BATCH_SIZE)))
-        yield _SpooledBody(body.head, _copies(chunks), body.size, stack)
+    async def _pass_on(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+        async with contextlib.aclosing(self._batches()) as batches:
+            async for batch in batches:
+                for start in range(0, len(batch), chunk_size):
+                    yield memoryview(batch)[start : start + chunk_size]
+
+    async def _batches(self) -> AsyncGenerator[bytes, None]:
+        """Yield the stream. `CorruptedMediaError`: it does not have the declared size."""
+        batch, sent = self._first, 0
+        while batch:
+            sent += len(batch)
+            if self._declared is not None and sent > self._declared:
+                raise CorruptedMediaError(f"the source yields more than the declared {self._declared} bytes")
+            yield batch
+            batch = await anext(self._rest, b"")
+        if self._declared is not None and sent < self._declared:
+            raise CorruptedMediaError(f"the source ended after {sent} of the declared {self._declared} bytes")
 
 
-async def _copies(chunks: AsyncIterator[Buffer]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        yield bytes(chunk)
-
-
-class _SizedStreamBody:
-    """A stream whose size the caller declared. It is sent without spooling, once."""
-
-    immutable = False
-    stat: os.stat_result | None = None
-
-    def __init__(self, head: bytes, chunks: AsyncIterator[bytes], size: int) -> None:
-        self.replayable = True  # until `chunks` is iterated
-        self._chunks = chunks
-        self._size = size
-        self.size: int | None = size
-        self.head = head[:HEAD_SIZE]
-
-    async def measure(self, limit: int) -> int:
-        return self._size
-
-    async def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
-        self.replayable = False
-        sent = 0
-        async for chunk in self._chunks:
-            sent += len(chunk)
-            if sent > self._size:
-                raise CorruptedMediaError(f"the source yields more than the declared {self._size} bytes")
-            for start in range(0, len(chunk), chunk_size):
-                yield memoryview(chunk)[start : start + chunk_size]
-        if sent < self._size:
-            raise CorruptedMediaError(f"the source ended after {sent} of the declared {self._size} bytes")
+def make_replayable(body: Body) -> None:
+    """Have `measure` spool a stream of declared size, too, so that it can be read more than once."""
+    if isinstance(body, _StreamBody):
+        body.spools = True
 
 
 @asynccontextmanager
 async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncIterator[Body]:
-    """
-    Read an iterator once.
-
-    Args:
-        stream: Buffers of any length.
-        size: Declared size in bytes. Without it, a stream of more than one batch is spooled when it is measured.
-    """
+    """Read an iterator over buffers of any length, once. Without a declared size, more than one batch is spooled."""
     async with AsyncExitStack() as stack:
         batches = await stack.enter_async_context(contextlib.aclosing(_batched(stream)))
         first = await anext(batches, b"")
         if size is None and len(first) < _BATCH_SIZE:  # the stream has ended
             yield MemoryBody(first)
-            return
-        chunks = await stack.enter_async_context(contextlib.aclosing(_chained(first, batches)))
-        yield _SpooledBody(first, chunks, None, stack) if size is None else _SizedStreamBody(first, chunks, size)
+        else:
+            yield _StreamBody(first, batches, size, stack)
 
 
 async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:
@@ -293,12 +245,6 @@ async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]
             yield b"".join(batch)
             batch, size = [], 0
     yield b"".join(batch)
-
-
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    yield first
-    async for chunk in rest:
-        yield chunk
 
 
 async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIterator[Buffer]:

@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from meta_media.errors import ConfigurationError
 from meta_media.transfer.atomic_file import AtomicFile
@@ -26,34 +26,25 @@ __all__ = ["Destination", "Sink", "open_sink"]
 Destination = str | os.PathLike[str] | Any
 
 
-class Sink(Protocol):
-    """
-    The receiver of a download's bytes: `blocking` if it is not None, else `write`.
+class Sink:
+    """The receiver of a download's bytes. A chunk may be reused once the call that writes it has returned."""
 
-    A chunk may be reused once the call has returned.
-
-    Attributes:
-        rewindable: Whether written bytes can be taken back.
-    """
-
-    rewindable: bool
+    rewindable = False  # whether written bytes can be taken back
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
         """Write the next bytes, on a thread; None for an async handle."""
-        ...
+        return None
 
     async def write(self, chunk: memoryview) -> None:
         """Write the next bytes; does nothing where `blocking` is used."""
-        ...
 
     async def rewind(self) -> None:
         """Take back all written bytes."""
-        ...
 
     async def commit(self, name: str) -> Path | None:
         """Make the file appear, in a folder under this name or a similar one. Return its path; None for a handle."""
-        ...
+        return None
 
 
 @asynccontextmanager
@@ -61,15 +52,8 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
     """
     Open a destination for writing. Nothing of a path remains unless it is committed.
 
-    Args:
-        destination: A path; an existing folder, in which a free name is used; an async handle, anything with
-            `async write(bytes)`, or a binary file object, which is written on a thread. Handles are not closed.
-        overwrite: Whether an existing file at the path may be replaced.
-        fsync: Whether a file is flushed to the disk before it appears.
-
-    Raises:
-        StorageError: The destination cannot be written to: no such folder, no permission, exists already.
-        ConfigurationError: It is none of these, or a handle in text mode.
+    It is a path; an existing folder, in which a free name is used; anything with `async write(bytes)`; or a binary file object,
+    which is written on a thread. Handles are not closed.
     """
     if isinstance(destination, str | os.PathLike):
         async with _open_file(Path(os.fsdecode(destination)), overwrite, fsync) as file:
@@ -104,7 +88,7 @@ async def _open_file(path: Path, overwrite: bool, fsync: bool) -> AsyncIterator[
         await run_in_thread(file.discard)
 
 
-class _FileSink:
+class _FileSink(Sink):
     rewindable = True
 
     def __init__(self, file: AtomicFile, doing: str) -> None:
@@ -115,9 +99,6 @@ class _FileSink:
         with storage_errors(self._doing):
             self._file.file.write(chunk)
 
-    async def write(self, chunk: memoryview) -> None:
-        """Do nothing: `blocking` writes."""
-
     async def rewind(self) -> None:
         with storage_errors(self._doing):
             await run_in_thread(self._file.truncate)
@@ -127,31 +108,19 @@ class _FileSink:
             return await run_in_thread(self._file.commit, name)
 
 
-class _Handle:
-    rewindable = False
-
+class _HandleSink(Sink):
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def rewind(self) -> None:
-        """Do nothing: written bytes cannot be taken back."""
-
-    async def commit(self, name: str) -> None:
-        """Do nothing: the bytes are in place."""
-
-
-class _HandleSink(_Handle):
     def blocking(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
                 chunk = _rest(chunk, self._handle.write(bytes(chunk)))  # bytes: the handle may keep them
 
-    async def write(self, chunk: memoryview) -> None:
-        """Do nothing: `blocking` writes."""
 
-
-class _AsyncHandleSink(_Handle):
-    blocking = None
+class _AsyncHandleSink(Sink):
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
 
     async def write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):

@@ -83,11 +83,8 @@ class MediaStream:
 
     def _check_limit(self, size: int) -> None:
         if size > self._max_size:
-            raise DownloadTooLargeError(
-                f"the media has at least {size} bytes, more than the allowed {self._max_size}",
-                limit=self._max_size,
-                actual=size,
-            )
+            sentence = f"the media has at least {size} bytes, more than the allowed {self._max_size}"
+            raise DownloadTooLargeError(sentence, limit=self._max_size, actual=size)
 
     async def _copies(self) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(self.views()) as views:
@@ -96,12 +93,9 @@ class MediaStream:
 
     async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
         """
-        Yield the chunks in two buffers by turns: one is filled while the other is hashed on a thread.
+        Yield the chunks in two buffers by turns: one is filled while the other is hashed, and given to `work`, on a thread.
 
         A chunk is valid until the next one is requested.
-
-        Args:
-            work: Called with each chunk on the same thread, such as a write to a file.
         """
         room = self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)  # 1: to notice a surplus
         buffer, spare = memoryview(bytearray(room)), memoryview(b"")
@@ -133,11 +127,8 @@ class MediaStream:
             raise wrong_size(received, self.size)
         promised = self._body.location.sha256
         if promised and not hmac.compare_digest(promised, self.sha256):
-            raise IntegrityError(
-                "the bytes that arrived do not have the SHA-256 that Meta promised",
-                expected=promised,
-                actual=self.sha256,
-            )
+            sentence = "the bytes that arrived do not have the SHA-256 that Meta promised"
+            raise IntegrityError(sentence, expected=promised, actual=self.sha256)
 
 
 async def download(

@@ -57,41 +57,22 @@ class RecentDigestCache:
 
 @attrs.frozen(kw_only=True)
 class Fingerprint:
-    """
-    An opened source and what identifies its content at Meta.
+    """An opened source and what identifies its content at Meta."""
 
-    Attributes:
-        source: Source to upload. Unless its bytes are immutable, they are hashed again while they are sent.
-        sha256: SHA-256 as 64 hex digits.
-        mime_type: Type that it is sent with.
-        size: Size in bytes.
-    """
-
-    source: Source
-    sha256: str
-    mime_type: str
-    size: int
+    source: Source  # unless its bytes are immutable, they are hashed again while they are sent
+    sha256: str  # 64 hex digits
+    mime_type: str  # that it is sent with
+    size: int  # in bytes
 
 
 @asynccontextmanager
 async def fingerprint(
     source: object, options: UploadOptions, digests: DigestCache, chunk_size: int
 ) -> AsyncIterator[Fingerprint]:
-    """
-    Open a source and hash it. A file that has not changed since it was hashed is not hashed again.
-
-    Args:
-        source: See `MediaApi.upload`.
-        options: Keywords of the upload.
-        digests: SHA-256 of files that were hashed before.
-        chunk_size: Bytes hashed at a time.
-
-    Raises:
-        InvalidMediaError: WhatsApp is known to refuse the file.
-        StorageError: The source cannot be read.
-    """
+    """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
     origin = Source.of(source, size=options.size)
-    async with origin.open() as opened, make_replayable(opened) as body:
+    async with origin.open() as body:
+        make_replayable(body)
         mime_type, size = await prepare(origin, body, options)
         stamp = _stamp(body.stat) if body.stat else None
         sha256 = await digests.find(stamp) if stamp else None

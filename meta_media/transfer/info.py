@@ -19,45 +19,25 @@ __all__ = ["delete", "deleted_after", "get_info"]
 _DELETE_TIMEOUT: Final = 30.0  # seconds for the delete after a block that failed or was cancelled
 
 
-async def get_info(call: Call, media_id: str, phone_number_id: str | None = None) -> MediaInfo:
-    """
-    Look up a media id.
-
-    Args:
-        call: Sends the request.
-        media_id: A checked id.
-        phone_number_id: Number that the media must have been uploaded on; None for any.
-
-    Raises:
-        ServerError: Meta answered about another id.
-    """
+async def get_info(call: Call, media_id: str, number: str | None = None) -> MediaInfo:
+    """Look up a checked media id. If a phone number is given, the media must have been uploaded on it."""
 
     def check_id(info: MediaInfo) -> None:
         if info.id != media_id:
             sentence = f"Meta was asked about media {media_id} and answered about {info.id}"
             raise ServerError(sentence, status=200, retryable=True)
 
-    request = graph_request(
-        "get_info", "GET", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
-    )
+    request = graph_request("get_info", "GET", call.settings, media_id, phone_number_id=number, media_id=media_id)
     return await call.request(request, MediaInfo, check=check_id)
 
 
-async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id: str | None) -> DeletedMedia:
+async def delete(call: Call, media_id: str, number: str | None, *, missing_ok: bool) -> DeletedMedia:
     """
-    Delete media.
+    Delete media by its checked id. With `missing_ok`, unknown media is a result (`success=False`), not an error.
 
     Media that is gone after an attempt whose response was lost was deleted by that attempt.
-
-    Args:
-        call: Sends the request.
-        media_id: A checked id.
-        missing_ok: Whether unknown media is a result (`success=False`), not an error.
-        phone_number_id: Number that the media must have been uploaded on; None for any.
     """
-    request = graph_request(
-        "delete", "DELETE", call.settings, media_id, phone_number_id=phone_number_id, media_id=media_id
-    )
+    request = graph_request("delete", "DELETE", call.settings, media_id, phone_number_id=number, media_id=media_id)
     try:
         deleted = await call.request(request, DeletedMedia)
     except MediaNotFoundError as error:
@@ -72,13 +52,7 @@ async def delete(call: Call, media_id: str, *, missing_ok: bool, phone_number_id
 
 @asynccontextmanager
 async def deleted_after(delete: Callable[[], Awaitable[object]], media_id: str) -> AsyncIterator[None]:
-    """
-    Call `delete` when the block ends, also by an error or a cancellation.
-
-    Args:
-        delete: Deletes the media.
-        media_id: Named in a note on the block's error if the delete fails.
-    """
+    """Call `delete` when the block ends, also by an error or a cancellation. If that fails, a note on the error names the media."""
     try:
         yield
     except BaseException as error:

@@ -15,21 +15,12 @@ ProgressCallback = Callable[[Progress], Any]
 
 
 class ProgressReporter:
-    """
-    Counts bytes, and calls the caller's callback.
-
-    Args:
-        callback: Plain or async. An exception of it ends the transfer and reaches the caller unchanged.
-        total: Expected size in bytes, where known.
-
-    Attributes:
-        transferred: Bytes so far.
-    """
+    """Counts bytes, and calls the caller's callback, plain or async. Its exception ends the transfer, unchanged."""
 
     def __init__(self, callback: ProgressCallback | None, total: int | None) -> None:
         self._callback = callback
         self._total = total
-        self.transferred = 0
+        self.transferred = 0  # bytes so far
 
     async def add(self, size: int) -> None:
         """Count `size` more bytes."""
@@ -41,13 +32,7 @@ class ProgressReporter:
 
 
 def delta_callback(report: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
-    """
-    Make a progress callback that reports byte deltas.
-
-    Args:
-        report: Called with the bytes since the last call; negative after a restart.
-        callback: The caller's own callback, called afterwards.
-    """
+    """Make a callback that reports the bytes since its last call, negative after a restart, then calls the caller's own."""
     before = 0
 
     async def progress(now: Progress) -> None:
@@ -61,20 +46,11 @@ def delta_callback(report: Callable[[int], Awaitable[None]], callback: ProgressC
 
 
 class ItemProgress:
-    """
-    Progress of one item of a bulk run, in byte deltas, and the call in progress for it.
-
-    Args:
-        report: Called with each delta; negative after a restart.
-
-    Attributes:
-        size: Bytes so far.
-        call: The item's latest call; None before the first.
-    """
+    """Progress of one item of a bulk run, in byte deltas, negative after a restart; and the call in progress for it."""
 
     def __init__(self, report: Callable[[int], Awaitable[None]]) -> None:
-        self.size = 0
-        self.call: Call | None = None
+        self.size = 0  # bytes so far
+        self.call: Call | None = None  # the item's latest call
         self._report = report
         self._stopped_waiting = False
 

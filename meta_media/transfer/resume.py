@@ -35,45 +35,30 @@ _SKIP_SIZE: Final = 2**16  # bytes read at a time to get past what was delivered
 
 @attrs.frozen(kw_only=True)
 class MediaLocation:
-    """
-    Where the media is, and what is known about it.
-
-    Attributes:
-        url: Signed URL, where known.
-        media_id: None if only a URL is known: it cannot be renewed.
-        info: Meta's answer to `get_info`, where there was one.
-        received_at: Time when Meta issued the URL, by the monotonic clock; None where unknown.
-    """
+    """Where the media is, and what is known about it."""
 
     url: str | None = attrs.field(default=None, repr=lambda url: repr(hide_query(url or "")))
-    media_id: str | None = None
-    info: MediaInfo | None = None
+    media_id: str | None = None  # None if only a URL is known: it cannot be renewed
+    info: MediaInfo | None = None  # Meta's answer to `get_info`, where there was one
     mime_type: str | None = None
     sha256: str | None = None
     size: int | None = None
     filename: str | None = None
-    received_at: float | None = None
+    received_at: float | None = None  # when Meta issued the URL, by the monotonic clock
 
     @classmethod
     def of(cls, what: object) -> MediaLocation:
         """Locate any argument that `MediaApi.download` takes."""
-        if isinstance(what, MediaInfo):
-            return cls(
-                url=Secret(what.url),
-                media_id=checked_id(what.id, "the media id"),
-                info=what,
-                mime_type=what.mime_type,
-                sha256=what.sha256,
-                size=what.file_size,
-                received_at=what.received_at,
-            )
-        if isinstance(what, InboundMedia):
+        if isinstance(what, MediaInfo | InboundMedia):
+            info = what if isinstance(what, MediaInfo) else None
             return cls(
                 url=None if what.url is None else Secret(what.url),
                 media_id=checked_id(what.id, "the media id"),
+                info=info,
                 mime_type=what.mime_type,
                 sha256=what.sha256,
-                filename=what.filename,
+                size=None if info is None else info.file_size,
+                filename=what.filename if isinstance(what, InboundMedia) else None,
                 received_at=what.received_at,
             )
         if isinstance(what, str) and "://" in what:
@@ -99,25 +84,11 @@ class MediaLocation:
 
 
 class ResumableBody:
-    """
-    The bytes of a download, from the first to the last, over as many responses as needed.
-
-    Call `open` first and `aclose` at the end.
-
-    Args:
-        call: Makes the requests.
-        what: See `MediaApi.download`.
-        retry: State of the retries of this transfer.
-
-    Attributes:
-        location: URL and metadata, updated when the URL is renewed.
-        size: Size of the media in bytes, where known.
-        headers: Headers of the current response.
-    """
+    """The bytes of a download, over as many responses as needed. Call `open` first and `aclose` at the end."""
 
     def __init__(self, call: Call, what: object, retry: RetryState) -> None:
-        self.location = MediaLocation.of(what)
-        self.size: int | None = None
+        self.location = MediaLocation.of(what)  # updated when the URL is renewed
+        self.size: int | None = None  # of the media, in bytes
         self._call = call
         self._retry = retry
         self._offset = 0  # of the next byte to deliver
@@ -131,13 +102,11 @@ class ResumableBody:
             try:
                 if renew:
                     self.location = await self.location.renewed(self._call)
-                start = self._offset if self._use_ranges else 0
-                request = media_request(
-                    self.location.url, self._call.settings, media_id=self.location.media_id, start=start
-                )
+                start, media_id = self._offset if self._use_ranges else 0, self.location.media_id
+                request = media_request(self.location.url, self._call.settings, media_id=media_id, start=start)
                 async with AsyncExitStack() as stack:
                     response = await stack.enter_async_context(self._call.open(request))
-                    renew = response.status in _EXPIRED and self.location.media_id is not None and not renew
+                    renew = response.status in _EXPIRED and media_id is not None and not renew
                     if not renew:
                         await self._accept(request, response, start)
                         self._response, self.headers, self._stack = response, response.headers, stack.pop_all()

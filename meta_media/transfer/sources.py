@@ -17,7 +17,7 @@ from meta_media.errors import InvalidMediaError
 from meta_media.http.exceptions import map_exception
 from meta_media.transfer.bodies import Body, Buffer, MemoryBody, buffers, open_handle, open_path, open_stream
 
-__all__ = ["BytesSource", "HandleSource", "OpenedSource", "PathSource", "ResponseSource", "Source", "StreamSource"]
+__all__ = ["OpenedSource", "Source"]
 
 
 @attrs.frozen(kw_only=True)
@@ -43,13 +43,7 @@ class Source(abc.ABC):
 
     @classmethod
     def of(cls, source: object, *, size: int | None = None) -> Source:
-        """
-        Make a source of any object that `upload` takes. A `str` is always a path.
-
-        Args:
-            source: See `MediaApi.upload`.
-            size: Size in bytes, for a source that cannot tell it.
-        """
+        """Make a source of any object that `upload` takes. A `str` is a path. `size` is for one that cannot say its own."""
         if isinstance(source, Source):
             return source
         if isinstance(source, str | os.PathLike):
@@ -120,7 +114,6 @@ class PathSource(Source):
     file: str | os.PathLike[str] = attrs.field(repr=False)
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
         return open_path(self.file)
 
 
@@ -131,7 +124,6 @@ class BytesSource(Source):
     data: Buffer = attrs.field(repr=False)
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
         return contextlib.nullcontext(MemoryBody(self.data))
 
 
@@ -143,7 +135,6 @@ class HandleSource(Source):
     size: int | None = attrs.field(default=None, repr=False)
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
         return open_handle(self.handle, self.size)
 
 
@@ -155,7 +146,6 @@ class StreamSource(Source):
     size: int | None = attrs.field(default=None, repr=False)
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
         return open_stream(buffers(self.chunks), self.size)
 
 
@@ -180,7 +170,6 @@ class ResponseSource(Source):
         )
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
         return open_stream(self._received(), self.size)
 
     async def _received(self) -> AsyncIterator[Buffer]:

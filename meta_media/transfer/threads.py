@@ -38,6 +38,7 @@ __all__ = [
     "spooled",
     "storage_errors",
     "submit",
+    "threaded",
 ]
 
 _THREAD_COUNT: Final = 16
@@ -78,13 +79,7 @@ async def run_in_thread(work: Callable[..., T], *args: Any) -> T:
 
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
-    """
-    Await work to its end, and raise a cancellation only then.
-
-    Args:
-        work: Something short, such as one write to a file.
-        undo: Called with the result when the caller was cancelled and will not get it.
-    """
+    """Await short work to its end, and raise a cancellation only then, after `undo(result)`."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):  # holds back anyio's cancellations; asyncio's still arrive
@@ -115,12 +110,9 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 
 class BackgroundWriter(Generic[T]):
     """
-    Call `work` on a thread with one piece at a time, while the event loop prepares the next piece.
+    Call `work` on a thread with one piece at a time, in order, while the event loop prepares the next piece.
 
     All calls have returned when the block ends. The turns make eight downloads at once a quarter faster.
-
-    Args:
-        work: Called with each piece, in order.
     """
 
     def __init__(self, work: Callable[[T], object]) -> None:
@@ -169,27 +161,18 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 @attrs.frozen
 class OpenedFile:
-    """
-    A file that was opened to read.
+    """A file that was opened to read."""
 
-    Attributes:
-        file: The open file; closed if `content` has all of it.
-        content: All bytes of a small file; None for a larger one.
-        stat: Status of the file when it was opened.
-    """
-
-    file: IO[bytes]
-    content: bytes | None
-    stat: os.stat_result
+    file: IO[bytes]  # closed if `content` has all of it
+    content: bytes | None  # all bytes of a small file; None for a larger one
+    stat: os.stat_result  # when the file was opened
 
 
 def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextManager[OpenedFile]:
     """
     Open a file to read, and close it at the end of the block, both on a thread.
 
-    Args:
-        path: Path of the file.
-        small: Size in bytes up to which the file is read and closed at once. One hop to a thread costs as much as reading it.
+    A file of up to `small` bytes is read and closed at once: one hop to a thread costs as much as reading it.
     """
 
     def opening() -> OpenedFile:
@@ -216,6 +199,18 @@ def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
         return content
     file.seek(0)  # the file has grown
     return None
+
+
+def threaded(file: Any) -> Any:
+    """
+    Give a plain binary file object async methods.
+
+    A cancelled read returns at once: a pipe may never answer. The callers that read a seekable file use `await_completion`,
+    because a late read would move the restored position.
+    """
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase
+
+    return AsyncBufferedIOBase(file, None, _executor())
 
 
 def spooled(memory_size: int) -> AbstractAsyncContextManager[Any]:

@@ -57,13 +57,7 @@ def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOpt
 
 
 async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
-    """
-    Return the MIME type and the size in bytes that an opened source is sent with.
-
-    Raises:
-        InvalidMediaError: WhatsApp is known to refuse the file.
-        CorruptedMediaError: The size is not the declared one.
-    """
+    """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
     name = options.filename or source.name
     inspection = inspect_media(
         body.head,
@@ -105,9 +99,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         maybe_duplicate=call.ambiguous,
         attempts=call.attempts,
     )
-    if options.verify:
-        uploaded = await _verified(call, uploaded)
-    return uploaded
+    return await _verified(call, uploaded) if options.verify else uploaded
 
 
 async def _verified(call: Call, uploaded: UploadedMedia) -> UploadedMedia:
@@ -132,12 +124,7 @@ def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
 
 
 class _Content:
-    """
-    The request's body: the file between head and tail of its form. `open` starts it anew for each attempt.
-
-    Attributes:
-        sha256: SHA-256 of the file as it was sent; None if neither `verify` nor the source asks for it.
-    """
+    """The request's body: the file between head and tail of its form. `open` starts it anew for each attempt."""
 
     def __init__(self, form: Form, size: int, source: Source, options: UploadOptions, chunk_size: int) -> None:
         self._form = form
@@ -157,6 +144,7 @@ class _Content:
 
     @property
     def sha256(self) -> str | None:
+        """SHA-256 of the file as it was sent; None if neither `verify` nor the source asks for it."""
         return self._digest.hexdigest() if self._hashes else None
 
     def __aiter__(self) -> AsyncIterator[Buffer]:
