@@ -15,15 +15,7 @@ __all__ = ["Token"]
 
 
 class Token:
-    """
-    An access token.
-
-    Args:
-        source: The token, or an async callable that returns one. The callable is called once for all calls that wait.
-
-    Raises:
-        ConfigurationError: The source is of another type, or is text that cannot be a token.
-    """
+    """An access token, from text or from an async callable, which is called once for all calls that wait."""
 
     def __init__(self, source: str | Callable[[], Awaitable[str]] | None) -> None:
         self._source = source if callable(source) else None
@@ -32,12 +24,11 @@ class Token:
 
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
-        if self._token is not None:
-            return self._token
-        async with self._lock:
-            if self._token is None:
-                self._token = Secret(checked_token(await self._fetch()))
-            return self._token
+        if self._token is None:
+            async with self._lock:
+                if self._token is None:
+                    self._token = Secret(checked_token(await self._fetch()))
+        return self._token
 
     async def _fetch(self) -> str | None:
         if self._source is None:

@@ -34,7 +34,6 @@ from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.requests import Request, redirected_request, with_proof
 from meta_media.protocol.responses import MAX_RESPONSE_SIZE, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
-from meta_media.protocol.settings import Settings
 
 if TYPE_CHECKING:
     from meta_media.http.client import Client
@@ -54,35 +53,23 @@ class Call:
     One use of a public verb: all of its requests, their slot, their timeouts and their errors; `async with`.
 
     It acquires its slot before anything else, so that thousands of waiting calls hold no files and no memory.
-
-    Args:
-        client: Where it sends, as whom, and with which settings.
-        operation: The public verb.
-        number: The phone number whose throttle it obeys.
-        media_id: The media that its errors name.
-
-    Attributes:
-        operation: The public verb.
-        timeouts: Of all its requests together.
-        attempts: The number of requests sent.
-        ambiguous: Whether Meta may have done what a failed request asked for.
     """
 
     def __init__(self, client: Client, operation: Operation, number: str | None, media_id: object) -> None:
-        settings = client.settings
+        self.settings = settings = client.settings
         self.operation: Operation = operation
-        self.timeouts = TransferTimeouts(
+        self.timeouts = TransferTimeouts(  # of all its requests together
             connect=settings.connect_timeout,
             read=settings.read_timeout,
             write=settings.write_timeout,
             rate=settings.minimum_rate,
             deadline=settings.deadline,
         )
-        self.attempts = 0
-        self.ambiguous = False
+        self.attempts = 0  # requests sent
+        self.ambiguous = False  # whether Meta may have done what a failed request asked for
         self._client = client
-        self._slot = Slot(client.shared.limiter(operation), client.shared.limits.throttle(number))
-        self._media_id = media_id if isinstance(media_id, str) else None
+        self._slot = Slot(client.shared.limiters[operation == "download"], client.shared.limits.throttle(number))
+        self._media_id = media_id if isinstance(media_id, str) else None  # that its errors name
         self._token = Secret()  # that was sent last
         self._retry_cost = 0  # of the last retry
         self._final: MediaError | None = None  # not to be retried by an outer piece of work
@@ -93,27 +80,18 @@ class Call:
             await self._client.shared.load()
             await self._wait_for_slot()
         except BaseException as error:
-            self._leave(error)
+            await self.__aexit__(None, error, None)
             raise
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._leave(error)
-
-    def _leave(self, error: BaseException | None) -> None:
-        """Complete an error with what is known of this call. One of another call, made inside this one, has that already."""
         self._slot.release()
         if error is None:
             self._client.shared.limits.budget.earn(self._retry_cost)
-        elif isinstance(error, MediaError) and error.operation is None:
+        elif isinstance(error, MediaError) and error.operation is None:  # it has one if a call inside this one failed
             error.operation, error.elapsed = self.operation, time.monotonic() - self._started
             error.attempts = self.attempts
             error.media_id = error.media_id or self._media_id
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._client.settings
 
     # Waiting
 
@@ -147,12 +125,8 @@ class Call:
         """
         Send a request to the Graph API, retry it if that may help, and decode its response.
 
-        Args:
-            request: From `protocol.requests`.
-            cls: One of `protocol.models`.
-            content: Opens the request's body for one attempt; see `open`.
-            check: Raises if the response is not one to this request.
-            replayable: Whether the body can be opened again.
+        `content` opens the body for one attempt; see `open`. `check` raises if the response is not one to this request.
+        `replayable` is whether the body can be opened again.
         """
         retry = RetryState(replayable)
         while True:
@@ -171,12 +145,8 @@ class Call:
         body = await response.read(MAX_RESPONSE_SIZE)
         if body is None:
             changes = request.method != "GET"
-            raise ServerError(
-                f"Meta's response is longer than {MAX_RESPONSE_SIZE} bytes, which no response of its API is",
-                status=response.status,
-                retryable=not changes,
-                maybe_applied=changes,
-            )
+            what = f"Meta's response is longer than {MAX_RESPONSE_SIZE} bytes, which no response of its API is"
+            raise ServerError(what, status=response.status, retryable=not changes, maybe_applied=changes)
         return parse_response(request, cls, response.status, response.headers, body)
 
     async def refused(self, request: Request, response: Response) -> MediaError:
@@ -186,9 +156,8 @@ class Call:
         except (NetworkError, ServerError):
             body = None
         error = parse_error(request.operation, response.status, response.headers, body or b"")
-        error.maybe_applied = (
-            error.maybe_applied and response.request_sent
-        )  # a request that was cut short is not applied
+        if not response.request_sent:  # a request that was cut short is not applied
+            error.maybe_applied = False
         return error
 
     @asynccontextmanager
@@ -196,9 +165,7 @@ class Call:
         """
         Send a request once, follow its redirects, and give the response. Each redirect is checked like the first URL.
 
-        Args:
-            request: From `protocol.requests`.
-            content: The body: an async iterable of as many bytes as its Content-Length, or bytes, or None.
+        `content` is the body: an async iterable of as many bytes as its Content-Length, or bytes, or None.
         """
         status = 0
         for _ in range(1 + _MAX_REDIRECTS):
@@ -212,7 +179,7 @@ class Call:
             ticket, succeeded = self._slot.throttle.enter(), False
             try:
                 with mapper, self.timeouts:
-                    cycle = await sender.send(request.method, url, headers, body, self.timeouts)
+                    cycle = await sender.send(request.method, url, headers.items(), body, self.timeouts)
                 succeeded = cycle.status < 400
             except ConfigurationError:  # the certificates cannot be loaded, so nothing was sent
                 self.attempts -= 1

@@ -86,14 +86,7 @@ class Client:
         return self.shared.closed
 
     def call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
-        """
-        Make a call, to be entered by `async with`.
-
-        Args:
-            operation: The public verb.
-            phone_number_id: The number whose limits it keeps. Default: the client's.
-            media_id: The media that its errors name.
-        """
+        """Make a call, to be entered by `async with`. It keeps the limits of a number, by default the client's."""
         return Call(self, operation, phone_number_id or self.number, media_id)
 
     def number_or(self, phone_number_id: str | None) -> str:
@@ -147,11 +140,7 @@ class Shared:
     The HTTP client and the limits that a `MediaApi` and all its `with_options` copies share.
 
     The Graph API and the download hosts have a concurrency limiter each. With one for both, an upload that reads from an
-    open download could wait for itself.
-
-    Args:
-        given: The caller's `httpx.AsyncClient`, which is never closed here. None: our own is made at first need.
-        settings: `concurrency` and `proxy` are read from it.
+    open download could wait for itself. The caller's client is never closed here. Our own is made at first need.
     """
 
     def __init__(self, given: httpx.AsyncClient | None, settings: Settings) -> None:
@@ -163,11 +152,8 @@ class Shared:
         self._proxy = settings.proxy
         self._loader = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
         self._loaded = False
-        self._limiters = {kind: anyio.Semaphore(settings.concurrency, fast_acquire=True) for kind in (True, False)}
-
-    def limiter(self, operation: Operation) -> anyio.Semaphore:
-        """Return the concurrency limiter of an operation."""
-        return self._limiters[operation == "download"]
+        # by whether an operation is a download
+        self.limiters = {kind: anyio.Semaphore(settings.concurrency, fast_acquire=True) for kind in (True, False)}
 
     @property
     def client(self) -> httpx.AsyncClient:

@@ -17,38 +17,26 @@ import httpx
 from meta_media.http.stream import NetworkStream
 from meta_media.http.timeouts import TransferTimeouts
 
-__all__ = ["RequestResponseCycle"]
+__all__ = ["Headers", "RequestResponseCycle"]
 
 _MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
 _WRITE_SIZE: Final = 2**18  # bytes of small pieces that are joined, to be sent in one system call
+_CUT_SHORT: Final = "the server hung up before the end of the body"
+Headers = Iterable[tuple[Any, Any]]  # names and values, both text or both bytes
 
 
-class RequestResponseCycle:
-    """
-    A request being sent, then a response being read.
-
-    Args:
-        stream: The connection, which is used by this cycle alone until it is over.
-        timeouts: For every wait.
-        give_back: Called with this cycle, once, when it is over.
-
-    Attributes:
-        stream: The connection.
-        status: HTTP status.
-        headers: As received, in bytes; names in lower case.
-        received_any: Whether any byte of the response has arrived.
-        filled: The number of bytes that the last `readinto` received, also if it failed.
-    """
+class RequestResponseCycle(httpx.AsyncByteStream):
+    """A request being sent, then a response being read: by iteration in the pieces that arrive, or by `readinto`."""
 
     def __init__(
         self, stream: NetworkStream, timeouts: TransferTimeouts, give_back: Callable[[RequestResponseCycle], None]
     ) -> None:
-        self.stream = stream
-        self._give_back: Callable[[RequestResponseCycle], None] | None = give_back
+        self.stream = stream  # used by this cycle alone until it is over
+        self._give_back: Callable[[RequestResponseCycle], None] | None = give_back  # called once, when it is over
         self.status = 0
-        self.headers: Iterable[tuple[bytes, bytes]] = ()
-        self.received_any = False
-        self.filled = 0
+        self.headers: Iterable[tuple[bytes, bytes]] = ()  # of the response; names in lower case
+        self.received_any = False  # whether any byte of the response has arrived
+        self.filled = 0  # bytes that the last `readinto` received, also if it failed
         self._timeouts = timeouts
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
         self._buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
@@ -57,16 +45,15 @@ class RequestResponseCycle:
         self._surplus = False  # whether bytes follow that belong to no response
 
     async def send(
-        self,
-        method: str,
-        target: str | bytes,
-        headers: Iterable[tuple[Any, Any]],
-        content: AsyncIterable[Any] | bytes | None,
+        self, method: str, target: str | bytes, headers: Headers, content: AsyncIterable[Any] | bytes | None
     ) -> None:
         """Send the request, stopping early if the server responds first; then read the response's headers."""
         size, response = 0, None
         try:
-            pending = [self._head(method, target, headers)]
+            # a memoryview, because a traceback with local variables would show the token in bytes
+            pending: list[Any] = [
+                memoryview(self._h11.send(h11.Request(method=method, target=target, headers=list(headers))) or b"")
+            ]
             if isinstance(content, bytes):
                 pending += self._framed(h11.Data(data=content))
             elif content is not None:
@@ -87,10 +74,6 @@ class RequestResponseCycle:
             raise httpx.LocalProtocolError(str(error)) from error
         self.status, self.headers = response.status_code, response.headers
         self._begin_body(method, response)
-
-    def _head(self, method: str, target: str | bytes, headers: Iterable[tuple[Any, Any]]) -> Any:
-        """Return the request's head as a memoryview: tracebacks with local variables do not show the token in it."""
-        return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=list(headers))) or b"")
 
     def _framed(self, event: h11.Event) -> list[Any]:
         return self._h11.send_with_data_passthrough(event) or []
@@ -149,7 +132,7 @@ class RequestResponseCycle:
         if self._remaining is not None:
             piece = await self.stream.read(self._timeouts)
             if not piece:
-                raise self._cut_short()
+                raise httpx.RemoteProtocolError(_CUT_SHORT)
             self._timeouts.record("read", len(piece))
             self._buffer(piece, self._remaining)
             return
@@ -161,8 +144,7 @@ class RequestResponseCycle:
         else:
             self._ended = True
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body in the pieces that arrive."""
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._buffered or not self._ended:
             piece, self._buffered = self._buffered, memoryview(b"")
             if piece:
@@ -194,13 +176,10 @@ class RequestResponseCycle:
         finally:
             self.filled += self.stream.filled
         if count < len(buffer):
-            raise self._cut_short()
+            raise httpx.RemoteProtocolError(_CUT_SHORT)
         self._timeouts.record("read", count)
         self._remaining = (self._remaining or 0) - count
         self._ended = not self._remaining
-
-    def _cut_short(self) -> Exception:
-        return httpx.RemoteProtocolError("the server hung up before the end of the body")
 
     @property
     def request_sent(self) -> bool:

@@ -19,20 +19,12 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROX
 
 @attrs.frozen
 class _Rule:
-    """
-    What an exception class means.
+    """What an exception class means."""
 
-    Attributes:
-        sentence: The message, without its beginning.
-        phase: Of a timeout; None for another failure.
-        sent: Whether the request may have been sent.
-        fatal: Whether every attempt would fail like this one.
-    """
-
-    sentence: str
-    phase: str | None = None
-    sent: bool = True
-    fatal: bool = False
+    sentence: str  # without its beginning
+    phase: str | None = None  # of a timeout
+    sent: bool = True  # whether the request may have been sent
+    fatal: bool = False  # whether every attempt would fail like this one
 
 
 @functools.cache
@@ -73,14 +65,7 @@ def _rules() -> dict[str, _Rule]:
 
 
 def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkError:
-    """
-    Turn an exception of the HTTP stack into ours.
-
-    Args:
-        error: Any exception that came out of the stack.
-        doing: The beginning of the message: what failed, and where.
-        changes: Whether the request would have changed something.
-    """
+    """Turn an exception of the HTTP stack into ours, for a request that `changes` something. `doing` begins its message."""
     names = [kind.__name__ for kind in type(error).__mro__]
     rule = next((_rules()[name] for name in names if name in _rules()), _Rule(f"the connection failed ({names[0]})"))
     applied = changes and rule.sent
@@ -110,9 +95,7 @@ def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
         return f": {cause.verify_message}", True
     if connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
-    number = (
-        cause.errno or 0
-    )  # name resolution has negative ones and good words; asyncio's own words are about its calls
+    number = cause.errno or 0  # negative in name resolution, which has good words; asyncio's are about its own calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
 
 
@@ -120,18 +103,13 @@ class ExceptionMapper:
     """
     Maps every exception of the HTTP stack that leaves its block. The caller's own exceptions and ours pass unchanged.
 
-    Args:
-        request: The request that the block sends or whose response it reads.
-        content: The request's body. Its `raise_source_error`, if it has one, raises what the caller's source raised.
-
-    Attributes:
-        changes: Whether the request would have changed something.
+    The body's `raise_source_error`, if it has one, raises what the caller's source raised.
     """
 
     def __init__(self, request: Request, content: Any) -> None:
         self._request = request
         self._content = content
-        self.changes = request.method != "GET"
+        self.changes = request.method != "GET"  # whether the request would have changed something
 
     def __enter__(self) -> None:
         pass

@@ -19,16 +19,17 @@ from typing import Any, Final, TypeVar
 import anyio
 import anyio.lowlevel
 
-from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.connection import Headers, RequestResponseCycle
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
 from meta_media.protocol.secrets import SecretBytes
 
-__all__ = ["InjectedClient", "QueriesHidden", "shield_native_cancel"]
+__all__ = ["InjectedClient", "shield_native_cancel"]
 
 T = TypeVar("T")
 _CANCEL_TIMEOUT: Final = 5.0  # seconds that cancelled work may take to end
 _LOGGERS: Final = ("httpx", "httpx2", "httpcore.http11", "httpcore2.http11", "httpcore.http2", "httpcore2.http2")
+_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)  # whether queries are hidden in logs
 _HTTP2_LOGGERS: Final = ("hpack.hpack", "hpack.table")  # which log every header at DEBUG, `:path` among them
 
 
@@ -38,9 +39,7 @@ async def shield_native_cancel(
     """
     Run work in its own task. A cancellation reaches it through a scope, and is raised here after the work has ended.
 
-    Args:
-        work: Called without arguments.
-        undo: Called with a result that arrives after the cancellation.
+    `undo` is called with a result that arrives after the cancellation.
     """
     scope = anyio.CancelScope()
 
@@ -73,18 +72,13 @@ async def _ended(task: Any) -> None:
 
 
 class InjectedClient:
-    """
-    Sends over an `httpx.AsyncClient` or a client with the same interface, without its own headers, cookies and parameters.
-
-    Args:
-        client: The client. It is not closed.
-    """
+    """Sends over an `httpx.AsyncClient`, or a client like it, without its own headers, cookies and parameters."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: Any, timeouts: TransferTimeouts
+        self, method: str, url: str, headers: Headers, content: Any, timeouts: TransferTimeouts
     ) -> InjectedResponse | RequestResponseCycle:
         """
         Send a request and read the response's headers. A cancelled one leaves the client as it was.
@@ -99,14 +93,14 @@ class InjectedClient:
         if request.url.raw_path != target:  # httpx has quoted it anew, which would break a signature
             request.extensions["target"] = target
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
-        with QueriesHidden():
-            response = await _in_time(timeouts, functools.partial(opened.close_unless, send), undo=_close)
+        outside = _sending.set(True)
+        try:
+            work = functools.partial(opened.close_unless, send)
+            response = await _in_time(timeouts, work, undo=lambda response: response.aclose())
+        finally:
+            _sending.reset(outside)
         cycle: RequestResponseCycle | None = response.extensions.get(CYCLE)
         return InjectedResponse(response, timeouts) if cycle is None or response.is_stream_consumed else cycle
-
-
-async def _close(response: Any) -> None:
-    await response.aclose()
 
 
 @functools.cache
@@ -145,25 +139,15 @@ class _OpenedConnections:
 
 
 class InjectedResponse:
-    """
-    A response over another transport than ours, with the interface of `RequestResponseCycle`.
-
-    Attributes:
-        status: HTTP status.
-        headers: As received, in bytes.
-        filled: The number of bytes that the last `readinto` received, also if it failed.
-        request_sent: True, because httpx does not say.
-    """
+    """A response over another transport than ours, with the interface of `RequestResponseCycle`."""
 
     def __init__(self, response: Any, timeouts: TransferTimeouts) -> None:
         self._response = response
         self._timeouts = timeouts
-        self._pieces = (
-            response.aiter_bytes()
-        )  # the raw ones, as they are not compressed; a mock's response has no raw ones
+        self._pieces = response.aiter_bytes()  # never compressed; a mock's response has no `aiter_raw`
         self._buffered = memoryview(b"")
         self.filled = 0
-        self.request_sent = True
+        self.request_sent = True  # httpx does not say
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
 
@@ -202,27 +186,12 @@ async def _in_time(timeouts: TransferTimeouts, work: Callable[[], Awaitable[T]],
         timeouts.timer = None
 
 
-_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)
-
-
-class _Filter(logging.Filter):
-    """Hides queries: httpx logs every URL in full at INFO, httpcore every redirect's at DEBUG."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _sending.get():
-            record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
-        return True
+def _hide_queries(record: logging.LogRecord) -> bool:
+    """Hide signatures: httpx logs every URL in full at INFO, httpcore every redirect's at DEBUG."""
+    if _sending.get():
+        record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
+    return True
 
 
 for _name in (*_LOGGERS, *_HTTP2_LOGGERS):
-    logging.getLogger(_name).addFilter(_Filter())
-
-
-class QueriesHidden:
-    """Hides the queries of URLs, which may be signatures, in what the HTTP stack logs inside the block."""
-
-    def __enter__(self) -> None:
-        self._outside = _sending.set(True)
-
-    def __exit__(self, *_: object) -> None:
-        _sending.reset(self._outside)
+    logging.getLogger(_name).addFilter(_hide_queries)

@@ -20,6 +20,9 @@ from meta_media.errors import MediaError, RateLimitError
 
 __all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "backoff_delay"]
 
+Number = Callable[[], float]  # returns seconds of a monotonic clock, or as jitter a number from 0 to 1
+Sleep = Callable[[float], Awaitable[object]]  # waits for a number of seconds
+
 MAX_RETRY_AFTER: Final = 60.0  # seconds; if Meta asks for a longer wait, the error is raised at once
 _MAX_BACKOFF: Final = 8.0  # seconds, as in the SDKs of OpenAI and Stripe
 _CAPACITY: Final = 500  # with the costs below: botocore's "standard" retry quota
@@ -28,15 +31,8 @@ _HOUR: Final = 3600.0  # seconds
 _MAX_THROTTLES: Final = 1000  # above which throttles without any state are dropped
 
 
-def backoff_delay(nth: int, first: float, jitter: Callable[[], float] = random.random) -> float:
-    """
-    Return the seconds before the nth retry: exponential, with full jitter.
-
-    Args:
-        nth: From 1.
-        first: The longest wait before the first retry, in seconds. It doubles with each retry, up to 8.
-        jitter: Returns a number from 0 to 1.
-    """
+def backoff_delay(nth: int, first: float, jitter: Number) -> float:
+    """Return the seconds before the nth retry: a random part of `first` seconds, doubled with each retry up to 8."""
     return jitter() * min(_MAX_BACKOFF, first * 2.0 ** min(nth - 1, 60))
 
 
@@ -69,20 +65,9 @@ class Throttle:
 
     A throttled request shuts it for a while. Then slow start begins: one request is sent, and each success allows one more
     in flight, until 64 are.
-
-    Args:
-        now: Returns seconds of a monotonic clock.
-        sleep: Waits for a number of seconds.
-        jitter: Returns a number from 0 to 1.
     """
 
-    def __init__(
-        self,
-        *,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, now: Number, sleep: Sleep, jitter: Number = random.random) -> None:
         self._now = now
         self._sleep = sleep
         self._jitter = jitter
@@ -141,12 +126,9 @@ class Throttle:
 
     def shut(self, ticket: int, retry_after: float | None, first: float) -> None:
         """
-        Hold back all requests for a while, because one was throttled.
+        Hold back all requests for the seconds that Meta asks for, at most a minute, because one was throttled.
 
-        Args:
-            ticket: That request's.
-            retry_after: Seconds that Meta asks for; None if it does not. At most one minute is waited.
-            first: The longest first wait where Meta asks for none, in seconds; see `backoff_delay`.
+        `first` is the longest first wait in seconds where Meta asks for none; see `backoff_delay`.
         """
         if ticket == self._generation:  # of several requests in flight together, one counts
             self._generation += 1
@@ -184,21 +166,10 @@ class Throttle:
 
 
 class Limits:
-    """
-    The retry budget of a client and its copies, and a throttle for each phone number.
-
-    Args:
-        now: Returns seconds of a monotonic clock.
-        sleep: Waits for a number of seconds.
-        jitter: Returns a number from 0 to 1.
-    """
+    """The retry budget of a client and its copies, and a throttle for each phone number."""
 
     def __init__(
-        self,
-        *,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-        jitter: Callable[[], float] = random.random,
+        self, *, now: Number = time.monotonic, sleep: Sleep = anyio.sleep, jitter: Number = random.random
     ) -> None:
         self._now = now
         self._throttles: dict[str | None, Throttle] = {}
@@ -217,23 +188,12 @@ class Limits:
 
 
 class Slot:
-    """
-    A call's slot of the concurrency limiter, held only while its number is not throttled, so that it blocks no other number.
-
-    Args:
-        limiter: Of the hosts that the call sends to.
-        throttle: Of the call's phone number.
-
-    Attributes:
-        throttle: Of the call's phone number.
-        failure: The error that is raised if `stop_waiting` ends a wait: that of the last attempt.
-        interrupted: Whether `stop_waiting` has ended a wait.
-    """
+    """A call's slot of the concurrency limiter, held only while its number is not throttled: it blocks no other number."""
 
     def __init__(self, limiter: anyio.Semaphore, throttle: Throttle) -> None:
         self.throttle = throttle
-        self.failure: MediaError | None = None
-        self.interrupted = False
+        self.failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
+        self.interrupted = False  # whether `stop_waiting` has ended a wait
         self._limiter = limiter
         self._held = self._stopped = False
         self._scope: anyio.CancelScope | None = None  # of the latest wait
@@ -263,9 +223,8 @@ class Slot:
             if not scope.cancelled_caught:
                 return
         self.interrupted = True
-        raise self.failure or MediaError(
-            "the run ended while this item waited for a connection: try it again", retryable=True
-        )
+        ended = "the run ended while this item waited for a connection: try it again"
+        raise self.failure or MediaError(ended, retryable=True)
 
     def stop_waiting(self) -> None:
         """End the present wait and every later one."""

@@ -20,50 +20,29 @@ __all__ = ["Proxy"]
 
 @attrs.frozen(kw_only=True)
 class Proxy:
-    """
-    An HTTP proxy. It receives the host and port to connect to, and cannot read what passes through the tunnel.
-
-    Attributes:
-        host: Of the proxy.
-        port: Of the proxy.
-        credentials: `user:password`, or empty.
-        always: Whether the environment's `NO_PROXY` is ignored.
-    """
+    """An HTTP proxy. It receives the host and port to connect to, and cannot read what passes through the tunnel."""
 
     host: str
     port: int
-    credentials: str = attrs.field(repr=False)
-    always: bool
+    credentials: str = attrs.field(repr=False)  # `user:password`, or empty
+    always: bool  # whether the environment's `NO_PROXY` is ignored
 
     @classmethod
     def of(cls, setting: str | None) -> Proxy | None:
-        """
-        Return the proxy of the setting, else of `HTTPS_PROXY`, else of `ALL_PROXY`; None if none of them is set.
-
-        Raises:
-            ConfigurationError: The value is not an http URL. It is not shown, because it may contain a password.
-        """
-        environment = urllib.request.getproxies_environment()
-        known = {
-            "Settings.proxy": setting,
-            "HTTPS_PROXY": environment.get("https"),
-            "ALL_PROXY": environment.get("all"),
-        }
+        """Return the proxy of the setting, else of `HTTPS_PROXY`, else of `ALL_PROXY`; None if none of them is set."""
+        environ = urllib.request.getproxies_environment()
+        known = {"Settings.proxy": setting, "HTTPS_PROXY": environ.get("https"), "ALL_PROXY": environ.get("all")}
         name, url = next(((name, url) for name, url in known.items() if url), ("", ""))
         if not url:
             return None
         parts = _http_url(url)
-        if parts is None:
+        if parts is None:  # the URL is not shown, because it may contain a password
             raise ConfigurationError(
                 f"{name} must be an http:// URL with a host; for other proxies pass http_client=httpx.AsyncClient(proxy=…)"
             )
-        credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        return cls(
-            host=parts.hostname or "",
-            port=parts.port or 80,
-            credentials=credentials.removesuffix(":"),
-            always=name == "Settings.proxy",
-        )
+        login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".removesuffix(":")
+        always = name == "Settings.proxy"
+        return cls(host=parts.hostname or "", port=parts.port or 80, credentials=login, always=always)
 
     def serves(self, host: str) -> bool:
         """Whether connections to a host use this proxy."""
@@ -82,9 +61,8 @@ class Proxy:
 
 
 def _http_url(url: str) -> SplitResult | None:
-    found = None
     with contextlib.suppress(ValueError):
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme == "http" and parts.hostname and parts.port != 0:
-            found = parts
-    return found
+            return parts
+    return None

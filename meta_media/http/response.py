@@ -18,34 +18,20 @@ _UNKNOWN_LENGTH: Final = 2**14  # bytes to make room for if there is no Content-
 
 
 class Response:
-    """
-    A response whose body has not been read; it is left by `async with`.
-
-    Args:
-        cycle: A `RequestResponseCycle` or an `InjectedResponse`, after its headers have arrived.
-        timeouts: For every wait.
-        mapper: Maps the HTTP stack's exceptions to ours.
-        token: The token that was sent, or nothing.
-
-    Attributes:
-        status: HTTP status.
-        request_sent: Whether the whole request had been sent when the response arrived.
-        headers: With names in lower case.
-        length: Content-Length in bytes; None if there is none.
-    """
+    """A response whose body has not been read; it is left by `async with`."""
 
     def __init__(self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper, token: Secret) -> None:
-        self._cycle = cycle
+        self._cycle = cycle  # a `RequestResponseCycle` or an `InjectedResponse`
         self._timeouts = timeouts
         self._mapper = mapper
-        self._token = token
+        self._token = token  # that was sent, or nothing
         self.status: int = cycle.status
-        self.request_sent: bool = cycle.request_sent
+        self.request_sent: bool = cycle.request_sent  # the whole of it, when the response arrived
         self.headers: Mapping[str, str] = {
             name.lower().decode("latin-1"): value.decode("latin-1") for name, value in cycle.headers
         }
         length = self.headers.get("content-length", "")
-        self.length = int(length) if length.isdecimal() else None
+        self.length = int(length) if length.isdecimal() else None  # Content-Length in bytes
 
     async def __aenter__(self) -> Response:
         return self

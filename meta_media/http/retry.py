@@ -20,19 +20,11 @@ __all__ = ["RetryState", "cost"]
 
 
 class RetryState:
-    """
-    The retries of one piece of work: a request, or a whole transfer.
-
-    Args:
-        replayable: Whether the work can be done again from its start. A source that can be read once may be exhausted.
-
-    Attributes:
-        count: Retries so far.
-    """
+    """The retries of one piece of work: a request, or a whole transfer."""
 
     def __init__(self, replayable: Callable[[], bool] = lambda: True) -> None:
-        self.count = 0
-        self._replayable = replayable
+        self.count = 0  # retries so far
+        self._replayable = replayable  # whether it can be done again from its start: a source may be exhausted
         self._token_renewed = False
         self._retried_doubtful = False
 
@@ -55,14 +47,7 @@ class RetryState:
         return asked + backoff_delay(self.count, settings.backoff, limits.jitter)
 
     def should_retry(self, error: MediaError, operation: Operation, max_retries: int) -> bool:
-        """
-        Decide whether to try again after an error.
-
-        Args:
-            error: The failure. Its `maybe_applied` is about all attempts.
-            operation: The public verb.
-            max_retries: Retries allowed.
-        """
+        """Decide whether to try again after an error, whose `maybe_applied` is about all attempts."""
         if not error.retryable or self.count >= max_retries or (operation == "send" and error.maybe_applied):
             return False  # a message that may have been sent is not sent again: its recipient would see it twice
         if isinstance(error, TransferTimeoutError) and error.phase == "deadline":

@@ -28,9 +28,7 @@ from meta_media.http.timeouts import TransferTimeouts
 __all__ = ["NetworkStream", "connect", "secure"]
 
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
-_UNREAD_PIECE_SIZE: Final = (
-    120 * 2**10
-)  # bytes of a piece that no reader waits for: malloc maps fresh pages above 128 KiB
+_UNREAD_PIECE_SIZE: Final = 120 * 2**10  # bytes that no reader waits for; malloc maps fresh pages above 128 KiB
 _UNREAD_LIMIT: Final = 2**18  # bytes received ahead of the reader, above which receiving is paused
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**18  # bytes received or sent at a time, so that other tasks get their turn
@@ -48,12 +46,7 @@ _shared = _Shared()
 
 
 class NetworkStream(asyncio.BufferedProtocol):
-    """
-    One connection, over a connected socket. Closing it is immediate and awaits nothing.
-
-    Attributes:
-        filled: The number of bytes that the last `readinto` received, also if it failed.
-    """
+    """One connection, over a connected socket. Closing it is immediate and awaits nothing."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -65,7 +58,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._unread: deque[memoryview] = deque()
         self._unread_size = 0
         self._wanted: memoryview | None = None  # the rest of a waiting reader's buffer
-        self.filled = 0
+        self.filled = 0  # bytes that the last `readinto` received, also if it failed
         self._ended = False
         self._error: Exception | None = None
         self._reading = True
@@ -328,13 +321,9 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: Tr
 
 
 async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts: TransferTimeouts) -> None:
-    """Shake hands with a host through a tunnel. The connection is closed if that fails."""
-    try:
-        async with _connecting(timeouts):
-            await stream.start_tls(tls, host)
-    except BaseException:
-        stream.abort()
-        raise
+    """Shake hands with a host through a tunnel."""
+    async with _connecting(timeouts):
+        await stream.start_tls(tls, host)
 
 
 @contextlib.asynccontextmanager

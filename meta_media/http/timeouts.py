@@ -24,32 +24,23 @@ class TransferTimeouts:
     """
     The timeouts of one call. Time counts inside `with timeouts` only: while the network is waited for, not the caller.
 
-    Args:
-        connect: Seconds to connect, TLS included.
-        read: Seconds without a byte from the peer.
-        write: Seconds in which the peer receives nothing.
-        rate: Bytes per second that must move, on average over one such timeout; 0 for any.
-        deadline: Seconds in all. None: for each `extend`, the three timeouts and the time for its bytes at `rate`.
-
-    Attributes:
-        timer: An `asyncio.Timeout` that is paused whenever the time does not count.
+    `connect` (with TLS), `read` and `write` are the seconds in which nothing moves. `rate` is the bytes per second that must
+    move on average over such a timeout, 0 for any. `deadline` is the seconds in all. Without one, each `extend` allows the
+    three timeouts and the time for its bytes at `rate`.
     """
 
     def __init__(
         self, *, connect: float | None, read: float | None, write: float | None, rate: float, deadline: float | None
     ) -> None:
-        self._limits: dict[Phase, float] = {
-            "connect": connect or math.inf,
-            "read": read or math.inf,
-            "write": write or math.inf,
-        }
+        limits: dict[Phase, float | None] = {"connect": connect, "read": read, "write": write}
+        self._limits = {phase: limit or math.inf for phase, limit in limits.items()}
         self._rate = rate
         self._scales = deadline is None
         self._allowed = deadline or 0.0
         self._spent = 0.0
         self._began = math.inf  # when the time was last resumed
         self._since, self._moved = 0.0, 0  # bytes that moved since `_spent` had this value
-        self.timer: Any = None
+        self.timer: Any = None  # an `asyncio.Timeout`, paused whenever the time does not count
 
     def extend(self, size: int) -> None:
         """Allow time for one more request or response of `size` bytes."""
@@ -123,13 +114,7 @@ class TransferTimeouts:
 
 
 class UntimedSource:
-    """
-    The body of a request. The time that the caller's source takes for a piece does not count; the time to send it does.
-
-    Args:
-        content: The body.
-        timeouts: Of the call.
-    """
+    """The body of a request. The time that the caller's source takes for a piece does not count; that to send it does."""
 
     def __init__(self, content: AsyncIterable[Any], timeouts: TransferTimeouts) -> None:
         self._pieces = aiter(content)

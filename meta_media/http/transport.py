@@ -14,7 +14,6 @@ import os
 import ssl
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,7 +22,7 @@ import anyio.to_thread
 import httpx
 
 from meta_media.errors import ConfigurationError
-from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.connection import Headers, RequestResponseCycle
 from meta_media.http.proxy import Proxy
 from meta_media.http.stream import NetworkStream, connect, secure
 from meta_media.http.timeouts import TransferTimeouts
@@ -45,18 +44,11 @@ class StaleConnectionError(httpx.RemoteProtocolError):
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """
-    Sends requests over its own connections.
-
-    Args:
-        tls: For https. Default: httpx's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. They are loaded
-            on a thread at the first https connection.
-        proxy: For https. Plain http, which is for this machine only, does not pass it.
-    """
+    """Sends requests over its own connections."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None) -> None:
-        self._tls = tls
-        self._proxy = proxy
+        self._tls = tls  # by default that of `load_certificates`, called on a thread at the first https connection
+        self._proxy = proxy  # for https; plain http, which is for this machine only, does not pass it
         self._loader = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
         self._idle: defaultdict[Origin, Idle] = defaultdict(deque)
         self._busy: set[NetworkStream] = set()
@@ -76,13 +68,13 @@ class Transport(httpx.AsyncBaseTransport):
             timeouts = TransferTimeouts(**limits, rate=0, deadline=None)
         url, target = Secret(str(request.url)), request.extensions.get("target")
         cycle = await self.send(request.method, url, request.headers.raw, request.stream, timeouts, target)
-        return httpx.Response(cycle.status, headers=list(cycle.headers), stream=_Body(cycle), extensions={CYCLE: cycle})
+        return httpx.Response(cycle.status, headers=list(cycle.headers), stream=cycle, extensions={CYCLE: cycle})
 
     async def send(
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str] | Iterable[tuple[bytes, bytes]],
+        headers: Headers,
         content: Any,
         timeouts: TransferTimeouts,
         target: bytes | None = None,
@@ -90,22 +82,15 @@ class Transport(httpx.AsyncBaseTransport):
         """
         Send a request and read the response's headers. The connection is closed if that fails.
 
-        Args:
-            method: HTTP method.
-            url: Complete, with its query.
-            headers: All of them, with Host.
-            content: The body: an async iterable of bytes, or bytes, or None.
-            timeouts: For every wait.
-            target: The request target, if it is not that of the URL.
+        `headers` are all, with Host. `target` is the request target, if it is not that of the URL.
         """
         origin, own_target = split_url(url)
-        fields: Any = headers.items() if isinstance(headers, Mapping) else headers
         reused = _take(self._connections()[origin])
         stream = reused or await self._connect(origin, timeouts)
         self._busy.add(stream)
         cycle = RequestResponseCycle(stream, timeouts, functools.partial(self._give_back, origin))
         try:
-            await cycle.send(method, target or own_target, fields, content)
+            await cycle.send(method, target or own_target, headers, content)
         except BaseException as error:
             await cycle.aclose()
             if reused and not cycle.received_any and isinstance(error, _HUNG_UP):
@@ -136,10 +121,10 @@ class Transport(httpx.AsyncBaseTransport):
         stream = await connect(self._proxy.host, self._proxy.port, None, timeouts)
         try:
             await self._proxy.tunnel(stream, host, port, timeouts)
+            await secure(stream, host, self._tls, timeouts)
         except BaseException:
             stream.abort()
             raise
-        await secure(stream, host, self._tls, timeouts)
         return stream
 
     def _give_back(self, origin: Origin, cycle: RequestResponseCycle) -> None:
@@ -179,25 +164,8 @@ def _take(idle: Idle) -> NetworkStream | None:
     return None
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._cycle.pieces():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._cycle.aclose()
-
-
 def load_certificates() -> ssl.SSLContext:
-    """
-    Return a TLS context that trusts httpx's certificates, or those that the environment names.
-
-    Raises:
-        ConfigurationError: They cannot be loaded.
-    """
+    """Return a TLS context that trusts httpx's certificates, or those that the environment names."""
     named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     try:
         return _cached_context(*named.values())

@@ -233,8 +233,8 @@ async def test_closed_twice() -> None:
         transport = Transport()
         timeouts = TransferTimeouts(connect=20, read=20, write=20, rate=0, deadline=None)
         for _ in range(2):
-            exchange = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, timeouts)
-            assert [piece async for piece in exchange.pieces()] == [b"text"]
+            exchange = await transport.send("GET", f"{server.base_url}/", [("Host", "server")], None, timeouts)
+            assert [piece async for piece in exchange] == [b"text"]
             await exchange.aclose()
             await exchange.aclose()
         await transport.aclose()
@@ -285,7 +285,7 @@ async def test_errors_are_those_of_httpx(client: httpx.AsyncClient) -> None:
 async def test_scheme_that_cannot_be_spoken() -> None:
     """Every scheme but http and https is refused before anything is sent."""
     with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
-        await Transport().send("GET", "ftp://127.0.0.1/", {"Host": "server"}, None, patient())
+        await Transport().send("GET", "ftp://127.0.0.1/", [("Host", "server")], None, patient())
 
 
 async def test_closed_while_in_use(client: httpx.AsyncClient) -> None:
@@ -331,7 +331,7 @@ async def test_small_pieces_leave_together(client: httpx.AsyncClient) -> None:
 
 async def in_pieces(exchange: RequestResponseCycle) -> bytes:
     """Read a body as it comes."""
-    return b"".join([piece async for piece in exchange.pieces()])
+    return b"".join([piece async for piece in exchange])
 
 
 async def into_a_buffer(exchange: RequestResponseCycle) -> bytes:
@@ -358,7 +358,7 @@ async def exchanged(step: Step) -> AsyncIterator[RequestResponseCycle]:
     """Send a request straight through a transport."""
     transport = Transport()
     async with Server(step) as server:
-        exchange = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, patient())
+        exchange = await transport.send("GET", f"{server.base_url}/", [("Host", "server")], None, patient())
         try:
             yield exchange
         finally:
@@ -494,7 +494,7 @@ def test_second_event_loop() -> None:
 
     async def use() -> int:
         async with asyncio.timeout(20):
-            answer = await transport.send("GET", f"{server.base_url}/", {"Host": "server"}, None, patient())
+            answer = await transport.send("GET", f"{server.base_url}/", [("Host", "server")], None, patient())
             assert await answer.readinto(memoryview(bytearray(1))) == 0
             await answer.aclose()
         return answer.status
@@ -516,7 +516,7 @@ transport = Transport()
 async def use():
     async with asyncio.timeout(20):
         clock = TransferTimeouts(connect=9, read=9, write=9, rate=0, deadline=None)
-        answer = await transport.send("GET", sys.argv[1], {"Host": "server"}, None, clock)
+        answer = await transport.send("GET", sys.argv[1], [("Host", "server")], None, clock)
         assert (answer.status, await answer.readinto(memoryview(bytearray(1)))) == (200, 0)
         await answer.aclose()
 
