@@ -31,28 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Emulator", "EmulatorSettings", "Fault", "PlannedFault", "read_faults"]
 
-_MODULES: Final = {
-    "Clock": "settings",
-    "Emulator": "emulator",
-    "EmulatorSettings": "settings",
-    "Fault": "faults",
-    "PlannedFault": "faults",
-    "read_faults": "faults",
-}
+_MODULES: Final = {"Clock": "settings", "Emulator": "emulator", "EmulatorSettings": "settings"}  # the others: faults
 _EXTRA: Final = frozenset({"python_multipart", "starlette", "uvicorn"})
 
 
 def __getattr__(name: str) -> Any:
-    """
-    Import a public name at its first use (PEP 562).
-
-    Raises:
-        ImportError: A package of the extra `emulator` is missing.
-    """
-    if name not in _MODULES:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'faults')}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import math
@@ -63,16 +64,9 @@ class ReceivedRequest:
     transfer_encoding: str | None
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(eq=False)
 class Application:
-    """
-    The emulator as an ASGI application.
-
-    Attributes:
-        requests: The latest requests, the newest last.
-        messages: The latest accepted messages, the newest last.
-        base_url: Scheme, host and port, for requests without a usable `Host`.
-    """
+    """The emulator as an ASGI application."""
 
     state: State
     signer: UrlSigner
@@ -80,10 +74,10 @@ class Application:
     settings: EmulatorSettings
     app_secret: str = attrs.field(repr=False)
     faults: FaultQueue
-    base_url: str = ""
-    requests: deque[ReceivedRequest] = attrs.field(init=False)
-    messages: deque[dict[str, Any]] = attrs.field(init=False)
-    _app: ASGIApp = attrs.field(init=False)
+    base_url: str = ""  # for requests without a usable `Host`
+    requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
+    messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
+    _app: Starlette = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.requests = deque(maxlen=self.settings.remembered)
@@ -95,9 +89,8 @@ class Application:
             Route("/{version}/{object_id}", self._graph(self._show), methods=["GET"]),
             Route("/{version}/{object_id}", self._graph(self._delete), methods=["DELETE"]),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _broken})
-        app.router.redirect_slashes = False
-        self._app = app
+        self._app = Starlette(routes=routes, exception_handlers={HTTPException: _failed, Exception: _failed})
+        self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request, or act out the fault that was planned for it."""
@@ -106,27 +99,24 @@ class Application:
         fault = self.faults.take(operation_of(request.method, scope["path"]))
         try:
             if fault is None:
-                await self._dated(self._app)(scope, receive, send)
+                await self._dated(self._app, scope, receive, send)
             else:
                 scope["state"]["expired_url"] = fault.expired_url
-                await inject(fault, self._dated(self._app), self._dated(scripted(fault)), scope, receive, send)
+                app, instead = (functools.partial(self._dated, app) for app in (self._app, scripted(fault)))
+                await inject(fault, app, instead, scope, receive, send)
         except ClientDisconnect:
             return  # there is no connection left to respond on
 
-    def _dated(self, app: ASGIApp) -> ASGIApp:
-        """Add the emulator's time to an application's responses."""
+    async def _dated(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the emulator's time to an application's response."""
+        date = formatdate(self.clock.now(), usegmt=True).encode()
 
-        async def dated(scope: Scope, receive: Receive, send: Send) -> None:
-            date = formatdate(self.clock.now(), usegmt=True).encode()
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"date", date)]
+            await send(message)
 
-            async def send_dated(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (b"date", date)]
-                await send(message)
-
-            await app(scope, receive, send_dated)
-
-        return dated
+        await app(scope, receive, send_dated)
 
     def _graph(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -170,14 +160,8 @@ class Application:
         if self.settings.require_content_length and "content-length" not in request.headers:
             raise PlainError(Response("Length Required", 411, media_type="text/plain"))
         try:
-            media = await receive_upload(
-                request.headers.get("content-type", ""),
-                request.stream(),
-                number,
-                state=self.state,
-                settings=self.settings,
-                now=self.clock.now(),
-            )
+            now = self.clock.now()
+            media = await receive_upload(request, number, state=self.state, settings=self.settings, now=now)
         except GraphError as error:
             if "error_user_title" in error.error and self.settings.oversize_reply == "proxy":
                 raise PlainError(Response("Request Entity Too Large", 413, media_type="text/html")) from None
@@ -211,7 +195,7 @@ class Application:
             if self.settings.repeated_delete == "error":
                 raise
         else:
-            await self.state.remove(media.id)
+            await self.state.in_thread(self.state.remove, media.id)
         return {"success": True}
 
     async def _send(self, request: Request, token: Token) -> Mapping[str, Any]:
@@ -303,13 +287,10 @@ async def _small_body(request: Request) -> bytes:
     return body if len(body) <= _MAX_JSON_SIZE else b""
 
 
-async def _no_route(request: Request, exc: Exception) -> Response:
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    parts = request.scope["path"].split("/")
-    if status == 405 and len(parts) > 2:
-        return GraphResponse(GraphError.of("gone", verb=request.method.lower(), id=parts[2]))
-    return GraphResponse(GraphError.of("unknown_path", path=request.scope["path"]))
-
-
-async def _broken(_request: Request, _exc: Exception) -> Response:
-    return GraphResponse(GraphError.of("broken"))
+async def _failed(request: Request, exc: Exception) -> Response:
+    if not isinstance(exc, HTTPException):
+        return GraphResponse(GraphError.of("broken"))
+    path = request.scope["path"]
+    if exc.status_code == 405 and path.count("/") > 1:
+        return GraphResponse(GraphError.of("gone", verb=request.method.lower(), id=path.split("/")[2]))
+    return GraphResponse(GraphError.of("unknown_path", path=path))

@@ -13,7 +13,6 @@ from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
 import anyio
-import attrs
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -48,10 +47,9 @@ class UrlSigner:
         if not hmac.compare_digest(expected.encode(), query.get("hash", "").encode()):
             raise PlainError(problem(404, "Not Found"))
         if int(expires) <= now:
-            status = settings.expired_url_status
-            # 403 is recorded on fbcdn hosts.
-            expired = Response("URL signature expired", status, media_type="text/plain")
-            raise PlainError(expired if status == 403 else problem(status, "Not Found"))
+            if settings.expired_url_status == 403:  # recorded on fbcdn hosts
+                raise PlainError(Response("URL signature expired", 403, media_type="text/plain"))
+            raise PlainError(problem(settings.expired_url_status, "Not Found"))
         return media_id
 
     def _signature(self, media_id: str, source: str, expires: str) -> str:
@@ -78,14 +76,6 @@ def requested_range(header: str | None, size: int) -> tuple[int, int] | Literal[
     return (start, end) if start < min(end, size) else "unsatisfiable"
 
 
-@attrs.frozen(kw_only=True)
-class _Slice:
-    status: int
-    start: int
-    end: int
-    headers: dict[str, str]
-
-
 def file_response(
     media: StoredMedia, headers: Mapping[str, str], method: str, *, state: State, settings: EmulatorSettings
 ) -> FileResponse:
@@ -97,39 +87,31 @@ def file_response(
         plain["etag"] = f'"{media.sha256}"'
     if settings.content_disposition and media.filename:
         plain["content-disposition"] = _disposition(media.filename)
-    part = _slice(media, headers, plain, settings) if method == "GET" else None
-    return FileResponse(media, part or _Slice(status=200, start=0, end=media.file_size, headers=plain), state)
-
-
-def _slice(
-    media: StoredMedia, headers: Mapping[str, str], plain: dict[str, str], settings: EmulatorSettings
-) -> _Slice | None:
-    condition = headers.get("if-range")
-    if not settings.range_requests or (condition is not None and condition != plain.get("etag")):
-        return None
-    match requested_range(headers.get("range"), media.file_size):
+    honoured = method == "GET" and settings.range_requests and headers.get("if-range") in {None, plain.get("etag")}
+    size = media.file_size
+    match requested_range(headers.get("range"), size) if honoured else None:
         case (start, end):
-            place = {"content-range": f"bytes {start}-{end - 1}/{media.file_size}"}
-            return _Slice(status=206, start=start, end=end, headers=plain | place)
+            place = {"content-range": f"bytes {start}-{end - 1}/{size}"}
+            return FileResponse(206, plain | place, state, media.id, start, end)
         case "unsatisfiable":
-            return _Slice(status=416, start=0, end=0, headers={"content-range": f"bytes */{media.file_size}"})
-    return None
+            return FileResponse(416, {"content-range": f"bytes */{size}"}, state, media.id, 0, 0)
+    return FileResponse(200, plain, state, media.id, 0, size)
 
 
 class FileResponse(Response):
     """Part of a stored file, read on a thread piece by piece until the client hangs up."""
 
-    def __init__(self, media: StoredMedia, part: _Slice, state: State) -> None:
-        super().__init__(None, part.status, {**part.headers, "content-length": str(part.end - part.start)})
-        self._media = media
-        self._part = part
+    def __init__(self, status: int, headers: dict[str, str], state: State, media_id: str, start: int, end: int) -> None:
+        super().__init__(None, status, headers | {"content-length": str(end - start)})
         self._state = state
+        self._path = state.path(media_id)
+        self._range = (start, end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        start, end = self._part.start, self._part.end if scope["method"] != "HEAD" else self._part.start
+        start, end = self._range if scope["method"] != "HEAD" else (0, 0)
         try:
-            file, piece = await self._state.in_thread(_begin, self._state.path(self._media.id), start, end)
+            file, piece = await self._state.in_thread(_begin, self._path, start, end)
         except FileNotFoundError:
             await problem(404, "Not Found")(scope, receive, send)
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
+import hmac
 import os
 import secrets
 import shutil
@@ -21,7 +23,7 @@ from meta_media import MediaApi, Settings
 from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
-from meta_media.emulator.messages import Kind, default_kind, media_object, sign, webhook
+from meta_media.emulator.messages import Kind, default_kind, webhook
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
@@ -154,13 +156,7 @@ class Emulator:
             self._faults.add(self._throttle)
 
     def fail(
-        self,
-        operation: FaultOperation,
-        fault: Fault,
-        *,
-        times: int | None = 1,
-        probability: float = 1.0,
-        seed: int = 0,
+        self, operation: FaultOperation, fault: Fault, *, times: int | None = 1, probability: float = 1.0, seed: int = 0
     ) -> None:
         """
         Plan a fault. May be called from any thread, also before the emulator runs.
@@ -221,18 +217,16 @@ class Emulator:
         if not isinstance(content, bytes):
             filename = filename or Path(content).name
             content = await running.state.in_thread(Path(content).read_bytes)
-        kind = kind or default_kind(mime_type)
         number = phone_number_id or self.phone_number_id
         now = self.clock.now()
         async with IncomingFile(running.state) as incoming:
             await incoming.write([content])
-            expires_at = now + self.settings.inbound_lifetime
-            media = await incoming.keep(number, mime_type, filename=filename, expires_at=expires_at)
+            media = await incoming.keep(number, mime_type, filename, now + self.settings.inbound_lifetime)
         expires = int(now) + self.settings.webhook_url_lifetime
         url = running.signer.url(self.base_url, media.id, "webhook", expires)
-        described = media_object(media, kind, url, caption, animated=is_animated_webp(content[:32]))
-        body = webhook(number, kind, described, int(now))
-        return body, sign(self.app_secret, body)
+        kind = kind or default_kind(mime_type)
+        body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now))
+        return body, "sha256=" + hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
 
     @property
     def _running(self) -> Application:
@@ -246,26 +240,21 @@ class Emulator:
             folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-"))
             self._exit.push_async_callback(anyio.to_thread.run_sync, functools.partial(shutil.rmtree, folder))
         state = await self._exit.enter_async_context(State(folder, self.clock))
-        kept = await state.settings(
-            phone_number_id=str(10**14 + secrets.randbelow(9 * 10**14)),
-            access_token="EAAG" + secrets.token_hex(40),
-            url_secret=secrets.token_hex(32),
-            app_secret=secrets.token_hex(16),
-        )
+        fresh = {
+            "phone_number_id": str(10**14 + secrets.randbelow(9 * 10**14)),
+            "access_token": "EAAG" + secrets.token_hex(40),
+            "url_secret": secrets.token_hex(32),
+            "app_secret": secrets.token_hex(16),
+        }
+        kept = await state.in_thread(state.settings, fresh)
         accounts = self._accounts or [(kept["phone_number_id"], kept["access_token"])]
         self.phone_number_id, self.access_token = accounts[0]
         for number, token in accounts:
             if not state.has_token(number, token):
                 state.add_token(number, token)
         self.app_secret = self.settings.app_secret or kept["app_secret"]
-        application = Application(
-            state=state,
-            signer=UrlSigner(kept["url_secret"]),
-            clock=self.clock,
-            settings=self.settings,
-            app_secret=self.app_secret,
-            faults=self._faults,
-        )
+        signer = UrlSigner(kept["url_secret"])
+        application = Application(state, signer, self.clock, self.settings, self.app_secret, self._faults)
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)

@@ -55,7 +55,7 @@ def _one_of(choices: tuple[str, ...]) -> _Validator:
 _INTEGER: Final[tuple[_Validator, ...]] = (instance_of(int), not_(instance_of(bool)))
 _NUMBER: Final[tuple[_Validator, ...]] = (instance_of((int, float)), not_(instance_of(bool)), gt(0), lt(math.inf))
 _PRINTABLE: _Validator = and_(instance_of(str), matches_re(r"[ -~]*"))
-_status = _must_be("a whole number from 200 to 599", *_INTEGER, ge(200), le(599))
+_status = optional(_must_be("a whole number from 200 to 599", *_INTEGER, ge(200), le(599)))
 _index = _must_be("a whole number of at least 0", *_INTEGER, ge(0))
 _times: _Validator = optional(_must_be("a whole number of at least 1", *_INTEGER, ge(1)))
 _number = _must_be("a number above 0", *_NUMBER)
@@ -113,7 +113,7 @@ class Fault:
         ValueError: A field has a wrong value, or two fields contradict each other.
     """
 
-    status: int | None = attrs.field(default=None, validator=optional(_status))
+    status: int | None = attrs.field(default=None, validator=_status)
     body: bytes | None = attrs.field(default=None, converter=_encoded, validator=optional(_bytes))
     headers: Mapping[str, str] = attrs.field(factory=dict, converter=_copied, validator=_headers)
     applied: bool = attrs.field(default=False, validator=_boolean)
@@ -288,10 +288,7 @@ class FaultQueue:
 
 
 _MAKERS: Final[Mapping[str, Callable[..., Fault]]] = {
-    "error": Fault.error,
-    "html": Fault.html,
-    "redirect": Fault.redirect,
-    "throttle": Fault.throttle,
+    make.__name__: make for make in (Fault.error, Fault.html, Fault.redirect, Fault.throttle)
 }
 _PLAN_FIELDS: Final = tuple(field.name for field in attrs.fields(PlannedFault) if field.name != "fault")
 _FAULT_FIELDS: Final = tuple(field.name for field in attrs.fields(Fault))

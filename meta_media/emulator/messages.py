@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import contextlib
 import json
 import secrets
 from base64 import b64encode
@@ -13,17 +12,7 @@ from typing import Any, Final, Literal
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, graph_json
 from meta_media.emulator.state import StoredMedia
 
-__all__ = [
-    "Kind",
-    "accepted",
-    "check_attachment",
-    "check_product",
-    "default_kind",
-    "media_object",
-    "parse_message",
-    "sign",
-    "webhook",
-]
+__all__ = ["Kind", "accepted", "check_attachment", "check_product", "default_kind", "parse_message", "webhook"]
 
 Kind = Literal["audio", "document", "image", "sticker", "video"]
 _MAX_CAPTION: Final = 1024  # characters; Meta's guides "Image messages", "Video messages" and "Document messages"
@@ -43,20 +32,19 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "audio": ("audio/",),
     "sticker": ("image/webp",),
 }
+# The kind that WhatsApp shows a type as, by the first prefix that fits; else a document.
+_SHOWN: Final[Mapping[str, Kind]] = {"image/webp": "sticker", "image/": "image", "audio/": "audio", "video/": "video"}
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
 _CUSTOMER: Final = "15550001111"
 
 
 def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """
-    Return a message's kind, its media object and the whole message.
-
-    Raises:
-        GraphError: Meta would not accept it.
-    """
-    message = _json_object(body)
-    check_product(message.get("messaging_product"))
+    """Return a message's kind, its media object and the whole message; a `GraphError` if Meta would not accept it."""
+    message: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        message = json.loads(body)
+    check_product(message.get("messaging_product") if isinstance(message, dict) else None)
     if not isinstance(message.get("to"), str) or not _digits(message["to"]):
         raise GraphError.of("required", parameter="to")
     kind = message.get("type", "text")
@@ -99,61 +87,30 @@ def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_kind(mime_type: str) -> Kind:
     """Return the kind of message that WhatsApp shows a type as."""
-    if mime_type.startswith("image/webp"):
-        return "sticker"
-    if mime_type.startswith("image/"):
-        return "image"
-    if mime_type.startswith("audio/"):
-        return "audio"
-    return "video" if mime_type.startswith("video/") else "document"
+    return next((kind for prefix, kind in _SHOWN.items() if mime_type.startswith(prefix)), "document")
 
 
-def media_object(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, animated: bool) -> dict[str, Any]:
-    """Return a webhook's media object: its hash is Base64, where `GET /{media_id}` has hex."""
+def webhook(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, animated: bool, now: int) -> bytes:
+    """Return the body of the webhook that Meta would post (its pages "Webhooks"), byte for byte as it is signed."""
     described: dict[str, Any] = {} if caption is None else {"caption": caption}
     if kind == "document":
         described["filename"] = media.filename or "file"
-    sha256 = b64encode(bytes.fromhex(media.sha256)).decode()
+    sha256 = b64encode(bytes.fromhex(media.sha256)).decode()  # `GET /{media_id}` has it in hex
     described |= {"mime_type": media.mime_type, "sha256": sha256, "id": media.id, "url": url}
     if kind == "audio":
         described["voice"] = "codecs=opus" in media.mime_type
     if kind == "sticker":
         described["animated"] = animated
-    return described
-
-
-def webhook(phone_number_id: str, kind: Kind, described: dict[str, Any], now: int) -> bytes:
-    """Return the body of the webhook that Meta would post (its pages "Webhooks"), byte for byte as it is signed."""
-    message = {
-        "from": _CUSTOMER,
-        "id": "wamid." + b64encode(b"\x1c\x18\x0b" + secrets.token_bytes(24)).decode(),
-        "timestamp": str(now),
-        "type": kind,
-        kind: described,
-    }
+    message_id = "wamid." + b64encode(b"\x1c\x18\x0b" + secrets.token_bytes(24)).decode()
+    message = {"from": _CUSTOMER, "id": message_id, "timestamp": str(now), "type": kind, kind: described}
     value = {
         "messaging_product": "whatsapp",
-        "metadata": {"display_phone_number": "15550002222", "phone_number_id": phone_number_id},
+        "metadata": {"display_phone_number": "15550002222", "phone_number_id": media.phone_number_id},
         "contacts": [{"profile": {"name": "A customer"}, "wa_id": _CUSTOMER}],
         "messages": [message],
     }
-    change = {"value": value, "field": "messages"}
-    return graph_json(
-        {"object": "whatsapp_business_account", "entry": [{"id": BUSINESS_ACCOUNT_ID, "changes": [change]}]}
-    )
-
-
-def sign(app_secret: str, body: bytes) -> str:
-    """Return the value of `X-Hub-Signature-256`."""
-    return "sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest()
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        message = None
-    return message if isinstance(message, dict) else {}
+    entry = {"id": BUSINESS_ACCOUNT_ID, "changes": [{"value": value, "field": "messages"}]}
+    return graph_json({"object": "whatsapp_business_account", "entry": [entry]})
 
 
 def _digits(number: str) -> str:
@@ -161,8 +118,7 @@ def _digits(number: str) -> str:
 
 
 def _check_media(kind: str, media: Mapping[str, Any]) -> None:
-    unknown = sorted(set(media) - _KEYS[kind])
-    if unknown:
+    if unknown := sorted(set(media) - _KEYS[kind]):
         raise GraphError.message(*_INVALID, f"{kind} has no parameter {unknown[0]!r}.")
     given = [name for name in ("id", "link") if media.get(name)]
     if not given:

@@ -81,15 +81,8 @@ _ERRORS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         {},
     ),
     "refused_type": (
-        (
-            "(#100) Param file must be a file with one of the following types: "
-            f"{', '.join(ACCEPTED_TYPES)}. Received file of type '{{mime_type}}'."
-        ),
+        "(#100) Param file must be a file with one of the following types: {types}. Received file of type '{mime_type}'.",
         {},
-    ),
-    "no_permission": (  # on other products of Meta's
-        "(#10) Application does not have permission for this action",
-        {"code": 10, "status": 403},
     ),
     # Documented.
     "no_token": ("An access token is required to request this resource", {"code": 104, "status": 401}),
@@ -109,12 +102,7 @@ _THROTTLES: Final[Mapping[int, tuple[str, ...]]] = {
 
 
 class PlainError(Exception):
-    """
-    An error that is not in the Graph API's envelope.
-
-    Attributes:
-        response: The whole response.
-    """
+    """An error that is not in the Graph API's envelope, but a whole response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"HTTP {response.status_code}")
@@ -122,14 +110,7 @@ class PlainError(Exception):
 
 
 class GraphError(Exception):
-    """
-    An error in the Graph API's envelope.
-
-    Attributes:
-        status: HTTP status.
-        error: The object under the key `error`, without its `fbtrace_id`.
-        headers: Headers beside the usual ones.
-    """
+    """An error in the Graph API's envelope: its HTTP status, its object `error`, and its headers beside the usual ones."""
 
     def __init__(
         self,
@@ -155,14 +136,16 @@ class GraphError(Exception):
     @classmethod
     def forbidden(cls, code: int) -> GraphError:
         """Make the error of a token without permissions."""
-        if code == 10:
-            return cls.of("no_permission")
-        return cls("This operation requires additional permissions", code=code, status=403)  # documented, with code 200
+        # The first is recorded on other products of Meta's, the second is documented with code 200.
+        texts = {10: "(#10) Application does not have permission for this action"}
+        return cls(texts.get(code, "This operation requires additional permissions"), code=code, status=403)
 
     @classmethod
     def expired(cls, expired_at: float, now: float) -> GraphError:
         """Make the error of an expired token."""
-        return cls.of("expired_token", expired=_date(expired_at), now=_date(now))
+        dates = (datetime.fromtimestamp(seconds, _PACIFIC) for seconds in (expired_at, now))
+        expired, current = (date.strftime("%A, %d-%b-%y %H:%M:%S %Z") for date in dates)
+        return cls.of("expired_token", expired=expired, now=current)
 
     @classmethod
     def throttled(
@@ -224,7 +207,3 @@ def problem(status: int, title: str) -> Response:
 
 def _trace_id() -> str:
     return "A" + secrets.token_urlsafe(16)
-
-
-def _date(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, _PACIFIC).strftime("%A, %d-%b-%y %H:%M:%S %Z")

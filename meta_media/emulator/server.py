@@ -3,7 +3,7 @@ The socket: uvicorn in the caller's event loop, without logs and signal handlers
 
 An ASGI server keeps its responses in order: no wrong length, no break in the middle, nothing after the end. `inject` therefore
 writes a faulty response to the transport itself, past h11. At its end uvicorn gets a response of no bytes, which
-`Connection.muted` keeps off the socket: for uvicorn the request is over, and the connection is ready for the next one.
+`Connection.end_response` keeps off the socket: for uvicorn the request is over, and the connection is ready for the next one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from meta_media.emulator.faults import Fault
 
@@ -53,26 +52,15 @@ class _Http(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """
-    One connection: `scope["state"]["connection"]` of its requests.
+    """One connection: `scope["state"]["connection"]` of its requests."""
 
-    It does not use uvicorn's global loggers, whose access log would show signed URLs.
-
-    Attributes:
-        lost: Set when the connection is gone, whichever side ended it.
-    """
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state | {"connection": self}, _loop)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.app_state = self.app_state | {"connection": self}
+        # Not uvicorn's global loggers: its access log would show signed URLs.
         self.access_log = False
         self.logger = _LOGGER
-        self.lost = asyncio.Event()
+        self.lost = asyncio.Event()  # set when the connection is gone, whichever side ended it
         self._http = self.conn = _Http(h11.SERVER, _MAX_HEAD_SIZE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,12 +74,12 @@ class Connection(H11Protocol):
             async with asyncio.timeout(seconds):
                 await self.lost.wait()
 
-    @contextlib.contextmanager
-    def muted(self) -> Iterator[None]:
-        """Keep uvicorn's output off the socket."""
+    async def end_response(self, send: Send) -> None:
+        """Give uvicorn a response of no bytes, and keep it off the socket."""
         self._http.muted = True
         try:
-            yield
+            await send({"type": "http.response.start", "status": 200, "headers": _NO_BYTES})
+            await send({"type": "http.response.body"})
         finally:
             self._http.muted = False
 
@@ -116,7 +104,6 @@ class Server:
             http=Connection,
             ws="none",
             lifespan="off",
-            interface="asgi3",
             log_config=None,
             date_header=False,
             server_header=False,
@@ -128,12 +115,7 @@ class Server:
         self._uvicorn.lifespan = config.lifespan_class(config)
 
     async def start(self, host: str, port: int) -> str:
-        """
-        Listen, and return the base URL.
-
-        Raises:
-            OSError: The address is in use, or not of this machine.
-        """
+        """Listen, and return the base URL; an `OSError` if the address is in use, or not of this machine."""
         listener = await anyio.to_thread.run_sync(_listen, host, port)
         await self._uvicorn.startup(sockets=[listener])
         address, port = listener.getsockname()[:2]
@@ -192,7 +174,6 @@ class _FaultyCycle:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._message: Message = {}
         self._position = 0  # in the response's body
         self._happened = False
         self._over = False
@@ -236,7 +217,7 @@ class _FaultyCycle:
                 return
 
     async def _happen(self) -> None:
-        if self._happened or (self._fault.delay is None and self._fault.end is None):
+        if self._happened:
             return
         self._happened = True
         if self._fault.delay is not None:
@@ -257,18 +238,16 @@ class _FaultyCycle:
     async def _respond(self, message: Message) -> None:
         """Take a message in the place of ASGI's `send`."""
         if message["type"] == "http.response.start":
-            self._message = message
-            await self._send_head()
+            await self._send_head(self._head(message))
         elif self._scope["method"] != "HEAD":
             for piece in self._pieces(message.get("body", b"")):
                 await self._send_body(piece)
                 if self._position == self._fault.at:
                     await self._happen()
 
-    async def _send_head(self) -> None:
+    async def _send_head(self, head: bytes) -> None:
         if self._fault.at in {None, "reply"}:
             await self._happen()
-        head = self._head()
         if self._fault.at == "head":
             middle = len(head) // 2
             await self._write(head[:middle])
@@ -278,9 +257,9 @@ class _FaultyCycle:
         if self._fault.at == 0:
             await self._happen()
 
-    def _head(self) -> bytes:
-        fault, status = self._fault, self._message["status"]
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._message["headers"]}
+    def _head(self, message: Message) -> bytes:
+        fault, status = self._fault, message["status"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
         length = int(headers.pop("content-length", "0"))  # every response of the emulator has one
         if fault.framing == "chunked":
             headers["transfer-encoding"] = "chunked"
@@ -328,9 +307,7 @@ class _FaultyCycle:
         if self._fault.framing == "close" and not self._gone:
             await self._leave("close")
         if not self._gone:
-            with self.connection.muted():
-                await self._send({"type": "http.response.start", "status": 200, "headers": _NO_BYTES})
-                await self._send({"type": "http.response.body"})
+            await self.connection.end_response(self._send)
 
     @property
     def _gone(self) -> bool:

@@ -37,9 +37,7 @@ _THREAD_COUNT: Final = 8
 _BATCH_SIZE: Final = 2**20  # bytes
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS token (
-    access_token TEXT PRIMARY KEY, numbers TEXT NOT NULL, expires_at REAL, forbidden INTEGER
-);
+CREATE TABLE IF NOT EXISTS token (access_token TEXT PRIMARY KEY, numbers TEXT NOT NULL, expires_at REAL, forbidden INTEGER);
 CREATE TABLE IF NOT EXISTS media (
     id TEXT PRIMARY KEY, phone_number_id TEXT NOT NULL, mime_type TEXT NOT NULL, sha256 TEXT NOT NULL,
     file_size INTEGER NOT NULL, filename TEXT, expires_at REAL
@@ -47,59 +45,31 @@ CREATE TABLE IF NOT EXISTS media (
 """
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Token:
-    """
-    An access token.
-
-    Attributes:
-        value: As clients send it.
-        numbers: The phone number ids it may act for.
-        expires_at: Unix seconds; None for never.
-        forbidden: The error code of every request with it; None when it has all permissions.
-    """
+    """An access token."""
 
     value: str = attrs.field(repr=False)
-    numbers: frozenset[str] = frozenset()
-    expires_at: float | None = None
-    forbidden: int | None = None
+    numbers: frozenset[str] = frozenset()  # the phone number ids it may act for
+    expires_at: float | None = None  # Unix seconds; None for never
+    forbidden: int | None = None  # the error code of every request with it; None when it has all permissions
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class StoredMedia:
-    """
-    The metadata of one media id.
-
-    Attributes:
-        id: 16 digits.
-        phone_number_id: The number it belongs to.
-        mime_type: As the client declared it, with its parameters.
-        sha256: 64 hex digits.
-        file_size: Bytes.
-        filename: As the client named it; never used as a path.
-        expires_at: Unix seconds; None for never.
-    """
+    """The metadata of one media id."""
 
     id: str
-    phone_number_id: str
-    mime_type: str
-    sha256: str
-    file_size: int
-    filename: str | None = None
-    expires_at: float | None = None
+    phone_number_id: str  # the number it belongs to
+    mime_type: str  # as the client declared it, with its parameters
+    sha256: str  # 64 hex digits
+    file_size: int  # bytes
+    filename: str | None  # as the client named it; never used as a path
+    expires_at: float | None  # Unix seconds; None for never
 
 
 class State:
-    """
-    A data folder, opened by one emulator at a time. Used as `async with`.
-
-    Args:
-        folder: Made if it is missing.
-        clock: Decides which tokens and media have expired.
-
-    Raises:
-        RuntimeError: Another emulator has the folder open.
-    """
+    """A data folder, made if it is missing. One emulator at a time can open it, by `async with`; the next one fails."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
@@ -131,10 +101,6 @@ class State:
                 await asyncio.gather(running, return_exceptions=True)
             raise
 
-    async def settings(self, **defaults: str) -> dict[str, str]:
-        """Return values that are written once and then kept."""
-        return await self.in_thread(self._settings, defaults)
-
     def path(self, media_id: str) -> Path:
         """Return the path of an id's bytes."""
         if not (media_id.isascii() and media_id.isdecimal()):
@@ -147,22 +113,14 @@ class State:
         rows = await self.in_thread(self._execute, statement, (media_id, self._clock.now()))
         return StoredMedia(**rows[0]) if rows else None
 
-    async def remove(self, media_id: str) -> None:
-        """Delete an id, with its bytes."""
-        await self.in_thread(self._remove, media_id)
-
-    def add(self, media: StoredMedia) -> None:
-        """Write the metadata of media whose bytes are in place. Runs on a thread."""
-        self._execute("INSERT INTO media VALUES (?, ?, ?, ?, ?, ?, ?)", attrs.astuple(media))
-
     def has_token(self, phone_number_id: str, access_token: str) -> bool:
         """Return whether a token, valid or not, was added for this number."""
         return access_token in self._tokens and phone_number_id in self._tokens[access_token].numbers
 
     def add_token(self, phone_number_id: str, access_token: str) -> None:
         """Let a token, new or revived, act for a phone number. Any thread may call this and the next two methods."""
-        numbers = self._tokens.get(access_token, Token(value=access_token)).numbers | {phone_number_id}
-        self._keep(Token(value=access_token, numbers=numbers))
+        numbers = self._tokens.get(access_token, Token(access_token)).numbers | {phone_number_id}
+        self._keep(Token(access_token, numbers))
 
     def expire_token(self, access_token: str, seconds: float) -> None:
         """Let a token expire some seconds from now."""
@@ -173,12 +131,7 @@ class State:
         self._keep(attrs.evolve(self._known(access_token), forbidden=code))
 
     def authenticate(self, access_token: str | None) -> Token:
-        """
-        Return a token that is valid and has permissions.
-
-        Raises:
-            GraphError: There is none.
-        """
+        """Return the token, if it is valid and has permissions; otherwise raise its `GraphError`."""
         if not access_token:
             raise GraphError.of("no_token")
         token = self._tokens.get(access_token)
@@ -201,6 +154,21 @@ class State:
 
     # The methods below run on threads.
 
+    def settings(self, defaults: Mapping[str, str]) -> dict[str, str]:
+        """Return values that are written once and then kept."""
+        for default in defaults.items():
+            self._execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", default)
+        return dict(self._execute("SELECT name, value FROM setting"))
+
+    def add(self, media: StoredMedia) -> None:
+        """Write the metadata of media whose bytes are in place."""
+        self._execute("INSERT INTO media VALUES (?, ?, ?, ?, ?, ?, ?)", attrs.astuple(media))
+
+    def remove(self, media_id: str) -> None:
+        """Delete an id, with its bytes."""
+        self._execute("DELETE FROM media WHERE id = ?", (media_id,))
+        self.path(media_id).unlink(missing_ok=True)
+
     def _open(self) -> None:
         self._media.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = self._folder / "emulator.sqlite3"
@@ -220,8 +188,7 @@ class State:
             if path.name not in known:
                 path.unlink()
         for value, numbers, expires_at, forbidden in self._execute("SELECT * FROM token"):
-            owned = frozenset(json.loads(numbers))
-            self._tokens[value] = Token(value=value, numbers=owned, expires_at=expires_at, forbidden=forbidden)
+            self._tokens[value] = Token(value, frozenset(json.loads(numbers)), expires_at, forbidden)
 
     def _close(self) -> None:
         self._threads.shutdown()
@@ -233,15 +200,6 @@ class State:
             raise RuntimeError("the emulator's data folder is not open")
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
-
-    def _settings(self, defaults: Mapping[str, str]) -> dict[str, str]:
-        for default in defaults.items():
-            self._execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", default)
-        return dict(self._execute("SELECT name, value FROM setting"))
-
-    def _remove(self, media_id: str) -> None:
-        self._execute("DELETE FROM media WHERE id = ?", (media_id,))
-        self.path(media_id).unlink(missing_ok=True)
 
     def _write_token(self, value: str) -> None:
         with self._lock:  # two writes of one token may come in any order: each writes the latest state
@@ -288,12 +246,20 @@ class IncomingFile:
             batch, self._batch, self._batched = self._batch, [], 0
             self._writing = asyncio.create_task(self._state.in_thread(self._append, batch))
 
-    async def keep(
-        self, phone_number_id: str, mime_type: str, *, filename: str | None, expires_at: float | None
-    ) -> StoredMedia:
+    async def keep(self, number: str, mime_type: str, filename: str | None, expires_at: float | None) -> StoredMedia:
         """Write the rest, and the metadata."""
         await self._finish_writing()
-        return await self._state.in_thread(self._keep, phone_number_id, mime_type, filename, expires_at)
+
+        def keep() -> StoredMedia:
+            self._append(self._batch)
+            self._close()
+            self._path.rename(self._state.path(self._id))
+            media = StoredMedia(self._id, number, mime_type, self._hash.hexdigest(), self._size, filename, expires_at)
+            self._state.add(media)
+            self._kept = True
+            return media
+
+        return await self._state.in_thread(keep)
 
     async def _finish_writing(self) -> None:
         if self._writing is not None:
@@ -309,25 +275,6 @@ class IncomingFile:
             self._size += len(view)
             while view:
                 view = view[self._file.write(view) :]
-
-    def _keep(
-        self, phone_number_id: str, mime_type: str, filename: str | None, expires_at: float | None
-    ) -> StoredMedia:
-        self._append(self._batch)
-        self._close()
-        self._path.rename(self._state.path(self._id))
-        media = StoredMedia(
-            id=self._id,
-            phone_number_id=phone_number_id,
-            mime_type=mime_type,
-            sha256=self._hash.hexdigest(),
-            file_size=self._size,
-            filename=filename,
-            expires_at=expires_at,
-        )
-        self._state.add(media)
-        self._kept = True
-        return media
 
     def _close(self) -> None:
         if self._file is not None:

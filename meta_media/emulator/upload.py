@@ -9,11 +9,11 @@ byte beyond its limit.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
 
 from meta_media.emulator.messages import check_product
 from meta_media.emulator.responses import ACCEPTED_TYPES, GraphError
@@ -32,17 +32,12 @@ _KEPT_USE_CASE: Final = "call_voicemail_announcement"  # its files never expire;
 
 
 class FilePart:
-    """
-    The part named `file`: its headers, and its size so far against the limit of its type (Meta's Media guide).
-
-    Raises:
-        GraphError: The type is not accepted.
-    """
+    """The part named `file`: its headers, and its size so far against the limit of its type (Meta's Media guide)."""
 
     def __init__(self, mime_type: str, filename: str, settings: EmulatorSettings) -> None:
         essence = mime_type.partition(";")[0].strip().lower()
         if essence not in ACCEPTED_TYPES:
-            raise GraphError.of("refused_type", mime_type=mime_type)
+            raise GraphError.of("refused_type", types=", ".join(ACCEPTED_TYPES), mime_type=mime_type)
         self.mime_type = mime_type
         self.filename = filename
         self._kind = ACCEPTED_TYPES[essence]
@@ -68,29 +63,21 @@ class FilePart:
 
 
 class FormReader:
-    """
-    The form of an upload, fed with the body's pieces.
-
-    Attributes:
-        fields: The fields beside the file.
-        file: The file's headers, once they have arrived.
-        file_ended: Whether the whole file has arrived.
-    """
+    """The form of an upload, fed with the body's pieces."""
 
     def __init__(self, boundary: bytes, settings: EmulatorSettings) -> None:
-        self.fields: dict[str, str] = {}
-        self.file: FilePart | None = None
+        self.fields: dict[str, str] = {}  # beside the file
+        self.file: FilePart | None = None  # once its headers have arrived
         self.file_ended = False
         self._settings = settings
         self._pieces: list[memoryview] = []
         self._headers: dict[bytes, bytes] = {}
-        self._header = (b"", b"")
+        self._header_name = self._header_value = b""
         self._field: tuple[str, bytes] | None = None
         self._in_file = False
         self._parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": self._on_part_begin,
                 "on_header_field": self._on_header_field,
                 "on_header_value": self._on_header_value,
                 "on_header_end": self._on_header_end,
@@ -101,48 +88,31 @@ class FormReader:
         )
 
     def feed(self, data: bytes) -> list[memoryview]:
-        """
-        Read a piece of the body, and return the file's bytes in it.
-
-        Raises:
-            GraphError: The type or the size of the file is not accepted.
-            FormParserError: The body is not a form.
-        """
+        """Read a piece of the body, and return the file's bytes in it; a `FormParserError` if it is not of a form."""
         self._parser.write(data)
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _on_part_begin(self) -> None:
-        self._headers = {}
-        self._field = None
-        self._in_file = False
-
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        name, value = self._header
-        self._header = (name + data[start:end], value)
+        self._header_name += data[start:end]
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        name, value = self._header
-        self._header = (name, value + data[start:end])
+        self._header_value += data[start:end]
 
     def _on_header_end(self) -> None:
-        name, value = self._header
-        self._headers[name.lower()] = value
-        self._header = (b"", b"")
+        self._headers[self._header_name.lower()] = self._header_value
+        self._header_name = self._header_value = b""
 
     def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        headers, self._headers = self._headers, {}
+        _, options = parse_options_header(headers.get(b"content-disposition"))
         name = options.get(b"name", b"").decode(errors="replace")
-        if name == "file" and b"filename" in options and self.file is None:
-            self._begin_file(options[b"filename"])
-        elif len(self.fields) < _MAX_FIELD_COUNT:
-            self._field = (name, b"")
-
-    def _begin_file(self, filename: bytes) -> None:
-        declared = self._headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
-        mime_type = _UNPRINTABLE.sub("", declared).strip()
-        self.file = FilePart(mime_type, filename.decode(errors="replace"), self._settings)
-        self._in_file = True
+        self._in_file = name == "file" and b"filename" in options and self.file is None
+        if self._in_file:
+            declared = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
+            mime_type = _UNPRINTABLE.sub("", declared).strip()
+            self.file = FilePart(mime_type, options[b"filename"].decode(errors="replace"), self._settings)
+        self._field = (name, b"") if not self._in_file and len(self.fields) < _MAX_FIELD_COUNT else None
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file and self.file is not None:
@@ -162,25 +132,16 @@ class FormReader:
 
 
 async def receive_upload(
-    content_type: str,
-    body: AsyncIterator[bytes],
-    phone_number_id: str,
-    *,
-    state: State,
-    settings: EmulatorSettings,
-    now: float,
+    request: Request, number: str, *, state: State, settings: EmulatorSettings, now: float
 ) -> StoredMedia:
-    """
-    Read an upload, and keep its file.
-
-    Raises:
-        GraphError: Meta would not accept it.
-        ClientDisconnect: The client closed the connection.
-    """
-    form = FormReader(_boundary(content_type), settings)
+    """Read an upload, and keep its file; a `GraphError` if Meta would not accept it."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
+    readable = 0 < len(boundary) <= 70  # RFC 2046, section 5.1.1: 1 to 70 characters
+    form = FormReader(boundary if readable else b"no boundary", settings)
     async with IncomingFile(state) as incoming:
         try:
-            async for data in body:
+            async for data in request.stream():
                 await incoming.write(form.feed(data))
         except FormParserError:
             # A form that cannot be read has no fields. Recorded for a boundary that was missing or wrong.
@@ -188,23 +149,13 @@ async def receive_upload(
         lifetime = _lifetime(form, settings)
         if form.file is None or not form.file_ended:
             raise GraphError(settings.missing_file_text)
-        return await incoming.keep(
-            phone_number_id,
-            form.file.mime_type,
-            filename=form.file.filename,
-            expires_at=None if lifetime is None else now + lifetime,
-        )
+        expires_at = None if lifetime is None else now + lifetime
+        return await incoming.keep(number, form.file.mime_type, form.file.filename, expires_at)
 
 
 def is_animated_webp(head: bytes) -> bool:
     """Return the animation flag of the extended header (Google's WebP container specification)."""
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 0x02)
-
-
-def _boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
-    return boundary if 0 < len(boundary) <= 70 else b"no boundary"  # RFC 2046, section 5.1.1: 1 to 70 characters
 
 
 def _lifetime(form: FormReader, settings: EmulatorSettings) -> float | None:
