@@ -15,6 +15,7 @@ import pytest
 
 from meta_media import clean_stale
 from meta_media.errors import StorageError
+from meta_media.transfer import atomic_file
 from meta_media.transfer.atomic_file import AtomicFile
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files
@@ -168,11 +169,13 @@ def test_permissions(folder: Path) -> None:
 def test_the_process_keeps_its_mask(folder: Path) -> None:
     """To learn what permissions a new file gets changes nothing for the files of others."""
     before = os.umask(0o027)
+    atomic_file._umask.cache_clear()
     try:
         placed(folder / "a")
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+        atomic_file._umask.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "pipe", "link", "broken link"])
