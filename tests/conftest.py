@@ -25,6 +25,7 @@ from pytest_markdown_docs.definitions import FenceTestDefinition
 
 from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
+from tests.support.servers import Server
 
 collect_ignore = ["scripts"]  # programs that tests start, and that are not to be imported here
 
@@ -104,6 +105,13 @@ async def media(emulator: Emulator) -> AsyncIterator[MediaApi]:
     """A client for the emulator."""
     async with emulator.api() as api:
         yield api
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A scripted server, whose script the test gives."""
+    async with Server() as running:
+        yield running
 
 
 @register_runner(default=True)

@@ -85,13 +85,6 @@ every_verb = pytest.mark.parametrize("verb", VERBS)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A server that waits for its script."""
-    async with Server() as running:
-        yield running
-
-
-@pytest.fixture
 async def scripted(server: Server) -> AsyncIterator[MediaApi]:
     """A client for `server`."""
     async with client(server) as api:
@@ -135,7 +128,6 @@ def fields(body: bytes) -> dict[str, str]:
 async def test_upload(media: MediaApi) -> None:
     """An upload gives the id and what was sent; the media is there."""
     uploaded = await media.upload(SAMPLES["photo.jpg"])
-
     assert uploaded == UploadedMedia(id=uploaded.id, mime_type="image/jpeg", file_size=len(PHOTO))
     assert await media.read(uploaded.id) == PHOTO
 
@@ -143,7 +135,6 @@ async def test_upload(media: MediaApi) -> None:
 async def test_get_info(media: MediaApi, photo: str) -> None:
     """Info has URL, type, hash, size, and when the URL dies."""
     known = await media.get_info(photo)
-
     assert (known.id, known.mime_type, known.file_size) == (photo, "image/jpeg", len(PHOTO))
     assert known.url_expires_at is not None
     assert timedelta(minutes=4) < known.url_expires_at - datetime.now(UTC) <= timedelta(minutes=5)
@@ -159,7 +150,6 @@ async def test_delete(media: MediaApi, photo: str) -> None:
 async def test_send(emulator: Emulator, media: MediaApi, photo: str) -> None:
     """A message that Meta took has an id, and the recipient's WhatsApp id."""
     sent = await media.send(TO, photo, caption="look")
-
     (message,) = emulator.messages
     assert sent == SentMessage(id=message["message_id"], wa_id="15550001111")
     assert message["image"] == {"id": photo, "caption": "look"}
@@ -197,7 +187,6 @@ async def test_a_client_of_the_callers(emulator: Emulator, flavour: Any, tmp_pat
             emulator.access_token, emulator.phone_number_id, settings=settings, http_client=theirs
         ) as api:
             await tour(api, tmp_path)
-
         assert before == (
             dict(theirs.headers),
             dict(theirs.cookies),
@@ -215,7 +204,6 @@ async def test_nothing_of_the_callers_client_is_sent(server: Server, flavour: An
     """Headers, cookies, parameters and credentials of the caller's client stay with it, and redirects are not followed."""
     server.script = [page(status=302, location="/elsewhere"), json_response({"success": True})]
     mine = {"x-mine": "1", "authorization": "Basic eDp5", "user-agent": "mine", "accept-encoding": "gzip"}
-
     async with flavour.AsyncClient(
         headers=mine,
         cookies={"a": "b"},
@@ -228,7 +216,6 @@ async def test_nothing_of_the_callers_client_is_sent(server: Server, flavour: An
         api = MediaApi(TOKEN, NUMBER, settings=Settings(base_url=server.base_url), http_client=theirs)
         await failure(ServerError, api.delete("1"))
         await api.delete("1")
-
     for request in server.requests:
         assert request.target == "/v25.0/1"
         assert request.header("authorization") == f"Bearer {TOKEN}"
@@ -243,7 +230,6 @@ async def test_nothing_of_the_callers_client_is_sent(server: Server, flavour: An
 async def test_an_unknown_id(emulator: Emulator, media: MediaApi, verb: str) -> None:
     """What Meta does not know is a MediaNotFoundError with everything Meta said."""
     error = await failure(MediaNotFoundError, VERBS[verb](media, "1045500012345678"))
-
     assert (error.operation, error.media_id, error.attempts) == (verb, "1045500012345678", 1)
     assert (error.status, error.code, error.subcode) == (400, 100, 33)
     assert error.fbtrace_id.startswith("A")
@@ -255,14 +241,12 @@ async def test_an_unknown_id(emulator: Emulator, media: MediaApi, verb: str) -> 
 async def test_sending_an_unknown_id(media: MediaApi) -> None:
     """To send media that Meta does not know is a MediaNotFoundError too, though Meta words it otherwise."""
     error = await failure(MediaNotFoundError, media.send(TO, "1045500012345678"))
-
     assert (error.operation, error.media_id, error.code, error.subcode) == ("send", "1045500012345678", 100, None)
 
 
 async def test_media_that_expired(emulator: Emulator, media: MediaApi, photo: str) -> None:
     """After thirty days an upload is not found."""
     emulator.clock.advance(30 * 24 * 60 * 60 + 1)
-
     await failure(MediaNotFoundError, media.get_info(photo))
 
 
@@ -270,9 +254,7 @@ async def test_media_that_expired(emulator: Emulator, media: MediaApi, photo: st
 async def test_a_dead_token(emulator: Emulator, media: MediaApi, photo: str, verb: str) -> None:
     """A token that has died is an AuthenticationError from every verb."""
     emulator.expire_token(emulator.access_token)
-
     error = await failure(AuthenticationError, VERBS[verb](media, photo))
-
     assert (error.operation, error.status, error.code, error.subcode) == (verb, 401, 190, 463)
     assert (error.attempts, error.media_id) == (1, None if verb == "upload" else photo)
     assert emulator.access_token not in str(error)
@@ -282,7 +264,6 @@ async def test_a_dead_token(emulator: Emulator, media: MediaApi, photo: str, ver
 async def test_a_token_of_nobody(media: MediaApi, photo: str, verb: str) -> None:
     """A token that Meta cannot read is an AuthenticationError."""
     error = await failure(AuthenticationError, VERBS[verb](media.with_options(access_token="EAAGnobody"), photo))
-
     assert (error.status, error.code, error.subcode) == (401, 190, None)
 
 
@@ -291,9 +272,7 @@ async def test_a_token_of_nobody(media: MediaApi, photo: str, verb: str) -> None
 async def test_a_missing_permission(emulator: Emulator, media: MediaApi, photo: str, verb: str, code: int) -> None:
     """A token without permission is a PermissionDeniedError from every verb."""
     emulator.forbid(emulator.access_token, code=code)
-
     error = await failure(PermissionDeniedError, VERBS[verb](media, photo))
-
     assert (error.operation, error.status, error.code) == (verb, 403, code)
 
 
@@ -301,7 +280,6 @@ async def test_a_foreign_number(emulator: Emulator, media: MediaApi, photo: str)
     """Another business's number and media are not there for this token."""
     emulator.add_account(OTHER, "EAAGother")
     foreign = media.with_options(access_token="EAAGother", phone_number_id=OTHER)
-
     assert (await failure(InvalidRequestError, media.upload(PHOTO, phone_number_id=OTHER))).subcode == 33
     await failure(InvalidRequestError, media.send(TO, photo, phone_number_id=OTHER))
     for verb in ("get_info", "download", "delete", "send"):
@@ -314,9 +292,7 @@ async def test_throttled() -> None:
     settings = EmulatorSettings(retry_after=7, throttle_status=429)
     async with Emulator(settings=settings) as emulator, emulator.api(max_retries=0) as media:
         emulator.throttle(1)
-
         error = await failure(RateLimitError, media.get_info("1"))
-
     assert (error.code, error.status, error.retry_after, error.retryable) == (130429, 429, 7.0, True)
 
 
@@ -324,9 +300,7 @@ async def test_throttled() -> None:
 async def test_a_broken_connection(server: Server, scripted: MediaApi, verb: str) -> None:
     """Where the reply is lost, an error tells whether Meta may have done what was asked."""
     server.script = [reset()]
-
     error = await failure(NetworkError, VERBS[verb](scripted, "1"))
-
     assert (error.operation, error.attempts, error.retryable) == (verb, 1, True)
     assert error.maybe_applied == (verb in {"upload", "delete", "send"})
 
@@ -338,7 +312,6 @@ async def test_nobody_listens(verb: str) -> None:
         base_url = gone.base_url
     async with MediaApi(TOKEN, NUMBER, settings=Settings(base_url=base_url)) as media:
         error = await failure(NetworkError, VERBS[verb](media, "1"))
-
     assert (error.retryable, error.maybe_applied) == (True, False)
 
 
@@ -347,9 +320,7 @@ async def test_a_silent_server(server: Server, scripted: MediaApi, verb: str) ->
     """A server that says nothing is a TransferTimeoutError."""
     server.script = [silence]
     hasty = scripted.with_options(read_timeout=0.05)
-
     error = await failure(TransferTimeoutError, VERBS[verb](hasty, "1"))
-
     assert (error.phase, error.retryable, error.operation) == ("read", True, verb)
 
 
@@ -367,9 +338,7 @@ async def test_a_silent_server(server: Server, scripted: MediaApi, verb: str) ->
 async def test_a_reply_that_is_none(server: Server, scripted: MediaApi, verb: str, reply: bytes) -> None:
     """A success that is not what Meta replies is a ServerError."""
     server.script = [reply]
-
     error = await failure(ServerError, VERBS[verb](scripted, "1"))
-
     assert (error.operation, error.status, error.attempts) == (verb, 200, 1)
 
 
@@ -379,9 +348,7 @@ async def test_a_reply_that_is_none(server: Server, scripted: MediaApi, verb: st
 async def test_verdicts_on_a_file(server: Server, scripted: MediaApi, code: int, kind: type[InvalidMediaError]) -> None:
     """On an upload, three codes are Meta's verdict on the file, and the answer is attached."""
     server.script = [refusing(code, "Media upload failed", status=422)]
-
     error = await failure(kind, scripted.upload(PHOTO))
-
     assert (error.answer.code, error.answer.status, error.answer.fbtrace_id) == (code, 422, "Atrace")
     assert (error.operation, error.attempts) == ("upload", 1)
 
@@ -399,7 +366,6 @@ async def test_verdicts_on_an_account(
 ) -> None:
     """The same codes in the words of Meta's own table mean what that says."""
     server.script = [refusing(code, f"(#{code}) {text}")]
-
     assert (await failure(kind, scripted.upload(PHOTO))).code == code
 
 
@@ -414,7 +380,6 @@ async def test_verdicts_on_an_account(
 async def test_ids_that_cannot_be(emulator: Emulator, media: MediaApi, verb: str, bad: Any) -> None:
     """What is no id never becomes part of a path."""
     error = await failure(ConfigurationError, VERBS[verb](media, bad))
-
     assert (error.operation, error.attempts) == (verb, 0)
     assert emulator.requests == []
 
@@ -442,7 +407,6 @@ async def test_letters_and_numbers_as_ids(server: Server, scripted: MediaApi) ->
     """Ids of other emulators have letters; and an id may come as a number out of JSON."""
     server.script = [info("https://lookaside.fbsbx.com/x", media_id="wa-1_B"), json_response({"success": True})]
     number: Any = 17
-
     assert (await scripted.get_info("wa-1_B")).id == "wa-1_B"
     await scripted.delete(number)
     assert [request.target for request in server.requests] == ["/v25.0/wa-1_B", "/v25.0/17"]
@@ -453,7 +417,6 @@ async def test_no_token(emulator: Emulator, verb: str) -> None:
     """A missing token is told of when it is first needed, with the variable's name."""
     async with MediaApi(None, NUMBER, settings=Settings(base_url=emulator.base_url)) as media:
         error = await failure(ConfigurationError, VERBS[verb](media, "1"))
-
     assert "CLOUD_API_ACCESS_TOKEN" in str(error)
     assert (error.attempts, emulator.requests) == (0, [])
 
@@ -463,7 +426,6 @@ async def test_no_number(emulator: Emulator, verb: str) -> None:
     """A missing number is told of when it is first needed, with the variable's name."""
     async with MediaApi(emulator.access_token, settings=Settings(base_url=emulator.base_url)) as media:
         error = await failure(ConfigurationError, VERBS[verb](media, "1"))
-
     assert "WA_PHONE_NUMBER_ID" in str(error)
     assert emulator.requests == []
 
@@ -480,7 +442,6 @@ async def test_no_number_needed(emulator: Emulator, photo: str) -> None:
 def test_bad_tokens(bad: str) -> None:
     """A token that cannot be one is refused at once, and not shown."""
     media = MediaApi(TOKEN)
-
     for make in (MediaApi, lambda token: media.with_options(access_token=token)):
         with pytest.raises(ConfigurationError) as caught:
             make(bad)
@@ -550,7 +511,6 @@ async def test_a_late_refusal_forgets_no_new_token(server: Server) -> None:
         await media.delete("2")
         go_on.set()
         await late
-
     sent = [request.header("authorization") for request in server.requests]
     assert sent == ["Bearer first", "Bearer first", "Bearer second", "Bearer second"]
 
@@ -579,7 +539,6 @@ async def test_a_token_callable_that_fails(emulator: Emulator) -> None:
 async def test_verify(media: MediaApi) -> None:
     """With `verify`, Meta's hash is compared, and given back."""
     uploaded = await media.upload(PHOTO, verify=True)
-
     assert uploaded.sha256 == (await media.get_info(uploaded.id)).sha256
     assert uploaded.sha256 is not None
 
@@ -589,9 +548,7 @@ async def test_verify_finds_a_difference(server: Server, scripted: MediaApi, sto
     """Other bytes than were sent, or no word of them, is an IntegrityError that names the media left behind."""
     answer: dict[str, Any] = {} if stored is None else {"sha256": stored}
     server.script = [json_response({"id": "7"}), info("https://lookaside.fbsbx.com/x", media_id="7", **answer)]
-
     error = await failure(IntegrityError, scripted.upload(PHOTO, verify=True))
-
     assert (error.operation, error.media_id, error.maybe_applied) == ("upload", "7", True)
     assert error.actual == stored
     assert [request.method for request in server.requests] == ["POST", "GET"]
@@ -604,21 +561,17 @@ async def test_verify_finds_a_difference(server: Server, scripted: MediaApi, sto
 async def test_verify_cannot_ask(server: Server, scripted: MediaApi, step: Step, kind: type[MediaError]) -> None:
     """When Meta cannot be asked, the error still tells that the upload is there, and its id."""
     server.script = [json_response({"id": "7"}), step]
-
     error = await failure(kind, scripted.upload(PHOTO, verify=True))
-
     assert (error.operation, error.media_id, error.maybe_applied) == ("upload", "7", True)
 
 
 async def test_ttl_and_use_case(server: Server, scripted: MediaApi) -> None:
     """Both are fields of the form, the lifetime in whole minutes."""
     server.script = [json_response({"id": "7"})]
-
     await scripted.upload(
         SAMPLES["note.ogg"], ttl=timedelta(hours=2, seconds=59), use_case="call_voicemail_announcement"
     )
     await scripted.upload(PHOTO)
-
     assert [fields(request.body) for request in server.requests] == [
         {
             "messaging_product": "whatsapp",
@@ -655,7 +608,6 @@ async def test_ttl_at_its_limits(media: MediaApi, ttl: timedelta) -> None:
 async def test_options_that_cannot_be(emulator: Emulator, media: MediaApi, option: dict[str, Any]) -> None:
     """What Meta would not take is refused before anything is sent."""
     error = await failure(ConfigurationError, media.upload(PHOTO, **option))
-
     assert next(iter(option)) in str(error)
     assert emulator.requests == []
 
@@ -663,7 +615,6 @@ async def test_options_that_cannot_be(emulator: Emulator, media: MediaApi, optio
 async def test_validate(emulator: Emulator, media: MediaApi) -> None:
     """A type that WhatsApp does not take is refused here, and, where that is switched off, by Meta."""
     html = b"<html></html>"
-
     error = await failure(UnsupportedMediaTypeError, media.upload(html, mime_type="text/html"))
     assert (error.operation, error.attempts, emulator.requests) == ("upload", 0, [])
     for relaxed, validate in ((media, False), (media.with_options(validate=False), True)):
@@ -678,7 +629,6 @@ async def test_uploaded(media: MediaApi) -> None:
     """The media lives as long as the block."""
     async with media.uploaded(PHOTO, filename="a.jpg") as uploaded:
         assert await media.read(uploaded.id) == PHOTO
-
     await failure(MediaNotFoundError, media.get_info(uploaded.id))
 
 
@@ -693,7 +643,6 @@ async def test_uploaded_is_deleted_after_an_error(media: MediaApi) -> None:
 
     with pytest.raises(LookupError, match="mine") as caught:
         await fail()
-
     assert not hasattr(caught.value, "__notes__")
     await failure(MediaNotFoundError, media.get_info(ids[0]))
 
@@ -710,7 +659,6 @@ async def test_uploaded_is_deleted_after_a_cancellation(media: MediaApi) -> None
     task = asyncio.create_task(linger())
     await wait_until(lambda: bool(ids))
     await cancelled(task)
-
     await failure(MediaNotFoundError, media.get_info(ids[0]))
 
 
@@ -724,7 +672,6 @@ async def test_uploaded_cannot_be_deleted_after_an_error(server: Server, scripte
 
     with pytest.raises(LookupError, match="mine") as caught:
         await fail()
-
     assert caught.value.__notes__ == ["media 7 was not deleted: Busy (HTTP 503, code 2, fbtrace_id Atrace)"]
 
 
@@ -749,10 +696,8 @@ async def test_uploaded_and_deleted_in_the_block(media: MediaApi) -> None:
 async def test_uploaded_on_another_number(emulator: Emulator, media: MediaApi) -> None:
     """The number it was uploaded on is also the one it is deleted on."""
     emulator.add_account(OTHER, emulator.access_token)
-
     async with media.uploaded(PHOTO, phone_number_id=OTHER) as uploaded:
         pass
-
     assert [(request.method, request.path, request.query) for request in emulator.requests] == [
         ("POST", f"/v25.0/{OTHER}/media", {}),
         ("DELETE", f"/v25.0/{uploaded.id}", {"phone_number_id": OTHER}),
@@ -783,7 +728,6 @@ async def test_missing_ok(media: MediaApi, photo: str) -> None:
 async def test_missing_ok_is_about_missing_media_only(emulator: Emulator, media: MediaApi, photo: str) -> None:
     """A dead token stays an error."""
     emulator.expire_token(emulator.access_token)
-
     await failure(AuthenticationError, media.delete(photo, missing_ok=True))
 
 
@@ -791,9 +735,7 @@ async def test_missing_ok_is_about_missing_media_only(emulator: Emulator, media:
 async def test_deleted_without_success(server: Server, scripted: MediaApi, missing_ok: bool) -> None:
     """A success that says it was none is an error."""
     server.script = [json_response({"success": False})]
-
     error = await failure(ServerError, scripted.delete("7", missing_ok=missing_ok))
-
     assert (error.operation, error.media_id, error.maybe_applied) == ("delete", "7", True)
 
 
@@ -817,9 +759,7 @@ async def test_kinds(
     """Every kind can be sent, bare and with all it takes."""
     uploaded = await media.upload(SAMPLES[sample])
     given = extras if with_extras else {}
-
     sent = await media.send(TO, uploaded.id, kind=kind, **given)
-
     (message,) = emulator.messages
     assert message == {
         "messaging_product": "whatsapp",
@@ -836,9 +776,7 @@ async def test_a_message_on_the_wire(server: Server, scripted: MediaApi) -> None
     """A message is JSON in Meta's words; the number is freed of what people write between digits."""
     reply = {"contacts": [{"wa_id": "1555"}], "messages": [{"id": "wamid.x", "message_status": "accepted"}]}
     server.script = [json_response(reply)]
-
     sent = await scripted.send("+1 (555) 000-11.11", "7", reply_to="wamid.before", caption="für dich")
-
     assert sent == SentMessage(id="wamid.x", wa_id="1555", status="accepted")
     (request,) = server.requests
     assert (request.method, request.target) == ("POST", f"/v25.0/{NUMBER}/messages")
@@ -876,7 +814,6 @@ async def test_a_message_on_the_wire(server: Server, scripted: MediaApi) -> None
 async def test_messages_that_cannot_be(emulator: Emulator, media: MediaApi, to: Any, extras: dict[str, Any]) -> None:
     """What such a message does not take is refused before anything is sent."""
     error = await failure(ConfigurationError, media.send(to, "1", **extras))
-
     assert (error.operation, error.media_id, error.attempts) == ("send", "1", 0)
     assert emulator.requests == []
 
@@ -892,14 +829,12 @@ async def test_the_longest_caption(media: MediaApi, photo: str) -> None:
 async def test_another_number_per_call(emulator: Emulator, media: MediaApi) -> None:
     """Every verb that knows of numbers takes one per call."""
     emulator.add_account(OTHER, emulator.access_token)
-
     uploaded = await media.upload(PHOTO, phone_number_id=OTHER)
     await failure(MediaNotFoundError, media.get_info(uploaded.id, phone_number_id=emulator.phone_number_id))
     await media.get_info(uploaded.id, phone_number_id=OTHER)
     await media.send(TO, uploaded.id, phone_number_id=OTHER)
     await failure(MediaNotFoundError, media.delete(uploaded.id, phone_number_id=emulator.phone_number_id))
     await media.delete(uploaded.id, phone_number_id=OTHER)
-
     asked = [(request.path.rpartition("/")[2], request.query.get("phone_number_id")) for request in emulator.requests]
     own = emulator.phone_number_id
     assert asked == [
@@ -917,11 +852,9 @@ async def test_copies_share_connections(server: Server, scripted: MediaApi) -> N
     """A copy has its own number, token and settings, and the original's connections."""
     server.script = [json_response({"id": "7"})]
     twin = scripted.with_options(access_token="EAAGtwin", phone_number_id=OTHER, api_version=26, read_timeout=5)
-
     await scripted.upload(PHOTO)
     await twin.upload(PHOTO)
     await scripted.upload(PHOTO)
-
     sent = [(request.target, request.header("authorization")) for request in server.requests]
     own = (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}")
     assert sent == [own, (f"/v26.0/{OTHER}/media", "Bearer EAAGtwin"), own]
@@ -933,9 +866,7 @@ async def test_copies_share_connections(server: Server, scripted: MediaApi) -> N
 async def test_a_copy_keeps_the_rest(server: Server, scripted: MediaApi) -> None:
     """What is not changed stays."""
     server.script = [json_response({"id": "7"})]
-
     await scripted.with_options().upload(PHOTO)
-
     (request,) = server.requests
     assert (request.target, request.header("authorization")) == (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}")
 
@@ -971,7 +902,6 @@ async def test_after_closing(emulator: Emulator, verb: str) -> None:
     await media.upload(PHOTO)
     await media.aclose()
     await media.aclose()
-
     for closed in (media, twin, media.with_options()):
         assert "closed" in str(await failure(ConfigurationError, VERBS[verb](closed, "1")))
     assert len(emulator.requests) == 1
@@ -980,11 +910,9 @@ async def test_after_closing(emulator: Emulator, verb: str) -> None:
 async def test_a_copy_closes_nothing(emulator: Emulator, media: MediaApi) -> None:
     """Closing a copy leaves the original, and the copy itself, at work."""
     twin = media.with_options(read_timeout=5)
-
     async with twin:
         await twin.upload(PHOTO)
     await twin.aclose()
-
     assert (await media.upload(PHOTO)).id != (await twin.upload(PHOTO)).id
 
 
@@ -993,7 +921,6 @@ async def test_opened_twice(emulator: Emulator) -> None:
     media = emulator.api()
     async with media:
         await media.upload(PHOTO)
-
     async with media:
         await failure(ConfigurationError, media.upload(PHOTO))
 
@@ -1002,7 +929,6 @@ async def test_closed_before_use(emulator: Emulator) -> None:
     """A client that was never used can be closed too."""
     media = emulator.api()
     await media.aclose()
-
     await failure(ConfigurationError, media.upload(PHOTO))
 
 
@@ -1024,9 +950,7 @@ async def test_closed_in_the_middle(server: Server) -> None:
     media = client(server)
     task = asyncio.create_task(media.get_info("1"))
     await wait_until(lambda: len(server.requests) == 1)
-
     await media.aclose()
-
     await failure(NetworkError, task)
 
 
@@ -1036,7 +960,6 @@ async def test_closed_in_the_middle(server: Server) -> None:
 def test_repr_keeps_secrets() -> None:
     """Neither client nor settings show token or app secret."""
     media = MediaApi(SECRET, NUMBER, settings=Settings(app_secret=SECRET))
-
     assert repr(media) == f"MediaApi(phone_number_id='{NUMBER}', base_url='https://graph.facebook.com')"
     assert SECRET not in repr(media.settings)
     assert SECRET not in repr(vars(media)) + repr(vars(media.token)) + repr(vars(media.shared))
@@ -1051,12 +974,10 @@ async def test_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WA_APP_SECRET", SECRET)
     monkeypatch.setenv("WA_BUSINESS_ACCOUNT_ID", "5")
     server.script = [json_response({"id": "7"})]
-
     async with MediaApi() as media, MediaApi(TOKEN, NUMBER, settings=Settings(api_version=25)) as passed:
         await media.upload(PHOTO)
         await passed.upload(PHOTO)
         assert (media.settings.app_secret, media.settings.business_account_id) == (SECRET, "5")
-
     sent = [(request.target.partition("?")[0], request.header("authorization")) for request in server.requests]
     assert sent == [(f"/v24.0/{OTHER}/media", "Bearer EAAGenvironment"), (f"/v25.0/{NUMBER}/media", f"Bearer {TOKEN}")]
 
@@ -1065,7 +986,6 @@ async def test_empty_variables(monkeypatch: pytest.MonkeyPatch, emulator: Emulat
     """An empty variable is one that is not set."""
     for name in ("CLOUD_API_ACCESS_TOKEN", "WA_PHONE_NUMBER_ID", "CLOUD_API_VERSION", "WA_BASE_URL"):
         monkeypatch.setenv(name, "")
-
     assert MediaApi().settings == Settings()
     async with MediaApi(settings=Settings(base_url=emulator.base_url)) as media:
         assert "CLOUD_API_ACCESS_TOKEN" in str(await failure(ConfigurationError, media.get_info("1")))
@@ -1078,10 +998,8 @@ async def test_empty_variables(monkeypatch: pytest.MonkeyPatch, emulator: Emulat
 async def test_an_environment_that_cannot_work(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     """What httpx cannot make of the environment is a ConfigurationError that names the variables and not the values."""
     monkeypatch.setenv(variable, value)
-
     async with MediaApi(TOKEN) as media:
         error = await failure(ConfigurationError, media.get_info("1"))
-
     assert variable in str(error)
     assert SECRET not in str(error)
 
@@ -1089,14 +1007,12 @@ async def test_an_environment_that_cannot_work(monkeypatch: pytest.MonkeyPatch, 
 async def test_logs_keep_secrets(emulator: Emulator, media: MediaApi, caplog: pytest.LogCaptureFixture) -> None:
     """What is logged below us shows neither token nor signed query; what others log with httpx is as it was."""
     caplog.set_level(logging.DEBUG)
-
     await media.read((await media.upload(PHOTO)).id)
     async with httpx.AsyncClient(trust_env=False) as theirs:
         settings = Settings(base_url=emulator.base_url)
         over_theirs = MediaApi(emulator.access_token, emulator.phone_number_id, settings=settings, http_client=theirs)
         await over_theirs.read((await over_theirs.upload(PHOTO)).id)
         await theirs.get(f"{emulator.base_url}/v25.0/x", params={"mine": "shown"})
-
     assert emulator.access_token not in caplog.text
     assert "hash=" not in caplog.text
     assert "attachments/?…" in caplog.text
@@ -1114,14 +1030,12 @@ async def test_waiting_calls_hold_nothing(server: Server, tmp_path: Path) -> Non
     before = open_files(tmp_path)
     go_on = asyncio.Event()
     server.script = [stalled(b"", go_on, json_response({"id": "7"}))]
-
     async with client(server, concurrency=2) as media:
         tasks = [asyncio.create_task(media.upload(path)) for path in paths]
         await wait_until(lambda: len(server.requests) == 2)
         held = open_files(tmp_path)
         go_on.set()
         await asyncio.gather(*tasks)
-
     assert len(held) - len(before) == 2
     assert (len(server.requests), server.most_at_once, server.connections) == (200, 2, 2)
     assert open_files(tmp_path) == before
@@ -1176,7 +1090,6 @@ async def test_cancelled_at_some_chunk(emulator: Emulator, tmp_path: Path, sort:
         task = asyncio.create_task(media.upload(every[sort], filename="a.txt", progress=callback))
         with pytest.raises(asyncio.CancelledError):
             await task
-
         assert after <= len(heard) <= after + 2  # a few small chunks leave together
         assert len(open_files(tmp_path)) == opened
         assert await media.read((await media.upload(PHOTO)).id) == PHOTO
@@ -1190,9 +1103,7 @@ async def test_cancelled_while_waiting(server: Server, verb: str) -> None:
     async with client(server, concurrency=1) as media:
         task = asyncio.ensure_future(VERBS[verb](media, "1"))
         await wait_until(lambda: len(server.requests) == 1)
-
         await cancelled(task)
-
         assert await media.delete("2") == DeletedMedia(success=True)
 
 
@@ -1202,9 +1113,7 @@ async def test_cancelled_while_verifying(server: Server) -> None:
     async with client(server, concurrency=1) as media:
         task = asyncio.create_task(media.upload(PHOTO, verify=True))
         await wait_until(lambda: len(server.requests) == 2)
-
         await cancelled(task)
-
         assert await media.delete("7") == DeletedMedia(success=True)
 
 
@@ -1215,10 +1124,8 @@ async def test_cancelled_in_the_queue(server: Server) -> None:
     async with client(server, concurrency=1) as media:
         first, second, third = (asyncio.create_task(media.delete(str(number))) for number in range(3))
         await wait_until(lambda: len(server.requests) == 1)
-
         await cancelled(second)
         go_on.set()
-
         assert [await first, await third] == [DeletedMedia(success=True)] * 2
     assert [request.target for request in server.requests] == ["/v25.0/0", "/v25.0/2"]
 
@@ -1237,18 +1144,15 @@ async def test_cancelled_anywhere(emulator: Emulator, tmp_path: Path, sort: str)
                 await asyncio.wait([task])
                 assert task.cancelled() or task.exception() is None
             assert open_files(tmp_path) == before
-
         assert await media.read((await media.upload(PHOTO)).id) == PHOTO
 
 
 async def test_a_timeout_of_the_callers(server: Server, scripted: MediaApi) -> None:
     """The caller's own timeout arrives as such."""
     server.script = [silence]
-
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(None) as limit:
             await scripted.upload(PHOTO, progress=lambda _: limit.reschedule(0))  # connected by now, and never answered
-
     server.script = [json_response({"success": True})]
     assert await scripted.delete("1") == DeletedMedia(success=True)
 
@@ -1256,5 +1160,4 @@ async def test_a_timeout_of_the_callers(server: Server, scripted: MediaApi) -> N
 def test_media_info_can_be_made_by_hand() -> None:
     """What was kept in a database can be made into a value again."""
     known = MediaInfo(id="1", url="https://lookaside.fbsbx.com/?ext=1795342300", mime_type="image/jpeg")
-
     assert known.url_expires_at == datetime.fromtimestamp(1795342300, UTC)

@@ -92,7 +92,6 @@ def drawn() -> dict[str, str]:
 def test_tree_is_as_drawn() -> None:
     """The tree in the docstring is the real one, with every class and nothing else."""
     real = {kind.__name__: kind.__mro__[1].__name__ for kind in CLASSES if kind is not MediaError}
-
     assert drawn() == real
 
 
@@ -123,9 +122,7 @@ COPIES: dict[str, Callable[[MediaError], MediaError]] = {
 def test_copies_are_whole(kind: type[MediaError], how: str) -> None:
     """A copied or pickled error keeps its class, sentence, attributes and notes."""
     error = full(kind)
-
     twin = COPIES[how](error)
-
     assert type(twin) is kind
     assert str(twin) == str(error)
     assert twin.args == error.args
@@ -137,7 +134,6 @@ def test_copies_are_whole(kind: type[MediaError], how: str) -> None:
 def test_bare_errors_are_copied_too(kind: type[MediaError]) -> None:
     """An error without arguments pickles as well, and prints nothing."""
     twin = pickle.loads(pickle.dumps(kind()))
-
     assert (type(twin), str(twin), attributes(twin)) == (kind, "", attributes(kind()))
 
 
@@ -150,7 +146,6 @@ def test_errors_cross_processes() -> None:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         arrived = [pool.submit(_fail, kind).exception() for kind in CLASSES]
-
     assert [type(error) for error in arrived] == CLASSES
     assert all(isinstance(error, MediaError) and error.media_id == ROUND["media_id"] for error in arrived)
 
@@ -177,10 +172,8 @@ def raise_through_managers(error: MediaError) -> None:
 def test_errors_pass_through_context_managers(kind: type[MediaError]) -> None:
     """`@contextmanager` and `ExitStack` pass on the same object, with its traceback."""
     error = full(kind)
-
     with pytest.raises(kind) as caught:
         raise_through_managers(error)
-
     assert caught.value is error
     assert error.attempts == 5
     assert error.__traceback__ is not None
@@ -190,7 +183,6 @@ def test_errors_pass_through_context_managers(kind: type[MediaError]) -> None:
 def test_errors_print_one_sentence(kind: type[MediaError]) -> None:
     """A traceback ends with the class and one line, then the notes."""
     *_, line, note = "".join(traceback.format_exception_only(full(kind))).splitlines()
-
     advice = "wait. Meta: " if kind in ANSWERS else ""
     assert line.startswith(f"meta_media.errors.{kind.__name__}: {advice}something went wrong")
     assert note == "while testing"
@@ -200,7 +192,6 @@ def test_errors_print_one_sentence(kind: type[MediaError]) -> None:
 def test_message_is_printed_as_it_is(kind: type[MediaError]) -> None:
     """Other errors print their message, which is an attribute too."""
     error = full(kind)
-
     assert (str(error), error.message, error.args) == ("something went wrong",) * 2 + (("something went wrong",),)
 
 
@@ -231,7 +222,6 @@ def test_answers_print_their_facts(error: ApiError, sentence: str) -> None:
 def test_defaults(kind: type[MediaError]) -> None:
     """Outside a call there is no operation, media or attempt."""
     error = kind("no")
-
     assert (error.operation, error.media_id, error.attempts, error.elapsed) == (None, None, 0, 0.0)
     assert error.maybe_applied is False
 
@@ -249,7 +239,6 @@ def test_only_the_passing_kinds_are_retryable_by_default(kind: type[MediaError])
 def test_api_errors_have_the_facts_of_the_response(kind: type[ApiError]) -> None:
     """Every fact of a response is an attribute under its own name."""
     error = kind("no", status=400, code=4, subcode=5, details="d", fbtrace_id="f", retry_after=6.5, retryable=True)
-
     assert attributes(error) == {
         "message": "no",
         "advice": "",
@@ -268,7 +257,6 @@ def test_api_errors_have_the_facts_of_the_response(kind: type[ApiError]) -> None
 def test_network_errors_say_whether_the_request_was_sent(kind: type[NetworkError]) -> None:
     """`maybe_applied` distinguishes a lost response from a request that was not sent."""
     error = kind("lost", retryable=False, maybe_applied=True)
-
     assert (error.retryable, error.maybe_applied) == (False, True)
 
 
@@ -276,9 +264,7 @@ def test_network_errors_say_whether_the_request_was_sent(kind: type[NetworkError
 def test_file_errors_have_limit_and_actual(kind: type[InvalidMediaError]) -> None:
     """The error of a file has its kind, the limit, the actual value, and Meta's response if there is one."""
     answer = ApiError("no")
-
     error = kind("no", kind="audio", limit="mono Opus", actual="Vorbis", answer=answer)
-
     assert (error.kind, error.limit, error.actual, error.answer) == ("audio", "mono Opus", "Vorbis", answer)
     assert (kind("no").kind, kind("no").limit, kind("no").actual, kind("no").answer) == (None,) * 4
 
@@ -300,5 +286,4 @@ def test_file_errors_have_limit_and_actual(kind: type[InvalidMediaError]) -> Non
 def test_other_errors_have_their_own_facts(error: MediaError, expected: dict[str, object]) -> None:
     """The facts of a sentence are attributes as well."""
     common = {"message": "no", "retryable": type(error) in RETRYABLE, "maybe_applied": False}
-
     assert attributes(error) == common | expected

@@ -44,7 +44,6 @@ def test_import_is_light() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
-
     assert done.stderr == ""
     assert set(done.stdout.split()) & (EXTRAS | LAZY) == set()
     assert "meta_media" in done.stdout.split()
@@ -54,7 +53,6 @@ def test_import_is_light() -> None:
 def test_modules_list_their_public_names(name: str) -> None:
     """Every module of the core has an `__all__` of names that exist, each once."""
     module = importlib.import_module(name)
-
     assert sorted(module.__all__) == sorted(set(module.__all__) & set(vars(module)))
 
 
@@ -66,7 +64,6 @@ def test_public_names_are_listed(module: ModuleType) -> None:
         for name, value in vars(module).items()
         if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("meta_media")
     }
-
     assert module.__all__ == sorted(public | ({"__version__"} & set(vars(module))))
 
 
@@ -105,5 +102,4 @@ def test_docstrings_are_plain(file: Path) -> None:
     nodes = ast.walk(ast.parse(file.read_bytes()))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [ast.get_docstring(node, clean=False) or "" for node in nodes if isinstance(node, documented)]
-
     assert [found for text in docstrings for found in VAGUE.findall(text)] == []

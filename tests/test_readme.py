@@ -42,7 +42,6 @@ def fences(language: str, file: Path = README) -> list[str]:
 def test_the_two_commands_stand_first() -> None:
     """The first two blocks are the command that shows it at work, and the one that runs its tests."""
     first, second = (fence.strip() for fence in fences("bash")[:2])
-
     assert first == "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/meta-media demo"
     assert second == "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
     assert re.findall(r"^```(\w+)", README.read_text("utf-8"), re.MULTILINE)[:2] == ["bash", "bash"]
@@ -63,7 +62,6 @@ def test_lines_are_short(guide: Path) -> None:
 def test_links_lead_somewhere(guide: Path) -> None:
     """Every relative link leads to a file of the repository."""
     links = re.findall(r"\]\(((?!https?:|#)[^)#]+)[^)]*\)", guide.read_text("utf-8"))
-
     assert [link for link in links if not (guide.parent / link).exists()] == []
 
 
@@ -122,12 +120,10 @@ def test_curl_tours_the_emulator_across_a_restart(folder: Path) -> None:
     upload, rest = tour.split("# look up", 1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-
     with serving(folder / "data", port) as environment:
         bash(f"{upload}\ndeclare -p ID GRAPH AUTH > state", folder, environment)
     with serving(folder / "data", port) as environment:
         printed = bash(f". ./state\n# look up{rest}", folder, environment)
-
     photo = (folder / "photo.jpg").read_bytes()
     assert (folder / "copy.jpg").read_bytes() == photo
     assert (folder / "first-100-bytes").read_bytes() == photo[:100]
@@ -143,7 +139,6 @@ def test_the_tour_of_the_command_line(folder: Path, tmp_path_factory: pytest.Tem
     other = tmp_path_factory.mktemp("other")
     with serving(other / "data", 0) as environment:
         printed = bash(f"{program}\n{tour}", folder, environment | {"XDG_CACHE_HOME": str(other)})
-
     *_, first, second = re.findall(r"^\d{16}$", printed.partition("inbox/")[0], re.MULTILINE)
     assert first == second, "--reuse printed two ids"
     assert (folder / "copy.jpg").read_bytes() == (folder / "photo.jpg").read_bytes()

@@ -12,13 +12,6 @@ from tests.support.servers import Server
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A scripted server, whose script a test gives."""
-    async with Server() as running:
-        yield running
-
-
-@pytest.fixture
 async def api(server: Server) -> AsyncIterator[MediaApi]:
     """A client for it, that tries once."""
     async with client(server) as made:

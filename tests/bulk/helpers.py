@@ -23,15 +23,7 @@ class HopelessError(Exception):
 
 
 class Work:
-    """
-    A job that runs a function of the test.
-
-    Attributes:
-        begun: The items that it was called for.
-        most_at_once: How many of them it worked on at the same time, at most.
-        opened: How often it was prepared.
-        closed: How often it was cleaned up.
-    """
+    """A job that runs a function of the test, and notes the items in `begun`."""
 
     def __init__(self, do: Callable[[Any, ItemProgress], Awaitable[Any]]) -> None:
         self.begun: list[Any] = []

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-
-import pytest
 
 from meta_media import MediaApi, Settings
 from meta_media.bulk.journal import Journal
@@ -107,19 +104,6 @@ def old(path: Path, text: str) -> Path:
     path.write_text(text)
     os.utime(path, (time.time() - 60,) * 2)
     return path
-
-
-def unshared(*wanted: tuple[str, ...]) -> list[str]:
-    """Return the first of these ways into a namespace of one's own that this system allows."""
-    for options in wanted:
-        command = ["unshare", *options]
-        with contextlib.suppress(FileNotFoundError):
-            if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
-                return command
-    reason = f"this system allows no unshare {' or '.join(' '.join(options) for options in wanted)}"
-    if os.environ.get("CI"):  # where everything must be checked
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def library(server: Server, content: bytes = PHOTO) -> Any:

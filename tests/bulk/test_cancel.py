@@ -73,15 +73,10 @@ RUNS: dict[str, Begin] = {
 
 
 class Graph:
-    """
-    What the server has done: uploads are told apart by their number, all else by the media id.
-
-    Attributes:
-        done: What was uploaded, or deleted, how often.
-    """
+    """What the server has done: uploads are told apart by their number, all else by the media id."""
 
     def __init__(self, server: LeanServer) -> None:
-        self.done: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()  # how often each was uploaded or deleted
         self._server = server
         server.answer = self._answer
 

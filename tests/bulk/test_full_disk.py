@@ -12,8 +12,9 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.bulk.journal_helpers import FULL, PHOTO, REFUSED, library, numbered, unshared
+from tests.bulk.journal_helpers import FULL, PHOTO, REFUSED, library, numbered
 from tests.support.servers import Server, json_response
+from tests.support.system import unshared
 
 
 def item(body: bytes) -> int:

@@ -43,15 +43,10 @@ class Acknowledged:
 
 
 class Shelf:
-    """
-    A server that stores whatever arrives whole, and takes its time to say so.
-
-    Attributes:
-        stored: Which file was stored as which id, in this order.
-    """
+    """A server that stores whatever arrives whole, and takes its time to say so."""
 
     def __init__(self, dice: random.Random) -> None:
-        self.stored: list[tuple[int, str]] = []
+        self.stored: list[tuple[int, str]] = []  # the number of a file, and its media id
         self._dice = dice
 
     def holds(self, count: int) -> Callable[[], bool]:
@@ -76,13 +71,7 @@ class Nursery:
         self._order = order
 
     async def live(self, kill_at: Callable[[], bool] | None = None, later: float = 0.0) -> list[Acknowledged]:
-        """
-        Let a child live, and return what it acknowledged.
-
-        Args:
-            kill_at: When it is to be killed; None to let it come to its end.
-            later: Seconds to wait after that.
-        """
+        """Let a child live, to its end or until `later` seconds after `kill_at`; return what it acknowledged."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._order | {"doomed": kill_at is not None}).encode() + b"\n")
         await self._process.stdin.drain()
@@ -200,7 +189,6 @@ def examined(stored: list[tuple[int, str]], stored_by_then: list[int], lives: li
     ids: dict[int, list[str]] = {}
     for file, media_id in stored:
         ids.setdefault(file, []).append(media_id)
-
     fresh = Counter(said.file for life in lives for said in life if not said.skipped)
     assert set(fresh.values()) == {1}, "something was acknowledged as done twice"
     for end, life in zip(stored_by_then, lives, strict=True):
@@ -210,7 +198,6 @@ def examined(stored: list[tuple[int, str]], stored_by_then: list[int], lives: li
             (said.file, said.media_id, said.duplicate) for said in final.values()
         }, "what was acknowledged once was acknowledged as something else later"
     assert {file: said.media_id for file, said in final.items()} == {file: known[-1] for file, known in ids.items()}
-
     twice = {file for file, known in ids.items() if len(known) > 1}
     flagged = {file for file, said in final.items() if said.duplicate}
     assert twice <= flagged, "an upload was repeated and is not flagged"

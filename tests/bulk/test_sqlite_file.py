@@ -23,19 +23,9 @@ from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.threads import submit
 from tests.bulk.helpers import listing
-from tests.bulk.journal_helpers import (
-    PHOTO,
-    THREADS,
-    added,
-    adding,
-    asking,
-    closed_to_writers,
-    database,
-    names,
-    opened,
-    unshared,
-)
+from tests.bulk.journal_helpers import PHOTO, THREADS, added, adding, asking, closed_to_writers, database, names, opened
 from tests.support.servers import open_files, wait_until
+from tests.support.system import unshared
 
 
 async def test_what_has_returned_is_on_the_disk(tmp_path: Path) -> None:

@@ -34,9 +34,7 @@ def test_a_folder_is_walked_in_order(shell: Shell) -> None:
     (shell.folder / "photos" / "itself").symlink_to("itself")
     (shell.folder / "photos" / "link.jpg").symlink_to(SAMPLES["drawing.png"])
     os.mkfifo(shell.folder / "photos" / "pipe.jpg")
-
     done = shell.run("upload", "--recursive", "photos", "--json")
-
     assert done.returncode == 0, done.stderr
     assert [told["file"] for told in lines(done.stdout)] == [*above, "photos/link.jpg", *below]
     assert done.stderr == b"5 of 5 files uploaded\n"

@@ -147,15 +147,12 @@ def pytest_of(folder: Path, source: str, *options: str) -> list[str]:
 def test_fixtures_serve_any_project(tmp_path: Path, source: str, options: list[str], count: int) -> None:
     """The fixtures work with each async plugin and without; respx answers a default client; all is undone at the end."""
     *output, left = pytest_of(tmp_path, source, *options)
-
     assert (output[-1].split(" in ")[0], left) == (f"{count} passed", "False"), "\n".join(output)
 
 
 def test_without_the_packages_of_the_extra(tmp_path: Path) -> None:
     """Without Starlette pytest runs; only a test that needs the emulator fails, and says what to install."""
     (tmp_path / "starlette.py").write_text('raise ModuleNotFoundError("No module named starlette", name="starlette")')
-
     *output, _ = pytest_of(tmp_path, BARE, "-p", "no:asyncio")
-
     assert output[-1].split(" in ")[0] == "1 passed, 1 error", "\n".join(output)
     assert 'meta_media.emulator needs packages: pip install "meta-media[emulator]"' in output

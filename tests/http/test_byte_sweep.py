@@ -99,22 +99,13 @@ def download_is_verified(result: DownloadedMedia, _: bytes) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Verb:
-    """
-    A call whose first reply is harmed.
+    """A call whose first reply is harmed."""
 
-    Attributes:
-        call: What is called; files go to `copy.jpg` in the folder.
-        right: Whether a result is right, given the body as it arrived.
-        body: That of the harmed reply, given the server's address.
-        operation: What its errors name.
-        mime_type: Of the harmed reply.
-    """
-
-    call: Callable[[MediaApi, Path], Coroutine[Any, Any, Any]]
-    right: Callable[[Any, bytes], bool]
-    body: Callable[[str], bytes]
-    operation: str
-    mime_type: str = "application/json"
+    call: Callable[[MediaApi, Path], Coroutine[Any, Any, Any]]  # files go to `copy.jpg` in the folder
+    right: Callable[[Any, bytes], bool]  # whether a result is right, given the body as it arrived
+    body: Callable[[str], bytes]  # of the harmed reply, given the server's address
+    operation: str  # that its errors name
+    mime_type: str = "application/json"  # of the harmed reply
 
     @property
     def changes(self) -> bool:
@@ -255,22 +246,12 @@ def healthy(base_url: str, method: str, target: str, wanted: str | None = None) 
 
 
 class Harmful:
-    """
-    Answers one request with a harmed reply, and all others well.
-
-    Args:
-        tls: To speak TLS.
-
-    Attributes:
-        server: What does the talking.
-        said: The harmed reply, until it has been said.
-        ending: What becomes of the connection then: "close", "reset", or "" for nothing.
-    """
+    """Answers one request with a harmed reply, and all others well."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.server = LeanServer(self._answer, tls)
-        self.said: bytes | None = None
-        self.ending = ""
+        self.said: bytes | None = None  # the harmed reply, until it has been sent
+        self.ending = ""  # of the connection then: "close", "reset", or "" for none
 
     async def __aenter__(self) -> Self:
         await self.server.__aenter__()
@@ -365,16 +346,9 @@ async def harmed(
     harmful: Harmful, verb: Verb, api: MediaApi, folder: Path, said: bytes, body: bytes, *, again: bool = True
 ) -> MediaError | None:
     """
-    Call once, get this reply, and look around; return the error, or None if the result was right.
+    Call once, receive the harmed reply `said`, and look around; return the error, or None if the result was right.
 
-    Args:
-        harmful: The server.
-        verb: What to call.
-        api: By what.
-        folder: Where to.
-        said: The harmed reply.
-        body: What is left of its body.
-        again: Whether to make another call, which goes well.
+    `body` is what is left of the reply's body. With `again`, another call is made, which goes well.
     """
     harmful.said = said
     result = await outcome(verb.call(api, folder), harmful.hang_up)
@@ -486,22 +460,12 @@ async def test_surplus_bytes_are_nobodys_reply(name: str, folder: Path) -> None:
 
 
 class Wire:
-    """
-    Passes bytes on between a client and a server, but for one thing that it does to those of the server.
-
-    Args:
-        port: The server's.
-
-    Attributes:
-        at: Which byte it happens to; -1 for none.
-        how: "close" or "reset" there, or "flip" a bit of it.
-        passed: How many bytes the server has said over the latest connection.
-    """
+    """Passes bytes on between a client and a server, but harms one of the server's."""
 
     def __init__(self, port: int) -> None:
-        self.at = -1
-        self.how = "flip"
-        self.passed = 0
+        self.at = -1  # the number of the harmed byte; -1 for none
+        self.how = "flip"  # a bit of it, or "close" or "reset" there
+        self.passed = 0  # bytes that the server has sent over the latest connection
         self._port = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -590,14 +554,7 @@ async def test_tls_itself_harmed(how: str, folder: Path, tls: ssl.SSLContext) ->
 
 
 def once(fault: Callable[[Received, asyncio.StreamWriter], Awaitable[None]], base_url: str, *, ranges: bool) -> Step:
-    """
-    Do harm to the first request, and answer all others well; what was deleted is gone.
-
-    Args:
-        fault: What happens to the first.
-        base_url: The server's.
-        ranges: Whether the server continues where it was asked to.
-    """
+    """Do harm to the first request, and answer all others well, with or without `ranges`; what was deleted is gone."""
     count = 0
 
     async def step(request: Received, writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -198,7 +197,7 @@ async def test_unknown_host() -> None:
     assert str(error).startswith("get_info at nobody.invalid: could not connect (")
 
 
-async def test_connect_timeout(certificate: tuple[Path, Path]) -> None:
+async def test_connect_timeout(tls_files: tuple[Path, Path]) -> None:
     """A TLS handshake that is never answered is a TransferTimeoutError of the connect phase."""
     async with Server(silence) as server:
         settings = Settings(base_url=f"https://127.0.0.1:{server.port}", connect_timeout=0.3)
@@ -233,24 +232,10 @@ async def test_plain_port_spoken_to_in_tls() -> None:
     assert "could not connect" in str(error)
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for this machine that nobody trusts, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("certificate")
-    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
-    subprocess.run([openssl, "req", "-x509", *made, *name, *files], check=True, capture_output=True)
-    return folder / "certificate", folder / "key"
-
-
-async def test_certificate_that_nobody_trusts(certificate: tuple[Path, Path]) -> None:
+async def test_certificate_that_nobody_trusts(tls_files: tuple[Path, Path]) -> None:
     """A certificate that is not trusted is a NetworkError that trying again does not cure, and says why."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+    context.load_cert_chain(*tls_files)
     async with Server(page(), tls=context) as server:
         async with MediaApi(CANARY, "1", settings=Settings(base_url=server.base_url)) as api:
             error = await failed(api, NetworkError)
@@ -259,12 +244,12 @@ async def test_certificate_that_nobody_trusts(certificate: tuple[Path, Path]) ->
 
 
 async def test_certificate_that_the_environment_trusts(
-    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tls_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A certificate named by SSL_CERT_FILE is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    context.load_cert_chain(*tls_files)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_files[0]))
     async with Server(b"", tls=context) as server:
         server.script[0] = media_info(server)
         async with MediaApi(CANARY, "1", settings=Settings(base_url=server.base_url)) as api:

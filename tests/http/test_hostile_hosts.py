@@ -33,21 +33,13 @@ OWN: Final = ("tokens.test", "files.test")  # trusted only where a setting says 
 
 
 class World:
-    """
-    All the servers there are.
-
-    Attributes:
-        meta: Where the names that are trusted by default lead to, with their certificate.
-        sink: Where everything else leads to.
-        names: What was looked up.
-        lead: Where a name and port lead to instead.
-    """
+    """All the servers there are."""
 
     def __init__(self, meta: Server, sink: Server) -> None:
-        self.meta = meta
-        self.sink = sink
-        self.names: list[str] = []
-        self.lead: dict[str, int] = {}
+        self.meta = meta  # all names lead here that are trusted by default
+        self.sink = sink  # all others lead here
+        self.names: list[str] = []  # that were looked up
+        self.lead: dict[str, int] = {}  # the ports that a name and port lead to instead
 
     def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
         """Look a name up."""
@@ -322,13 +314,11 @@ async def test_chains_of_redirects(world: World, api: MediaApi, asking: str) -> 
     world.meta.script = [*before, redirect(302, there), redirect(307, back), redirect(301, there), last]
     await ask(api)
     assert world.seen() == [*requests, (CDN, False), (HOST, True), (CDN, False)]
-
     world.forget()
     world.meta.script = [*before, redirect(302, there), redirect(302, f"https://{EVIL}/x"), last]
     with pytest.raises(UntrustedUrlError):
         await ask(api)
     assert world.seen() == [*requests, (CDN, False)]
-
     world.forget()
     world.meta.script = [*before, *([redirect(302, there)] * 6), last]
     with pytest.raises(ServerError, match="more than 5 times"):

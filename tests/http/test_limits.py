@@ -53,7 +53,6 @@ async def passed(throttle: Throttle) -> int:
 def test_backoff_is_bounded(nth: int, first: float, jitter: float) -> None:
     """Whatever is thrown, a wait is between nothing and eight seconds, and at most twice that of the one before."""
     delay = backoff_delay(nth, first, lambda: jitter)
-
     assert 0 <= delay <= min(8.0, first * 2.0 ** min(nth, 1000))
 
 

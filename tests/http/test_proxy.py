@@ -20,19 +20,12 @@ CONTENT = b"through and through " * 20_000
 
 
 class Tunnel:
-    """
-    A proxy that connects whoever asks to whom they ask for.
-
-    Attributes:
-        heads: Of the requests to it.
-        passed: What clients sent through it.
-        answer: To all requests, in place of a connection.
-    """
+    """A proxy that makes every connection that it is asked for."""
 
     def __init__(self, answer: bytes = b"") -> None:
-        self.heads: list[str] = []
-        self.passed = bytearray()
-        self.answer = answer
+        self.heads: list[str] = []  # of the requests to it
+        self.passed = bytearray()  # what clients sent through it
+        self.answer = answer  # to all requests, in place of a connection
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -57,13 +57,6 @@ def slept() -> Slept:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A server that waits for its script."""
-    async with Server() as running:
-        yield running
-
-
-@pytest.fixture
 async def media(server: Server) -> AsyncIterator[MediaApi]:
     """A client that does not wait long between its tries."""
     async with client(server) as api:
@@ -120,7 +113,6 @@ def good(server: Server, verb: str) -> bytes:
 async def test_passing_faults(server: Server, media: MediaApi, verb: str, fault: Step) -> None:
     """What passes after two tries costs its caller nothing but the time."""
     server.script = [fault, fault, good(server, verb)]
-
     assert await CALLS[verb](media)
     assert len(server.requests) == 3
 

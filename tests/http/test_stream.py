@@ -643,8 +643,6 @@ async def test_every_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = listener.getsockname()
     resolving_to(monkeypatch, nobody, nobody)
-
     with pytest.raises(httpx.ConnectError) as caught:
         await connect("both.example", 80, None, patient())
-
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)

@@ -28,18 +28,12 @@ Hook = Callable[..., Awaitable[object]]
 
 
 class HookedStore(MemoryStore):
-    """
-    A store whose methods can be made to wait or fail.
-
-    Attributes:
-        before: What to do before a method, by its name.
-        calls: The names of the methods that were called.
-    """
+    """A store whose methods can be made to wait or fail."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.before: dict[str, Hook] = {}
-        self.calls: list[str] = []
+        self.before: dict[str, Hook] = {}  # run before the method of this name
+        self.calls: list[str] = []  # the names of the methods that were called
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)

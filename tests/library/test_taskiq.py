@@ -37,7 +37,6 @@ async def test_verbs(worker: Worker, emulator: Emulator, path: Path, tmp_path: P
     saved = await worker.tasks.result(await worker.tasks.download.kiq(uploaded.id, tmp_path))
     deleted = await worker.tasks.result(await worker.tasks.delete.kiq(uploaded.id, phone_number_id=number))
     missing = await worker.tasks.result(await worker.tasks.delete.kiq(uploaded.id, missing_ok=True))
-
     sha256 = saved.sha256
     assert uploaded == UploadedMedia(id=uploaded.id, mime_type="text/plain", file_size=13, sha256=sha256)
     place = tmp_path / f"{uploaded.id}.txt"
@@ -57,7 +56,6 @@ async def test_ensure(worker: Worker, emulator: Emulator, path: Path) -> None:
     )
     await worker.tasks.result(await worker.tasks.delete.kiq(first.id))
     third = await worker.tasks.result(await worker.tasks.ensure.kiq(path, verify=True))
-
     assert isinstance(first, LibraryEntry)
     assert first == second
     assert (first.reused, second.reused) == (False, True)
@@ -84,7 +82,6 @@ async def test_taskiqs_own_way(worker: Worker, path: Path) -> None:
     result = await task.wait_result()
     failed = await (await worker.tasks.delete.kiq("1045500012345678")).wait_result()
     progress = await task.get_progress()
-
     assert (type(result.return_value), result.error) == (UploadedMedia, None)
     assert type(failed.error) is errors.MediaNotFoundError
     assert cast("Any", failed.return_value) is None
@@ -105,7 +102,6 @@ async def test_own_tasks(worker: Worker, emulator: Emulator, path: Path) -> None
     made = await (await own.kiq("none")).wait_result()
     failed = await (await own.kiq("1045500012345678")).wait_result()
     broken = await (await own.kiq("a/b")).wait_result()
-
     assert UploadedMedia(**made.return_value).file_size == 13
     assert isinstance(failed.error, errors.MediaNotFoundError)
     assert failed.error.code == 100
@@ -117,7 +113,6 @@ async def test_called_as_functions(worker: Worker, path: Path) -> None:
     uploaded = await worker.tasks.upload(path)
     assert uploaded.file_size == 13
     assert worker.backend.progress == {}
-
     idle = make_worker(MediaApi)
     with pytest.raises(errors.ConfigurationError, match="outside of a worker"):
         await idle.tasks.upload(path)
@@ -146,10 +141,8 @@ async def test_no_token() -> None:
     """A worker without a token does not start, and leaves nothing open."""
     opened = MediaApi()
     made = make_worker(lambda: opened)
-
     with pytest.raises(errors.ConfigurationError, match="CLOUD_API_ACCESS_TOKEN"):
         await made.broker.startup()
-
     with pytest.raises(errors.ConfigurationError, match="closed"):
         await opened.with_options(access_token="a-token").get_info("1")
     await made.broker.shutdown()
@@ -163,7 +156,6 @@ async def test_no_store(emulator: Emulator, path: Path) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"media_tasks\(broker, store="):
         await made.tasks.result(task)
     await made.broker.shutdown()
-
     with pytest.raises(errors.ConfigurationError, match="already has media tasks"):
         media_tasks(made.broker)
 
@@ -189,10 +181,8 @@ def test_without_taskiq(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("meta_media.library.taskiq")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "taskiq", None)
-
     with pytest.raises(ModuleNotFoundError) as missing:
         importlib.import_module("meta_media.library.taskiq")
-
     assert str(missing.value) == 'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"'
     assert missing.value.name == "taskiq"
 

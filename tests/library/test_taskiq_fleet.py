@@ -38,22 +38,13 @@ RESULT_TIMEOUT: Final = 90.0  # seconds
 
 @attrs.frozen(kw_only=True)
 class Fleet:
-    """
-    An emulator in a process of its own, and the addresses that workers and their client need.
+    """An emulator in a process of its own, and the addresses that workers and their client need."""
 
-    Attributes:
-        folder: The emulator's data.
-        environment: The environment of the workers.
-        client: The names of `fleet_tasks`, to queue work.
-        url: The URL of Redis.
-        name: The prefix of all names in Redis.
-    """
-
-    folder: Path
-    environment: Mapping[str, str]
-    client: Mapping[str, Any]
-    url: str
-    name: str
+    folder: Path  # the emulator's data
+    environment: Mapping[str, str]  # of the workers
+    client: Mapping[str, Any]  # the names of `fleet_tasks`, to queue work
+    url: str  # of Redis
+    name: str  # the prefix of all names in Redis
 
     @property
     def tasks(self) -> Any:
@@ -181,12 +172,7 @@ async def test_a_killed_worker_loses_nothing(
 async def _killed(
     run: Fleet, doomed: asyncio.subprocess.Process, tasks: Mapping[str, Any]
 ) -> tuple[set[str], set[str]]:
-    """
-    Kill a worker after an upload whose entry it has not stored yet.
-
-    Returns:
-        The contents of such uploads, and those of all its tasks in progress.
-    """
+    """Kill a worker with an upload whose entry is not stored; return such uploads, and those of all tasks in progress."""
     store = RedisStore(run.url, prefix=run.name)
     members = {child.pid for child in psutil.Process(doomed.pid).children(recursive=True)}
     left = dict(tasks)
@@ -233,7 +219,6 @@ async def test_a_killed_worker_on_a_quiet_queue(
             uploaded = await run.tasks.result(task, within=RESULT_TIMEOUT)
             own = await run.client["size"].kiq(uploaded.id)
             assert (await own.wait_result(timeout=RESULT_TIMEOUT)).return_value == path.stat().st_size
-
     assert uploaded.maybe_duplicate
     assert run.uploads().total() == 2
 
@@ -250,7 +235,6 @@ async def test_sigterm(tmp_path: Path, redis_server: RedisServer, monkeypatch: p
         halfway = run.uploads()
         async with worker(run, tmp_path / "b"):
             uploaded = [await run.tasks.result(task, within=RESULT_TIMEOUT) for task in tasks]
-
     assert len(halfway) < len(paths)
     assert run.uploads() == Counter(list(paths))
     assert not any(media.maybe_duplicate for media in uploaded)
@@ -266,6 +250,5 @@ async def test_a_worker_without_a_token_does_not_start(
         async with worker(poor, tmp_path / "log", "--max-fails", "1") as process:
             assert await process.wait() != 0
         assert not await task.is_ready()
-
     log = (tmp_path / "log").read_text()
     assert "there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN" in log

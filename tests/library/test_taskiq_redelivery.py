@@ -23,14 +23,12 @@ async def test_killed_before(worker: Worker, emulator: Emulator, path: Path, tmp
     upload = await worker.tasks.upload.kicker().with_task_id(worker.start_elsewhere("upload")).kiq(path)
     uploaded = await worker.tasks.result(upload)
     assert uploaded.maybe_duplicate
-
     download = (
         await worker.tasks.download.kicker()
         .with_task_id(worker.start_elsewhere("load"))
         .kiq(uploaded.id, tmp_path / "copy")
     )
     assert (await worker.tasks.result(download)).size == 13
-
     for task_id in ("first", "second"):
         delete = await worker.tasks.delete.kicker().with_task_id(worker.start_elsewhere(task_id)).kiq(uploaded.id)
         assert await worker.tasks.result(delete) == DeletedMedia(success=True)
@@ -44,7 +42,6 @@ async def test_killed_with_a_library(worker: Worker, path: Path) -> None:
     reused = await worker.tasks.result(
         await worker.tasks.ensure.kicker().with_task_id(worker.start_elsewhere("b")).kiq(path)
     )
-
     assert (again.maybe_duplicate, again.reused) == (True, False)
     assert (reused.maybe_duplicate, reused.reused) == (False, True)
 
@@ -54,7 +51,6 @@ async def test_done_before(worker: Worker, emulator: Emulator, path: Path) -> No
     first = await worker.tasks.result(await worker.tasks.upload.kicker().with_task_id("one").kiq(path))
     requests = len(emulator.requests)
     again = await worker.tasks.result(await worker.tasks.upload.kicker().with_task_id("one").kiq(path))
-
     assert again == first
     assert not again.maybe_duplicate
     assert len(emulator.requests) == requests
@@ -66,7 +62,6 @@ async def test_delivered_twice_at_a_time(emulator: Emulator, worker: Worker, pat
     async with anyio.create_task_group() as group:
         for _ in range(2):
             group.start_soon(worker.tasks.upload.kicker().with_task_id("one").kiq, path)
-
     uploaded = await worker.tasks.result(upload_one(worker))
     assert not uploaded.maybe_duplicate
     assert sum(request.method == "POST" for request in emulator.requests) == 1
@@ -93,7 +88,6 @@ async def test_retried(first: bytes, applied: bool, path: Path) -> None:
         with pytest.raises(errors.InvalidRequestError):
             await made.tasks.result(await made.tasks.upload.kiq(path))
         await made.broker.shutdown()
-
     assert uploaded.maybe_duplicate == applied
     assert len(server.requests) == 3
 

@@ -83,9 +83,7 @@ def sent(error: MediaError, dumps: Callable[[Any], Any], loads: Callable[[Any], 
 def test_errors_survive(kind: type[MediaError]) -> None:
     """Every error arrives with its class, sentence, attributes, notes and nested answer."""
     error = full(kind)
-
     arrived = sent(error, json.dumps, json.loads)
-
     assert type(arrived) is kind
     assert facts(arrived) == facts(error)
 
@@ -95,9 +93,7 @@ def test_errors_survive_pickle() -> None:
     error = full(errors.RateLimitError)
     result: TaskiqResult[Any] = TaskiqResult(is_err=True, return_value=None, execution_time=0, error=error)
     executed(result)
-
     arrived = pickle.loads(pickle.dumps(result)).error
-
     assert type(arrived) is errors.RateLimitError
     assert facts(arrived) == facts(error)
 
@@ -124,9 +120,7 @@ def test_errors_of_another_version() -> None:
 
     error = NewerError("new", status=599)
     vars(error).update(newer=1, raw=b"no JSON")
-
     arrived = sent(error, json.dumps, json.loads)
-
     assert type(arrived) is errors.ServerError
     assert arrived.status == 599
     assert not hasattr(arrived, "newer")
@@ -150,7 +144,6 @@ async def test_real_errors(worker: Worker, media: MediaApi, path: Path) -> None:
     assert (there.value.operation, there.value.media_id) == ("download", "1045500012345678")
     assert (there.value.attempts, there.value.retryable, there.value.maybe_applied) == (1, False, False)
     assert there.value.fbtrace_id
-
     with pytest.raises(errors.StorageError) as gone:
         await worker.tasks.result(await worker.tasks.upload.kiq(path.with_name("gone")))
     assert gone.value.errno == 2

@@ -76,7 +76,6 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
 def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bool, operation: Operation) -> None:
     """A code of Meta's table has the same meaning under every HTTP status: throttles come as 400 and as 429."""
     found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in STATUSES]
-
     assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(STATUSES)
 
 
@@ -84,7 +83,6 @@ def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bo
 def test_permissions_are_a_range(code: int) -> None:
     """All codes from 200 to 299 are permissions; their neighbours are not."""
     meaning = meaning_of("get_info", 400, code, None, "(#200) Permissions error")
-
     assert (meaning.error is PermissionDeniedError) is (200 <= code <= 299)
 
 
@@ -101,9 +99,7 @@ def test_permissions_are_a_range(code: int) -> None:
 def test_missing_object(operation: Operation, kind: type[ApiError]) -> None:
     """Code 100 with subcode 33 is missing media where the path has a media id; elsewhere it is the phone number."""
     text = "Unsupported request. Object with ID '1' does not exist, cannot be loaded due to missing permissions"
-
     meaning = meaning_of(operation, 400, 100, 33, text)
-
     assert meaning.error is kind
     assert ("media is not there" if kind is MediaNotFoundError else "check WA_PHONE_NUMBER_ID") in meaning.advice
     assert meaning_of(operation, 400, 100, 34, text) == Meaning(InvalidRequestError)
@@ -125,7 +121,6 @@ def test_upload_verdicts(code: int, verdict: type[InvalidMediaError], kind: type
     """On an upload three codes are about the file, unless the response has a word of Meta's own meaning, in any case."""
     plain = meaning_of("upload", 400, code, None, f"(#{code}) Invalid parameter")
     own = [meaning_of("upload", 400, code, None, text) for text in (metas_text, metas_text.upper())]
-
     assert (plain.error, plain.advice.startswith("the file"), plain.retryable) == (verdict, True, False)
     assert own == [Meaning(kind)] * 2
 
@@ -135,7 +130,6 @@ def test_upload_verdicts(code: int, verdict: type[InvalidMediaError], kind: type
 def test_verdicts_are_for_uploads_only(code: int, kind: type[ApiError], metas_text: str, operation: Operation) -> None:
     """On other verbs these codes have Meta's meaning under every text."""
     found = {meaning_of(operation, 400, code, None, text) for text in (metas_text, "(#1) Invalid parameter", "")}
-
     assert found == {Meaning(kind)}
 
 
@@ -152,7 +146,6 @@ TOKEN_TEXTS = [
 def test_token_texts(code: int | None, text: str, operation: Operation) -> None:
     """A refused token or proof is recognised by its text where the code is ambiguous, on every verb."""
     found = [meaning_of(operation, 400, code, None, said) for said in (text, text.upper())]
-
     assert [meaning.error for meaning in found] == [AuthenticationError] * 2
     variable = "check WA_APP_SECRET" if "proof" in text else "make a new one, or pass an async function"
     assert all(variable in meaning.advice for meaning in found)
@@ -191,7 +184,6 @@ def test_texts_of_code_100(operation: Operation, text: str, kind: type[ApiError]
 def test_texts_do_not_overrule_clear_codes(code: int, title: str, kind: type[ApiError], operation: Operation) -> None:
     """Where a code is clear, a text that mentions tokens or sizes changes nothing."""
     text = f"{title}: access token, appsecret_proof, url signature expired, file too large, account locked"
-
     assert meaning_of(operation, 400, code, None, text).error is kind
 
 
@@ -223,7 +215,6 @@ def test_status_decides_without_a_known_code(
     """Without a code, or with an unknown one, the HTTP status decides; an odd status is a ServerError."""
     for code in (None, 131035, 999999, -1):
         meaning = meaning_of(operation, status, code, None, "no")
-
         assert meaning.error is special.get(operation, usual)
         assert meaning.retryable is (usual in {RateLimitError, ServerError} and (status >= 400 or code is not None))
 

@@ -45,7 +45,6 @@ def test_once_is_enough(name: str) -> None:
 def test_name_is_one_component(name: str) -> None:
     """The name stays in the folder it is put into, by the rules of POSIX and of Windows."""
     result = safe(name)
-
     assert PurePosixPath("/folder", result).parts == ("/", "folder", result)
     assert PureWindowsPath("C:/folder", result).parts == ("C:\\", "folder", result)
     assert result not in {"", ".", ".."}
@@ -55,7 +54,6 @@ def test_name_is_one_component(name: str) -> None:
 def test_name_has_nothing_that_hides_or_breaks(name: str) -> None:
     """The name has no separators, quotes, controls, direction marks, surrogates, or outer dots and spaces."""
     result = safe(name)
-
     assert not set(result) & set('/\\<>:"|?*')
     assert {unicodedata.category(c) for c in result}.isdisjoint({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
     assert result == result.strip(" .").strip()
@@ -87,7 +85,6 @@ def test_extension_is_kept(name: str, extension: str) -> None:
 def test_harmless_names_stay(name: str) -> None:
     """A harmless name of any language and punctuation does not change."""
     harmless = f"a{name}z.pdf"
-
     assert safe(harmless) == harmless
 
 
@@ -171,5 +168,4 @@ def test_longest_names_can_be_created(tmp_path: Path, name: str) -> None:
     """The longest names can be created, also with a counter."""
     for given_name in (name, f"{name} (999)"):
         (tmp_path / given_name).touch(exist_ok=False)
-
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name} (999)"]

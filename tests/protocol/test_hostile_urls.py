@@ -121,7 +121,6 @@ def test_parsers_find_the_same_trusted_host(url: str) -> None:
 def test_plain_urls_of_trusted_hosts_are_accepted(host: str, port: str, path: list[str], query: str | None) -> None:
     """URLs of trusted hosts are accepted with any path and query; token hosts receive the token."""
     url = f"https://{host}{port}/{'/'.join(path)}" + ("" if query is None else f"?{query}")
-
     assert judged(url) is (host in TOKEN_HOSTS)
     assert judged(url.replace(host, host.upper())) is (host in TOKEN_HOSTS)
 

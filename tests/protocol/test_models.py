@@ -106,7 +106,6 @@ def test_sizes_that_are_none(wrong: object) -> None:
 def test_digests(digest: bytes) -> None:
     """SHA-256 in hex of either case, or in base64, is the same 64 lower-case hex digits."""
     spellings = (digest.hex(), digest.hex().upper(), base64.b64encode(digest).decode())
-
     assert {structure(MediaInfo, INFO | {"sha256": text}).sha256 for text in spellings} == {digest.hex()}
 
 
@@ -195,7 +194,6 @@ def test_sentences(cls: type[Any], data: object, sentence: str) -> None:
     """The error is one sentence: the expected value, the found one, and its path."""
     with pytest.raises(ValueError, match="response") as caught:
         structure(cls, data)
-
     assert str(caught.value) == sentence
 
 
@@ -203,7 +201,6 @@ def test_sentences_stay_short() -> None:
     """An error quotes a wrong value in short, and no signature of a URL."""
     with pytest.raises(ValueError, match="expected str") as caught:
         structure(MediaInfo, INFO | {"url": [URL], "id": ["x" * 10_000]})
-
     assert len(str(caught.value)) < 200
     assert "ATz0" not in str(caught.value)
 
@@ -215,9 +212,7 @@ def test_sentences_stay_short() -> None:
 def test_unknown_keys_are_kept(cls: type[Any], data: dict[str, Any]) -> None:
     """Unknown keys are kept in `extra`, and change nothing else."""
     more = {"new": {"nested": [1, None, "x"]}, "extra": "theirs", "": 0}
-
     value = structure(cls, data | more)
-
     assert value.extra == more
     assert value == structure(cls, data)
     assert structure(cls, data).extra == {}
@@ -226,9 +221,7 @@ def test_unknown_keys_are_kept(cls: type[Any], data: dict[str, Any]) -> None:
 def test_input_is_left_alone() -> None:
     """The JSON that was passed is not changed."""
     data = INFO | {"new": 1}
-
     structure(MediaInfo, data)
-
     assert data == INFO | {"new": 1}
 
 
@@ -291,7 +284,6 @@ def test_expiry_of_urls(url: str, expected: datetime | None) -> None:
     """The expiry of a URL is its parameter `ext`, in seconds or milliseconds; None without a valid one."""
     info = MediaInfo(id="1", url=url, mime_type="image/png")
     inbound = InboundMedia(id="1", kind="image", url=url, mime_type="image/png")
-
     assert (info.url_expires_at, inbound.url_expires_at) == (expected, expected)
 
 
@@ -383,7 +375,6 @@ def outcome(cls: type[Any], data: object) -> Any:
 def test_any_json_gives_a_value_or_a_sentence(cls: type[Any], data: object) -> None:
     """Any JSON gives a value of the class or a ValueError with a path."""
     value = outcome(cls, data)
-
     assert isinstance(value, cls) or "@ response" in str(value)
 
 
@@ -397,9 +388,7 @@ def test_any_values_under_the_right_keys(cls: type[Any], data: st.DataObject) ->
     """Any JSON under the documented keys gives a value with the same texts, or a ValueError with a path."""
     names = [field.name for field in attrs.fields(cls) if field.name != "extra"]
     fields = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON)))
-
     value = outcome(cls, fields)
-
     if isinstance(value, ValueError):
         assert "@ response." in str(value)
     else:

@@ -167,9 +167,7 @@ def form_for(filename: str) -> Form:
 def test_parsers_read_what_was_written(parse: Parser, filename: str, content: bytes) -> None:
     """For any name and bytes, every parser finds the same fields, name, type and content."""
     form = form_for(filename)
-
     parts = parse(form.content_type, form.head + content + form.tail)
-
     assert parts == [
         Part("messaging_product", b"whatsapp"),
         Part("type", b"image/jpeg"),
@@ -183,9 +181,7 @@ def test_parsers_read_what_was_written(parse: Parser, filename: str, content: by
 def test_fields_are_sent_as_they_are(parse: Parser, value: str) -> None:
     """A field is sent in UTF-8, and the order of the fields is kept."""
     form = encode({"first": value, "second": "2"}, filename="a.txt", mime_type="text/plain")
-
     parts = parse(form.content_type, form.head + b"x" + form.tail)
-
     assert parts == [Part("first", value.encode()), Part("second", b"2"), Part("file", b"x", "a.txt", "text/plain")]
 
 
@@ -196,7 +192,6 @@ def test_fields_are_sent_as_they_are(parse: Parser, value: str) -> None:
 def test_type_is_on_the_file_part(parse: Parser, mime_type: str) -> None:
     """The file part has its own Content-Type with its parameters, by which Meta decides."""
     form = encode({}, filename="a", mime_type=mime_type)
-
     assert parse(form.content_type, form.head + form.tail) == [Part("file", b"", "a", mime_type)]
 
 
@@ -204,7 +199,6 @@ def test_type_is_on_the_file_part(parse: Parser, mime_type: str) -> None:
 def test_length_is_exact(filename: str, size: int) -> None:
     """The Content-Length counts every byte, for a file of any size."""
     form = form_for(filename)
-
     assert form.length(size) == len(form.head) + size + len(form.tail)
 
 
@@ -212,7 +206,6 @@ def test_body_byte_by_byte() -> None:
     """The form follows RFC 7578: CRLF everywhere, the fields first, and nothing else."""
     form = encode(FIELDS, filename="é.jpg", mime_type="image/jpeg")
     boundary = re.fullmatch(r"multipart/form-data; boundary=(meta-media-[0-9a-f]{32})", form.content_type)
-
     assert boundary is not None
     assert form.head.replace(boundary[1].encode(), b"B").split(b"\r\n") == [
         b"--B",

@@ -27,7 +27,6 @@ HEADERS_ALWAYS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": 
 def test_graph_requests() -> None:
     """A request to Graph has a versioned path, exactly our headers, and may carry the token."""
     settings = Settings(base_url="https://graph.example:8443", api_version=24)
-
     assert graph_request("delete", "DELETE", settings, ID, media_id=ID) == Request(
         operation="delete",
         method="DELETE",
@@ -42,9 +41,7 @@ def test_graph_requests() -> None:
 def test_more_headers() -> None:
     """Headers of a verb are added, and the mapping that was passed is not changed."""
     more = {"Content-Type": "application/json"}
-
     request = graph_request("send", "POST", Settings(), ID, "messages", headers=more)
-
     assert request.headers == HEADERS_ALWAYS | more
     assert more == {"Content-Type": "application/json"}
 
@@ -61,7 +58,6 @@ def test_more_headers() -> None:
 def test_phone_number_in_the_query(number: str | None, query: str) -> None:
     """The number that restricts a lookup or delete goes into the query."""
     request = graph_request("get_info", "GET", Settings(), ID, phone_number_id=number)
-
     assert request.url == f"https://graph.facebook.com/v25.0/{ID}{query}"
 
 
@@ -71,7 +67,6 @@ def test_phone_number_in_the_query(number: str | None, query: str) -> None:
 def test_one_user_agent(suffix: str, expected: str) -> None:
     """Every request has exactly one User-Agent: Meta refuses requests without one and with two."""
     settings = Settings(user_agent_suffix=suffix)
-
     for request in (graph_request("get_info", "GET", settings, ID), media_request(MEDIA_URL, settings)):
         assert [value for name, value in request.headers.items() if name.lower() == "user-agent"] == [expected]
 
@@ -104,7 +99,6 @@ MESSAGES: list[tuple[str, dict[str, Any]]] = [
 def test_messages(kind: str, extras: dict[str, Any]) -> None:
     """A message has the media under its kind, with the fields that are not None."""
     nothing = dict.fromkeys(("caption", "filename", "voice"))
-
     assert json.loads(message_body("+15550001111", ID, kind, nothing | extras, None)) == {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
@@ -117,7 +111,6 @@ def test_messages(kind: str, extras: dict[str, Any]) -> None:
 def test_replies_to_messages() -> None:
     """A reply has the id of the message that it replies to."""
     body = json.loads(message_body("15550001111", ID, "image", {}, "wamid.HBgL"))
-
     assert body["context"] == {"message_id": "wamid.HBgL"}
 
 
@@ -135,7 +128,6 @@ def test_messages_that_meta_would_refuse(kind: str, extras: dict[str, Any], sent
     """A field that a kind of message does not have is refused."""
     with pytest.raises(ConfigurationError) as caught:
         message_body("15550001111", ID, kind, extras, None)
-
     assert str(caught.value) == sentence
 
 
@@ -235,7 +227,6 @@ def test_foreign_hosts_are_refused(url: str, host: str) -> None:
     """Any other host is refused, and the error names it and the setting that would allow it."""
     with pytest.raises(UntrustedUrlError) as caught:
         media_request(url, TRUSTED)
-
     assert caught.value.host == host
     assert str(caught.value) == (
         f"https://{host} is not trusted to serve media: if it should be, add it to Settings.media_hosts"
@@ -252,7 +243,6 @@ def test_http_is_refused(host: str) -> None:
         UntrustedUrlError, match=rf"^http://{re.escape(host)} is not .*: it is not https, .* Settings\.base_url"
     ) as caught:
         media_request(f"http://{host}/x?hash=canary", TRUSTED)
-
     assert caught.value.host == host
     assert "canary" not in str(caught.value)
 
@@ -292,7 +282,6 @@ def test_urls_that_could_be_read_differently(url: object) -> None:
     """A URL in which another parser could find another host is not opened."""
     with pytest.raises(UntrustedUrlError, match="not a plain https URL, so it was not opened") as caught:
         media_request(url, TRUSTED)
-
     assert caught.value.host is None
 
 
@@ -328,7 +317,6 @@ def test_parsers_find_the_same_host(url: str) -> None:
         request = media_request(url, TRUSTED)
     except UntrustedUrlError:
         return
-
     parsed, split = httpx.URL(request.url), urlsplit(request.url)
     assert request.url == url
     assert (parsed.scheme, split.scheme) == ("https", "https")
@@ -350,7 +338,6 @@ def test_parsers_find_the_same_host(url: str) -> None:
 def test_the_token_is_for_exact_hosts(host: str) -> None:
     """Only the three named hosts receive the token."""
     settings = Settings(token_hosts=("lookaside.fbsbx.com", "tokens.example"), media_hosts=(host,))
-
     assert media_request(f"https://{host}/x", settings).bearer is (
         host in {"lookaside.fbsbx.com", "tokens.example", "graph.facebook.com"}
     )
@@ -367,7 +354,6 @@ def test_redirects_keep_the_request() -> None:
     """The request to a redirect's target keeps the operation, headers and media id."""
     request = graph_request("get_info", "GET", Settings(), ID, media_id=ID, headers={"X-More": "1"})
     following = redirected_request(request, 302, "/elsewhere?a=b", Settings())
-
     assert following.url == "https://graph.facebook.com/elsewhere?a=b"
     assert (following.operation, following.method, following.media_id) == ("get_info", "GET", ID)
     assert (following.headers, following.bearer) == (request.headers, True)

@@ -94,7 +94,6 @@ RECORDED: list[tuple[str, Operation, int, type[MediaError], str]] = [
 def test_recorded_errors(name: str, operation: Operation, status: int, kind: type[MediaError], start: str) -> None:
     """Each recorded error response becomes an error of its class: first the advice, then Meta's own text."""
     error = parsed(name, operation, status)
-
     assert type(error) is kind
     assert str(error).startswith(start)
 
@@ -102,7 +101,6 @@ def test_recorded_errors(name: str, operation: Operation, status: int, kind: typ
 def test_everything_in_the_envelope() -> None:
     """All facts of Graph's error object are attributes of the error, and part of its sentence."""
     error = parsed("rate_limit.json", "upload", 400)
-
     assert isinstance(error, RateLimitError)
     assert error.__dict__ == {
         "message": "(#130429) Rate limit hit",
@@ -125,7 +123,6 @@ def test_everything_in_the_envelope() -> None:
 def test_verdict_on_a_file() -> None:
     """On an upload, 131031 is a file too large, and the error has Meta's response as its `answer`."""
     error = parsed_json({"error": {"message": "(#131031) Invalid parameter", "code": 131031}}, "upload")
-
     assert type(error) is FileTooLargeError
     assert str(error) == (
         "the file is too large: compress it, cut it or split it. Meta: (#131031) Invalid parameter (HTTP 400, code 131031)"
@@ -140,7 +137,6 @@ def test_verdict_words_may_be_in_the_details() -> None:
     error = parsed_json(
         {"error": {"message": "(#131042)", "code": 131042, "error_data": {"details": "Your payment failed"}}}, "upload"
     )
-
     assert type(error) is AccountRestrictedError
 
 
@@ -183,7 +179,6 @@ def test_details(facts: dict[str, Any], expected: str | None) -> None:
 def test_codes_as_sent(value: object, expected: int | None) -> None:
     """A code is a number or digits in a text. Anything else counts as no code."""
     error = parsed_json({"error": {"message": "no", "code": value, "error_subcode": value}})
-
     assert (error.code, error.subcode) == (expected, expected)
 
 
@@ -219,7 +214,6 @@ ODD_BODIES: list[tuple[bytes, str]] = [
 def test_odd_bodies(body: bytes, words: str, operation: Operation) -> None:
     """A body of any other shape gives an error of its status, with the text that it has."""
     error = parse_error(operation, 500, {}, body)
-
     assert type(error) is ServerError
     assert (error.message, error.status, error.code) == (words, 500, None)
 
@@ -228,7 +222,6 @@ def test_odd_bodies(body: bytes, words: str, operation: Operation) -> None:
 def test_plain_text_is_quoted(content_type: str) -> None:
     """The first 500 bytes of a plain text are the message; bytes that are not UTF-8 are replaced."""
     error = parse_error("download", 500, {"content-type": content_type}, b"caf\xe9 " + b"x" * 1000)
-
     assert isinstance(error, ServerError)
     assert error.message == "caf\ufffd " + "x" * 495
 
@@ -238,7 +231,6 @@ def test_plain_text_is_quoted(content_type: str) -> None:
 def test_is_transient(transient: object, code: int, waits: bool) -> None:
     """`is_transient` true makes an error retryable; anything else leaves it to the code."""
     error = parsed_json({"error": {"message": "no", "code": code, "is_transient": transient}})
-
     assert error.retryable is (waits or transient is True)
 
 
@@ -247,7 +239,6 @@ def test_is_transient(transient: object, code: int, waits: bool) -> None:
 def test_maybe_applied(operation: Operation, status: int) -> None:
     """Only a server error on a verb that changes something may have been applied."""
     expected = operation in {"upload", "send", "delete"} and status >= 500
-
     assert parsed_json({}, operation, status).maybe_applied is expected
 
 
@@ -263,7 +254,6 @@ def test_maybe_applied(operation: Operation, status: int) -> None:
 def test_trace(facts: dict[str, Any], headers: dict[str, str], expected: str | None) -> None:
     """The trace id comes from the body, or else from the headers."""
     error = parse_error("get_info", 400, headers, json.dumps({"error": facts}).encode())
-
     assert isinstance(error, ApiError)
     assert error.fbtrace_id == expected
 
@@ -305,7 +295,6 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
 def test_retry_after(value: str, date: str, expected: float | None) -> None:
     """Retry-After is seconds, or a date that is compared with the response's own; other values are ignored."""
     error = parse_error("get_info", 429, {"retry-after": value, "date": date}, b"")
-
     assert isinstance(error, RateLimitError)
     assert error.retry_after == expected
 
@@ -329,7 +318,6 @@ def test_urls_in_messages_lose_their_query(said: str, shown: str) -> None:
     """A signed URL that Meta quotes, anywhere in its response, loses its signature."""
     error = parsed_json({"error": {"message": said, "error_data": {"details": said}, "code": 100, "fbtrace_id": said}})
     text = parse_error("download", 404, {"content-type": "text/plain"}, said.encode())
-
     assert (error.message, error.details, error.fbtrace_id, text.message) == (shown,) * 4
     assert "canary" not in f"{error}{error!r}{text!r}{error.__dict__}"
 
@@ -402,7 +390,6 @@ def request(operation: Operation = "get_info", method: str = "GET") -> Request:
 def test_successes(name: str, request_: Request, cls: type[Any], expected: object) -> None:
     """A response with any status from 200 to 299 gives its value."""
     body = (REPLIES / name).read_bytes()
-
     assert [parse_response(request_, cls, status, {}, body) for status in (200, 201, 299)] == [expected] * 3
 
 
@@ -411,7 +398,6 @@ def test_other_statuses_are_errors(status: int) -> None:
     """Any other status is an error, even with the body of a success."""
     with pytest.raises(ApiError) as caught:
         parse_response(request(), UploadedMedia, status, {}, b'{"id":"1"}')
-
     assert caught.value.status == status
 
 
@@ -432,7 +418,6 @@ def test_unexpected_successes(body: bytes, what: str, method: str) -> None:
     """An invalid success is a ServerError: a GET may be retried, and anything else may have been applied."""
     with pytest.raises(ServerError) as caught:
         parse_response(request(method=method), UploadedMedia, 200, {"content-length": str(len(body))}, body)
-
     error = caught.value
     assert str(error) == f"Meta's response {what} (HTTP 200)"
     assert (error.retryable, error.maybe_applied) == (method == "GET", method != "GET")

@@ -60,7 +60,6 @@ def test_defaults() -> None:
 def test_every_field_is_documented() -> None:
     """The class's docstring explains every field."""
     attributes = inspect.cleandoc(Settings.__doc__ or "").partition("Attributes:")[2].partition("Raises:")[0]
-
     assert re.findall(r"^    (\w+): ", attributes, re.MULTILINE) == NAMES
 
 
@@ -175,7 +174,6 @@ def test_hosts(name: str, given_hosts: Any, expected: tuple[str, ...]) -> None:
 def test_hosts_from_a_generator() -> None:
     """A generator of hosts is read once and kept."""
     settings = Settings(media_hosts=(f"{letter}.example" for letter in "ab"))
-
     assert settings.media_hosts == ("a.example", "b.example")
 
 
@@ -289,7 +287,6 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, variable: str, value: str,
     monkeypatch.setenv(variable, value)
     from_environment = getattr(Settings(), name)
     monkeypatch.setenv(variable, "")
-
     assert (from_environment, getattr(Settings(), name)) == (expected, default)
 
 
@@ -297,7 +294,6 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, variable: str, value: str,
 def test_arguments_win(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, name: str, expected: str) -> None:
     """An argument wins over the environment, even over an invalid variable."""
     monkeypatch.setenv(variable, "\n")
-
     assert getattr(changed(name, value), name) == expected
 
 
@@ -307,7 +303,6 @@ def test_arguments_win(monkeypatch: pytest.MonkeyPatch, variable: str, value: st
 def test_environment_is_checked(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     """An invalid variable is refused like an argument."""
     monkeypatch.setenv(variable, value)
-
     with pytest.raises(ConfigurationError):
         Settings()
 
@@ -315,7 +310,6 @@ def test_environment_is_checked(monkeypatch: pytest.MonkeyPatch, variable: str, 
 def test_secrets_are_not_shown() -> None:
     """The app secret is in no repr, neither of the original nor of a changed copy."""
     settings = Settings(app_secret="canary")
-
     assert settings.app_secret == "canary"
     assert "canary" not in f"{settings!r}{settings}{settings.changed({'concurrency': 2})!r}{[settings]}"
 
@@ -323,9 +317,7 @@ def test_secrets_are_not_shown() -> None:
 def test_changed() -> None:
     """A changed copy is converted and checked like a new one, and the original stays as it was."""
     settings = Settings(app_secret="canary", concurrency=3)
-
     copy = settings.changed({"api_version": 24, "token_hosts": "Example.com"})
-
     assert copy == attrs.evolve(settings, api_version="v24.0", token_hosts=("example.com",))
     assert (settings.api_version, settings.token_hosts) == ("v25.0", ("lookaside.fbsbx.com",))
     assert settings.changed({}) == settings
@@ -343,7 +335,6 @@ def test_changes_that_cannot_work(changes: dict[str, Any], sentence: str) -> Non
     """An unknown name and an invalid value have different sentences."""
     with pytest.raises(ConfigurationError) as caught:
         Settings().changed(changes)
-
     assert str(caught.value) == sentence
 
 
@@ -381,7 +372,6 @@ def test_wrong_tokens(wrong: object, sentence: str) -> None:
     """A value of another type, and a header's value in place of the token, are refused without being shown."""
     with pytest.raises(ConfigurationError) as caught:
         checked_token(wrong)
-
     assert str(caught.value) == sentence
 
 
@@ -392,7 +382,6 @@ def test_tokens_that_no_header_carries(before: str, bad: str, after: str) -> Non
     """A token with anything but visible ASCII is refused, and the error does not show it."""
     with pytest.raises(ConfigurationError) as caught:
         checked_token(f"canary{before}{bad}{after}canary")
-
     assert str(caught.value) == "the access token contains white space or non-ASCII characters: copy it again"
 
 
@@ -425,7 +414,6 @@ def test_ids_are_safe_or_refused(text: str) -> None:
         accepted = checked_id(text, "the media id")
     except ConfigurationError:
         accepted = ""
-
     assert set(accepted) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 

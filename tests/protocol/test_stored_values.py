@@ -29,7 +29,6 @@ UPLOADED = UploadedMedia(id="7", file_size=3, attempts=2, extra={"new": [{"of": 
 def test_a_value_comes_back_from_json(value: Any) -> None:
     """JSON can hold the plain form of every result, and the same object is made of it again."""
     plain = json.loads(json.dumps(to_plain(value)))
-
     assert repr(from_plain(type(value), plain)) == repr(value)
 
 
@@ -37,7 +36,6 @@ def test_plain_forms() -> None:
     """A path is stored as a string, a time as unix seconds, and an omitted field not at all."""
     download = DownloadedMedia(path=Path("inbox/a.jpg"), size=3, sha256="00", mime_type="image/jpeg")
     inbound = InboundMedia(id="7", kind="image", mime_type="image/jpeg", timestamp=SENT_AT)
-
     assert to_plain(download)["path"] == str(Path("inbox/a.jpg"))
     assert to_plain(inbound)["timestamp"] == SENT_AT.timestamp()
     assert "extra" not in to_plain(UPLOADED, omit=("extra",))

@@ -75,7 +75,6 @@ def test_all_kinds_in_order() -> None:
 def test_urls_of_webhooks_expire() -> None:
     """A URL in a webhook expires five minutes after the message."""
     first, *_ = inbound_media(json.loads((REPLIES / "webhook_media.json").read_bytes()))
-
     assert first.url_expires_at == datetime(2026, 11, 22, 10, 11, 42, tzinfo=UTC)
 
 
@@ -88,16 +87,13 @@ def test_media_of_a_history_is_found() -> None:
     """Media that arrive later, in a `history` change, are media messages like others."""
     payload = webhook({"type": "image", "image": MEDIA})
     payload["entry"][0]["changes"][0]["field"] = "history"
-
     assert inbound_media(payload) == [InboundMedia(kind="image", **MEDIA)]
 
 
 def test_little_is_enough() -> None:
     """An id and a type are enough: missing fields are None, and unknown ones are kept."""
     payload = webhook({"type": "image", "image": MEDIA | {"new": 1}})
-
     (media,) = inbound_media(payload)
-
     assert (media, media.extra) == (InboundMedia(kind="image", **MEDIA), {"new": 1})
 
 
@@ -105,9 +101,7 @@ def test_message_outranks_the_media_object() -> None:
     """The fields of the message cannot be overridden from inside its media object."""
     inside = {"kind": "sticker", "sender": "evil", "phone_number_id": "evil"}
     message = {"type": "image", "from": "15550001111", "image": MEDIA | inside}
-
     (media,) = inbound_media(webhook(message, metadata={"phone_number_id": "106540352242922"}))
-
     assert (media.kind, media.sender, media.phone_number_id) == ("image", "15550001111", "106540352242922")
 
 
@@ -138,7 +132,6 @@ def test_message_outranks_the_media_object() -> None:
 def test_malformed_messages_are_skipped(message: object) -> None:
     """A message without the documented shape is skipped, and its neighbours are not."""
     good = {"type": "image", "image": MEDIA}
-
     assert inbound_media(webhook(good, message, good)) == [InboundMedia(kind="image", **MEDIA)] * 2
 
 
@@ -146,7 +139,6 @@ def test_malformed_messages_are_skipped(message: object) -> None:
 def test_missing_metadata(metadata: object) -> None:
     """Without metadata, `phone_number_id` is None."""
     (media,) = inbound_media(webhook({"type": "image", "image": MEDIA}, metadata=metadata))
-
     assert media.phone_number_id is None
 
 
@@ -190,7 +182,6 @@ def test_any_json_in_the_right_places(anything: object, media: dict[str, object]
     message = {"type": "image", "image": media, "from": anything, "id": anything, "timestamp": anything}
     other = {"type": "image", "image": media}
     found = inbound_media(webhook(message, anything, other, metadata=anything))
-
     assert all(one.id == media["id"] and one.mime_type == media["mime_type"] for one in found)
 
 
@@ -199,7 +190,6 @@ def test_deep_payloads() -> None:
     deep: object = None
     for _ in range(900):
         deep = [deep]
-
     assert inbound_media(webhook({"type": "image", "image": MEDIA | {"id": deep}})) == []
 
 
@@ -228,7 +218,6 @@ def test_known_signatures(secret: str, body: bytes, header: str | bytes) -> None
 def test_signatures_of_any_body(secret: str, body: bytes) -> None:
     """For any secret and body, only the right signature is accepted."""
     header = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-
     assert verify_signature(secret, body, header) is True
     assert verify_signature(secret, body + b" ", header) is False
     assert verify_signature(secret + "x", body, header) is False
@@ -282,7 +271,6 @@ def test_reserialised_bodies(body: bytes) -> None:
 def test_empty_secret() -> None:
     """An empty secret, with which anyone could sign, raises ConfigurationError."""
     header = "sha256=" + hmac.new(b"", BODY, hashlib.sha256).hexdigest()
-
     with pytest.raises(ConfigurationError, match="WA_APP_SECRET"):
         verify_signature("", BODY, header)
 
@@ -316,10 +304,8 @@ def test_subscription() -> None:
 def test_wrong_subscriptions(changes: dict[str, str | None]) -> None:
     """Another token or mode, or a missing challenge, raises an error with the status of the response."""
     params = {name: value for name, value in (HANDSHAKE | changes).items() if value is not None}
-
     with pytest.raises(PermissionDeniedError, match="does not have the verify token") as caught:
         verify_subscription(params, "pässwörd✓")
-
     assert caught.value.status == 403
     assert "pässwörd" not in str(caught.value)
 
@@ -336,6 +322,5 @@ def test_subscription_without_a_token(params: dict[str, str]) -> None:
 def test_any_verify_token(token: str) -> None:
     """Any other token raises PermissionDeniedError."""
     params = {**HANDSHAKE, "hub.verify_token": token}
-
     with pytest.raises(PermissionDeniedError):
         verify_subscription(params, "another token?")

@@ -27,18 +27,10 @@ _OPTIONS = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "
 
 @attrs.frozen(kw_only=True)
 class RedisServer:
-    """
-    A running server.
+    """A running server."""
 
-    Attributes:
-        url: The URL for `RedisStore` and brokers, with the password if there is one.
-        port: Its port on 127.0.0.1.
-        password: None if it needs none.
-        process: The server's process.
-    """
-
-    url: str
-    port: int
+    url: str  # for `RedisStore` and brokers, with the password if there is one
+    port: int  # on 127.0.0.1
     password: str | None
     process: subprocess.Popen[bytes]
 
@@ -68,13 +60,7 @@ def redis_executable() -> str:
 
 @contextlib.contextmanager
 def running_redis(*, password: str | None = None, port: int = 0) -> Iterator[RedisServer]:
-    """
-    Run a server until the block ends.
-
-    Args:
-        password: The password of the server.
-        port: Its port; 0 for a free one.
-    """
+    """Run a server until the block ends; port 0 chooses a free one."""
     executable = redis_executable()
     with tempfile.TemporaryDirectory(prefix="meta-media-redis-") as folder:
         server = _start(executable, Path(folder), password, port)

@@ -27,18 +27,8 @@ class Sabotage:
     """
     Watches a folder: the functions of `os`, and the binary files opened below it.
 
-    A failing close closes nevertheless, like the kernel's.
-
-    Args:
-        folder: Operations on paths and descriptors below it are counted.
-        at: The operation to strike, from 1; 0 for none.
-        strike: Called then; it raises, or ends the process.
-        late: Whether the operation is carried out first.
-        onwards: Names of operations of which all later ones are struck as well.
-
-    Attributes:
-        at: See above.
-        operations: The names of all operations so far.
+    Operation `at` is struck, counted from 1; with `late`, it is carried out first. `strike` raises, or ends the process.
+    Later operations named in `onwards` are struck as well. A failing close closes nevertheless, like the kernel's.
     """
 
     def __init__(
@@ -50,7 +40,7 @@ class Sabotage:
         late: bool = False,
         onwards: frozenset[str] = frozenset(),
     ) -> None:
-        self.operations: list[str] = []
+        self.operations: list[str] = []  # the names of all so far
         self._folder = os.path.realpath(folder)
         self.at = at
         self._strike = strike

@@ -139,15 +139,7 @@ class Shell:
                 process.communicate(timeout=PATIENCE)
 
     def watch(self, *arguments: str | Path, columns: int = 80, until: str = "", **variables: str) -> Seen:
-        """
-        Run a command on a terminal of its own.
-
-        Args:
-            arguments: Of the command.
-            columns: Width of the terminal.
-            until: A pattern in what it shows, at which Ctrl-C is pressed.
-            variables: More environment.
-        """
+        """Run a command on a terminal of its own. Ctrl-C is pressed when it shows the pattern `until`."""
         import fcntl
         import pty
         import struct
@@ -242,18 +234,11 @@ class Screen:
 
 @attrs.frozen(kw_only=True)
 class Seen:
-    """
-    What a terminal received.
+    """What a terminal received."""
 
-    Attributes:
-        status: Exit status of the program.
-        screen: The screen at the end.
-        received: Everything, with control sequences.
-    """
-
-    status: int
-    screen: Screen
-    received: str
+    status: int  # of the program's exit
+    screen: Screen  # at the end
+    received: str  # with control sequences
 
     @property
     def text(self) -> str:

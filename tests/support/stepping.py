@@ -22,23 +22,17 @@ class Stepper:
     """
     Runs a call as a task, counts its awaits and those of the tasks that it creates, and cancels it at one of them.
 
-    Args:
-        at: The await to cancel at, from 1; 0 for none.
-        times: The number of cancellations, on successive turns of the loop.
-        late: Whether to cancel after the awaited future is done, just before the task resumes.
-
-    Attributes:
-        count: Awaits so far.
-        tasks: The call's own task, and those that it created.
+    The await `at` is counted from 1; 0 for none. The task is cancelled `times` times, on successive turns of the loop. With
+    `late`, it is cancelled after the awaited future is done, just before the task resumes.
     """
 
     def __init__(self, at: int = 0, *, times: int = 1, late: bool = False) -> None:
-        self.count = 0
+        self.count = 0  # awaits so far
         self._at = at
         self._times = times
         self._late = late
         self._main: asyncio.Task[Any] | None = None
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: list[asyncio.Task[Any]] = []  # the call's own, and those that it created
 
     @property
     def alive(self) -> list[asyncio.Task[Any]]:

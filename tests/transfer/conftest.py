@@ -16,13 +16,6 @@ from tests.transfer.uploads import TEXT
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A server that is Graph and the download host, and waits for its script."""
-    async with Server() as running:
-        yield running
-
-
-@pytest.fixture
 async def sink() -> AsyncIterator[Server]:
     """Another server, which nobody should talk to."""
     async with Server(page(CONTENT)) as running:

@@ -67,7 +67,6 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_names_in_a_folder(folder: Path, name: str, expected: list[str], overwrite: bool) -> None:
     """In a folder a name that is taken gets a number before its extension, from two, whether or not files may be replaced."""
     paths = [placed(folder, name, overwrite=overwrite) for _ in expected]
-
     assert paths == [folder / name for name in expected]
     assert listing(folder) == dict.fromkeys(expected, NEW)
 
@@ -144,7 +143,6 @@ def test_a_folder_that_cannot_be_synchronised(folder: Path) -> None:
     with Sabotage(folder).watching() as watch:
         placed(folder / "b", fsync=True)
     last = len(watch.operations) - watch.operations[::-1].index("fsync")
-
     with Sabotage(folder, last, refuse).watching() as broken, pytest.raises(OSError, match="Input/output error"):
         placed(folder / "b", fsync=True)
     assert broken.struck == "fsync"
@@ -161,7 +159,6 @@ def test_permissions(folder: Path) -> None:
     link = folder / "link"
     link.symlink_to(old)
     modes = [stat.S_IMODE(placed(path).lstat().st_mode) for path in (old, link, folder / "new")]
-
     assert modes == [0o751, stat.S_IMODE(usual.stat().st_mode), stat.S_IMODE(usual.stat().st_mode)]
     assert not link.is_symlink()
 
@@ -264,7 +261,6 @@ def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_temporary_file_that_cannot_be_removed(folder: Path) -> None:
     """A draft that cannot be removed says so, and lets the folder go all the same."""
     draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
-
     with Sabotage(folder, 1, refuse).watching() as watch, pytest.raises(OSError, match="Input/output error"):
         draft.discard()
     assert watch.struck == "unlink"
@@ -289,7 +285,6 @@ async def test_clean_stale(folder: Path) -> None:
         os.utime(path, (now, now - 7200))
     temporary[3].unlink()
     temporary[3].symlink_to(folder / "nowhere")
-
     assert await clean_stale(folder) == temporary[:2]
     assert await clean_stale(str(folder), older_than=timedelta(minutes=30)) == [temporary[2]]
     assert await clean_stale(folder, older_than=timedelta(0)) == [temporary[3]]

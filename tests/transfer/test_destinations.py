@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import platform
-import resource
 import shutil
 import stat
 import subprocess
@@ -31,6 +30,7 @@ from meta_media.errors import ConfigurationError, IntegrityError, MediaError, St
 from meta_media.protocol.models import InboundMedia
 from meta_media.transfer.atomic_file import AtomicFile
 from tests.support.servers import Server, cut, info, open_files, page, stalled, wait_until
+from tests.support.system import files_no_larger_than
 
 DATA = bytes(range(256)) * 12_000  # 3 MB
 OLD = b"what was there before"
@@ -349,23 +349,12 @@ async def test_timeout_leaves_all_as_it_was(failing: Any, folder: Path) -> None:
     assert listing(folder) == {}
 
 
-@contextlib.contextmanager
-def _files_no_larger_than(size: int) -> Iterator[None]:
-    """Let the system refuse every larger file of this process, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("room", [0, 1_000_000, len(DATA) - 1])
 async def test_disk_full(failing: Any, folder: Path, room: int) -> None:
     """A disk that is full at the first, a middle or the last byte is a StorageError; the old file is as it was."""
     _, api, media = await failing(page(DATA))
     (folder / "7.jpg").write_bytes(OLD)
-    with _files_no_larger_than(room), pytest.raises(StorageError, match="File too large") as caught:
+    with files_no_larger_than(room), pytest.raises(StorageError, match="File too large") as caught:
         await api.download(media, folder / "7.jpg")
     assert (caught.value.errno, caught.value.media_id) == (27, "7")
     assert listing(folder) == {"7.jpg": OLD}
@@ -374,7 +363,7 @@ async def test_disk_full(failing: Any, folder: Path, room: int) -> None:
 async def test_disk_full_shows_at_close(failing: Any, folder: Path) -> None:
     """A small file whose bytes are refused only when it is closed is a StorageError too."""
     _, api, _ = await failing(info("x", b"tiny"), page("tiny"))
-    with _files_no_larger_than(0), pytest.raises(StorageError, match="File too large"):
+    with files_no_larger_than(0), pytest.raises(StorageError, match="File too large"):
         await api.download(f"{api.settings.base_url}/media", folder / "tiny.txt")
     assert listing(folder) == {}
 

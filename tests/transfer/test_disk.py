@@ -6,12 +6,9 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import stat
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +19,7 @@ import pytest
 
 from meta_media.errors import StorageError
 from tests.support.stepping import LeanServer
+from tests.support.system import files_no_larger_than, unshared
 from tests.transfer.disks import (
     CHUNK,
     OLD,
@@ -39,19 +37,6 @@ from tests.transfer.disks import (
 )
 
 # Real disks that are full or read-only, and real limits
-
-
-def unshared(*wanted: tuple[str, ...]) -> list[str]:
-    """Return the first of these ways into a namespace of one's own that this system allows."""
-    for options in wanted:
-        command = ["unshare", *options]
-        with contextlib.suppress(FileNotFoundError):
-            if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
-                return command
-    reason = f"this system allows no unshare {' or '.join(' '.join(options) for options in wanted)}"
-    if os.environ.get("CI"):  # where everything must be checked
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def mounted(folder: Path, options: str, *, read_only: bool = False) -> list[str]:
@@ -93,9 +78,7 @@ async def test_file_system_of_200_kilobytes(warehouse: LeanServer, tmp_path: Pat
     jobs = [download(warehouse, tmp_path / name, tmp_path, size) for size, name in sizes]
     jobs.append(download(warehouse, tmp_path / "new.jpg", tmp_path, 1_000_000, overwrite=False))
     jobs.append(download(warehouse, tmp_path / "new.jpg", tmp_path, 100_000, overwrite=False))
-
     told = await outcomes(*mounted(tmp_path, "size=200k"), server=warehouse, jobs=jobs)
-
     refused = [outcome["errno"] if outcome["error"] else None for outcome in told]
     assert refused == [28, 28, 28, None, 28, 28, None]
     assert {outcome["error"][0] for outcome in told if outcome["error"]} == {"StorageError"}
@@ -108,9 +91,7 @@ async def test_file_system_of_200_kilobytes(warehouse: LeanServer, tmp_path: Pat
 async def test_file_system_without_room_for_another_file(warehouse: LeanServer, tmp_path: Path) -> None:
     """Where no further file can be made, that is told before anything is asked of Meta."""
     jobs = [download(warehouse, tmp_path / name, tmp_path, 10) for name in ("old.jpg", "new.jpg", "")]
-
     told = await outcomes(*mounted(tmp_path, "nr_inodes=2"), server=warehouse, jobs=jobs)
-
     assert [(outcome["error"][0], outcome["errno"], outcome["attempts"]) for outcome in told] == [
         ("StorageError", errno.ENOSPC, 0)
     ] * 3
@@ -126,9 +107,7 @@ async def test_spool_on_a_full_disk(warehouse: LeanServer, tmp_path: Path) -> No
         {"work": "upload", "path": str(tmp_path / "old.jpg"), "folder": str(tmp_path)},
     ]
     command = mounted(tmp_path, "size=200k")
-
     told = await outcomes(*command, server=warehouse, jobs=jobs, TMPDIR=str(tmp_path))
-
     first, *others = told
     assert (first["error"][0], first["errno"], first["attempts"]) == ("StorageError", errno.ENOSPC, 0)
     assert [other["error"] for other in others] == [None, None]
@@ -140,9 +119,7 @@ async def test_read_only_file_system(warehouse: LeanServer, tmp_path: Path) -> N
     """Where nobody may write, root included, that is told before anything is asked of Meta; reading from there works."""
     jobs = [download(warehouse, tmp_path / name, tmp_path) for name in ("old.jpg", "new.jpg", "")]
     jobs.append({"work": "upload", "path": str(tmp_path / "old.jpg"), "folder": str(tmp_path)})
-
     told = await outcomes(*mounted(tmp_path, "size=200k", read_only=True), server=warehouse, jobs=jobs)
-
     *refused, uploaded = told
     assert [(outcome["error"][0], outcome["errno"], outcome["attempts"]) for outcome in refused] == [
         ("StorageError", errno.EROFS, 0)
@@ -160,9 +137,7 @@ async def test_folder_in_which_one_may_not_write(warehouse: LeanServer, tmp_path
         folder.chmod(mode)
     jobs = [download(warehouse, closed / name, closed) for name in ("old.jpg", "new.jpg", "")]
     jobs += [download(warehouse, open_ / "old.jpg", open_), {"work": "upload", "path": str(closed)}]
-
     told = await outcomes(*unprivileged(), server=warehouse, jobs=jobs)
-
     *refused, replaced, no_file = told
     assert [(outcome["error"][0], outcome["errno"], outcome["attempts"]) for outcome in refused] == [
         ("StorageError", errno.EACCES, 0)
@@ -184,9 +159,7 @@ async def test_no_descriptor_to_be_had(warehouse: LeanServer, tmp_path: Path) ->
         jobs.append({"work": "upload", "path": str(old), "descriptors": more})
         jobs.append({"work": "upload", "size": SPOOLED, "descriptors": more, "folder": str(tmp_path)})
         jobs.append(download(warehouse, tmp_path / f"again{more}.jpg", tmp_path))
-
     told = (await outcomes(server=warehouse, jobs=jobs, TMPDIR=str(tmp_path)))[1:]
-
     names = {"old.jpg": digest(OLD)}
     for more in range(8):
         new, path, spool, again = told[4 * more : 4 * more + 4]
@@ -200,17 +173,6 @@ async def test_no_descriptor_to_be_had(warehouse: LeanServer, tmp_path: Path) ->
         assert again["listing"] == names
     assert [(outcome["error"][0], outcome["errno"]) for outcome in told[:3]] == [("StorageError", errno.EMFILE)] * 3
     assert [outcome["error"] for outcome in told[-4:]] == [None] * 4
-
-
-@contextlib.contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Let the system refuse every larger file of this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [0, CHUNK, SIZE - 1])

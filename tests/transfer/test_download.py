@@ -50,7 +50,6 @@ from tests.transfer.downloads import (
 async def test_a_media_id(emulator: Emulator, media: MediaApi) -> None:
     """Of an id, the URL is asked first."""
     uploaded = await media.upload(PHOTO)
-
     assert await media.read(uploaded.id) == PHOTO
     assert seen(emulator) == [f"GET /v25.0/{uploaded.id}", f"GET {FILES}"]
 
@@ -58,7 +57,6 @@ async def test_a_media_id(emulator: Emulator, media: MediaApi) -> None:
 async def test_a_media_info(emulator: Emulator, media: MediaApi) -> None:
     """With a MediaInfo at hand, nothing is asked again."""
     known = await media.get_info((await media.upload(PHOTO)).id)
-
     assert await media.read(known) == PHOTO
     assert seen(emulator) == [f"GET /v25.0/{known.id}", f"GET {FILES}"]
 
@@ -66,7 +64,6 @@ async def test_a_media_info(emulator: Emulator, media: MediaApi) -> None:
 async def test_an_inbound_media(emulator: Emulator, media: MediaApi) -> None:
     """What a webhook tells of is fetched from the URL in it."""
     inbound = await received(emulator)
-
     assert await media.read(inbound) == PHOTO
     assert seen(emulator) == [f"GET {FILES}"]
 
@@ -74,7 +71,6 @@ async def test_an_inbound_media(emulator: Emulator, media: MediaApi) -> None:
 async def test_an_inbound_media_without_url(emulator: Emulator, media: MediaApi) -> None:
     """Older webhooks hold only the id."""
     inbound = attrs.evolve(await received(emulator), url=None)
-
     assert await media.read(inbound) == PHOTO
     assert seen(emulator) == [f"GET /v25.0/{inbound.id}", f"GET {FILES}"]
 
@@ -82,9 +78,7 @@ async def test_an_inbound_media_without_url(emulator: Emulator, media: MediaApi)
 async def test_a_url(emulator: Emulator, media: MediaApi, tmp_path: Path) -> None:
     """A URL will do, and then no media id is known."""
     url = (await media.get_info((await media.upload(PHOTO)).id)).url
-
     saved = await media.download(url, tmp_path / "a.jpg")
-
     assert saved == DownloadedMedia(
         path=tmp_path / "a.jpg", size=len(PHOTO), sha256=hashlib.sha256(PHOTO).hexdigest(), mime_type=JPEG
     )
@@ -93,9 +87,7 @@ async def test_a_url(emulator: Emulator, media: MediaApi, tmp_path: Path) -> Non
 async def test_download_says_what_it_saved(media: MediaApi, tmp_path: Path) -> None:
     """The result has path, size, hash, type and id."""
     uploaded = await media.upload(PHOTO)
-
     saved = await media.download(uploaded.id, tmp_path / "a.jpg")
-
     assert saved == DownloadedMedia(
         path=tmp_path / "a.jpg",
         size=len(PHOTO),
@@ -110,14 +102,12 @@ async def test_a_stream_says_what_it_is(emulator: Emulator) -> None:
     """A stream knows its id, type, size, name and info before the first byte, and its hash after the last."""
     async with emulator.api(chunk_size=10_000) as media:
         known = await media.get_info((await media.upload(CONTENT, mime_type=JPEG, validate=False)).id)
-
         async with media.stream(known) as stream:
             assert isinstance(stream, MediaStream)
             assert (stream.info, stream.media_id, stream.mime_type) == (known, known.id, JPEG)
             assert (stream.size, stream.filename) == (len(CONTENT), f"{known.id}.jpg")
             sizes = [len(chunk) async for chunk in stream]
             assert stream.sha256 == SHA256
-
     assert sizes == [10_000] * 25 + [6_000]
 
 
@@ -125,11 +115,9 @@ async def test_a_url_alone_tells_little(server: Server, scripted: MediaApi) -> N
     """Of a URL, type, size and name are what its host says, or nothing."""
     server.script = [chunked(CONTENT), page(CONTENT), page(CONTENT, content_type="application/pdf")]
     facts = []
-
     for _ in server.script:
         async with scripted.stream(f"{server.base_url}/x") as stream:
             facts.append((stream.info, stream.media_id, stream.mime_type, stream.size, stream.filename))
-
     size = len(CONTENT)
     assert facts == [
         (None, None, JPEG, None, "media.jpg"),
@@ -145,7 +133,6 @@ async def test_what_is_neither_id_nor_url(
 ) -> None:
     """What cannot be an id is refused before a connection is made."""
     error = await failure(scripted, what, verb, folder, ConfigurationError)
-
     assert (error.attempts, server.connections) == (0, 0)
 
 
@@ -153,19 +140,15 @@ async def test_what_is_neither_id_nor_url(
 async def test_made_up_ids(server: Server, scripted: MediaApi, cls: Any) -> None:
     """The id inside a value somebody made is checked as well."""
     kind = {"kind": "image"} if cls is InboundMedia else {}
-
     with pytest.raises(ConfigurationError):
         await scripted.read(cls(id="1/../2", url=f"{server.base_url}/x", mime_type=JPEG, **kind))
-
     assert server.connections == 0
 
 
 async def test_what_is_sent(server: Server, scripted: MediaApi) -> None:
     """A download carries the token, one User-Agent, and asks for the bytes as they are."""
     server.script = [page(CONTENT)]
-
     await scripted.read(known(server, url=f"{server.base_url}/x?mid=1&hash=abc"))
-
     (request,) = server.requests
     assert (request.method, request.target, request.body) == ("GET", "/x?mid=1&hash=abc", b"")
     assert request.header("authorization") == f"Bearer {TOKEN}"
@@ -189,9 +172,7 @@ async def test_an_expired_url_is_renewed_once(status: int, origin: str, tmp_path
             what = await received(emulator)
         before = len(seen(emulator))
         emulator.clock.advance(302)
-
         saved = await media.download(what, tmp_path / "a.jpg")
-
         assert saved.path == tmp_path / "a.jpg"
         assert saved.path.read_bytes() == PHOTO
         assert seen(emulator)[before:] == [f"GET {FILES}", f"GET /v25.0/{what.id}", f"GET {FILES}"]
@@ -206,10 +187,8 @@ async def test_an_expired_url_without_id(status: int, kind: type[MediaError]) ->
         url = (await media.get_info((await media.upload(PHOTO)).id)).url
         before = len(seen(emulator))
         emulator.clock.advance(302)
-
         with pytest.raises(kind) as caught:
             await media.read(url)
-
         assert seen(emulator)[before:] == [f"GET {FILES}"]
         assert (caught.value.attempts, caught.value.media_id) == (1, None)
 
@@ -218,10 +197,8 @@ async def test_an_expired_url_without_id(status: int, kind: type[MediaError]) ->
 async def test_a_fresh_url_is_not_renewed(server: Server, scripted: MediaApi, folder: Path, status: int) -> None:
     """A URL that was obtained in this very call is not renewed again."""
     server.script = [info(f"{server.base_url}/new"), page(status=status)]
-
     with pytest.raises(MediaError) as caught:
         await scripted.download("1", folder)
-
     assert targets(server) == ["/v25.0/1", "/new"]
     assert caught.value.media_id == "1"
     assert listing(folder) == {"photo.jpg": OLD}
@@ -230,9 +207,7 @@ async def test_a_fresh_url_is_not_renewed(server: Server, scripted: MediaApi, fo
 async def test_a_renewed_url_is_not_renewed(server: Server, scripted: MediaApi, folder: Path) -> None:
     """The second refusal is final."""
     server.script = [page(status=404), info(f"{server.base_url}/new"), page(status=404)]
-
     await failure(scripted, known(server), download, folder, MediaNotFoundError)
-
     assert targets(server) == ["/old", "/v25.0/1", "/new"]
 
 
@@ -240,10 +215,8 @@ async def test_a_renewed_url_is_not_renewed(server: Server, scripted: MediaApi, 
 async def test_other_refusals_are_not_about_the_url(server: Server, scripted: MediaApi, status: int) -> None:
     """A host that is busy or broken is not asked for another URL."""
     server.script = [page(status=status)]
-
     with pytest.raises(MediaError):
         await scripted.read(known(server))
-
     assert targets(server) == ["/old"]
 
 
@@ -251,9 +224,7 @@ async def test_media_that_is_gone(emulator: Emulator, media: MediaApi, folder: P
     """Media deleted since is not found, after asking for a fresh URL."""
     gone = await media.get_info((await media.upload(PHOTO)).id)
     await media.delete(gone.id)
-
     error = await failure(media, gone, download, folder, MediaNotFoundError)
-
     assert (error.code, error.subcode, error.media_id) == (100, 33, gone.id)
 
 
@@ -274,9 +245,7 @@ async def test_media_replaced_meanwhile(
 ) -> None:
     """A renewed URL must be of the same bytes, and is not even opened if it is not."""
     server.script = [page(status=404), info(f"{server.base_url}/new", **changes)]
-
     error = await failure(scripted, known(server, **promised), verb, folder, IntegrityError)
-
     assert (error.expected, error.actual) == (expected, actual)
     assert targets(server) == ["/old", "/v25.0/1"]
 
@@ -286,10 +255,8 @@ async def test_what_was_promised_first_still_holds(server: Server, scripted: Med
     other = b"x" * len(CONTENT)
     answer = info(f"{server.base_url}/new")
     server.script = [page(status=404), answer, page(other), page(status=404), answer, page(CONTENT[:-1])]
-
     wrong_hash = await failure(scripted, known(server), download, folder, IntegrityError)
     wrong_size = await failure(scripted, known(server), download, folder, IntegrityError)
-
     assert wrong_hash.expected == SHA256
     assert wrong_size.expected == len(CONTENT)
 
@@ -297,9 +264,7 @@ async def test_what_was_promised_first_still_holds(server: Server, scripted: Med
 async def test_info_about_another_media(server: Server, scripted: MediaApi, folder: Path) -> None:
     """An answer about another id is not followed."""
     server.script = [info(f"{server.base_url}/new", media_id="2")]
-
     error = await failure(scripted, "1", download, folder, ServerError)
-
     assert (error.retryable, error.media_id) == (True, "1")
     assert targets(server) == ["/v25.0/1"]
 
@@ -308,9 +273,7 @@ async def test_a_dead_token_is_not_taken_for_a_dead_url(emulator: Emulator, medi
     """When the token has died, the question for a new URL says so."""
     known = await media.get_info((await media.upload(PHOTO)).id)
     emulator.expire_token(emulator.access_token)
-
     error = await failure(media, known, download, folder, AuthenticationError)
-
     assert (error.code, error.status) == (190, 401)
 
 
@@ -338,9 +301,7 @@ async def test_a_length_that_was_not_promised(
 ) -> None:
     """A Content-Length other than Meta's file_size is refused before the first byte."""
     server.script = [stalled(page(length=served), asyncio.Event())]
-
     error = await failure(scripted, known(server), verb, folder, IntegrityError)
-
     assert (error.expected, error.actual) == (len(CONTENT), served)
 
 
@@ -351,9 +312,7 @@ async def test_a_body_of_another_length(
 ) -> None:
     """Without a Content-Length, what arrives is counted."""
     server.script = [chunked(*([served] if served else []))]
-
     error = await failure(scripted, known(server, sha256=None), verb, folder, IntegrityError)
-
     assert error.expected == len(CONTENT)
     assert error.actual == len(served) or len(CONTENT) < error.actual <= len(served)
 
@@ -361,13 +320,11 @@ async def test_a_body_of_another_length(
 async def test_no_byte_too_many_is_handed_over(server: Server, scripted: MediaApi) -> None:
     """The chunk that goes beyond the promised size is not given."""
     server.script = [chunked(CONTENT + b"x" * 50_000)]
-
     async with scripted.stream(known(server)) as opened:
         chunks = aiter(opened)
         got = b"".join([await anext(chunks) for _ in range(len(CONTENT) // 10_000)])
         with pytest.raises(IntegrityError):
             await anext(chunks)
-
     assert got == CONTENT[: len(got)]
 
 
@@ -378,14 +335,12 @@ async def test_a_cut_that_looks_like_the_end(
 ) -> None:
     """A body that ends with the connection is whole only if its length or hash says so."""
     server.script = [page(CONTENT[:-5000], length=None)]
-
     await failure(scripted, known(server, **promised), verb, folder, IntegrityError)
 
 
 async def test_an_end_that_is_one(server: Server, scripted: MediaApi) -> None:
     """A body that ends with the connection may be whole."""
     server.script = [page(CONTENT, length=None)]
-
     assert await scripted.read(known(server)) == CONTENT
 
 
@@ -406,9 +361,7 @@ async def test_an_end_that_is_one(server: Server, scripted: MediaApi) -> None:
 async def test_a_broken_connection(server: Server, scripted: MediaApi, verb: Verb, folder: Path, step: Step) -> None:
     """A connection that breaks is a NetworkError, and the next download works."""
     server.script = [step, page(CONTENT)]
-
     error = await failure(scripted, known(server), verb, folder, NetworkError)
-
     assert (error.retryable, error.maybe_applied, error.attempts) == (True, False, 1)
     assert (error.media_id, error.elapsed > 0) == ("1", True)
     assert await scripted.read(known(server)) == CONTENT
@@ -419,9 +372,7 @@ async def test_other_bytes(server: Server, scripted: MediaApi, verb: Verb, folde
     """Bytes with another SHA-256 than Meta's are an error, whatever their length."""
     other = CONTENT[:-1] + b"x"
     server.script = [page(other)]
-
     error = await failure(scripted, known(server), verb, folder, IntegrityError)
-
     assert (error.expected, error.actual) == (SHA256, hashlib.sha256(other).hexdigest())
     assert error.retryable
 
@@ -429,16 +380,13 @@ async def test_other_bytes(server: Server, scripted: MediaApi, verb: Verb, folde
 async def test_without_a_promise_everything_passes(server: Server, scripted: MediaApi) -> None:
     """Where Meta gave neither hash nor size, there is nothing to compare."""
     server.script = [page(b"anything")]
-
     assert await scripted.read(known(server, sha256=None, file_size=None)) == b"anything"
 
 
 async def test_a_hash_from_a_webhook(emulator: Emulator, media: MediaApi, folder: Path) -> None:
     """A webhook's hash, which is base64 there, is checked too."""
     inbound = attrs.evolve(await received(emulator), sha256="0" * 64)
-
     error = await failure(media, inbound, download, folder, IntegrityError)
-
     assert error.actual == hashlib.sha256(PHOTO).hexdigest()
 
 
@@ -449,9 +397,7 @@ async def test_a_page_instead_of_media(
 ) -> None:
     """A login page where media should be is an error before a byte of it is used."""
     server.script = [page("<html>Log in</html>", content_type=served)]
-
     error = await failure(scripted, known(server, file_size=None, sha256=None), verb, folder, ServerError)
-
     assert (error.status, error.retryable) == (200, False)
 
 
@@ -459,7 +405,6 @@ async def test_a_page_that_is_the_media(server: Server, scripted: MediaApi) -> N
     """A customer may send a page; and a bare URL promises nothing else."""
     server.script = [page("<html>", content_type="text/html")]
     html = known(server, mime_type="text/html", file_size=6, sha256=None)
-
     assert await scripted.read(html) == b"<html>"
     assert await scripted.read(html.url) == b"<html>"
 
@@ -474,9 +419,7 @@ async def test_a_success_of_another_kind(
     server.script = [
         page(b"" if no_body else CONTENT, status, length="0" if no_body else -1, content_range="bytes 0-9/10")
     ]
-
     error = await failure(scripted, known(server), verb, folder, ServerError)
-
     assert error.status == status
 
 
@@ -485,16 +428,13 @@ async def test_a_success_of_another_kind(
 async def test_compressed_bytes(server: Server, scripted: MediaApi, verb: Verb, folder: Path, coding: str) -> None:
     """What was declined is refused: compressed bytes could be a bomb, and have another length and hash."""
     server.script = [page(CONTENT, content_encoding=coding)]
-
     error = await failure(scripted, known(server), verb, folder, ServerError)
-
     assert "compressed" in str(error)
 
 
 async def test_identity_is_no_coding(server: Server, scripted: MediaApi) -> None:
     """A server may say that it did as it was asked."""
     server.script = [page(CONTENT, content_encoding="Identity")]
-
     assert await scripted.read(known(server)) == CONTENT
 
 
@@ -503,9 +443,7 @@ async def test_an_empty_file(server: Server, scripted: MediaApi, verb: Verb, fol
     """Nothing at all is a file too."""
     nothing = hashlib.sha256(b"").hexdigest()
     server.script = [page(b"")]
-
     result = await verb(scripted, known(server, file_size=0, sha256=nothing), folder)
-
     saved = DownloadedMedia(path=folder / "photo.jpg", size=0, sha256=nothing, mime_type=JPEG, media_id="1")
     assert result == (saved if verb is download else b"")
     assert listing(folder) == {"photo.jpg": b"" if verb is download else OLD}
@@ -519,9 +457,7 @@ async def test_more_than_is_allowed(server: Server, verb: Verb, folder: Path) ->
     """What is announced to be over the limit is not begun."""
     async with client(server, max_download_size=len(CONTENT) - 1) as media:
         server.script = [stalled(page(length=len(CONTENT)), asyncio.Event())]
-
         error = await failure(media, known(server), verb, folder, DownloadTooLargeError)
-
     assert (error.limit, error.actual) == (len(CONTENT) - 1, len(CONTENT))
 
 
@@ -529,7 +465,6 @@ async def test_exactly_what_is_allowed(server: Server) -> None:
     """The limit itself is allowed."""
     async with client(server, max_download_size=len(CONTENT)) as media:
         server.script = [page(CONTENT), chunked(CONTENT)]
-
         assert await media.read(known(server)) == CONTENT
         assert await media.read(known(server, file_size=None)) == CONTENT
 
@@ -540,9 +475,7 @@ async def test_an_endless_body(server: Server, verb: Verb, folder: Path) -> None
     async with client(server, max_download_size=200_000) as media:
         server.script = [endless(page(length=None), b"x" * 1000), page(b"fine")]
         boundless = known(server, file_size=None, sha256=None)
-
         error = await failure(media, boundless, verb, folder, DownloadTooLargeError)
-
         assert (error.limit, error.actual) == (200_000, 210_000)
         assert await media.read(boundless) == b"fine"
 
@@ -552,10 +485,8 @@ async def test_a_ceiling_for_one_read(server: Server, scripted: MediaApi, how: b
     """`read` takes a limit of its own, which may also be above the setting."""
     server.script = [how]
     unknown = known(server, file_size=None)
-
     with pytest.raises(DownloadTooLargeError) as caught:
         await scripted.read(unknown, max_size=len(CONTENT) - 1)
-
     assert (caught.value.limit, caught.value.retryable) == (len(CONTENT) - 1, False)
     assert await scripted.read(unknown, max_size=len(CONTENT)) == CONTENT
     assert await scripted.with_options(max_download_size=10).read(unknown, max_size=len(CONTENT)) == CONTENT
@@ -588,9 +519,7 @@ async def test_a_ceiling_for_one_read(server: Server, scripted: MediaApi, how: b
 async def test_names_in_a_header(server: Server, scripted: MediaApi, folder: Path, said: str, name: str | None) -> None:
     """Whatever name a server gives, the file lands in the folder, and on no other file."""
     server.script = [page(CONTENT, content_disposition=said)]
-
     saved = await scripted.download(known(server), folder)
-
     assert saved.path is not None
     assert saved.path.parent == folder
     assert name in {saved.path.name, None}
@@ -615,9 +544,7 @@ async def test_names_from_a_customer(
 ) -> None:
     """Whatever a customer calls a document, it lands in the folder, and on no other file."""
     inbound = attrs.evolve(await received(emulator, b"%PDF-1.7", "application/pdf", filename="x"), filename=given)
-
     saved = await media.download(inbound, folder)
-
     assert saved.path == folder / (name or f"{inbound.id}.pdf")
     assert listing(folder) == {"photo.jpg": OLD, saved.path.name: b"%PDF-1.7"}
 
@@ -626,7 +553,6 @@ async def test_a_customers_name_outlives_the_url(emulator: Emulator, media: Medi
     """A webhook's file name is still known after its URL was renewed, and wins over the server's."""
     inbound = await received(emulator, b"%PDF-1.7", "application/pdf", filename="bill.pdf")
     emulator.clock.advance(302)
-
     assert (await media.download(inbound, folder)).path == folder / "bill.pdf"
 
 
@@ -645,7 +571,6 @@ async def test_progress(emulator: Emulator, tmp_path: Path, awaited: bool) -> No
     async with emulator.api(chunk_size=100_000) as media:
         uploaded = await media.upload(CONTENT, mime_type="text/plain", validate=False)
         await media.download(uploaded.id, tmp_path / "a", progress=later if awaited else heard.append)
-
     size = len(CONTENT)
     assert heard == [Progress(transferred=done, total=size) for done in (100_000, 200_000, size)]
 
@@ -654,10 +579,8 @@ async def test_progress_without_a_total(server: Server, tmp_path: Path) -> None:
     """Where nobody says the size, there is no total."""
     heard: list[Progress] = []
     server.script = [chunked(CONTENT)]
-
     async with client(server, chunk_size=200_000) as media:
         await media.download(f"{server.base_url}/x", tmp_path / "a", progress=heard.append)
-
     assert heard == [Progress(transferred=200_000), Progress(transferred=len(CONTENT))]
 
 
@@ -672,7 +595,6 @@ async def test_progress_that_raises(server: Server, scripted: MediaApi, folder: 
 
     with pytest.raises(type(raised)) as caught:
         await scripted.download(known(server), folder / "new", progress=callback)
-
     assert caught.value is raised
     assert listing(folder) == {"photo.jpg": OLD}
     assert await scripted.read(known(server)) == CONTENT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,10 @@ from tests.transfer.downloads import CONTENT, JPEG, TOKEN, Verb, client, downloa
 # Redirects
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for this machine, and what a server with it needs."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run(
-        [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return folder / "cert.pem", context
-
-
 @pytest.fixture
-async def elsewhere(certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+async def elsewhere(tls: ssl.SSLContext) -> AsyncIterator[Server]:
     """A content delivery network, over TLS."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    async with Server(page(CONTENT), tls=certificate[1]) as running:
+    async with Server(page(CONTENT), tls=tls) as running:
         yield running
 
 
@@ -49,10 +32,8 @@ async def test_a_redirect_to_a_trusted_host(
     """A redirect is followed with a request made afresh, and the token goes only where it may be seen."""
     trusted: dict[str, Any] = {setting: [f"127.0.0.1:{elsewhere.port}"]}
     server.script = [page(status=status, location=f"{elsewhere.base_url}/there?hash=x", set_cookie="a=b; Path=/")]
-
     async with client(server, **trusted) as media:
         assert await media.read(known(server)) == CONTENT
-
     (request,) = elsewhere.requests
     assert request.target == "/there?hash=x"
     assert dict(request.headers) == {
@@ -67,10 +48,8 @@ async def test_a_redirect_back_gets_the_token_back(server: Server, elsewhere: Se
     """Each hop is judged by itself."""
     elsewhere.script = [page(status=302, location=f"{server.base_url}/again")]
     server.script = [page(status=302, location=f"{elsewhere.base_url}/there"), page(CONTENT)]
-
     async with client(server, media_hosts=[f"127.0.0.1:{elsewhere.port}"]) as media:
         assert await media.read(known(server)) == CONTENT
-
     assert elsewhere.requests[0].header("authorization") is None
     assert [request.header("authorization") for request in server.requests] == [f"Bearer {TOKEN}"] * 2
 
@@ -80,9 +59,7 @@ async def test_a_relative_redirect(server: Server, scripted: MediaApi, location:
     """A redirect may leave out what stays the same."""
     host = server.base_url.removeprefix("http://")
     server.script = [page(status=302, location=location.format(host=host)), page(CONTENT)]
-
     assert await scripted.read(known(server, url=f"{server.base_url}/a/old")) == CONTENT
-
     assert targets(server)[1].endswith("?a=b")
     assert server.requests[1].header("authorization") == f"Bearer {TOKEN}"
 
@@ -114,19 +91,15 @@ async def test_a_redirect_to_anywhere_else(
 ) -> None:
     """A redirect to a host that is not trusted, or not over https, is refused, and nothing is sent there."""
     server.script = [page(status=302, location=location.format(port=sink.port))]
-
     await failure(scripted, known(server), verb, folder, UntrustedUrlError)
-
     assert (sink.connections, len(server.requests)) == (0, 1)
 
 
 async def test_an_untrusted_host_is_named(server: Server, scripted: MediaApi) -> None:
     """The error names the host and the setting that would allow it, and not the signed query."""
     server.script = [page(status=302, location="https://example.com/file?hash=signature")]
-
     with pytest.raises(UntrustedUrlError, match=r"https://example\.com .*Settings\.media_hosts") as caught:
         await scripted.read(known(server))
-
     assert caught.value.host == "example.com"
     assert "signature" not in str(caught.value)
 
@@ -134,25 +107,20 @@ async def test_an_untrusted_host_is_named(server: Server, scripted: MediaApi) ->
 async def test_a_redirect_that_goes_round(server: Server, scripted: MediaApi, folder: Path) -> None:
     """After five redirects it is enough."""
     server.script = [page(status=302, location="/old")]
-
     error = await failure(scripted, known(server), download, folder, ServerError)
-
     assert (error.status, len(server.requests)) == (302, 6)
 
 
 async def test_five_redirects(server: Server, scripted: MediaApi) -> None:
     """Five redirects are followed."""
     server.script = [*(page(status=302, location=f"/{hop}") for hop in range(5)), page(CONTENT)]
-
     assert await scripted.read(known(server)) == CONTENT
 
 
 async def test_a_redirect_to_nowhere(server: Server, scripted: MediaApi, folder: Path) -> None:
     """A redirect without a Location is not a success."""
     server.script = [page(status=302)]
-
     error = await failure(scripted, known(server), download, folder, ServerError)
-
     assert (error.status, len(server.requests)) == (302, 1)
 
 
@@ -165,7 +133,6 @@ async def test_an_expired_url_behind_a_redirect(server: Server, scripted: MediaA
         page(status=302, location="/cdn"),
         page(CONTENT),
     ]
-
     assert await scripted.read(known(server)) == CONTENT
     assert targets(server) == ["/old", "/cdn", "/v25.0/1", "/new", "/cdn"]
 
@@ -200,18 +167,14 @@ async def test_an_expired_url_behind_a_redirect(server: Server, scripted: MediaA
 async def test_untrusted_urls(server: Server, sink: Server, scripted: MediaApi, folder: Path, url: str) -> None:
     """A URL that is not plainly one of Meta's is refused, alone or in a value, and nothing is sent at all."""
     hostile = url.format(sink=sink.port, port=server.port)
-
     for what in (hostile, known(server, url=hostile), InboundMedia(id="1", kind="image", mime_type=JPEG, url=hostile)):
         error = await failure(scripted, what, download, folder, UntrustedUrlError)
         assert error.attempts == 0
-
     assert (server.connections, sink.connections) == (0, 0)
 
 
 async def test_meta_cannot_send_us_anywhere(server: Server, sink: Server, scripted: MediaApi, folder: Path) -> None:
     """The URL in an answer of Meta's is judged like any other."""
     server.script = [info(f"{sink.base_url}/x")]
-
     await failure(scripted, "1", download, folder, UntrustedUrlError)
-
     assert sink.connections == 0

@@ -23,18 +23,12 @@ LONG_AGO = 1_000_000_000  # seconds since 1970: long enough for any file system 
 
 
 class Noted(RecentDigestCache):
-    """
-    Notes what is asked of it, and what it is told.
-
-    Attributes:
-        found: Each answer.
-        told: Each stamp that was to be remembered.
-    """
+    """Notes what is asked of it, and what it remembers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str | None] = []
-        self.told: list[str] = []
+        self.found: list[str | None] = []  # each answer
+        self.told: list[str] = []  # each stamp that was to be remembered
 
     async def find(self, stamp: str) -> str | None:
         """See `Digests`."""

@@ -90,17 +90,11 @@ async def nursery(base_url: str) -> AsyncIterator[Nursery]:
 
 
 class Drip:
-    """
-    Gives the content piece by piece, and tells when a certain one has left.
-
-    Attributes:
-        awaited: How many pieces are to have left.
-        left: Set once they have.
-    """
+    """Gives the content piece by piece."""
 
     def __init__(self) -> None:
-        self.awaited = 0
-        self.left = asyncio.Event()
+        self.awaited = 0  # pieces
+        self.left = asyncio.Event()  # set once they have left
 
     async def step(self, _: Received, writer: asyncio.StreamWriter) -> None:
         """Answer a request, slowly."""

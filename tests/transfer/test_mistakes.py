@@ -183,7 +183,6 @@ async def test_p05_half_a_file_under_the_final_name(connect: Connect, folder: Pa
     with pytest.raises(NetworkError):
         await api.download(known(server), folder / "photo.jpg")
     assert files(folder) == {"photo.jpg": OLD}
-
     server, api = await connect(hanging(half), chunk_size=10_000)
     task = asyncio.create_task(api.download(known(server), folder / "photo.jpg"))
     await wait_until(lambda: any(path.stat().st_size for path in folder.iterdir() if path.name != "photo.jpg"))
@@ -338,7 +337,6 @@ async def test_p10_no_retry(connect: Connect) -> None:
     server, api = await connect(json_response(throttled, 429, retry_after="0"), known_media)
     assert (await api.get_info("7")).id == "7"
     assert len(server.requests) == 2
-
     server, api = await connect(json_response(throttled, 429, retry_after="3600"), known_media)
     with pytest.raises(RateLimitError) as caught:
         await api.get_info("7")
@@ -611,7 +609,6 @@ async def test_p25_urls_kept_by_the_wall_clock(connect: Connect) -> None:
     long_dead = known(server, url=f"{server.base_url}/media?ext=1000000000&hash=s")  # in 2001
     assert await api.read(long_dead) == CONTENT
     assert [request.target for request in server.requests] == ["/media?ext=1000000000&hash=s"]
-
     fresh = info(f"{server.base_url}/fresh", CONTENT, media_id="7", sha256=SHA256)
     server, api = await connect(page("", 404), fresh, page(CONTENT, content_type=JPEG))
     server.script[1] = info(f"{server.base_url}/fresh", CONTENT, media_id="7", sha256=SHA256)

@@ -28,13 +28,6 @@ HALF = 100_003  # in the middle of a chunk
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A server that waits for its script."""
-    async with Server() as running:
-        yield running
-
-
-@pytest.fixture
 async def media(server: Server) -> AsyncIterator[MediaApi]:
     """A client that does not wait long between its tries."""
     settings = Settings(base_url=server.base_url, backoff=0.001, chunk_size=10_000)

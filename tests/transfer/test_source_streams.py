@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import resource
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from meta_media import MediaApi, Source
 from meta_media.emulator import Emulator
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, InvalidMediaError, NetworkError, StorageError
 from tests.support.servers import Server, cut, page
+from tests.support.system import files_no_larger_than
 from tests.transfer.uploads import LONG, TEXT, arrived, joined, refused, slowly
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
@@ -202,17 +202,6 @@ async def test_cancelled_while_a_generator_is_awaited(media: MediaApi, emulator:
 
 
 # Spooling
-
-
-@contextlib.contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Let the system refuse every larger file of this process, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [0, 2**20, len(LONG) - 1])

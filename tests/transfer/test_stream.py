@@ -55,13 +55,11 @@ async def test_a_stream_left_early(emulator: Emulator) -> None:
     """Leaving the block ends the download and frees its place."""
     async with emulator.api(concurrency=1, chunk_size=1000) as media:
         uploaded = await media.upload(CONTENT, filename="a.txt", validate=False, mime_type="text/plain")
-
         for _ in range(5):
             async with media.stream(uploaded.id) as stream:
                 async for chunk in stream:
                     assert chunk == CONTENT[:1000]
                     break
-
         assert await media.read(uploaded.id) == CONTENT
 
 
@@ -73,11 +71,9 @@ async def test_a_stream_nobody_reads(server: Server) -> None:
             endless(page(length=None), b"x" * 1000),
             page(CONTENT),
         ]
-
         for _ in range(2):
             async with media.stream(known(server, file_size=None)):
                 pass
-
         assert await media.read(known(server)) == CONTENT
 
 
@@ -93,14 +89,12 @@ async def test_a_stream_left_by_an_error(emulator: Emulator) -> None:
 
         with pytest.raises(LookupError, match="mine"):
             await fail()
-
         assert await media.read(uploaded.id) == PHOTO
 
 
 async def test_a_stream_is_read_once(media: MediaApi) -> None:
     """A stream that has ended says so, instead of giving nothing."""
     uploaded = await media.upload(PHOTO)
-
     async with media.stream(uploaded.id) as stream:
         assert b"".join([chunk async for chunk in stream]) == PHOTO
         with pytest.raises(ConfigurationError, match="once"):
@@ -112,10 +106,8 @@ async def test_a_stream_is_read_once(media: MediaApi) -> None:
 async def test_a_stream_read_outside_of_its_block(media: MediaApi) -> None:
     """A stream whose block was left gives nothing more."""
     uploaded = await media.upload(PHOTO)
-
     async with media.stream(uploaded.id) as stream:
         pass
-
     with pytest.raises(ConfigurationError, match="inside its block"):
         [chunk async for chunk in stream]
 
@@ -124,11 +116,9 @@ async def test_a_stream_read_in_two_goes(emulator: Emulator) -> None:
     """A loop that was left can be taken up again, and the whole is verified."""
     async with emulator.api(chunk_size=1000) as media:
         uploaded = await media.upload(PHOTO)
-
         async with media.stream(uploaded.id) as stream:
             first = await anext(aiter(stream))
             rest = b"".join([chunk async for chunk in stream])
-
     assert first + rest == PHOTO
 
 
@@ -146,7 +136,6 @@ async def test_a_stream_that_failed_stays_failed(server: Server, step: Step, kin
     async with client(server, max_download_size=len(CONTENT)) as media:
         server.script = [step]
         size = None if kind is DownloadTooLargeError else len(CONTENT)
-
         async with media.stream(known(server, file_size=size)) as stream:
             with pytest.raises(kind):
                 [chunk async for chunk in stream]
@@ -157,7 +146,6 @@ async def test_a_stream_that_failed_stays_failed(server: Server, step: Step, kin
 async def test_a_stream_whose_read_was_given_up_stays_failed(server: Server, scripted: MediaApi) -> None:
     """Reading on after a chunk that was not waited for does not look like a good end."""
     server.script = [stalled(page(CONTENT[:20_000], length=len(CONTENT)), asyncio.Event())]
-
     async with scripted.stream(known(server)) as stream:
         chunks = aiter(stream)
         assert await anext(chunks) == CONTENT[:10_000]
@@ -184,7 +172,6 @@ async def test_nothing_stays_open(server: Server, folder: Path) -> None:
         for kind in (NetworkError, UntrustedUrlError, ServerError):
             await failure(media, known(server), download, folder, kind)
         assert await media.read(known(server)) == CONTENT
-
     await wait_until(lambda: sockets() == before)
     assert open_files(folder) == open_files("/no such folder")
 
@@ -196,12 +183,10 @@ async def test_an_upload_inside_a_stream(emulator: Emulator) -> None:
     """A download can be sent on while it comes, also when there is one place for each."""
     async with emulator.api(concurrency=1, chunk_size=1000) as media:
         uploaded = await media.upload(PHOTO)
-
         async with asyncio.timeout(60), media.stream(uploaded.id) as stream:
             again = await media.upload(stream, filename="again.jpg", size=stream.size)
             await media.get_info(again.id)
             await media.delete(uploaded.id)
-
         assert again.id != uploaded.id
         assert await media.read(again.id) == PHOTO
 
@@ -212,22 +197,18 @@ async def test_a_failed_call_inside_a_stream(server: Server, scripted: MediaApi)
         page(CONTENT),
         json_response({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400),
     ]
-
     with pytest.raises(MediaNotFoundError) as caught:
         async with scripted.stream(known(server)):
             await scripted.delete("2")
-
     assert (caught.value.operation, caught.value.media_id, caught.value.attempts) == ("delete", "2", 1)
 
 
 async def test_a_refused_call_inside_a_stream(server: Server, scripted: MediaApi) -> None:
     """An inner call that never sent anything does not count the outer call's request."""
     server.script = [page(CONTENT)]
-
     with pytest.raises(ConfigurationError) as caught:
         async with scripted.stream(known(server)):
             await scripted.delete("../2")
-
     assert (caught.value.operation, caught.value.media_id, caught.value.attempts) == ("delete", "../2", 0)
 
 
@@ -240,7 +221,6 @@ async def test_downloads_wait_for_their_turn(server: Server) -> None:
         await wait_until(lambda: len(server.requests) == 2)
         go_on.set()
         assert await asyncio.gather(*tasks) == [CONTENT] * 6
-
     assert (server.most_at_once, server.connections) == (2, 2)
 
 
@@ -270,7 +250,6 @@ async def test_cancelled_at_some_chunk(emulator: Emulator, folder: Path, after: 
         task = asyncio.create_task(media.download(uploaded.id, folder / "photo.jpg", progress=callback))
         with pytest.raises(asyncio.CancelledError):
             await task
-
         assert after <= len(heard) <= after + 3  # a few small chunks are there already
         assert listing(folder) == {"photo.jpg": OLD}
         assert await media.read(uploaded.id) == CONTENT
@@ -293,9 +272,7 @@ async def test_cancelled_while_waiting(server: Server, verb: Verb, folder: Path,
         server.script = [*script, page(CONTENT)]
         task = asyncio.create_task(verb(media, known(server), folder))
         await wait_until(lambda: len(server.requests) == len(script))
-
         await cancelled(task)
-
         assert listing(folder) == {"photo.jpg": OLD}
         assert await media.read(known(server)) == CONTENT
 
@@ -314,7 +291,6 @@ async def test_cancelled_anywhere(emulator: Emulator, verb: Verb, folder: Path) 
             await asyncio.wait([task])
             assert task.cancelled() or task.exception() is None
             assert listing(folder).items() <= {("photo.jpg", OLD), ("photo.jpg", CONTENT)}
-
         assert await media.read(uploaded.id) == CONTENT
 
 
@@ -333,7 +309,6 @@ async def test_cancelled_inside_a_stream(emulator: Emulator) -> None:
         task = asyncio.create_task(linger())
         await inside.wait()
         await cancelled(task)
-
         assert await media.read(uploaded.id) == PHOTO
 
 
@@ -344,10 +319,8 @@ async def test_cancelled_in_the_queue(server: Server) -> None:
         server.script = [stalled(page(length=len(CONTENT)), go_on, CONTENT), page(CONTENT)]
         first, second, third = (asyncio.create_task(media.read(known(server))) for _ in range(3))
         await wait_until(lambda: len(server.requests) == 1)
-
         await cancelled(second)
         go_on.set()
-
         assert [await first, await third] == [CONTENT] * 2
     assert len(server.requests) == 2
 
@@ -356,7 +329,5 @@ async def test_a_permission_that_is_missing(emulator: Emulator, media: MediaApi,
     """A token without permission is told so."""
     uploaded = await media.upload(PHOTO)
     emulator.forbid(emulator.access_token, code=10)
-
     error = await failure(media, uploaded.id, download, folder, PermissionDeniedError)
-
     assert (error.code, error.status, error.media_id) == (10, 403, uploaded.id)
