@@ -27,11 +27,12 @@ from meta_media.transfer.info import delete
 from meta_media.transfer.progress import ItemProgress, delta_callback
 from meta_media.transfer.resume import as_secret, media_id_of
 from meta_media.transfer.threads import run_in_thread, storage_errors
-from meta_media.transfer.upload import UploadOptions, upload_options
+from meta_media.transfer.upload import upload_options
 
 __all__ = ["DeleteJob", "DownloadJob", "UploadJob", "is_fatal", "split_item"]
 
-T = TypeVar("T", bound=attrs.AttrsInstance)
+T = TypeVar("T", bound=UploadedMedia | DownloadedMedia | DeletedMedia)
+StrPath = str | os.PathLike[str]
 _FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -40,9 +41,8 @@ def is_fatal(error: Exception) -> bool:
     too_long = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
     untrusted = isinstance(error, NetworkError) and error.lasting
     full = isinstance(error, StorageError) and error.errno in _FULL_DISK_ERRNOS
-    return (
-        isinstance(error, errors.AuthenticationError | errors.AccountRestrictedError) or too_long or untrusted or full
-    )
+    refused = isinstance(error, errors.AuthenticationError | errors.AccountRestrictedError)
+    return refused or too_long or untrusted or full
 
 
 def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -53,17 +53,11 @@ def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
 
 
 class _JournaledJob(Generic[T], abc.ABC):
-    """
-    A `Job` whose items are recorded in a journal, if there is one.
-
-    Args:
-        http: Makes the calls.
-        journal: Path of the journal; None for none.
-    """
+    """A `Job` whose items are recorded in a journal, if there is one."""
 
     _result: type[T]
 
-    def __init__(self, http: Client, journal: str | os.PathLike[str] | None) -> None:
+    def __init__(self, http: Client, journal: StrPath | None) -> None:
         self._http = http
         self._journal = None if journal is None else Journal(journal)
 
@@ -82,27 +76,28 @@ class _JournaledJob(Generic[T], abc.ABC):
         """Return whether every other item would meet the same error, a failed journal and a closed client included."""
         return (self._journal is not None and self._journal.failed) or self._http.closed or is_fatal(error)
 
-    async def _run_once(self, key: str, work: Callable[[bool], Awaitable[Done[T]]]) -> Done[T]:
+    async def _run_once(self, key: str, work: Callable[[bool], Awaitable[T]]) -> Done[T]:
         """Do the work unless the journal has its result. `work` gets whether an earlier, unfinished try may have been applied."""
         if self._journal is None:
-            return await work(False)
+            value = await work(False)
+            return Done(value=value, attempts=value.attempts)
         async with self._journal.item(key, self._result) as record:
             if record.value is not None and await self._is_valid(record.value):
                 return Done(value=record.value, skipped=True)
             again = record.started and record.value is None
             try:
-                done = await work(again)
+                value = await work(again)
             except MediaError as error:
                 if not (again or error.maybe_applied):
                     await self._journal.undo(key)
                 raise
             try:
-                await self._journal.done(key, done.value)
+                await self._journal.done(key, value)
             except MediaError as error:
-                error.maybe_applied, error.attempts = True, done.attempts
-                error.media_id = getattr(done.value, "id", None)
+                error.maybe_applied, error.attempts = True, value.attempts
+                error.media_id = getattr(value, "id", None)
                 raise
-            return done
+            return Done(value=value, attempts=value.attempts)
 
     async def _is_valid(self, value: T) -> bool:
         """Return whether a recorded result still holds."""
@@ -110,16 +105,11 @@ class _JournaledJob(Generic[T], abc.ABC):
 
 
 class UploadJob(_JournaledJob[UploadedMedia]):
-    """
-    Uploads sources, or pairs of a source and its own keywords.
-
-    Args:
-        keywords: Keywords of `MediaApi.upload` for all items; they are checked at once.
-    """
+    """Uploads sources, or pairs of a source and its own keywords. Keywords for all items are checked at once."""
 
     _result = UploadedMedia
 
-    def __init__(self, http: Client, journal: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> None:
+    def __init__(self, http: Client, journal: StrPath | None, keywords: Mapping[str, Any]) -> None:
         super().__init__(http, journal)
         self._options = upload_options(http.settings, keywords)
         self._keywords = keywords
@@ -133,38 +123,30 @@ class UploadJob(_JournaledJob[UploadedMedia]):
         number = self._http.number_or(keywords.get("phone_number_id"))
         options = upload_options(self._http.settings, keywords) if own else self._options
         options = attrs.evolve(options, progress=delta_callback(progress, options.progress))
+
+        async def upload(source: object) -> UploadedMedia:
+            async with progress.on(self._http.call("upload", number)) as call:
+                return await uploads.upload(call, number, source, options)
+
         if self._journal is None:
-            return await self._upload(number, source, options, progress)
+            value = await upload(source)
+            return Done(value=value, attempts=value.attempts)
         async with fingerprint(source, options, self._journal, self._http.settings.chunk_size) as identity:
 
-            async def work(again: bool) -> Done[UploadedMedia]:
-                done = await self._upload(number, identity.source, options, progress)
-                duplicate = again or done.value.maybe_duplicate
-                value = attrs.evolve(done.value, maybe_duplicate=duplicate, sha256=identity.sha256)
-                return attrs.evolve(done, value=value)
+            async def work(again: bool) -> UploadedMedia:
+                value = await upload(identity.source)
+                return attrs.evolve(value, maybe_duplicate=again or value.maybe_duplicate, sha256=identity.sha256)
 
             key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
             return await self._run_once(key, work)
 
-    async def _upload(
-        self, number: str, source: object, options: UploadOptions, progress: ItemProgress
-    ) -> Done[UploadedMedia]:
-        async with progress.on(self._http.call("upload", number)) as call:
-            value = await uploads.upload(call, number, source, options)
-            return Done(value=value, attempts=value.attempts)
-
 
 class DownloadJob(_JournaledJob[DownloadedMedia]):
-    """
-    Downloads media into one folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
-
-    Args:
-        directory: An existing folder.
-    """
+    """Downloads media into a folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`."""
 
     _result = DownloadedMedia
 
-    def __init__(self, http: Client, journal: str | os.PathLike[str] | None, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, http: Client, journal: StrPath | None, directory: StrPath) -> None:
         super().__init__(http, journal)
         self._directory = Path(os.fsdecode(directory))
 
@@ -184,32 +166,25 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         what = as_secret(what)
         media_id = media_id_of(what)
 
-        async def work(_: bool) -> Done[DownloadedMedia]:
+        async def work(_: bool) -> DownloadedMedia:
             async with progress.on(self._http.call("download", None, media_id)) as call:
                 report = delta_callback(progress, own.get("progress"))
-                value = await downloads.download(call, what, self._directory, overwrite=True, progress=report)
-                return Done(value=value, attempts=value.attempts)
+                return await downloads.download(call, what, self._directory, overwrite=True, progress=report)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
         return await self._run_once(f"download {key} {self._absolute}", work)
 
     async def _is_valid(self, value: DownloadedMedia) -> bool:
-        return await run_in_thread(_has_size, value.path, value.size)
+        path = value.path
+        return path is not None and await run_in_thread(lambda: path.is_file() and path.stat().st_size == value.size)
 
 
 class DeleteJob(_JournaledJob[DeletedMedia]):
-    """
-    Deletes media ids.
-
-    Args:
-        missing_ok: See `MediaApi.delete`, as for `phone_number_id`.
-    """
+    """Deletes media ids; see `MediaApi.delete` for the keywords."""
 
     _result = DeletedMedia
 
-    def __init__(
-        self, http: Client, journal: str | os.PathLike[str] | None, *, missing_ok: bool, phone_number_id: str | None
-    ) -> None:
+    def __init__(self, http: Client, journal: StrPath | None, *, missing_ok: bool, phone_number_id: str | None) -> None:
         super().__init__(http, journal)
         self._missing_ok = missing_ok
         self._number = None if phone_number_id is None else http.number_or(phone_number_id)
@@ -218,15 +193,10 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
         """Delete an item. Where an earlier run may have deleted it, a missing media is a success."""
         media_id = checked_id(item, "the media id")
 
-        async def work(again: bool) -> Done[DeletedMedia]:
+        async def work(again: bool) -> DeletedMedia:
             async with progress.on(self._http.call("delete", self._number, media_id)) as call:
                 missing_ok = again or self._missing_ok
                 deleted = await delete(call, media_id, self._number, missing_ok=missing_ok)
-                deleted = attrs.evolve(deleted, success=deleted.success or again)
-                return Done(value=deleted, attempts=deleted.attempts)
+                return attrs.evolve(deleted, success=deleted.success or again)
 
         return await self._run_once(f"delete {media_id}", work)
-
-
-def _has_size(path: Path | None, size: int) -> bool:
-    return path is not None and path.is_file() and path.stat().st_size == size

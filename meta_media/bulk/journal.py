@@ -34,42 +34,23 @@ CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL) 
 
 @attrs.frozen
 class Record(Generic[T]):
-    """
-    The journal's record of an item.
+    """The journal's record of an item."""
 
-    Attributes:
-        value: The result; None if the item was not done, or if the file was damaged there.
-        started: Whether an earlier run had started the item.
-    """
-
-    value: T | None
-    started: bool
+    value: T | None  # the result; None if the item was not done, or if the file was damaged there
+    started: bool  # by an earlier run
 
 
 class Journal:
-    """
-    The items of one or several runs, in a SQLite file that only one process at a time can open.
-
-    Args:
-        path: Path of the file. A missing file is made.
-
-    Attributes:
-        failed: Whether the file or its disk has failed, so that no other item can be recorded.
-    """
+    """The items of one or several runs, in a SQLite file that only one process at a time can open."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
-        self.failed = False
+        self.failed = False  # whether the file or its disk has failed, so that no other item can be recorded
         self._locks: dict[str, anyio.Lock] = {}  # of items in progress, by key
         self._new_digests: list[tuple[str, str]] = []  # written with the next item
 
     async def open(self) -> None:
-        """
-        Open the file.
-
-        Raises:
-            ConfigurationError: Another run has it open, or it is not a journal.
-        """
+        """Open the file. It is a `ConfigurationError` if another run has it open, or if it is not a journal."""
         await self._run(lambda _: None)
 
     async def aclose(self) -> None:
@@ -78,13 +59,7 @@ class Journal:
 
     @asynccontextmanager
     async def item(self, key: str, cls: type[T]) -> AsyncIterator[Record[T]]:
-        """
-        Record that an item is started, and return the record of earlier runs. The same key waits until this block ends.
-
-        Args:
-            key: Identifies the item across runs.
-            cls: Class of the result.
-        """
+        """Record that an item is started, and return the record of earlier runs. The same key waits until this block ends."""
         digests, self._new_digests = self._new_digests, []
         lock = self._locks.setdefault(key, anyio.Lock())
         try:
@@ -105,9 +80,8 @@ class Journal:
 
     async def undo(self, key: str) -> None:
         """Forget that an item was started, because it was certainly not applied."""
-        await self._run(
-            lambda connection: connection.execute("DELETE FROM items WHERE key = ? AND value IS NULL", (key,))
-        )
+        delete = "DELETE FROM items WHERE key = ? AND value IS NULL"
+        await self._run(lambda connection: connection.execute(delete, (key,)))
 
     async def find(self, stamp: str) -> str | None:
         """See `DigestCache`."""

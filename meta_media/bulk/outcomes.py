@@ -17,18 +17,11 @@ _KEPT_FAILURES_COUNT: Final = 100  # outcomes with an error in a report
 
 @attrs.frozen(kw_only=True)
 class Done(Generic[T]):
-    """
-    The result of a job's work on one item.
-
-    Attributes:
-        value: The return value of the single verb.
-        attempts: Requests that were sent.
-        skipped: Whether an earlier run had done the item.
-    """
+    """The result of a job's work on one item."""
 
     value: T
-    attempts: int = 0
-    skipped: bool = False
+    attempts: int = 0  # requests that were sent
+    skipped: bool = False  # whether an earlier run had done the item
 
 
 @attrs.frozen(kw_only=True)
@@ -114,26 +107,19 @@ class RunningReport:
     def freeze(self) -> BulkReport:
         """Return the report of this moment."""
         seconds = (self.ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
+        failures = tuple(self._failures)
         return BulkReport(
             **self._counts,
             bytes=self.bytes,
             seconds=seconds,
             total=self.total,
-            failures=tuple(self._failures),
+            failures=failures,
             ended_by=self.ended_by,
         )
 
 
 class OutcomeBuffer(Generic[T]):
-    """
-    Outcomes that the caller has not taken yet.
-
-    Args:
-        in_order: Whether outcomes are taken in the order of the input, rather than in the order in which they were added.
-
-    Attributes:
-        taken_count: Outcomes taken so far.
-    """
+    """Outcomes that the caller has not taken yet. They are taken as they were added, or in the order of the input."""
 
     def __init__(self, *, in_order: bool) -> None:
         self.taken_count = 0

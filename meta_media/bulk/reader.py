@@ -21,12 +21,7 @@ _BLOCKED_TIMEOUT: Final = 0.5  # seconds to wait for a generator that blocks its
 
 
 class ItemReader:
-    """
-    Reads the items of one input. This class reads a collection in memory.
-
-    Attributes:
-        total: Number of items, where known.
-    """
+    """Reads the items of one input. This class reads a collection in memory, whose total is known."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._iterator: abc.Iterator[Any] = iter(items)
@@ -34,12 +29,7 @@ class ItemReader:
 
     @staticmethod
     def of(items: AsyncIterable[Any] | Iterable[Any]) -> ItemReader:
-        """
-        Return the reader for an input.
-
-        Raises:
-            ConfigurationError: It is one item, or cannot be iterated over.
-        """
+        """Return the reader for an input. One item, and anything that cannot be iterated over, is a `ConfigurationError`."""
         if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike):
             raise ConfigurationError(f"pass a list or an iterator of items, not one {type(items).__name__}")
         if isinstance(items, AsyncIterable):
@@ -54,8 +44,7 @@ class ItemReader:
         """
         Return the next item in a tuple of its own; None at the end. An error of the iterator is raised unchanged.
 
-        Args:
-            room: Number of items that may be read. All but the first are kept for later calls.
+        Up to `room` items may be read. All but the first are kept for later calls.
         """
         for item in self._iterator:
             return (item,)
@@ -65,8 +54,7 @@ class ItemReader:
         """
         Read no further from an iterator. `next` still returns the items of a collection, and items that were read already.
 
-        Returns:
-            Whether `next` ends by itself. If not, its task has to be cancelled.
+        Return whether `next` ends by itself. If not, its task has to be cancelled.
         """
         return True
 

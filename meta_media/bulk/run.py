@@ -51,30 +51,16 @@ class Job(Protocol[T]):
 
 @attrs.frozen
 class BulkOptions:
-    """
-    Options of a run.
+    """Options of a run."""
 
-    Attributes:
-        concurrency: Number of items worked on at a time.
-        stop_on_error: Whether the first error ends the run.
-        in_order: Whether outcomes come in the order of the input; each then waits for those before it.
-        progress: Called with a `BulkReport` after each outcome and as bytes move; plain or async.
-    """
-
-    concurrency: int
-    stop_on_error: bool = False
-    in_order: bool = False
-    progress: Callable[[BulkReport], Any] | None = None
+    concurrency: int  # number of items worked on at a time
+    stop_on_error: bool = False  # whether the first error ends the run
+    in_order: bool = False  # whether outcomes come in the order of the input; each then waits for those before it
+    progress: Callable[[BulkReport], Any] | None = None  # called after each outcome and as bytes move; plain or async
 
 
 def checked_concurrency(value: Any, most: int) -> int:
-    """
-    Return the number of items to work on at a time: at most one for each connection, so that no item waits for one.
-
-    Args:
-        value: As the caller passed it; None for the most.
-        most: `Settings.concurrency`.
-    """
+    """Return the number of items to work on at a time: at most one for each connection, so that no item waits for one."""
     if value is None:
         return most
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -28,23 +28,15 @@ _BATCH_SIZE: Final = 1000  # pieces of work in one transaction
 
 
 class SQLiteFile:
-    """
-    A SQLite file that is opened when it is first needed. Once `run` has returned, its work survives a power cut.
-
-    Args:
-        path: Path of the file. Missing folders and a missing file are made.
-        purpose: Noun for error messages, and the number that marks a file of this kind (`PRAGMA application_id`).
-        schema: Statements that create missing tables, separated by semicolons.
-        exclusive: Whether only one process may have the file open.
-    """
+    """A SQLite file that is made and opened when it is first needed. Once `run` has returned, its work survives a power cut."""
 
     def __init__(
-        self, path: str | PathLike[str], *, purpose: tuple[str, int], schema: str, exclusive: bool = False
+        self, path: str | PathLike[str], purpose: tuple[str, int], schema: str, exclusive: bool = False
     ) -> None:
         self.path = Path(path)
-        self._purpose, self._number = purpose
-        self._schema = schema
-        self._exclusive = exclusive
+        self._purpose, self._number = purpose  # a noun for messages; marks files of this kind (`PRAGMA application_id`)
+        self._schema = schema  # statements that create missing tables, separated by semicolons
+        self._exclusive = exclusive  # whether only one process may have the file open
         self._busy_timeout = 0.0 if exclusive else _BUSY_TIMEOUT
         self._connection: sqlite3.Connection | None = None
         self._pending: deque[tuple[Work, Future[Any]]] = deque()
@@ -55,9 +47,8 @@ class SQLiteFile:
         """
         Run work on a thread, in a transaction. Work of other tasks may share the transaction; each fails alone.
 
-        Raises:
-            StorageError: SQLite or the disk failed.
-            ConfigurationError: The file is closed, is not of this kind, or another process has it open.
+        A failure of SQLite or of the disk is a `StorageError`. It is a `ConfigurationError` if the file is closed, is not of
+        this kind, or is open in another process.
         """
         if self._closed:
             raise ConfigurationError(f"{self} is closed: make another")
@@ -127,9 +118,8 @@ class SQLiteFile:
             import sqlite3
 
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(
-                self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
-            )
+            timeout = self._busy_timeout
+            connection = sqlite3.connect(self.path, timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(connection)
             except BaseException:

@@ -19,26 +19,16 @@ class WorkQueue:
 
     The input is read in a task that does nothing else and is cancelled once. An async generator may hold scopes and timeouts
     of its own, and may await in its `finally`. In a cancelled scope of anyio each such await would be cancelled again.
-
-    Args:
-        items: The input.
-        workers: Number of tasks that call `get`.
-        room: Number of items that may be read before an outcome is taken.
-
-    Attributes:
-        total: Number of items in the input, where known.
-        read_count: Items handed to workers so far.
-        error: The exception that ended the input, once the queue is closed.
     """
 
     def __init__(self, items: AsyncIterable[Any] | Iterable[Any], *, workers: int, room: int) -> None:
         self._reader = ItemReader.of(items)
         self.total = self._reader.total
-        self.read_count = 0
-        self.error: BaseException | None = None
-        self._workers = workers
+        self.read_count = 0  # items handed to workers so far
+        self.error: BaseException | None = None  # that ended the input, once the queue is closed
+        self._workers = workers  # number of tasks that call `get`
         self._waiting_count = 0  # workers that wait for an item
-        self._room = room
+        self._room = room  # number of items that may be read before another outcome is taken
         self._demand = asyncio.Event()  # set when one of these two has grown
         self._items: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue()
         self._task: asyncio.Task[None]

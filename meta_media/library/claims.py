@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+import attrs
 
 from meta_media.library.store import Store
 from meta_media.transfer.threads import await_completion
@@ -24,25 +25,15 @@ CLAIM_SECONDS: Final = 30.0  # after which the claim of a killed process can be 
 _RELEASE_TIMEOUT: Final = 5.0  # seconds
 
 
+@attrs.frozen
 class Claims:
-    """
-    Makes, renews and ends the claims of one library.
+    """Makes, renews and ends the claims of one library. A claim lasts for `seconds` unless it is renewed."""
 
-    Args:
-        store: Keeps the claims.
-        seconds: How long a claim lasts unless it is renewed.
-    """
-
-    def __init__(self, store: Store, seconds: float) -> None:
-        self._store = store
-        self._seconds = seconds
+    _store: Store
+    _seconds: float
 
     async def acquire(self, key: str) -> int | None:
-        """
-        Claim a key, unless another claim holds it.
-
-        If the caller is cancelled meanwhile, the new claim is released: other processes would wait for it.
-        """
+        """Claim a key, unless another claim holds it. If the caller is cancelled meanwhile, the new claim is released."""
         claim = self._store.claim(key, self._seconds)
         return await await_completion(claim, undo=lambda number: self.release(key, number))
 

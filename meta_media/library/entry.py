@@ -49,7 +49,7 @@ class LibraryEntry:
 
     @classmethod
     def of(
-        cls, uploaded: UploadedMedia, sha256: str, phone_number_id: str, began: datetime, ttl: timedelta | None
+        cls, uploaded: UploadedMedia, sha256: str, number: str, began: datetime, ttl: timedelta | None
     ) -> LibraryEntry:
         """Make the entry of an upload that began at a given time."""
         lifetime = ttl or _MEDIA_LIFETIME
@@ -57,7 +57,7 @@ class LibraryEntry:
             id=uploaded.id,
             sha256=sha256,
             mime_type=uploaded.mime_type or "",
-            phone_number_id=phone_number_id,
+            phone_number_id=number,
             uploaded_at=began,
             expires_at=began + lifetime - min(_EXPIRY_MARGIN, lifetime / 10),
             used_at=began,
@@ -85,12 +85,7 @@ class LibraryEntry:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LibraryEntry:
-        """
-        Make an entry from the text that `to_json` returned.
-
-        Raises:
-            StorageError: The text is not an entry.
-        """
+        """Make an entry from the text that `to_json` returned. Any other text is a `StorageError`."""
         try:
             return from_plain(cls, json.loads(text))
         except ValueError as error:

@@ -23,7 +23,6 @@ from meta_media.library.claims import CLAIM_SECONDS, Claims
 from meta_media.library.entry import LibraryEntry, entry_key
 from meta_media.library.sqlite_store import SQLiteStore
 from meta_media.library.store import AsyncCloseable, Store
-from meta_media.protocol.models import UploadedMedia
 from meta_media.transfer.fingerprint import Fingerprint, RecentDigestCache, fingerprint
 from meta_media.transfer.progress import ItemProgress, delta_callback
 from meta_media.transfer.upload import UploadOptions, upload, upload_options
@@ -32,6 +31,7 @@ __all__ = ["MediaLibrary"]
 
 _FIRST_POLL: Final = 0.02  # seconds before the store is asked again while another process uploads; doubled each time
 _LAST_POLL: Final = 0.5  # seconds
+Keywords = Mapping[str, Any]
 
 
 class MediaLibrary(AsyncCloseable):
@@ -87,15 +87,10 @@ class MediaLibrary(AsyncCloseable):
         **keywords: Any,
     ) -> BulkRun[LibraryEntry]:
         """
-        Ensure many sources, as `MediaApi.upload_many` uploads them.
+        Ensure many sources, as `MediaApi.upload_many` uploads them. The four keywords of the run are those of `upload_many`.
 
-        Args:
-            sources: Sources as for `ensure`, or pairs of a source and a mapping of keywords.
-            concurrency: As for `upload_many`.
-            stop_on_error: As for `upload_many`.
-            in_order: As for `upload_many`.
-            progress: As for `upload_many`.
-            **keywords: As for `ensure`, for all sources. The keywords of a pair win.
+        A source is as for `ensure`, or a pair of a source and a mapping of keywords. The other keywords are those of `ensure`,
+        for all sources. The keywords of a pair win.
         """
         _upload_options(self._media, keywords)  # a keyword that cannot work is an error here, not of each item
         most = self._media.settings.concurrency
@@ -103,25 +98,15 @@ class MediaLibrary(AsyncCloseable):
         return BulkRun(sources, _EnsureJob(self._ensure, self._media, self._store, keywords), options)
 
     async def get(self, source: Any, **keywords: Any) -> LibraryEntry | None:
-        """
-        Return the valid entry of a source, or None. Nothing is uploaded.
-
-        Args:
-            source: As for `ensure`.
-            **keywords: As for `ensure`.
-        """
-        async with self._hashed(source, keywords) as item:
+        """Return the valid entry of a source, or None. Nothing is uploaded. The arguments are those of `ensure`."""
+        async with self._hashed(source, keywords, None) as item:
             return await self._find(item.key, verify=item.options.verify)
 
     async def forget(self, entry: LibraryEntry | str) -> bool:
         """
-        Remove an entry, for example after a `MediaNotFoundError`. The media stays at Meta.
+        Remove an entry, for example after a `MediaNotFoundError`. Return whether the library had it. The media stays at Meta.
 
-        Args:
-            entry: The entry, or its media id. For an id, all entries are searched.
-
-        Returns:
-            Whether the library had the entry.
+        The entry may be given by its media id. All entries are then searched.
         """
         if isinstance(entry, LibraryEntry):
             return await self._store.remove(entry)
@@ -152,9 +137,7 @@ class MediaLibrary(AsyncCloseable):
     def __aiter__(self) -> AsyncIterator[LibraryEntry]:
         return self._store.entries()
 
-    async def _ensure(
-        self, source: Any, keywords: Mapping[str, Any], progress: ItemProgress | None = None
-    ) -> LibraryEntry:
+    async def _ensure(self, source: Any, keywords: Keywords, progress: ItemProgress | None = None) -> LibraryEntry:
         async with self._hashed(source, keywords, progress) as item:
             lock = self._locks.setdefault(item.key, anyio.Lock())
             try:
@@ -165,9 +148,7 @@ class MediaLibrary(AsyncCloseable):
                     self._locks.pop(item.key, None)
 
     @asynccontextmanager
-    async def _hashed(
-        self, source: Any, keywords: Mapping[str, Any], progress: ItemProgress | None = None
-    ) -> AsyncIterator[_Item]:
+    async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[_Item]:
         options, number = _upload_options(self._media, keywords)
         async with fingerprint(source, options, self._digests, self._media.settings.chunk_size) as hashed:
             yield _Item(hashed, options, number, progress)
@@ -205,9 +186,9 @@ class MediaLibrary(AsyncCloseable):
         try:
             if (found := await self._find(item.key)) is not None:
                 return found
-            began = datetime.now(UTC)
-            async with self._claims.renewed(item.key, claim):
-                uploaded = await self._upload(item)
+            began, call = datetime.now(UTC), self._media.call("upload", item.number)
+            async with self._claims.renewed(item.key, claim), item.progress.on(call) if item.progress else call:
+                uploaded = await upload(call, item.number, item.fingerprint.source, item.options)
             entry = LibraryEntry.of(uploaded, item.fingerprint.sha256, item.number, began, item.options.ttl)
             try:
                 stored = await self._store.put(entry, claim)
@@ -219,11 +200,6 @@ class MediaLibrary(AsyncCloseable):
                 await self._claims.release(item.key, claim)
         return entry if stored else await self._yield_to_successor(entry)
 
-    async def _upload(self, item: _Item) -> UploadedMedia:
-        call = self._media.call("upload", item.number)
-        async with call if item.progress is None else item.progress.on(call):
-            return await upload(call, item.number, item.fingerprint.source, item.options)
-
     async def _yield_to_successor(self, entry: LibraryEntry) -> LibraryEntry:
         """The claim ran out and another process took it over: return its entry, and delete our upload."""
         successor = await self._find(entry.key)
@@ -234,7 +210,7 @@ class MediaLibrary(AsyncCloseable):
         return successor
 
 
-def _upload_options(media: MediaApi, keywords: Mapping[str, Any]) -> tuple[UploadOptions, str]:
+def _upload_options(media: MediaApi, keywords: Keywords) -> tuple[UploadOptions, str]:
     """Return the checked options of an upload, and the phone number to upload on."""
     options = upload_options(media.settings, keywords)
     if options.use_case is not None:
@@ -258,16 +234,14 @@ class _Item:
         return entry_key(self.number, self.fingerprint.sha256, self.fingerprint.mime_type)
 
 
+@attrs.frozen
 class _EnsureJob:
     """The job of `ensure_many`; see `bulk.Job`."""
 
-    def __init__(
-        self, ensure: Callable[..., Awaitable[LibraryEntry]], media: MediaApi, store: Store, keywords: Mapping[str, Any]
-    ) -> None:
-        self._ensure = ensure
-        self._media = media
-        self._store = store
-        self._keywords = keywords
+    _ensure: Callable[..., Awaitable[LibraryEntry]]
+    _media: MediaApi
+    _store: Store
+    _keywords: Keywords
 
     async def open(self) -> None:
         """Check that the store works, so that a broken one ends the run before its first item."""
@@ -277,11 +251,9 @@ class _EnsureJob:
         """Do nothing. The store belongs to the library."""
 
     def is_fatal(self, error: Exception) -> bool:
-        """See `bulk.Job`."""
         return self._media.closed or is_fatal(error)
 
     async def __call__(self, item: Any, move: ItemProgress) -> Done[LibraryEntry]:
-        """See `bulk.Job`."""
         source, own = split_item(item)
         keywords = {**self._keywords, **own}
         keywords["progress"] = delta_callback(move, keywords.get("progress"))

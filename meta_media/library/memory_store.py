@@ -52,8 +52,7 @@ class MemoryStore(AsyncCloseable, Store):
             self._entries[entry.key] = entry
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        stored = self._is_stored(entry)
-        if stored:
+        if stored := self._is_stored(entry):
             del self._entries[entry.key]
         return stored
 

@@ -22,17 +22,13 @@ _REDIS_TIMEOUT: Final = 10.0  # seconds, to connect and for each answer
 _PAGE_SIZE: Final = 500  # keys
 _MAX_CONNECTIONS: Final = 32  # above its own limit of 100, redis-py fails instead of waiting
 
-# Each script gets the keys of `_keys`. Redis runs it without any other command in between.
+# Each script gets the keys of `_keys`, and times in milliseconds. Redis runs it without any other command in between.
 _CLAIM: Final = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local number = redis.call('INCR', KEYS[3])
 redis.call('PEXPIRE', KEYS[3], 86400000 + ARGV[1])
 redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
 return number
-"""
-_RENEW: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _PUT: Final = """
 local holder = redis.call('GET', KEYS[1])
@@ -42,21 +38,15 @@ redis.call('SET', KEYS[2], ARGV[2], 'PXAT', ARGV[3])
 redis.call('DEL', KEYS[1])
 return 1
 """
-_RELEASE: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
-_TOUCH: Final = """
+_IF_CLAIMED: Final = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end;"
+_RENEW: Final = f"{_IF_CLAIMED} return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+_RELEASE: Final = f"{_IF_CLAIMED} return redis.call('DEL', KEYS[1])"
+_IF_STORED: Final = """
 local stored = redis.call('GET', KEYS[2])
 if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL')
-return 1
 """
-_REMOVE: Final = """
-local stored = redis.call('GET', KEYS[2])
-if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[2])
-"""
+_TOUCH: Final = f"{_IF_STORED} redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL'); return 1"
+_REMOVE: Final = f"{_IF_STORED} return redis.call('DEL', KEYS[2])"
 
 
 class RedisStore(AsyncCloseable, Store):
@@ -85,13 +75,13 @@ class RedisStore(AsyncCloseable, Store):
         return None if text is None else LibraryEntry.from_json(text)
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        return await self._run(_CLAIM, key, _milliseconds(seconds)) or None
+        return await self._run(_CLAIM, key, round(seconds * 1000)) or None
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        return await self._run(_RENEW, key, claim, _milliseconds(seconds)) > 0
+        return await self._run(_RENEW, key, claim, round(seconds * 1000)) > 0
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        expiry = _milliseconds(entry.expires_at.timestamp())
+        expiry = round(entry.expires_at.timestamp() * 1000)
         return await self._run(_PUT, entry.key, claim, entry, expiry) > 0
 
     async def release(self, key: str, claim: int) -> None:
@@ -129,19 +119,18 @@ class RedisStore(AsyncCloseable, Store):
         return int(await self._ask(run))
 
     async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        client = self._client or await self._connect()
+        client = self._client
+        if client is None:
+            made = await run_in_thread(_new_client, self._url)
+            client = self._client = self._client or made  # another task may have been faster
+        import redis  # `_new_client` has imported it, on a thread
+
         async with self._connections:
             try:
                 return await work(client)
-            except (_redis_error(), OSError) as error:
+            except (redis.RedisError, OSError) as error:
                 failure = f"Redis failed: {error}"
         raise StorageError(failure)  # without a context: the frames of redis-py have the password in their locals
-
-    async def _connect(self) -> Any:
-        client = await run_in_thread(_new_client, self._url)
-        if self._client is None:  # else another task was faster
-            self._client = client
-        return self._client
 
 
 def _new_client(url: str) -> Any:
@@ -161,16 +150,6 @@ def _new_client(url: str) -> Any:
     raise ConfigurationError('the URL of a RedisStore must be like "redis://host:6379/0"')
 
 
-def _redis_error() -> type[Exception]:
-    import redis
-
-    return redis.RedisError
-
-
 async def _read_page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[str | None]]:
     cursor, keys = await redis.scan(cursor, match=pattern, count=_PAGE_SIZE)
     return cursor, await redis.mget(keys) if keys else []
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import AsyncIterator
@@ -42,11 +41,8 @@ class SQLiteStore(AsyncCloseable, Store):
         self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
 
     async def get(self, key: str) -> LibraryEntry | None:
-        def read(connection: sqlite3.Connection) -> LibraryEntry | None:
-            row = connection.execute("SELECT entry FROM entries WHERE key = ?", (key,)).fetchone()
-            return LibraryEntry.from_json(row[0]) if row else None
-
-        return await self._file.run(read)
+        found = await self._select("SELECT entry FROM entries WHERE key = ?", key)
+        return found[0] if found else None
 
     async def claim(self, key: str, seconds: float) -> int | None:
         now = time.time()  # the only clock that all processes share
@@ -81,16 +77,14 @@ class SQLiteStore(AsyncCloseable, Store):
 
     async def touch(self, entry: LibraryEntry) -> None:
         update = "UPDATE entries SET entry = ? WHERE key = ? AND id = ?"
-        await self._file.run(
-            lambda connection: connection.execute(update, (entry.to_json(), entry.key, entry.id)).rowcount
-        )
+        await self._file.run(lambda db: db.execute(update, (entry.to_json(), entry.key, entry.id)).rowcount)
 
     async def remove(self, entry: LibraryEntry) -> bool:
         return await self._change("DELETE FROM entries WHERE key = ? AND id = ?", entry.key, entry.id)
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
-        last = ""
-        while page := await self._file.run(functools.partial(_read_page, last)):
+        last, select = "", "SELECT entry FROM entries WHERE key > ? ORDER BY key LIMIT ?"
+        while page := await self._select(select, last, _PAGE_SIZE):
             for entry in page:
                 yield entry
             last = page[-1].key
@@ -98,10 +92,8 @@ class SQLiteStore(AsyncCloseable, Store):
     async def aclose(self) -> None:
         await self._file.aclose()
 
+    async def _select(self, select: str, *values: object) -> list[LibraryEntry]:
+        return await self._file.run(lambda db: [LibraryEntry.from_json(text) for (text,) in db.execute(select, values)])
+
     async def _change(self, statement: str, *values: object) -> bool:
-        return await self._file.run(lambda connection: connection.execute(statement, values).rowcount > 0)
-
-
-def _read_page(after: str, connection: sqlite3.Connection) -> list[LibraryEntry]:
-    select = "SELECT entry FROM entries WHERE key > ? ORDER BY key LIMIT ?"
-    return [LibraryEntry.from_json(text) for (text,) in connection.execute(select, (after, _PAGE_SIZE))]
+        return await self._file.run(lambda db: db.execute(statement, values).rowcount > 0)

@@ -32,10 +32,9 @@ class Store(Protocol):
 
     async def claim(self, key: str, seconds: float) -> int | None:
         """
-        Claim a key for a number of seconds.
+        Claim a key for a number of seconds. Return None while another claim holds the key.
 
-        Returns:
-            The claim's number, larger than that of every earlier claim of the key. None while another claim holds the key.
+        Otherwise return the claim's number, which is larger than that of every earlier claim of the key.
         """
         ...
 
@@ -47,19 +46,15 @@ class Store(Protocol):
         """
         Store an entry under its `key`, in place of an earlier one, and end the claim under which it was made.
 
-        Returns:
-            Whether the entry was stored. False if the claim has run out and a later one was made. A claim that has run out
-            without a later one is still good.
+        Return False, and store nothing, if a later claim was made. A claim that has run out without a later one is still good.
         """
         ...
 
     async def release(self, key: str, claim: int) -> None:
         """End a claim without storing an entry. A later claim of the key stays."""
-        ...
 
     async def touch(self, entry: LibraryEntry) -> None:
         """Update `used_at` of a stored entry. Do nothing if the key has no entry, or one with another id."""
-        ...
 
     async def remove(self, entry: LibraryEntry) -> bool:
         """Remove an entry. Return False if the key has no entry, or one with another id."""
@@ -71,7 +66,6 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Close the store. Closing twice is allowed."""
-        ...
 
 
 class AsyncCloseable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from meta_media.errors import MediaError, NetworkError
 from meta_media.transfer.progress import ItemProgress
-from tests.bulk.helpers import ENDLESS, AsyncInput, Gates, HopelessError, collected, running, turns
+from tests.bulk.helpers import ENDLESS, AsyncInput, Gates, HopelessError, collected, echoed, running, turns
 from tests.support.servers import wait_until
 
 # How a run ends before its input does
@@ -95,6 +96,32 @@ async def test_an_input_that_waits_is_not_waited_for() -> None:
     async with asyncio.timeout(20):
         report = await run.report()
     assert (report.failed, type(report.ended_by), closed) == (1, HopelessError, [True])
+
+
+async def test_an_input_that_suppresses_its_cancellation() -> None:
+    """When a run ends itself, an async generator that suppresses its cancellation can yield one item more, not two."""
+    waiting = asyncio.Event()
+    closed = []
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield HopelessError("locked")
+            with contextlib.suppress(asyncio.CancelledError):
+                waiting.set()
+                await asyncio.Event().wait()
+            yield "late"
+            pytest.fail("it was read on")
+        finally:
+            closed.append(True)
+
+    async def once_it_waits(item: Any, move: ItemProgress) -> Any:
+        await waiting.wait()
+        return await echoed(item, move)
+
+    run, _ = running(items(), once_it_waits)
+    async with asyncio.timeout(20):
+        report = await run.report()
+    assert (report.failed, report.not_tried, closed) == (1, 1, [True])
 
 
 async def test_a_generator_is_not_read_on() -> None:

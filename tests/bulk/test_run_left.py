@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import threading
@@ -223,3 +224,36 @@ async def test_a_cancelled_run_does_not_look_well() -> None:
             await asyncio.wait((waiting,))
         assert waiting.cancelled()
     assert work.closed == 1
+
+
+async def test_outcomes_after_an_interrupted_item() -> None:
+    """In order, the outcomes behind an item that other code interrupted are still handed out, before the CancelledError."""
+    gates = Gates()
+    run, work = running(["stuck", "done", "later"], gates, in_order=True)
+    async with run:
+        await wait_until(lambda: len(work.begun) == 2)
+        gates.open["done"].set()
+        await wait_until(lambda: len(work.begun) == 3)
+        assert run._task is not None
+        run._task.cancel()
+        assert (await anext(run)).value == "done"
+        with pytest.raises(asyncio.CancelledError):
+            await anext(run)
+
+
+async def test_a_cancelled_run_whose_input_ends() -> None:
+    """If only the run's own task is cancelled, a generator that ends at its cancellation does not look exhausted."""
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    run, _ = running(items())
+    async with run:
+        assert (await anext(run)).value == 1
+        await turns()
+        assert run._task is not None
+        run._task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await anext(run)

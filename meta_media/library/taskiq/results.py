@@ -1,8 +1,4 @@
-"""
-Results and errors on their way through a result backend.
-
-They travel as JSON types, so that any serializer takes them, and come out as objects of our own classes.
-"""
+"""Results and errors in a result backend: JSON types, which any serializer takes, that arrive as our own classes."""
 
 from __future__ import annotations
 
@@ -65,11 +61,7 @@ def error_to_plain(error: MediaError) -> dict[str, Any]:
 
 
 def error_from_plain(data: Mapping[str, Any]) -> MediaError:
-    """
-    Make an error again.
-
-    A newer version may have sent it: the nearest class that is known here is used, and unknown attributes are ignored.
-    """
+    """Make an error again. One of a newer version has the nearest class that is known here, and no unknown attributes."""
     kind = next((_ERRORS[name] for name in data["kinds"] if name in _ERRORS), MediaError)
     error = kind(data["facts"]["message"])
     known = set(vars(error)).union(*(vars(cls).get("__annotations__", ()) for cls in kind.__mro__))
@@ -88,13 +80,12 @@ def _sendable(error: MediaError) -> MediaError:
     taskiq sends the name of a class and `args`. The copy's class is a subclass of the error's, named `RemoteError`, with
     plain data as `args`. The cause of the error is not sent: it may hold anything.
     """
-
-    def reduced(error: MediaError) -> tuple[Any, ...]:
-        return error_from_plain, (error_to_plain(error),)
-
-    names = {"__module__": RemoteError.__module__, "__qualname__": RemoteError.__qualname__}
-    args = property(lambda error: (error_to_plain(error),))
-    namespace = {**names, "args": args, "__reduce__": reduced}
+    namespace = {
+        "__module__": RemoteError.__module__,
+        "__qualname__": RemoteError.__qualname__,
+        "args": property(lambda error: (error_to_plain(error),)),
+        "__reduce__": lambda error: (error_from_plain, (error_to_plain(error),)),
+    }
     kind = cast("type[MediaError]", type(type(error).__name__, (type(error),), namespace))
     copy = kind.__new__(kind, error.message)
     vars(copy).update(vars(error))

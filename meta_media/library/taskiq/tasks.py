@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar
 
@@ -59,16 +59,16 @@ def media_tasks(
     broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, worker.aclose)
     broker.add_middlewares(PlainResults())
     if (idle := getattr(broker, "idle_timeout", None)) is not None:  # milliseconds, as in RedisStreamBroker
-        worker.pulse = idle / 1000, _pulse(broker)
+
+        @broker.task("meta_media.pulse", **_ACKNOWLEDGED)
+        async def pulse() -> None:
+            """Do nothing. A new task is enough."""
+
+        worker.pulse = (
+            idle / 1000,
+            pulse.kicker().with_task_id("meta_media.pulse").kiq,
+        )  # one id: results replace each other
     return MediaTasks(broker, worker)
-
-
-def _pulse(broker: AsyncBroker) -> Callable[[], Awaitable[object]]:
-    @broker.task("meta_media.pulse", **_ACKNOWLEDGED)
-    async def pulse() -> None:
-        """Do nothing. A new task is enough."""
-
-    return lambda: pulse.kicker().with_task_id("meta_media.pulse").kiq()  # with one id, results replace each other
 
 
 class _UploadTasks:
@@ -166,5 +166,4 @@ class MediaTasks(_UploadTasks):
         """
         if isinstance(self._broker.result_backend, DummyResultBackend):
             raise ConfigurationError("the broker has no result backend: add one by broker.with_result_backend(...)")
-        result = await task.wait_result(timeout=within or -1.0)
-        return result.raise_for_error().return_value
+        return (await task.wait_result(timeout=within or -1.0)).raise_for_error().return_value

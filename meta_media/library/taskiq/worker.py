@@ -26,30 +26,20 @@ __all__ = ["Worker"]
 T = TypeVar("T")
 
 
+@attrs.define(eq=False)
 class Worker:
-    """
-    The client and the library that the tasks of a worker process share.
+    """The client and the library that the tasks of a worker process share."""
 
-    Args:
-        media: Makes the client.
-        store: Makes the library's store.
-        claim_seconds: As for `MediaLibrary`.
-
-    Attributes:
-        pulse: An interval in seconds, and a function to call then. Some brokers look for the tasks of killed workers only
-            when a new task arrives.
-    """
-
+    _make_media: Callable[[], MediaApi]
+    _make_store: Callable[[], Store] | None
+    _claim_seconds: float
+    # An interval in seconds, and a function to call then. Some brokers look for the tasks of killed workers only when a new
+    # task arrives.
     pulse: tuple[float, Callable[[], Awaitable[object]]] | None = None
-
-    def __init__(self, media: Callable[[], MediaApi], store: Callable[[], Store] | None, claim_seconds: float) -> None:
-        self._make_media = media
-        self._make_store = store
-        self._claim_seconds = claim_seconds
-        self._media: MediaApi | None = None
-        self._library: MediaLibrary | None = None
-        self._exit = AsyncExitStack()
-        self._running: dict[str, asyncio.Future[Any]] = {}
+    _media: MediaApi | None = None
+    _library: MediaLibrary | None = None
+    _exit: AsyncExitStack = attrs.field(factory=AsyncExitStack)
+    _running: dict[str, asyncio.Future[Any]] = attrs.field(factory=dict)
 
     async def open(self, state: TaskiqState) -> None:
         """Open the client and the store. Without a token, the worker fails here, before its tasks do."""
@@ -67,12 +57,9 @@ class Worker:
             self._exit = opening.pop_all()
 
     async def aclose(self, _: TaskiqState) -> None:
-        """
-        Wait for the tasks in progress, and close the client and the store.
-
-        Tasks are not cancelled: a cancelled upload would be acknowledged as failed. If they take longer than taskiq's
-        `--shutdown-timeout`, the process ends, and other workers repeat them.
-        """
+        """Wait for the tasks in progress, and close the client and the store."""
+        # Tasks are not cancelled: a cancelled upload would be acknowledged as failed. If they take longer than taskiq's
+        # `--shutdown-timeout`, the process ends, and other workers repeat them.
         while self._running:
             await asyncio.wait(self._running.values())
         self._media = self._library = None
@@ -103,14 +90,7 @@ class Worker:
         return attrs.evolve(deleted, success=True) if again else deleted
 
     async def once(self, context: Any, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
-        """
-        Run a task. If it is delivered again while it runs, it runs once, and both deliveries have its result.
-
-        Args:
-            context: The task, from taskiq. A task that is called as a function has none.
-            kind: Class of the result.
-            work: Does the task. Its argument is whether an earlier delivery may have done it.
-        """
+        """Run a task: once, if it is delivered again meanwhile. `work` gets whether an earlier delivery may have done it."""
         if not isinstance(context, Context):  # called as a function
             return await work(False)
         task_id = context.message.task_id
@@ -120,10 +100,13 @@ class Worker:
         return cast("T", await running)
 
     async def _run(self, context: Context, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
-        progress = await _ask_backend(context.broker.result_backend.get_progress(context.message.task_id))
+        backend, task_id = context.broker.result_backend, context.message.task_id
+        progress = await _ask_backend(backend.get_progress(task_id))
         again = progress is not None and progress.state == TaskState.STARTED
-        if again and (value := await _ask_backend(_saved_result(context))) is not None:
-            return cast("T", result_from_plain(kind, value))
+        if again and await _ask_backend(backend.is_result_ready(task_id)):
+            saved = await _ask_backend(backend.get_result(task_id))
+            if saved.return_value is not None:  # its worker was killed before it could acknowledge the task
+                return cast("T", result_from_plain(kind, saved.return_value))
         await _ask_backend(_set_progress(context, TaskState.STARTED))
         try:
             return await work(again)
@@ -139,9 +122,7 @@ async def _ask_backend(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except Exception as error:
-        failure = StorageError(f"the result backend failed: {error}")
-        failure.retryable = True
-        raise failure from error
+        raise StorageError(f"the result backend failed: {error}", retryable=True) from error
 
 
 async def _beat(seconds: float, pulse: Callable[[], Awaitable[object]]) -> None:
@@ -152,14 +133,5 @@ async def _beat(seconds: float, pulse: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _set_progress(context: Context, state: TaskState) -> None:
-    worker = f"{socket.gethostname()}:{os.getpid()}"
-    progress = TaskProgress(state=state, meta={"worker": worker})
+    progress = TaskProgress(state=state, meta={"worker": f"{socket.gethostname()}:{os.getpid()}"})
     await context.broker.result_backend.set_progress(context.message.task_id, progress)
-
-
-async def _saved_result(context: Context) -> Any:
-    """Return the result of an earlier delivery. Its worker was killed before it could acknowledge the task."""
-    backend = context.broker.result_backend
-    if not await backend.is_result_ready(context.message.task_id):
-        return None
-    return (await backend.get_result(context.message.task_id)).return_value
