@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 import attrs
 
@@ -49,15 +49,15 @@ class LibraryEntry:
 
     @classmethod
     def of(
-        cls, uploaded: UploadedMedia, sha256: str, number: str, began: datetime, ttl: timedelta | None
-    ) -> LibraryEntry:
+        cls, uploaded: UploadedMedia, sha256: str, phone_number_id: str, began: datetime, ttl: timedelta | None
+    ) -> Self:
         """Make the entry of an upload that began at a given time."""
         lifetime = ttl or _MEDIA_LIFETIME
         return cls(
             id=uploaded.id,
             sha256=sha256,
             mime_type=uploaded.mime_type or "",
-            phone_number_id=number,
+            phone_number_id=phone_number_id,
             uploaded_at=began,
             expires_at=began + lifetime - min(_EXPIRY_MARGIN, lifetime / 10),
             used_at=began,
