@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
@@ -21,6 +23,8 @@ from meta_media.transfer.resume import ResumableBody, wrong_size
 from meta_media.transfer.threads import BackgroundWriter
 
 __all__ = ["MediaStream", "download", "open_stream", "read"]
+
+_BUFFER_COUNT: Final = 3  # one to fill, one to hash and write, one between, so that neither waits for the other
 
 
 @asynccontextmanager
@@ -93,12 +97,12 @@ class MediaStream:
 
     async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
         """
-        Yield the chunks in two buffers by turns: one is filled while the other is hashed, and given to `work`, on a thread.
+        Yield the chunks in three buffers by turns: one is filled while the others are hashed, and given to `work`, on a thread.
 
         A chunk is valid until the next one is requested.
         """
         room = self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)  # 1: to notice a surplus
-        buffer, spare = memoryview(bytearray(room)), memoryview(b"")
+        buffers = deque([memoryview(bytearray(room))])
         received = 0
 
         def hash_and_write(view: memoryview) -> None:
@@ -107,17 +111,19 @@ class MediaStream:
                 work(view)
 
         try:
-            async with BackgroundWriter(hash_and_write) as writer:
-                while count := await self._body.readinto(buffer):
+            async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1) as writer:
+                while count := await self._body.readinto(buffers[0]):
                     received += count
                     self._check_limit(received)
                     if self.size is not None and received > self.size:
                         break
-                    await writer.put(buffer[:count])
-                    yield buffer[:count]
+                    await writer.put(buffers[0][:count])
+                    yield buffers[0][:count]
                     if count < room:
                         break
-                    buffer, spare = spare or memoryview(bytearray(room)), buffer
+                    if len(buffers) < _BUFFER_COUNT:
+                        buffers.append(memoryview(bytearray(room)))
+                    buffers.rotate(1)  # the last one is the one that was handed over first
         finally:
             self._finished = True  # after an error, too: a second iteration must not look like a complete one
         self._check(received)

@@ -79,17 +79,20 @@ async def test_an_error_of_the_work_is_raised(first: int) -> None:
 
 
 async def test_an_error_of_the_block_wins() -> None:
-    """An error of the block is raised instead of the work's own, after the work has returned."""
-    done: list[int] = []
+    """An error of the block is raised instead of the work's own, after the work has returned; waiting pieces are dropped."""
+    started, done = threading.Event(), list[int]()
 
     def work(piece: int) -> None:
+        started.set()
         time.sleep(0.05)  # the block fails meanwhile
         done.append(piece)
         raise KeyError(piece)
 
     async def put() -> None:
-        async with BackgroundWriter(work) as writer:
+        async with BackgroundWriter(work, depth=2) as writer:
             await writer.put(0)
+            await settled_at(True, started.is_set)
+            await writer.put(1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
