@@ -130,7 +130,6 @@ class ReadmeRunner(DefaultRunner):
         ):
             for sample in samples.paths():
                 shutil.copy(sample, folder)
-            Path("inbox").mkdir()
             environment.setattr(MediaApi, "through_client", True)  # as the plugin does for readers' own tests
             environment.setenv("WA_BASE_URL", emulator.base_url)
             environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)

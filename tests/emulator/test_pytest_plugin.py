@@ -150,6 +150,7 @@ def test_fixtures_serve_any_project(tmp_path: Path, source: str, options: list[s
     assert (output[-1].split(" in ")[0], left) == (f"{count} passed", "False"), "\n".join(output)
 
 
+@pytest.mark.slow
 def test_without_the_packages_of_the_extra(tmp_path: Path) -> None:
     """Without Starlette pytest runs; only a test that needs the emulator fails, and says what to install."""
     (tmp_path / "starlette.py").write_text('raise ModuleNotFoundError("No module named starlette", name="starlette")')

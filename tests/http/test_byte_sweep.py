@@ -585,7 +585,7 @@ async def tried_again(server: Server, verb: Verb, folder: Path, fault: Any, *, r
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", sorted(VERBS.keys() - {"send"}))
+@pytest.mark.parametrize("name", slow_except(["upload", "read"], sorted(VERBS.keys() - {"send"})))
 async def test_a_cut_reply_is_asked_for_again(name: str, ending: str, folder: Path) -> None:
     """A reply that is cut short once is asked for again, and the result is right; an upload tells that there may be two."""
     verb, hang_up, tried = VERBS[name], {"close": cut, "reset": reset}[ending], 0
@@ -635,8 +635,8 @@ async def test_a_message_is_never_sent_twice(ending: str, folder: Path) -> None:
     sys.stdout.write(f"send, {ending}: {tried} cuts, none sent twice\n")
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
-@pytest.mark.parametrize("name", ["get_info", "download", "read"])
+@pytest.mark.parametrize("framing", slow_except(["length"], FRAMINGS))
+@pytest.mark.parametrize("name", slow_except(["download"], ["get_info", "download", "read"]))
 async def test_a_harmed_reply_is_asked_for_again(name: str, framing: str, folder: Path) -> None:
     """A reply with a flipped bit is asked for again wherever that can be noticed, and the result is right."""
     verb, tried, again = VERBS[name], 0, 0

@@ -26,6 +26,7 @@ from meta_media.errors import (
     UntrustedUrlError,
 )
 from meta_media.http.limits import Limits
+from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, cut, info, json_response, page, reset, silence, wait_until
 
 TOKEN = "EAAGscripted"
@@ -260,6 +261,7 @@ async def test_what_is_logged(server: Server, media: MediaApi, caplog: pytest.Lo
 # The budget
 
 
+@pytest.mark.slow
 async def test_storm() -> None:
     """A server that answers 503 to everything gets the calls, and as many more as the budget has retries."""
     async with Server(BUSY) as server, client(server) as media:
@@ -294,7 +296,8 @@ async def test_copies_share_the_budget(server: Server, media: MediaApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(429, 130429), (400, 4), (400, 80007), (400, 80008), (400, 613), (429, 0)]
+    ("status", "code"),
+    slow_except([(429, 130429)], [(429, 130429), (400, 4), (400, 80007), (400, 80008), (400, 613), (429, 0)]),
 )
 async def test_throttled_uploads(status: int, code: int) -> None:
     """After one throttled upload of fifty none is sent until Meta wants them again; all get through."""

@@ -18,6 +18,7 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.errors import TransferTimeoutError
 from meta_media.http.timeouts import DeadlineError, TooSlowError, TransferTimeouts
+from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, info, json_response, page
 
 LARGE = 30 * 10**6
@@ -281,8 +282,8 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("call", [get_info, download, read])
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("call", slow_except([download], [get_info, download, read]))
+@pytest.mark.parametrize("body", slow_except(["length"], BODIES))
 async def test_trickling_reply(body: str, call: Call, client: httpx.AsyncClient | None, tmp_path: Path) -> None:
     """A body that trickles, always in time for the next wait, is ended because of its rate."""
     async with Server(trickled(*BODIES[body])) as server:

@@ -29,6 +29,7 @@ from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import ConfigurationError, IntegrityError, MediaError, StorageError
 from meta_media.protocol.models import InboundMedia
 from meta_media.transfer.atomic_file import AtomicFile
+from tests.support.marks import slow_except
 from tests.support.servers import Server, cut, info, open_files, page, stalled, wait_until
 from tests.support.system import files_no_larger_than
 
@@ -209,7 +210,9 @@ async def test_device_is_not_replaced(media: MediaApi, media_id: str) -> None:
     assert (await anyio.Path("/dev/null").stat()).st_rdev == os.makedev(1, 3)
 
 
-@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0, 0o666)])
+@pytest.mark.parametrize(
+    ("mask", "expected"), slow_except([(0o027, 0o640)], [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0, 0o666)])
+)
 def test_permissions_of_new_files(tmp_path: Path, mask: int, expected: int) -> None:
     """A new file, at a path or in a folder, gets the permissions that any new file of the process gets."""
     code = """

@@ -22,6 +22,7 @@ import pytest
 
 from meta_media import MediaApi, clean_stale
 from meta_media.errors import MediaError, StorageError
+from tests.support.marks import slow_except
 from tests.support.sabotage import Sabotage
 from tests.support.servers import Received, Server, json_response, open_files, page, wait_until
 from tests.support.stepping import LeanServer, descriptors, none_added, settled_at
@@ -120,7 +121,11 @@ def check_folder(folder: Path, sabotage: Sabotage, target: Path, before: str, er
 
 
 @pytest.mark.parametrize(
-    ("way", "hard_links"), [*((way, True) for way in WAYS), *((way, False) for way in list(WAYS)[2:])]
+    ("way", "hard_links"),
+    slow_except(
+        [("over a file", True), ("beside others", False)],
+        [*((way, True) for way in WAYS), *((way, False) for way in list(WAYS)[2:])],
+    ),
 )
 @pytest.mark.parametrize(
     ("number", "durable"),
@@ -220,7 +225,7 @@ async def test_temporary_file_that_cannot_be_removed(warehouse: LeanServer, tmp_
 
 
 @pytest.mark.parametrize("kind", ["path", "handle", "spool"])
-@pytest.mark.parametrize("number", NUMBERS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", slow_except([errno.ENOSPC], NUMBERS))
 async def test_each_file_operation_of_an_upload_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: int
 ) -> None:
