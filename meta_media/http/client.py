@@ -56,10 +56,10 @@ class Client:
             )
         if http_client is not None and not hasattr(http_client, "aclose"):  # which a synchronous httpx.Client has not
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
-        number = phone_number_id or os.environ.get("WA_PHONE_NUMBER_ID") or None
+        number = os.environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
         self.settings = settings or Settings()
-        self.token = Token(access_token or os.environ.get("CLOUD_API_ACCESS_TOKEN") or None)
-        self.number = checked_id(number, "phone_number_id") if number else None
+        self.token = Token(os.environ.get("CLOUD_API_ACCESS_TOKEN") or None if access_token is None else access_token)
+        self.number = None if number is None else checked_id(number, "phone_number_id")
         self.shared = Shared(http_client, self.settings)
         self.is_copy = False
 
@@ -167,8 +167,12 @@ class Shared:
 
             self._transport = Transport(proxy=Proxy.of(self._proxy))
             client = self._client = httpx.AsyncClient(transport=self._transport)
-        if client is None or self.closed or getattr(client, "is_closed", False):
+        if client is None or self.closed:
             raise ConfigurationError("this MediaApi is closed: make a new one")
+        if getattr(client, "is_closed", False):
+            raise ConfigurationError(
+                "the httpx.AsyncClient of this MediaApi is closed: make a new MediaApi with an open one"
+            )
         return client
 
     async def load(self) -> None:

@@ -14,6 +14,22 @@ from meta_media.protocol.requests import Request
 
 __all__ = ["ExceptionMapper", "map_exception"]
 
+_STACK: Final = frozenset(
+    {
+        "aiohappyeyeballs",
+        "anyio",
+        "asyncio",
+        "h11",
+        "h2",
+        "hpack",
+        "httpcore",
+        "httpcore2",
+        "httpx",
+        "httpx2",
+        "meta_media",
+        "ssl",
+    }
+)
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
 
 
@@ -79,6 +95,19 @@ def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkErro
     return NetworkError(sentence + reason, retryable=not (lasting or rule.fatal), maybe_applied=applied, **facts)
 
 
+def _is_of_the_caller(error: Exception) -> bool:
+    """Return whether a hook or a mock of the caller raised it: it has no rule, and no code of the HTTP stack raised it."""
+    if isinstance(error, OSError) or any(kind.__name__ in _rules() for kind in type(error).__mro__):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
+    return (
+        isinstance(error, TypeError) or raised_in.partition(".")[0] not in _STACK
+    )  # TypeError: a hook that is not async
+
+
 def _system_cause(error: BaseException) -> OSError | None:
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
@@ -101,7 +130,9 @@ def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
 
 class ExceptionMapper:
     """
-    Maps every exception of the HTTP stack that leaves its block. The caller's own exceptions and ours pass unchanged.
+    Maps every exception of the HTTP stack that leaves its block. Ours pass unchanged.
+
+    So do those of the caller's source, event hooks and mocks: no request is sent again because a hook failed.
 
     The body's `raise_source_error`, if it has one, raises what the caller's source raised.
     """
@@ -119,6 +150,6 @@ class ExceptionMapper:
             return
         if hasattr(self._content, "raise_source_error"):
             self._content.raise_source_error()
-        if not isinstance(error, MediaError):
+        if not isinstance(error, MediaError) and not _is_of_the_caller(error):
             doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
             raise map_exception(error, doing, changes=self.changes) from error
