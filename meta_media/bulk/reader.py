@@ -102,7 +102,7 @@ class _ThreadReader(ItemReader):
                 self._reading.add_done_callback(lambda _: self._changed.set())
             await self._changed.wait()
         if not self._items and self._stopped:
-            await self._wait_for_thread()
+            await self._blocked_thread()
         if self._items:
             return (self._items.popleft(),)
         error, self._error = self._error, None
@@ -119,18 +119,18 @@ class _ThreadReader(ItemReader):
         self.stop()
         if not isinstance(self._iterator, abc.Generator):
             return
-        if await self._wait_for_thread():
+        if (blocked := await self._blocked_thread()) is None:
             await run_in_thread(self._iterator.close)
-        elif self._reading is not None:
+        else:
             generator = self._iterator
-            self._reading.add_done_callback(lambda _: submit(_close_quietly, generator))
+            blocked.add_done_callback(lambda _: submit(_close_quietly, generator))
 
-    async def _wait_for_thread(self) -> bool:
-        """Wait for the end of a batch; return False if the iterator blocks its thread."""
+    async def _blocked_thread(self) -> asyncio.Future[None] | None:
+        """Wait for the end of a batch; return its future if the iterator blocks its thread."""
         if self._reading is None:
-            return True
-        done, _ = await asyncio.wait((self._reading,), timeout=_BLOCKED_TIMEOUT)
-        return bool(done)
+            return None
+        _, pending = await asyncio.wait((self._reading,), timeout=_BLOCKED_TIMEOUT)
+        return self._reading if pending else None
 
     def _read(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
         """Read a batch, on a thread. Each item can be returned as soon as it is there."""

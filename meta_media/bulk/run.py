@@ -8,6 +8,7 @@ own, so that no task group is ever open in the caller's frames (PEP 789).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections import deque
@@ -184,7 +185,7 @@ class BulkRun(Generic[T]):
             raise error
         if not left and (task.cancelled() or self._queue.read_count > self._outcomes.taken_count):
             raise asyncio.CancelledError("other code cancelled the tasks of this run")
-        if not task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
             task.result()  # raises an error that is no `Exception`
         raise StopAsyncIteration
 

@@ -110,7 +110,7 @@ class AtomicFile:
             self._move(self._name)
         else:
             self._claim(self._name)
-        if self._fsync:
+        if self._fsync and _HAS_DIR_FD:  # Windows cannot open a folder, and flushes names by itself
             self._sync_folder()
         return self._folder_path / (self._name or name)
 
@@ -154,13 +154,12 @@ class AtomicFile:
             raise
 
     def _sync_folder(self) -> None:
-        """Flush the name to the disk. Windows cannot open a folder, and does that by itself."""
-        if _HAS_DIR_FD:
-            descriptor = os.open(".", os.O_RDONLY, dir_fd=self._folder)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        """Flush the name to the disk."""
+        descriptor = os.open(".", os.O_RDONLY, dir_fd=self._folder)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Remove the temporary file, if it still exists, and close the folder."""

@@ -604,6 +604,13 @@ async def test_what_is_no_destination(media: MediaApi, emulator: Emulator, wrong
     assert emulator.requests == []
 
 
+async def test_text_mode(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
+    """A file that is open in text mode is refused before any request, with what to do."""
+    with (tmp_path / "text").open("w") as file, pytest.raises(ConfigurationError, match="open it with mode 'wb'"):
+        await media.download("1", file)
+    assert emulator.requests == []
+
+
 async def test_wrong_bytes_into_a_handle(failing: Any) -> None:
     """A handle keeps what was written before an error came to light."""
     _, api, media = await failing(page(DATA[:-1] + b"?"))
