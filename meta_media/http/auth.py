@@ -24,11 +24,12 @@ class Token:
 
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
-        if self._token is None:
-            async with self._lock:
-                if self._token is None:
-                    self._token = Secret(checked_token(await self._fetch()))
-        return self._token
+        if self._token is not None:
+            return self._token
+        async with self._lock:
+            if self._token is None:
+                self._token = Secret(checked_token(await self._fetch()))
+            return self._token
 
     async def _fetch(self) -> str | None:
         if self._source is None:
