@@ -87,7 +87,10 @@ def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_kind(mime_type: str) -> Kind:
     """Return the kind of message that WhatsApp shows a type as."""
-    return next((kind for prefix, kind in _SHOWN.items() if mime_type.startswith(prefix)), "document")
+    for prefix, kind in _SHOWN.items():
+        if mime_type.startswith(prefix):
+            return kind
+    return "document"
 
 
 def webhook(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, animated: bool, now: int) -> bytes:

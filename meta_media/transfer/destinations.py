@@ -95,7 +95,11 @@ class _FileSink(Sink):
         self._file = file
         self._doing = doing
 
-    def blocking(self, chunk: memoryview) -> None:
+    @property
+    def blocking(self) -> Callable[[memoryview], None]:
+        return self._write
+
+    def _write(self, chunk: memoryview) -> None:
         with storage_errors(self._doing):
             self._file.file.write(chunk)
 
@@ -112,7 +116,11 @@ class _HandleSink(Sink):
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    def blocking(self, chunk: memoryview) -> None:
+    @property
+    def blocking(self) -> Callable[[memoryview], None]:
+        return self._write
+
+    def _write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
                 chunk = _rest(chunk, self._handle.write(bytes(chunk)))  # bytes: the handle may keep them
