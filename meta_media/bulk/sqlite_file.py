@@ -119,7 +119,7 @@ class SQLiteFile:
 
             self.path.parent.mkdir(parents=True, exist_ok=True)
             timeout = self._busy_timeout
-            connection = sqlite3.connect(self.path, timeout, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(connection)
             except BaseException:
