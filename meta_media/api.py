@@ -74,8 +74,8 @@ class MediaApi(Client):
         Args:
             source: A path (a `str` is always one); bytes; an async file handle or a binary file object, read from its
                 current position; an iterable or async iterable of bytes; an `httpx.Response` being streamed; a `Source`.
-            filename: The name to send, which is made safe first. Default: the source's own name.
-            mime_type: The media type, which is checked. Default: from the first bytes, else from the name.
+            filename: The name to send, made safe, with an extension of the type. Default: the source's own name.
+            mime_type: The media type, which is checked. Default: from the bytes, else from the name.
             size: Bytes of a source whose length is not known. Without it such a source is first stored in memory or in a
                 private temporary file, because Meta needs an exact Content-Length.
             validate: Whether type, variant and size are checked against WhatsApp's limits before anything is sent.

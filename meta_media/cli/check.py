@@ -17,6 +17,7 @@ from meta_media.cli.reporter import in_order
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.media_types import Inspection, check_size, inspect_media
 from meta_media.transfer.threads import run_in_thread
+from meta_media.transfer.upload import read_signature
 
 __all__ = ["check"]
 
@@ -75,9 +76,13 @@ async def _verdict(file: str, source: Source, mime_type: str | None) -> _Verdict
     try:
         async with source.open() as body:
             verdict.size = body.size
-            complete = body.size == len(body.head)
             verdict.inspection = inspect_media(
-                body.head, filename=source.name, mime_type=mime_type, hint=source.mime_type, complete=complete
+                body.head,
+                filename=source.name,
+                mime_type=mime_type,
+                hint=source.mime_type,
+                complete=body.size == len(body.head),
+                signature=await read_signature(body),
             )
             verdict.size = await body.measure(verdict.inspection.max_size)
             check_size(verdict.inspection, verdict.size, filename=source.name)

@@ -67,7 +67,7 @@ _TEXTS: Final[tuple[tuple[Operation | None, str, type[ApiError]], ...]] = (
 # Meaning of three codes on an upload, as documented by meta-cloud-api. Meta's own table gives these codes other meanings,
 # which apply where the response has one of the words listed here.
 _UPLOAD_CODES: Final[dict[int | None, tuple[type[InvalidMediaError], str, tuple[str, ...]]]] = {
-    131031: (FileTooLargeError, "the file is too large: compress it, cut it or split it", ("locked", "account")),
+    131031: (FileTooLargeError, "the file is too large for its type: send a smaller one", ("locked", "account")),
     131042: (UnsupportedMediaTypeError, "the file's type is not accepted: convert it", ("payment", "eligibility")),
     131051: (CorruptedMediaError, "the file is corrupted: send the original", ("message type",)),
 }

@@ -19,7 +19,8 @@ from typing import Final, Literal
 import attrs
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, UnsupportedMediaTypeError
-from meta_media.protocol.signatures import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, Signature, looks_like_text, sniff
+from meta_media.protocol.formats import Signature
+from meta_media.protocol.signatures import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text, sniff
 
 __all__ = [
     "ACCEPTED",
@@ -31,6 +32,7 @@ __all__ = [
     "check_size",
     "extension_for",
     "inspect_media",
+    "named_type",
     "normalise",
 ]
 
@@ -126,6 +128,14 @@ ACCEPTED: Final[Mapping[str, MediaType]] = MappingProxyType(
     }
 )
 _STILL_STICKER_SIZE: Final = 100 * _KB  # maximum
+_SMALLER: Final = {  # what to do about a file that is too large, by its kind
+    "audio": "encode it at a lower bit rate, or cut it",
+    "document": "compress or split it",
+    "image": "save it smaller",
+    "still": "convert it to JPEG or PNG to send it as an image, or save it smaller",
+    "sticker": "save it smaller, or with fewer frames",
+    "video": "encode it at a lower bit rate, or cut it",
+}
 _ALLOWED: Final = (
     "AAC, AMR, MP3, M4A or mono Opus audio; PDF, Office or UTF-8 text; JPEG or PNG; WebP stickers; MP4 or 3GP"
 )
@@ -148,7 +158,7 @@ _FIXES: Final = {
     ),
     **dict.fromkeys(
         ("application/json", "application/xml", "text"),
-        'pass mime_type="text/plain" and a name ending in .txt to send it as text',
+        'pass mime_type="text/plain" to send it as text, under a name ending in .txt',
     ),
 }
 _NEAREST_KIND: Final[dict[str, Kind]] = {"audio": "audio", "image": "image", "video": "video"}
@@ -188,6 +198,12 @@ def extension_for(mime_type: str) -> str | None:
     return next(iter(_EXTENSIONS.get(_hinted(mime_type) or "", ())), None)
 
 
+def named_type(filename: str) -> str | None:
+    """Return the type that the extension of a name stands for; None for an unknown or missing one."""
+    _, dot, extension = filename.rpartition(".")
+    return _TYPES.get(dot + extension.lower()) if dot else None
+
+
 def inspect_media(
     head: bytes,
     *,
@@ -196,22 +212,23 @@ def inspect_media(
     hint: str | None = None,
     validate: bool = True,
     complete: bool = False,
+    signature: Signature | None = None,
 ) -> Inspection:
     """
     Decide the type of a file, and refuse a file that WhatsApp is known to refuse.
 
-    `head` is the first `HEAD_SIZE` bytes; `complete` states that it is the whole file. Without `validate`, only a malformed
-    `mime_type` raises, and the maximum is 100 MiB.
+    `head` is the first `HEAD_SIZE` bytes; `complete` states that it is the whole file. `signature` is what `sniff_steps` read
+    of the whole file; by default it is what the head shows. Without `validate`, only a malformed `mime_type` raises, and the
+    maximum is 100 MiB.
 
     Raises:
         CorruptedMediaError: The file is empty, or its bytes cannot be of its type.
         UnsupportedMediaTypeError: Its type, or this variant of it, is not accepted, or contradicts `mime_type`.
     """
     declared = None if mime_type is None else normalise(mime_type)
-    signature = sniff(head, complete)
+    signature = signature or sniff(head, complete)
     is_text = signature is None and looks_like_text(head, complete)
-    _, dot, extension = (filename or "").rpartition(".")
-    found = _found(signature, (_TYPES.get(dot + extension.lower()), _hinted(hint)), is_text=is_text)
+    found = _found(signature, (named_type(filename or ""), _hinted(hint)), is_text=is_text)
     decided = declared or found
     kind = _kind(decided)
     if not validate:
@@ -239,7 +256,8 @@ def check_size(inspection: Inspection, size: int, *, filename: str | None = None
         raise _empty(filename, inspection.kind)
     if size > inspection.max_size:
         found = f"{_subject(filename)} has {size:,} bytes of {inspection.mime_type}"
-        message = f"{found}, but WhatsApp accepts at most {inspection.max_size:,}: compress it, cut it or split it"
+        fix = _SMALLER["still" if inspection.max_size == _STILL_STICKER_SIZE else inspection.kind]
+        message = f"{found}, but WhatsApp accepts at most {inspection.max_size:,}: {fix}"
         raise FileTooLargeError(message, kind=inspection.kind, limit=inspection.max_size, actual=size)
 
 

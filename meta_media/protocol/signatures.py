@@ -1,7 +1,7 @@
 """
 File types by the first bytes of a file, the head.
 
-`sniff` returns all types that the bytes may be. One candidate is certain. Several are a family, such as an Office container
+`sniff_steps` returns all types that the bytes may be. One candidate is certain. Several are a family, such as an Office container
 whose contents lie beyond the head, or an MP4 of a generic brand: the name or the caller must choose, and the first candidate
 is the likeliest. A `Flaw` is a variant that WhatsApp is known not to accept. Heads are untrusted: every read is a slice, every
 loop moves forward, and unreadable data is no reason to refuse a file.
@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import attrs
+from meta_media.protocol.formats import Flaw, PartialFile, Signature, Steps, head_only
+from meta_media.protocol.mp4 import Movie
 
-__all__ = ["Flaw", "Signature", "looks_like_text", "sniff"]
+__all__ = ["looks_like_text", "sniff", "sniff_steps"]
 
 DOC: Final = "application/msword"
 XLS: Final = "application/vnd.ms-excel"
@@ -28,25 +29,7 @@ OLE: Final = "application/x-ole-storage"
 ZIP: Final = "application/zip"
 
 
-@attrs.frozen(kw_only=True)
-class Flaw:
-    """A variant of an accepted type that WhatsApp does not accept, as the three parts of an error's sentence."""
-
-    found: str  # the variant of the file
-    allowed: str  # the variants that WhatsApp accepts
-    fix: str  # what to do
-
-
-@attrs.frozen(kw_only=True)
-class Signature:
-    """The types that a head may be."""
-
-    candidates: tuple[str, ...]  # MIME types, the likeliest first; a single one is certain
-    flaw: Flaw | None = None
-    animated: bool = False  # of a WebP, which decides its maximum size
-
-
-_Reader = Callable[[bytes, bool], Signature]
+_Reader = Callable[[bytes, bool], Signature | Steps[Signature]]
 
 
 def _number(head: bytes, start: int, size: int) -> int:
@@ -68,14 +51,13 @@ def _image_flaw(found: str) -> Flaw:
     return Flaw(found=found, allowed=_RGB, fix="save it as 8-bit RGB")
 
 
-def _jpeg(head: bytes, _complete: bool) -> Signature:
+def _jpeg(head: bytes, _complete: bool) -> Steps[Signature]:
     """Walk the segments to the frame header (ITU T.81, B.2.2), which has the precision and the components."""
-    flaw = None
-    offset = 2
-    while head[offset : offset + 1] == b"\xff":
-        marker = _number(head, offset + 1, 1)
+    file, flaw, offset = PartialFile(head), None, 2
+    while (segment := (yield from file.at(offset, 10)))[:1] == b"\xff":
+        marker = _number(segment, 1, 1)
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # SOFn; the three are DHT, JPG and DAC
-            precision, components = _number(head, offset + 4, 1), _number(head, offset + 9, 1)
+            precision, components = _number(segment, 4, 1), _number(segment, 9, 1)
             if precision > 8:
                 flaw = _image_flaw(f"a JPEG of {precision} bits per channel")
             elif components == 4:
@@ -84,7 +66,7 @@ def _jpeg(head: bytes, _complete: bool) -> Signature:
         if marker == 0xDA:  # the scan: entropy-coded data follows
             break
         # 0xFF before a marker is padding. Other segments have a big-endian length, which includes its own two bytes.
-        offset += 1 if marker == 0xFF else 2 + int.from_bytes(head[offset + 2 : offset + 4], "big")
+        offset += 1 if marker == 0xFF else 2 + int.from_bytes(segment[2:4], "big")
     return Signature(candidates=("image/jpeg",), flaw=flaw)
 
 
@@ -129,23 +111,30 @@ _BRANDS: Final = (
     (re.compile(rb"avi[fs]"), "image/avif"),
     (re.compile(rb"hei[cmsx]|hev[cmsx]|m[is]f1"), "image/heic"),
 )
-_HANDLER: Final = re.compile(rb"hdlr.{8}(soun|vide)", re.DOTALL)
+_PLAYED: Final = frozenset({"audio/mp4", "video/3gpp", "video/mp4"})
 
 
-def _iso_media(head: bytes, _complete: bool) -> Signature:
-    """Decide by the brands of the first box (ISO/IEC 14496-12, 4.3), for generic ones by the tracks in the head."""
+def _iso_media(head: bytes, _complete: bool) -> Steps[Signature]:
+    """Decide by the brands of the first box (ISO/IEC 14496-12, 4.3) and by the tracks, which outrank them."""
     brand, compatible = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
     if brand in {b"mif1", b"msf1"} and b"avif" in compatible:
         brand = b"avif"
-    for pattern, mime_type in _BRANDS:
-        if pattern.match(brand):
-            return Signature(candidates=(mime_type,))
-    tracks = {match[1] for match in _HANDLER.finditer(head)}
+    branded = next((mime_type for pattern, mime_type in _BRANDS if pattern.match(brand)), None)
+    if branded is not None and branded not in _PLAYED:
+        return Signature(candidates=(branded,))
+    movie = Movie(head)
+    yield from movie.read()
     phone = ("video/3gpp",) if b"3gp" in compatible else ()
-    if b"vide" in tracks:
-        return Signature(candidates=("video/mp4", *phone))
-    both = ("audio/mp4", "video/mp4") if b"soun" in tracks or b"M4A " in compatible else ("video/mp4", "audio/mp4")
-    return Signature(candidates=(*both, *phone))
+    if movie.complete and movie.sound and not movie.video:
+        candidates: tuple[str, ...] = ("audio/mp4",)
+    elif movie.video:
+        candidates = ("video/3gpp",) if branded == "video/3gpp" else ("video/mp4", *phone)
+    elif branded is not None:
+        candidates = (branded,)
+    else:
+        both = ("audio/mp4", "video/mp4") if movie.sound or b"M4A " in compatible else ("video/mp4", "audio/mp4")
+        candidates = (*both, *phone)
+    return Signature(candidates=candidates, flaw=movie.flaw("3GP" if branded == "video/3gpp" else "MP4"))
 
 
 _MP3_FRAME: Final = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x00-\xef]"  # sync, a real version, layer III, a real bit rate
@@ -157,11 +146,12 @@ _TAGGED: Final = (
 )
 
 
-def _id3(head: bytes, _complete: bool) -> Signature:
+def _id3(head: bytes, _complete: bool) -> Steps[Signature]:
     """Look behind the tag, whose size has seven bits per byte (ID3v2.4, 3.1). Cover art often fills the whole head."""
     size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    frame = yield from PartialFile(head).at(10 + size, 4)
     for pattern, mime_type in _TAGGED:
-        if pattern.match(head, 10 + size):
+        if pattern.match(frame):
             return Signature(candidates=(mime_type,))
     return Signature(candidates=("audio/mpeg", "audio/aac"))
 
@@ -286,9 +276,15 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
 )
 
 
+def sniff_steps(head: bytes, complete: bool) -> Steps[Signature | None]:
+    """Return the signature of a file, or None. `complete` says that `head` is the whole file. For the steps see `formats`."""
+    found = next((reader(head, complete) for pattern, reader in _SIGNATURES if pattern.match(head)), None)
+    return found if found is None or isinstance(found, Signature) else (yield from found)
+
+
 def sniff(head: bytes, complete: bool) -> Signature | None:
-    """Return the signature at the start of `head`, or None. `complete` says that `head` is the whole file."""
-    return next((reader(head, complete) for pattern, reader in _SIGNATURES if pattern.match(head)), None)
+    """Return the signature of a file, as far as `head` shows it."""
+    return head_only(sniff_steps(head, complete), head)
 
 
 _ODD_CONTROLS: Final = bytes(set(range(32)) - {*b"\t\n\v\f\r\x1b"})  # escape colours logs

@@ -38,6 +38,10 @@ class Body(Protocol):
         """Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit."""
         ...
 
+    async def at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`; none of a stream, of which only the head can be seen."""
+        ...
+
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         """Yield all bytes in chunks of at most `chunk_size`. `CorruptedMediaError`: there are not `size` bytes."""
         ...
@@ -111,6 +115,10 @@ class MemoryBody:
         """See `Body`."""
         return self._view.nbytes
 
+    async def at(self, offset: int, size: int) -> bytes:
+        """See `Body`."""
+        return bytes(self._view[offset : offset + size])
+
     async def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         """See `Body`."""
         for start in range(0, self._view.nbytes, chunk_size):
@@ -133,6 +141,13 @@ class _SeekableBody:
 
     async def measure(self, limit: int) -> int:
         return self._size
+
+    async def at(self, offset: int, size: int) -> bytes:
+        if self._file is None:
+            return b""
+        with storage_errors("read the source"):
+            await self._file.seek(self._start + offset)
+            return _checked(await await_completion(self._file.read(size)))
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         return prefetch(self._read(chunk_size))

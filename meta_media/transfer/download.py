@@ -13,8 +13,7 @@ from typing import Final
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
 from meta_media.http.retry import RetryState
-from meta_media.protocol.filenames import safe_filename
-from meta_media.protocol.media_types import extension_for
+from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia
 from meta_media.protocol.responses import disposition_filename
 from meta_media.transfer.destinations import Destination, open_sink
@@ -60,8 +59,8 @@ class MediaStream:
         self.media_id = location.media_id
         self.mime_type = location.mime_type or body.headers.get("content-type") or "application/octet-stream"
         self.size = body.size
-        fallback = f"{location.media_id or 'media'}{extension_for(self.mime_type) or ''}"
-        self.filename = safe_filename(location.filename or disposition_filename(body.headers), fallback)
+        name, stem = location.filename or disposition_filename(body.headers), location.media_id or "media"
+        self.filename = typed_filename(name, self.mime_type, stem, sent=False)
         self._body = body
         self._max_size = max_size
         self._digest = hashlib.sha256()

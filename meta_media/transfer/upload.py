@@ -15,12 +15,14 @@ from attrs.validators import optional
 
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from meta_media.http.call import Call
-from meta_media.protocol.filenames import safe_filename
-from meta_media.protocol.media_types import check_size, extension_for, inspect_media
+from meta_media.protocol.filenames import typed_filename
+from meta_media.protocol.formats import Signature
+from meta_media.protocol.media_types import check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
 from meta_media.protocol.settings import Settings
+from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.bodies import Body, Buffer
 from meta_media.transfer.info import get_info
@@ -28,7 +30,7 @@ from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import BackgroundWriter
 
-__all__ = ["UploadOptions", "prepare", "upload", "upload_options"]
+__all__ = ["UploadOptions", "prepare", "read_signature", "upload", "upload_options"]
 
 _SMALL_SIZE: Final = 2**17  # bytes up to which a file is sent in one piece
 
@@ -56,6 +58,18 @@ def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOpt
     return attrs.evolve(options, validate=options.validate and settings.validate)
 
 
+async def read_signature(body: Body) -> Signature | None:
+    """Return the signature of an opened source, from its head and the few bytes beyond it that decide."""
+    steps = sniff_steps(body.head, body.size == len(body.head))
+    try:
+        place = next(steps)
+        while True:
+            place = steps.send(await body.at(*place))
+    except StopIteration as stop:
+        signature: Signature | None = stop.value
+        return signature
+
+
 async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
     """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
     name = options.filename or source.name
@@ -66,6 +80,7 @@ async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[s
         hint=source.mime_type,
         validate=options.validate,
         complete=body.size == len(body.head),
+        signature=await read_signature(body),
     )
     size = await body.measure(inspection.max_size)
     if options.validate or size > inspection.max_size:
@@ -82,7 +97,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         mime_type, size = await prepare(origin, body, options)
         form = encode(
             _fields(mime_type, options),
-            filename=safe_filename(options.filename or origin.name, "media" + (extension_for(mime_type) or "")),
+            filename=typed_filename(options.filename or origin.name, mime_type, "media", sent=True),
             mime_type=mime_type,
         )
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}

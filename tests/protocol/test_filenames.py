@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meta_media.protocol.filenames import safe_filename
+from meta_media.protocol.filenames import safe_filename, typed_filename, unpacked_filename
+from meta_media.protocol.media_types import ACCEPTED, extension_for, named_type
 
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"
@@ -169,3 +170,121 @@ def test_longest_names_can_be_created(tmp_path: Path, name: str) -> None:
     for given_name in (name, f"{name} (999)"):
         (tmp_path / given_name).touch(exist_ok=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name} (999)"]
+
+
+PDF, JPEG, OGG = "application/pdf", "image/jpeg", "audio/ogg; codecs=opus"
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+TYPES = st.sampled_from([*ACCEPTED, OGG, "text/csv", "text/html", "application/octet-stream", "x/y", "nonsense", ""])
+ENDINGS = st.sampled_from(["", ".", ".jpg", ".JPG", ".opus", ".html", ".exe", ".tar.gz", ".jpg.pdf", "." + "x" * 20])
+
+
+def typed(name: str | None, mime_type: str, *, sent: bool) -> str:
+    """Return a name with an extension of a type, with a stem that no other name gives."""
+    return typed_filename(name, mime_type, "stem", sent=sent)
+
+
+@given(NAMES, ENDINGS, TYPES, st.booleans())
+@example("x" * 240, "", PDF, True)
+@example("x" * 300, ".jpg", PDF, True)
+@example("con", ".jpg", PDF, True)
+@example("", ".", PDF, False)
+def test_typed_names_are_safe(name: str, ending: str, mime_type: str, sent: bool) -> None:
+    """A typed name is a safe one, and typing it again changes nothing."""
+    result = typed(name + ending, mime_type, sent=sent)
+    assert safe(result) == typed(result, mime_type, sent=sent) == result
+
+
+@given(NAMES, ENDINGS, TYPES)
+def test_sent_names_have_an_extension_of_the_type(name: str, ending: str, mime_type: str) -> None:
+    """A name that is sent has an extension of its type, if the type has one."""
+    named = named_type(typed(name + ending, mime_type, sent=True))
+    if (expected := extension_for(mime_type)) is not None:
+        assert named is not None
+        assert extension_for(named) == expected
+
+
+@given(NAMES, ENDINGS, TYPES)
+def test_saved_names_keep_theirs(name: str, ending: str, mime_type: str) -> None:
+    """A name that is saved is the safe one, with at most the type's extension behind it."""
+    plain, saved = safe_filename(name + ending, "stem"), typed(name + ending, mime_type, sent=False)
+    assert saved in {plain, safe(plain + (extension_for(mime_type) or ""))}
+
+
+@pytest.mark.parametrize(
+    ("name", "mime_type", "sent", "saved"),
+    [
+        ("photo.jpg", JPEG, "photo.jpg", "photo.jpg"),
+        ("PHOTO.JPG", JPEG, "PHOTO.JPG", "PHOTO.JPG"),
+        ("photo.jpeg", JPEG, "photo.jpeg", "photo.jpeg"),
+        ("cotizacion", PDF, "cotizacion.pdf", "cotizacion.pdf"),
+        ("Fatura 05", PDF, "Fatura 05.pdf", "Fatura 05.pdf"),
+        ("Fatura 05.2026", PDF, "Fatura 05.2026.pdf", "Fatura 05.2026.pdf"),
+        ("bill.", PDF, "bill.pdf", "bill.pdf"),
+        ("bill. ", PDF, "bill.pdf", "bill.pdf"),
+        ("voice-note.mp4", OGG, "voice-note.ogg", "voice-note.mp4"),
+        ("note.opus", OGG, "note.ogg", "note.opus"),
+        ("note.OGA", "audio/ogg", "note.ogg", "note.OGA"),
+        ("note.ogg", OGG, "note.ogg", "note.ogg"),
+        ("song.mp4", "audio/mp4", "song.m4a", "song.mp4"),
+        ("song.m4b", "audio/mp4", "song.m4b", "song.m4b"),
+        ("photo.png", JPEG, "photo.jpg", "photo.png"),
+        ("photo .png", JPEG, "photo.jpg", "photo .png"),
+        ("photo.heic", JPEG, "photo.jpg", "photo.heic"),
+        ("scan.pdf.jpg", PDF, "scan.pdf", "scan.pdf.jpg"),
+        ("letter.doc", DOCX, "letter.docx", "letter.doc"),
+        ("data.csv", "text/plain", "data.txt", "data.csv"),
+        ("server.log", "text/plain", "server.log", "server.log"),
+        ("notes.yaml", "text/plain", "notes.yaml.txt", "notes.yaml.txt"),
+        ("backup.tar.gz", "application/gzip", "backup.tar.gz", "backup.tar.gz"),
+        ("backup.tar.gz", PDF, "backup.tar.pdf", "backup.tar.gz"),
+        ("photo.jpg.exe", JPEG, "photo.jpg.exe.jpg", "photo.jpg.exe.jpg"),
+        ("run.bat", "text/plain", "run.bat.txt", "run.bat.txt"),
+        ("setup.exe", "application/octet-stream", "setup.exe", "setup.exe"),
+        ("setup.exe", "application/x-msdownload", "setup.exe", "setup.exe"),
+        ("invoice.html", PDF, "invoice.pdf", "invoice.html.pdf"),
+        ("page.HTM", "text/plain", "page.txt", "page.HTM.txt"),
+        ("drawing.svg", JPEG, "drawing.jpg", "drawing.svg.jpg"),
+        ("feed.xml", "text/plain", "feed.txt", "feed.xml.txt"),
+        ("page.html", "text/html", "page.html", "page.html"),
+        ("page.html", "application/octet-stream", "page.html", "page.html"),
+        (".pdf", PDF, "pdf.pdf", "pdf.pdf"),
+        (".htaccess", "text/plain", "htaccess.txt", "htaccess.txt"),
+        ("con", PDF, "_con.pdf", "_con.pdf"),
+        ("con.jpg", PDF, "_con.pdf", "_con.jpg"),
+        ("../../x", PDF, "x.pdf", "x.pdf"),
+        ("x" * 240, PDF, "x" * 236 + ".pdf", "x" * 236 + ".pdf"),
+        ("x" * 300 + ".jpg", PDF, "x" * 236 + ".pdf", "x" * 236 + ".jpg"),
+        ("\u6f22" * 100, JPEG, "\u6f22" * 78 + ".jpg", "\u6f22" * 78 + ".jpg"),
+        (None, OGG, "stem.ogg", "stem.ogg"),
+        ("", "x/y", "stem", "stem"),
+        ("..", JPEG, "stem.jpg", "stem.jpg"),
+        ("photo.jpg", "x/y", "photo.jpg", "photo.jpg"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_names_follow_types(name: str | None, mime_type: str, sent: str, saved: str) -> None:
+    """Missing, wrong, doubled, unknown and dangerous extensions, each by its example."""
+    assert (sent, saved) == (typed(name, mime_type, sent=True), typed(name, mime_type, sent=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("n.tar.gz", "n"),
+        ("n.TGZ", "n"),
+        ("n.tar", "n"),
+        ("n.tar.bz2", "n"),
+        ("n.tar.xz", "n"),
+        ("n.tar.zst", "n"),
+        ("notes.txt.gz", "notes.txt"),
+        ("photo.jpg.bz2", "photo.jpg"),
+        ("photo.jpg", "photo.jpg"),
+        ("gz", "gz"),
+        ("n.gz.txt", "n.gz.txt"),
+        (".gz", ""),
+        ("", ""),
+    ],
+)
+def test_names_of_archives_are_not_those_of_their_contents(name: str, expected: str) -> None:
+    """What a decompressing reader yields is not compressed any more."""
+    assert unpacked_filename(name) == expected

@@ -335,7 +335,7 @@ class TestText:
         with pytest.raises(UnsupportedMediaTypeError) as caught:
             type_of(b"a,b\n1,2\n", complete=True, **arguments)
         assert (actual, "document") == (caught.value.actual, caught.value.kind)
-        assert 'pass mime_type="text/plain" and a name ending in .txt' in str(caught.value)
+        assert 'pass mime_type="text/plain" to send it as text' in str(caught.value)
 
     @pytest.mark.parametrize("hint", ["application/octet-stream", "binary/octet-stream", "nonsense", "", None])
     def test_useless_hints_are_ignored(self, hint: str | None) -> None:
@@ -439,10 +439,31 @@ class TestSize:
             check_size(self.IMAGE, 5 * 2**20 + 1, filename="photo.jpg")
         assert (caught.value.kind, caught.value.limit, caught.value.actual) == ("image", 5_242_880, 5_242_881)
         expected_message = (
-            "'photo.jpg' has 5,242,881 bytes of image/jpeg, but WhatsApp accepts at most 5,242,880: "
-            "compress it, cut it or split it"
+            "'photo.jpg' has 5,242,881 bytes of image/jpeg, but WhatsApp accepts at most 5,242,880: save it smaller"
         )
         assert expected_message == str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "fix"),
+        [
+            ("photo.jpg", "save it smaller"),
+            ("drawing.png", "save it smaller"),
+            ("sticker.webp", "convert it to JPEG or PNG to send it as an image, or save it smaller"),
+            ("animated.webp", "save it smaller, or with fewer frames"),
+            ("clip.mp4", "encode it at a lower bit rate, or cut it"),
+            ("note.ogg", "encode it at a lower bit rate, or cut it"),
+            ("report.pdf", "compress or split it"),
+        ],
+    )
+    @pytest.mark.parametrize("validate", [True, False])
+    def test_what_helps_depends_on_the_kind(self, name: str, fix: str, validate: bool) -> None:
+        """A picture cannot be cut, a still WebP is often meant as a photo, and a document can be split."""
+        inspection = inspect_media(SAMPLES[name], validate=validate)
+        with pytest.raises(FileTooLargeError) as caught:
+            check_size(inspection, inspection.max_size + 1)
+        if not validate and inspection.kind == "sticker":
+            fix = "save it smaller, or with fewer frames"
+        assert str(caught.value).endswith(f"{inspection.max_size:,}: {fix}")
 
     def test_nothing_is_corrupted(self) -> None:
         """A file without bytes is refused as empty."""

@@ -125,7 +125,7 @@ def test_verdict_on_a_file() -> None:
     error = parsed_json({"error": {"message": "(#131031) Invalid parameter", "code": 131031}}, "upload")
     assert type(error) is FileTooLargeError
     assert str(error) == (
-        "the file is too large: compress it, cut it or split it. Meta: (#131031) Invalid parameter (HTTP 400, code 131031)"
+        "the file is too large for its type: send a smaller one. Meta: (#131031) Invalid parameter (HTTP 400, code 131031)"
     )
     assert isinstance(error.answer, ApiError)
     assert (error.answer.status, error.answer.code) == (400, 131031)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from meta_media import samples
 from meta_media.errors import CorruptedMediaError, InvalidMediaError, UnsupportedMediaTypeError
 from meta_media.protocol.media_types import ACCEPTED, HEAD_SIZE, MAX_SIZE, Inspection, inspect_media, normalise
+from tests.support.boxes import box, movie, sound, video
 
 MEDIA = Path(__file__).parents[1] / "media"
 SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
@@ -41,10 +42,9 @@ def outcome(head: bytes, **arguments: str | bool | None) -> Inspection | Invalid
         return error
 
 
-def iso(brand: bytes, compatible: bytes = b"", *handlers: bytes) -> bytes:
-    """Build the boxes of an MP4 that have its type."""
-    box = struct.pack(">I4s4sI", 16 + len(compatible), b"ftyp", brand, 0) + compatible
-    return box + b"".join(struct.pack(">I4sII4s", 32, b"hdlr", 0, 0, handler) + bytes(12) for handler in handlers)
+def iso(brand: bytes, compatible: bytes = b"", *tracks: bytes) -> bytes:
+    """Build the first boxes of an MP4."""
+    return box(b"ftyp", brand, bytes(4), compatible) + (movie(*tracks) if tracks else b"")
 
 
 def archive(*names: str, method: int = zipfile.ZIP_DEFLATED, content: bytes = b"<x/>" * 20) -> bytes:
@@ -265,13 +265,13 @@ class TestChoosing:
             (iso(b"mp42"), {"mime_type": "audio/mp4"}, "audio/mp4"),
             (iso(b"mp42"), {"hint": "audio/x-m4a"}, "audio/mp4"),
             (iso(b"mp42"), {"filename": "a.mp4", "hint": "audio/mp4"}, "video/mp4"),
-            (iso(b"mp42", b"", b"soun"), {}, "audio/mp4"),
-            (iso(b"mp42", b"", b"soun"), {"filename": "a.mp4"}, "video/mp4"),
-            (iso(b"mp42", b"", b"soun", b"vide"), {"filename": "a.m4a"}, "video/mp4"),
+            (iso(b"mp42", b"", sound()), {}, "audio/mp4"),
+            (iso(b"mp42", b"", sound()), {"filename": "a.mp4"}, "audio/mp4"),
+            (iso(b"mp42", b"", sound(), video()), {"filename": "a.m4a"}, "video/mp4"),
             (iso(b"mp42", b"M4A mp42"), {}, "audio/mp4"),
             (iso(b"isom", b"isom3gp4"), {}, "video/mp4"),
             (iso(b"isom", b"isom3gp4"), {"filename": "a.3gp"}, "video/3gpp"),
-            (iso(b"isom", b"isom3gp4", b"vide"), {"mime_type": "video/3gpp"}, "video/3gpp"),
+            (iso(b"isom", b"isom3gp4", video()), {"mime_type": "video/3gpp"}, "video/3gpp"),
             (iso(b"M4A "), {"filename": "a.mp4"}, "audio/mp4"),
             (iso(b"M4V "), {"filename": "a.m4a"}, "video/mp4"),
             (iso(b"3gs6"), {}, "video/3gpp"),
@@ -454,7 +454,7 @@ class TestHostile:
             b"PK\3\4" * (HEAD_SIZE // 4),
             (b"PK\3\4" + bytes(26)) * (HEAD_SIZE // 30),
             (b"PK\3\4\0\0\x08" + bytes(23)) * (HEAD_SIZE // 30),
-            b"\0\0\0\x10ftyp" + b"hdlr" * (HEAD_SIZE // 4),
+            b"\0\0\0\x10ftypisom" + b"\0\0\0\x08free" * (HEAD_SIZE // 8),
             b"ID3\4\0\0\0\0\0\0" * (HEAD_SIZE // 10),
             b"%PDF" * (HEAD_SIZE // 4),
             ole(

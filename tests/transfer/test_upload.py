@@ -144,12 +144,12 @@ async def test_wrong_options(emulator: Emulator, media: MediaApi, wrong: dict[st
         ("../../etc/passwd.txt", "passwd.txt"),
         ("C:\\temp\\con.txt", "_con.txt"),
         ('a"\r\nX-Evil: 1\r\n.txt', "a_X-Evil_ 1.txt"),
-        ("\u202etxt.exe", "txt.exe"),
+        ("\u202etxt.exe", "txt.exe.txt"),
         ("%0d%0a%22.txt", "_0d_0a_22.txt"),
         ("résumé.txt", "résumé.txt"),
         ("", "media.txt"),
         ("..", "media.txt"),
-        ("\udcff.txt", "txt"),
+        ("\udcff.txt", "txt.txt"),
     ],
 )
 async def test_hostile_names(connect: Connect, name: str, sent: str) -> None:

@@ -1,0 +1,71 @@
+"""
+What the readers of file formats share: their result, and a file of which only the head is known.
+
+A reader that needs more than the head is a generator, so that it does no I/O: it yields an offset and a size, is sent the
+bytes that are there, and returns its result. Where nothing can be read, as in a stream, it is sent no bytes, and decides by
+the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final, TypeVar
+
+import attrs
+
+__all__ = ["Flaw", "PartialFile", "Signature", "Steps", "head_only"]
+
+_T = TypeVar("_T")
+Steps = Generator[tuple[int, int], bytes, _T]
+
+_WINDOW_SIZE: Final = 1024  # bytes of a read: programs write a track's headers, up to its codec, into less
+_MAX_READS: Final = 8
+
+
+@attrs.frozen(kw_only=True)
+class Flaw:
+    """A variant of an accepted type that WhatsApp does not accept, as the three parts of an error's sentence."""
+
+    found: str  # the variant of the file
+    allowed: str  # the variants that WhatsApp accepts
+    fix: str  # what to do
+
+
+@attrs.frozen(kw_only=True)
+class Signature:
+    """The types that a head may be."""
+
+    candidates: tuple[str, ...]  # MIME types, the likeliest first; a single one is certain
+    flaw: Flaw | None = None
+    animated: bool = False  # of a WebP, which decides its maximum size
+
+
+class PartialFile:
+    """The bytes of a file: the head, and the part beyond it that was read last."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._window, self._start = b"", 0
+        self._read_count = 0
+
+    def at(self, offset: int, size: int) -> Steps[bytes]:
+        """Return `size` bytes from `offset`. They are fewer at the end of the file, and after eight reads."""
+        if offset + size <= len(self._head):
+            return self._head[offset : offset + size]
+        known = self._start <= offset and offset + size <= self._start + len(self._window)
+        if not known and self._read_count < _MAX_READS:
+            self._read_count += 1
+            self._window, self._start = (yield offset, max(size, _WINDOW_SIZE)), offset
+        at = offset - self._start
+        return self._window[at : at + size] if at >= 0 else b""
+
+
+def head_only(steps: Steps[_T], head: bytes) -> _T:
+    """Return a reader's result, by the head alone."""
+    try:
+        offset, size = next(steps)
+        while True:
+            offset, size = steps.send(head[offset : offset + size])
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result

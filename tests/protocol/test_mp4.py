@@ -1,0 +1,309 @@
+"""MP4, M4A and 3GP, through `inspect_media`: the tracks decide the type, and WhatsApp plays only some of their codecs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meta_media import samples
+from meta_media.errors import UnsupportedMediaTypeError
+from meta_media.protocol.formats import Signature
+from meta_media.protocol.media_types import HEAD_SIZE, inspect_media
+from meta_media.protocol.signatures import sniff, sniff_steps
+from tests.support.boxes import box, entry, movie, mp4, sound, track, video
+
+MEDIA = Path(__file__).parents[1] / "media"
+SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
+LARGE = 3 * HEAD_SIZE
+ENCODE_VIDEO = "-c:v libx264 -profile:v main -bf 0 -pix_fmt yuv420p"
+PLAYED = "H.264 video with at most one AAC track"
+HEARD = "AAC in MP4, or mono Opus in Ogg"
+
+
+def type_of(data: bytes, **arguments: str | None) -> str:
+    """Return the type by the head."""
+    return inspect_media(data[:HEAD_SIZE], complete=len(data) <= HEAD_SIZE, **arguments).mime_type  # type: ignore[arg-type]
+
+
+def read(data: bytes) -> tuple[Signature | None, list[tuple[int, int]]]:
+    """Return the signature of a file that can be read anywhere, and the reads beyond the head."""
+    reads = []
+    steps = sniff_steps(data[:HEAD_SIZE], len(data) <= HEAD_SIZE)
+    try:
+        offset, size = next(steps)
+        while True:
+            reads.append((offset, size))
+            offset, size = steps.send(data[offset : offset + size])
+    except StopIteration as stop:
+        return stop.value, reads
+
+
+class TestCodecs:
+    """What the tracks hold."""
+
+    @pytest.mark.parametrize(
+        "tracks",
+        [
+            [video(), sound()],
+            [sound(), video()],
+            [video(b"avc3"), sound()],
+            [video()],
+            [video(), sound(object_type=0x67)],
+            [video(b"mp4v", 0x21)],
+            [video(b"encv"), sound(b"enca")],
+            [video(b"xxxx"), sound(b"xxxx")],
+            [video(), track(b"soun", entry(b"mp4a"))],
+            [video(), sound(object_type=0x99)],
+            [video(), track(b"soun", entry(b"mp4a", 0x40, long_sizes=True))],
+            [video(), track(b"sbtl", entry(b"tx3g")), track(b"text", entry(b"text"))],
+            [video(), track(b"vide")],
+        ],
+    )
+    @pytest.mark.parametrize("brand", [b"isom", b"3gp6", b"M4V ", b"M4A ", b"iso6"])
+    def test_h264_with_aac_or_silence_or_unknown_codecs_pass(self, tracks: list[bytes], brand: bytes) -> None:
+        """H.264 passes with one AAC track or none; an unknown codec and other tracks are no reason to refuse a file."""
+        expected = "video/3gpp" if brand == b"3gp6" else "video/mp4"
+        assert expected == type_of(mp4(*tracks, brand=brand))
+
+    @pytest.mark.parametrize(
+        ("tracks", "found", "command"),
+        [
+            ([video(b"hvc1"), sound()], "H.265 (HEVC) video", f"{ENCODE_VIDEO} -c:a copy"),
+            ([video(b"hev1")], "H.265 (HEVC) video", f"{ENCODE_VIDEO} -c:a copy"),
+            ([video(b"vp09"), sound(b"Opus")], "VP9 video and Opus sound", f"{ENCODE_VIDEO} -c:a aac"),
+            ([video(b"vp08")], "VP8 video", ENCODE_VIDEO),
+            ([video(b"av01")], "AV1 video", ENCODE_VIDEO),
+            ([video(b"mp4v", 0x20)], "MPEG-4 Part 2 video", ENCODE_VIDEO),
+            ([video(b"mp4v", 0x6C)], "Motion JPEG video", ENCODE_VIDEO),
+            ([video(b"s263"), sound(b"samr")], "H.263 video and AMR sound", f"{ENCODE_VIDEO} -c:a aac"),
+            ([video(), sound(b"Opus")], "Opus sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b".mp3")], "MP3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(object_type=0x6B)], "MP3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(object_type=0x69)], "MP3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b"ac-3")], "AC-3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b"ec-3")], "E-AC-3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b"alac")], "ALAC sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b"fLaC")], "FLAC sound", "-c:v copy -c:a aac"),
+            ([video(), sound(b"sowt")], "PCM sound", "-c:v copy -c:a aac"),
+            ([video(), sound(), sound()], "2 audio tracks", "-c:v copy -c:a copy"),
+            ([video(b"av01"), sound(), sound(b"Opus")], "AV1 video and Opus sound and 2 audio tracks", "-c:a aac"),
+        ],
+    )
+    @pytest.mark.parametrize(("brand", "container"), [(b"isom", "MP4"), (b"3gp5", "3GP")])
+    def test_another_codec_in_a_video_is_named_with_the_command_that_mends_it(
+        self, tracks: list[bytes], found: str, command: str, brand: bytes, container: str
+    ) -> None:
+        """The sentence names each codec that WhatsApp does not play, and a command that converts only what must be."""
+        with pytest.raises(UnsupportedMediaTypeError) as caught:
+            type_of(mp4(*tracks, brand=brand), filename="a.mp4")
+        assert (f"{container} with {found}", PLAYED) == (caught.value.actual, caught.value.limit)
+        doing = "keep one of them" if found == "2 audio tracks" else "re-encode it"
+        start = f"'a.mp4' is {container} with {found}, but WhatsApp accepts {PLAYED}: {doing} (ffmpeg -i IN -c:v "
+        assert str(caught.value).startswith(start)
+        assert str(caught.value).endswith(" -movflags +faststart OUT.mp4)")
+        assert command in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("tracks", "found", "fix"),
+        [
+            ([sound(b"Opus")], "Opus sound", "mono Opus (ffmpeg -i IN -vn -c:a libopus -ac 1 OUT.ogg)"),
+            ([sound(b"alac")], "ALAC sound", "AAC (ffmpeg -i IN -vn -c:a aac OUT.m4a)"),
+            ([sound(b"samr")], "AMR sound", "AAC (ffmpeg -i IN -vn -c:a aac OUT.m4a)"),
+            ([sound(b"sawb")], "AMR-WB sound", "AAC (ffmpeg -i IN -vn -c:a aac OUT.m4a)"),
+            ([sound(object_type=0xDD)], "Vorbis sound", "AAC (ffmpeg -i IN -vn -c:a aac OUT.m4a)"),
+            ([sound(), sound()], "2 audio tracks", "AAC (ffmpeg -i IN -vn -c:a aac OUT.m4a)"),
+        ],
+    )
+    @pytest.mark.parametrize("brand", [b"isom", b"3gp4", b"M4A "])
+    def test_sound_alone_is_aac(self, tracks: list[bytes], found: str, fix: str, brand: bytes) -> None:
+        """Sound alone must be AAC, and the command makes of it what WhatsApp plays as audio."""
+        with pytest.raises(UnsupportedMediaTypeError) as caught:
+            type_of(mp4(*tracks, brand=brand), filename="note.m4a")
+        container = "3GP" if brand == b"3gp4" else "MP4"
+        assert (f"{container} with {found}", HEARD) == (caught.value.actual, caught.value.limit)
+        assert str(caught.value).endswith(f": re-encode it as {fix}")
+
+    def test_without_validation_nothing_is_refused(self) -> None:
+        """`validate=False` sends what the caller says."""
+        inspection = inspect_media(mp4(video(b"hvc1")), validate=False)
+        assert inspection.mime_type == "video/mp4"
+
+
+class TestTracksDecide:
+    """The tracks outrank the name, the hint and the brand."""
+
+    @pytest.mark.parametrize("brand", [b"isom", b"mp42", b"M4A ", b"M4V ", b"3gp4", b"iso5"])
+    @pytest.mark.parametrize("name", [None, "a.mp4", "a.m4v", "a.3gp", "a.m4a"])
+    def test_sound_alone_is_audio(self, brand: bytes, name: str | None) -> None:
+        """A file with sound alone is audio, whatever its name, brand and hint say."""
+        assert type_of(mp4(sound(), brand=brand), filename=name, hint="video/mp4") == "audio/mp4"
+
+    @pytest.mark.parametrize("declared", ["video/mp4", "video/3gpp"])
+    def test_sound_declared_as_video_is_refused(self, declared: str) -> None:
+        """The error names the right type."""
+        with pytest.raises(UnsupportedMediaTypeError, match=r'the bytes are audio/mp4: pass mime_type="audio/mp4"'):
+            type_of(mp4(sound(), brand=b"3gp4"), mime_type=declared)
+
+    @pytest.mark.parametrize("name", [None, "a.mp4", "a.m4a"])
+    def test_a_picture_makes_it_a_video(self, name: str | None) -> None:
+        """A file with a video track is a video, even under the name and the brand of sound."""
+        assert type_of(mp4(sound(), video(), brand=b"M4A "), filename=name, hint="audio/mp4") == "video/mp4"
+
+    @pytest.mark.parametrize("codec", [b"jpeg", b"png "])
+    def test_pictures_of_chapters_are_no_video(self, codec: bytes) -> None:
+        """An audio book with a picture for each chapter is audio."""
+        assert type_of(mp4(sound(), track(b"text", entry(b"text")), video(codec), brand=b"M4B ")) == "audio/mp4"
+
+    def test_without_tracks_the_name_decides(self) -> None:
+        """Where there is no track the name decides."""
+        assert [type_of(mp4(), filename=name) for name in ("a.mp4", "a.m4a")] == ["video/mp4", "audio/mp4"]
+
+    def test_quicktime_stays_quicktime(self) -> None:
+        """QuickTime is not accepted, whatever its tracks are."""
+        with pytest.raises(UnsupportedMediaTypeError, match="video/quicktime"):
+            type_of(mp4(video(), sound(), brand=b"qt  "))
+
+
+class TestBeyondTheHead:
+    """Tracks that the head does not show."""
+
+    @pytest.mark.parametrize("wide", [False, True])
+    @pytest.mark.parametrize(
+        ("tracks", "candidates", "found"),
+        [
+            ([sound()], ("audio/mp4",), None),
+            ([video(), sound()], ("video/mp4",), None),
+            ([sound(), video(b"hvc1")], ("video/mp4",), "MP4 with H.265 (HEVC) video"),
+        ],
+    )
+    def test_they_are_read(
+        self, tracks: list[bytes], candidates: tuple[str, ...], found: str | None, wide: bool
+    ) -> None:
+        """Where the file can be read, tracks at its end count, for at most eight reads and 8 KiB."""
+        start = box(b"ftyp", b"isom", bytes(4))
+        signature, reads = read(start + box(b"mdat", bytes(LARGE), wide=wide) + movie(*tracks))
+        assert signature is not None
+        assert (candidates, found) == (signature.candidates, signature.flaw and signature.flaw.found)
+        assert 0 < len(reads) <= 2
+        assert sum(size for _, size in reads) <= 2048
+
+    def test_large_tracks_are_skipped(self) -> None:
+        """The tables of a track may be larger than the head; the next track is found behind them."""
+        tables = box(b"free", bytes(LARGE))
+        data = mp4(*[box(b"trak", one[8:], tables) for one in (sound(), video(), sound())])
+        signature, reads = read(data)
+        assert signature is not None
+        assert signature.flaw is not None
+        assert (signature.candidates, signature.flaw.found) == (("video/mp4",), "MP4 with 2 audio tracks")
+        assert len(reads) <= 4
+
+    @pytest.mark.parametrize(
+        ("name", "expected"), [("a.mp4", "video/mp4"), ("a.m4a", "audio/mp4"), (None, "video/mp4")]
+    )
+    def test_unread_they_are_unknown(self, name: str | None, expected: str) -> None:
+        """Of a stream only the head is known: where it does not show the tracks, the name decides and nothing is refused."""
+        assert expected == type_of(mp4(video(b"hvc1"), media=LARGE, last=True), filename=name)
+
+    @pytest.mark.parametrize(
+        ("name", "expected"), [("a.mp4", "video/mp4"), ("a.m4a", "audio/mp4"), (None, "audio/mp4")]
+    )
+    def test_one_seen_track_does_not_decide(self, name: str | None, expected: str) -> None:
+        """A film whose sound comes first is not audio, as long as not all tracks are known."""
+        data = mp4(sound(), box(b"free", bytes(LARGE)), video())
+        assert expected == type_of(data, filename=name)
+        signature, _ = read(data)
+        assert signature is not None
+        assert signature.candidates == ("video/mp4",)
+
+    def test_a_seen_codec_counts(self) -> None:
+        """A codec that WhatsApp does not play is refused although the other tracks are not known."""
+        with pytest.raises(UnsupportedMediaTypeError, match="MP4 with Opus sound"):
+            type_of(mp4(sound(b"Opus"), box(b"free", bytes(LARGE)), video()), filename="a.mp4")
+
+    @pytest.mark.parametrize("count", [1, 2, 1000])
+    def test_reads_are_bounded(self, count: int) -> None:
+        """However the boxes are laid out, there are at most eight reads of 1 KiB."""
+        data = mp4(
+            *[box(b"trak", sound()[8:], box(b"free", bytes(5000))) for _ in range(count)], media=LARGE, last=True
+        )
+        _, reads = read(data)
+        assert len(reads) <= 8
+        assert {size for _, size in reads} == {1024}
+
+
+class TestHostile:
+    """Boxes that lie."""
+
+    @pytest.mark.parametrize(
+        "moov",
+        [
+            b"\0\0\0\0moov" + sound(),
+            b"\0\0\0\1moov" + bytes(8),
+            b"\0\0\0\1moov" + b"\xff" * 8 + sound(),
+            b"\0\0\0\7moov" + sound(),
+            b"\xff\xff\xff\xffmoov" + sound(),
+            box(b"moov", b"\0\0\0\0trak"),
+            box(b"moov", box(b"trak", box(b"mdia"))),
+            box(b"moov", box(b"trak", box(b"mdia", box(b"hdlr", b"")))),
+            box(b"moov", box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), b"soun")))),
+            box(b"moov", track(b"soun")),
+            box(b"moov", track(b"soun", b"\xff\xff\xff\xffmp4a")),
+            box(b"moov", track(b"soun", b"\0\0\0\0mp4a")),
+            box(b"moov") * 5000,
+            b"\0\0\0\x08free" * 10_000,
+            box(b"moov", *[b"\0\0\0\x08trak"] * 7000),
+            b"\0\0\0\0moov" * 7000,
+        ],
+    )
+    def test_lying_boxes_go_by_their_name(self, moov: bytes) -> None:
+        """Whatever cannot be read is no reason to refuse a file, and the name decides."""
+        start = box(b"ftyp", b"isom", bytes(4))
+        for data in (start + moov, start + moov + bytes(LARGE), start + box(b"free", bytes(LARGE)) + moov):
+            assert type_of(data, filename="a.m4a") == "audio/mp4"
+            signature, reads = read(data)
+            assert signature is not None
+            assert "audio/mp4" in signature.candidates
+            assert len(reads) <= 8
+
+    @given(st.sampled_from(["clip.mp4", "clip.3gp", "speech.m4a"]), st.data())
+    def test_damage_never_raises(self, name: str, data: st.DataObject) -> None:
+        """A file that is damaged or cut anywhere gets a verdict in at most eight reads."""
+        damaged = bytearray(SAMPLES[name])
+        at = damaged.find(b"moov")
+        for _ in range(data.draw(st.integers(1, 6))):
+            damaged[data.draw(st.integers(at - 4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        padded = bytes(damaged[: at - 4]) + box(b"free", bytes(HEAD_SIZE)) + bytes(damaged[at - 4 :])
+        for whole in (bytes(damaged[: data.draw(st.integers(at, len(damaged)))]), padded):
+            signature, reads = read(whole)
+            assert signature is not None
+            assert len(reads) <= 8
+
+
+class TestOtherReaders:
+    """Other formats whose deciding bytes may lie beyond the head."""
+
+    def test_a_jpeg_behind_a_large_profile(self) -> None:
+        """The frame header of a JPEG is found behind a profile that is larger than the head."""
+        profile = b"\xff\xe2\xff\xff" + bytes(65533)
+        data = b"\xff\xd8" + 3 * profile + (MEDIA / "cmyk.jpg").read_bytes()[2:]
+        signature, reads = read(data)
+        assert signature is not None
+        assert signature.flaw is not None
+        assert signature.flaw.found == "a CMYK JPEG"
+        assert len(reads) <= 4
+        assert sniff(data[:HEAD_SIZE], complete=False) == Signature(candidates=("image/jpeg",))
+
+    @pytest.mark.parametrize(
+        ("frame", "expected"),
+        [(b"fLaC", "audio/flac"), (b"\xff\xf1\x50\x80", "audio/aac"), (b"\xff\xfb\x54\0", "audio/mpeg")],
+    )
+    def test_sound_behind_a_large_cover(self, frame: bytes, expected: str) -> None:
+        """What follows a tag with cover art that is larger than the head decides, for one read."""
+        size = 300_000
+        digits = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+        signature, reads = read(b"ID3\4\0\0" + digits + bytes(size) + frame + bytes(100))
+        assert signature == Signature(candidates=(expected,))
+        assert reads == [(size + 10, 1024)]
