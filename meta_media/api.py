@@ -246,7 +246,9 @@ class MediaApi(Client):
         """
         async with self.call("send", phone_number_id, media_id) as call:
             extras, number = {"caption": caption, "filename": filename, "voice": voice}, self.number_or(phone_number_id)
-            body = message_body(checked_number(to), checked_id(media_id, "the media id"), kind, extras, reply_to)
+            recipient = checked_number(to)
+            call.limit_to(recipient)
+            body = message_body(recipient, checked_id(media_id, "the media id"), kind, extras, reply_to)
             headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
             request = graph_request(
                 "send", "POST", self.settings, number, "messages", media_id=media_id, headers=headers

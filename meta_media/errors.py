@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 Operation = Literal["upload", "get_info", "download", "delete", "send"]
+Scope = Literal["recipient", "number", "account", "app"]
 
 
 class MediaError(Exception):
@@ -139,6 +140,8 @@ class ApiError(MediaError):
         details: `error_data.details`, or the text that Meta intends for end users.
         fbtrace_id: Trace id, which Meta's support asks for.
         retry_after: Seconds to wait before the next attempt, where Meta gives them.
+        scope: What a limit or a restriction is about: `"recipient"` (messages from one number to one recipient), `"number"`,
+            `"account"` (all its numbers) or `"app"` (all its accounts); None for any other error.
     """
 
     def __init__(
@@ -152,15 +155,18 @@ class ApiError(MediaError):
         details: str | None = None,
         fbtrace_id: str | None = None,
         retry_after: float | None = None,
+        scope: Scope | None = None,
         **flags: bool,
     ) -> None:
         super().__init__(message, **flags)
-        self.advice, self.details = advice, details
+        self.advice, self.details, self.scope = advice, details, scope
         self.status, self.code, self.subcode = status, code, subcode
         self.fbtrace_id, self.retry_after = fbtrace_id, retry_after
 
     def __str__(self) -> str:
         advice = f"{self.advice}. Meta: " if self.advice else ""
+        if self.media_id is not None:
+            advice = advice.replace("the media ", f"media {self.media_id} ", 1)
         facts = {"HTTP": self.status, "code": self.code, "subcode": self.subcode, "fbtrace_id": self.fbtrace_id}
         known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         details = f": {self.details}" if self.details and self.details not in self.message else ""

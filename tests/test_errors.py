@@ -248,6 +248,7 @@ def test_api_errors_have_the_facts_of_the_response(kind: type[ApiError]) -> None
         "details": "d",
         "fbtrace_id": "f",
         "retry_after": 6.5,
+        "scope": None,
         "retryable": True,
         "maybe_applied": False,
     }

@@ -15,7 +15,7 @@ import attrs
 from meta_media import errors
 from meta_media.bulk.journal import Journal
 from meta_media.bulk.outcomes import Done
-from meta_media.errors import ConfigurationError, MediaError, NetworkError, RateLimitError, StorageError
+from meta_media.errors import ApiError, ConfigurationError, MediaError, NetworkError, RateLimitError, StorageError
 from meta_media.http.client import Client
 from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
@@ -38,6 +38,8 @@ _FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 def is_fatal(error: Exception) -> bool:
     """Return whether every other item would meet the same error: dead token, locked account, no trust, full disk."""
+    if isinstance(error, ApiError) and error.scope == "recipient":
+        return False
     too_long = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
     untrusted = isinstance(error, NetworkError) and error.lasting
     full = isinstance(error, StorageError) and error.errno in _FULL_DISK_ERRNOS

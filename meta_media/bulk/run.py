@@ -21,6 +21,7 @@ import attrs
 from meta_media.bulk.outcomes import BulkReport, Done, Outcome, OutcomeBuffer, RunningReport
 from meta_media.bulk.work_queue import WorkQueue
 from meta_media.errors import ConfigurationError, MediaError, NetworkError
+from meta_media.http.loop_bound import LoopBound
 from meta_media.transfer.progress import ItemProgress
 from meta_media.transfer.threads import await_completion
 
@@ -120,9 +121,11 @@ class BulkRun(Generic[T]):
         self._scope = anyio.CancelScope()
         self._task: asyncio.Task[None] | None = None
         self._in_progress: set[ItemProgress] = set()
+        self._bound = LoopBound("BulkRun", lambda _: None)
         self._network_errors_count = 0  # in a row
 
     async def __aenter__(self) -> BulkRun[T]:
+        self._bound.get()
         if self._report.started_at:
             raise ConfigurationError("a BulkRun runs once: make another for another run")
         self._report.started_at = time.monotonic()
@@ -150,6 +153,7 @@ class BulkRun(Generic[T]):
     async def __anext__(self) -> Outcome[T]:
         if self._task is None:
             raise ConfigurationError("a BulkRun is iterated inside its block: async with media.upload_many(...) as run")
+        self._bound.get()
         if self._returned:
             return self._returned.popleft()
         outcome = await self._outcomes.take()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 import anyio
 
 from meta_media.errors import ConfigurationError
+from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.secrets import Secret
 from meta_media.protocol.validators import checked_token
 
@@ -20,13 +21,18 @@ class Token:
     def __init__(self, source: str | Callable[[], Awaitable[str]] | None) -> None:
         self._source = source if callable(source) else None
         self._token = None if source is None or callable(source) else Secret(checked_token(source))
-        self._lock = anyio.Lock()
+        self._lock = LoopBound("MediaApi", lambda _: anyio.Lock())
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells it from the tokens of other accounts."""
+        return self._source or self._token
 
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
         if self._token is not None:
             return self._token
-        async with self._lock:
+        async with self._lock.get():
             if self._token is None:
                 self._token = Secret(checked_token(await self._fetch()))
             return self._token

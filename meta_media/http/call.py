@@ -1,8 +1,8 @@
 """
 A call's requests and their responses: the one place that sends, and the one that retries.
 
-It adds the token for the hosts that may receive it, waits for a connection slot and for the throttle of the phone number,
-follows redirects, and completes the errors that leave it.
+It adds the token for the hosts that may receive it, waits for a connection slot and for the throttles, follows redirects,
+and completes the errors that leave it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.http.exceptions import ExceptionMapper
-from meta_media.http.limits import Slot
+from meta_media.http.limits import Slot, Throttle
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
 from meta_media.protocol.requests import Request, redirected_request, with_proof
 from meta_media.protocol.responses import MAX_RESPONSE_SIZE, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
+from meta_media.protocol.validators import is_id
 
 if TYPE_CHECKING:
     from meta_media.http.client import Client
@@ -68,8 +69,10 @@ class Call:
         self.attempts = 0  # requests sent
         self.ambiguous = False  # whether Meta may have done what a failed request asked for
         self._client = client
-        self._slot = Slot(client.shared.limiters[operation == "download"], client.shared.limits.throttle(number))
-        self._media_id = media_id if isinstance(media_id, str) else None  # that its errors name
+        limits, account = client.shared.limits, settings.business_account_id or client.token.identity
+        self._number = str(number) if isinstance(number, str | int) else None
+        self._slot = Slot(client.shared.limiter(operation), limits.of_call(account, self._number))
+        self._media_id = media_id if is_id(media_id) else None  # that its errors name
         self._token = Secret()  # that was sent last
         self._retry_cost = 0  # of the last retry
         self._final: MediaError | None = None  # not to be retried by an outer piece of work
@@ -104,11 +107,16 @@ class Call:
         """Fail instead of waiting for a slot, for the throttle or for a retry. A request in progress goes on."""
         self._slot.stop_waiting()
 
+    def limit_to(self, recipient: str) -> None:
+        """Keep the limit of a message's recipient, too."""
+        pair = self._client.shared.limits.of_recipient(self._number, recipient.lstrip("+"))
+        self._slot.throttles.by_scope["recipient"] = pair
+
     async def _wait_for_slot(self) -> None:
         per_second = self.settings.uploads_per_second
         if self.operation == "upload" and per_second:
             with self._slot.waiting():
-                await self._slot.throttle.upload_slot(per_second)
+                await self._slot.throttles.by_scope["number"].upload_slot(per_second)
         await self._slot.acquire()
 
     # Requests
@@ -172,11 +180,11 @@ class Call:
             await self._slot.acquire()
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
-            mapper = ExceptionMapper(request, content)
+            mapper = ExceptionMapper(request, content, hooked=sender.hooked)
             self.timeouts.extend(int(headers.get("Content-Length", 0)))
             body = UntimedSource(content, self.timeouts) if isinstance(content, AsyncIterable) else content
             self.attempts += 1
-            ticket, succeeded = self._slot.throttle.enter(), False
+            tickets, succeeded = self._slot.throttles.enter(), False
             try:
                 with mapper, self.timeouts:
                     cycle = await sender.send(request.method, url, headers.items(), body, self.timeouts)
@@ -185,7 +193,8 @@ class Call:
                 self.attempts -= 1
                 raise
             finally:
-                self._slot.throttle.leave(ticket, succeeded=succeeded)
+                self._slot.throttles.leave(tickets, succeeded=succeeded)
+            mapper.hooked = cycle.hooked
             try:
                 async with Response(cycle, timeouts=self.timeouts, mapper=mapper, token=token) as response:
                     self.timeouts.extend(response.length or self.settings.max_download_size)
@@ -195,14 +204,14 @@ class Call:
                         return
                     request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
             except ApiError as error:
-                self._share(request, token, ticket, error)
+                self._share(request, token, tickets, error)
                 raise
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
     async def _signed(self, request: Request) -> tuple[Secret, dict[str, str], Secret]:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
-            self._slot.throttle.check_lookups(self.settings.info_errors_per_hour)
+            self._slot.throttles.by_scope["number"].check_lookups(self.settings.info_errors_per_hour)
         headers = {"Host": urlsplit(request.url).netloc, **request.headers}
         self._token = Secret()
         if request.bearer:
@@ -211,14 +220,14 @@ class Call:
             request = with_proof(request, self._token, self.settings)
         return Secret(request.url), headers, self._token
 
-    def _share(self, request: Request, token: Secret, ticket: int, error: ApiError) -> None:
-        """Update what other calls share after an error response: the token, the throttle, the count of refused lookups."""
+    def _share(self, request: Request, token: Secret, tickets: dict[Throttle, int], error: ApiError) -> None:
+        """Update what other calls share after an error response: the token, a throttle, the count of refused lookups."""
         if isinstance(error, AuthenticationError):
             self._client.token.invalidate(token)
         if isinstance(error, RateLimitError) and error.retryable:
-            self._slot.throttle.shut(ticket, error.retry_after, self.settings.backoff)
+            self._slot.throttles.shut(tickets, error, self.settings.backoff)
         if request.operation == "get_info" and (error.status or 0) >= 400:
-            self._slot.throttle.lookup_refused()
+            self._slot.throttles.by_scope["number"].lookup_refused()
 
     # Retries
 
@@ -239,9 +248,9 @@ class Call:
         limits, self._retry_cost = self._client.shared.limits, cost(error)
         delay = retry.delay(error, self.operation, self.settings, limits)
         if isinstance(error, RateLimitError):
-            delay = self._slot.throttle.left
+            delay = self._slot.throttles.left
         if delay >= self.timeouts.left:
-            what = f"{self.operation}: its deadline leaves no time for another attempt"
+            what = f"{self.operation}: its deadline of {self.timeouts.deadline} leaves no time for another attempt"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
         _log.info("%s: trying again in %.1f s: %s", self.operation, delay, error)
         self._slot.release()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import anyio
 import anyio.to_thread
@@ -15,9 +14,10 @@ from meta_media.errors import ConfigurationError, Operation
 from meta_media.http.auth import Token
 from meta_media.http.call import Call
 from meta_media.http.limits import Limits
+from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.convert import converter
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import checked_id
+from meta_media.protocol.validators import checked_id, is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -54,9 +54,12 @@ class Client:
             raise ConfigurationError(
                 f"settings must be a Settings, not {type(settings).__name__}: Settings(read_timeout=3)"
             )
-        if http_client is not None and not hasattr(http_client, "aclose"):  # which a synchronous httpx.Client has not
-            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
+        if http_client is not None and not _is_async_client(http_client):
+            kind = f"the class {http_client.__name__}" if isinstance(http_client, type) else type(http_client).__name__
+            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {kind}")
         number = os.environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
+        if isinstance(access_token, str) and access_token.isdecimal() and is_token(number):
+            raise ConfigurationError("access_token and phone_number_id are swapped: the token comes first")
         self.settings = settings or Settings()
         self.token = Token(os.environ.get("CLOUD_API_ACCESS_TOKEN") or None if access_token is None else access_token)
         self.number = None if number is None else checked_id(number, "phone_number_id")
@@ -112,9 +115,14 @@ class Client:
             phone_number_id: Likewise.
             **changes: Fields of `Settings`, except `concurrency` and `proxy`, which belong to the connections.
         """
-        if shared := {"concurrency", "proxy"}.intersection(changes):
-            raise ConfigurationError(f"{min(shared)} belongs to the connections, which a copy shares")
-        twin = copy.copy(self)
+        if shared := {"concurrency", "http_client", "proxy"}.intersection(changes):
+            raise ConfigurationError(
+                f"{min(shared)} belongs to the connections, which a copy shares: make a new MediaApi"
+            )
+        if "settings" in changes:
+            raise ConfigurationError("with_options takes the settings themselves: with_options(read_timeout=3)")
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin.settings = self.settings.changed(changes)
         if access_token is not None:
             twin.token = Token(access_token)
@@ -123,7 +131,13 @@ class Client:
         twin.is_copy = True
         return twin
 
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            f"a {type(self).__name__} is not pickled, because of its token: make one in each process"
+        )
+
     async def __aenter__(self) -> Self:
+        self.shared.limiter("upload")  # raises outside of asyncio, and in a second event loop
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -150,10 +164,8 @@ class Shared:
         self._sender: Any = None  # sends through `_client`
         self._transport: Any = None  # of our own client; None for the caller's
         self._proxy = settings.proxy
-        self._loader = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
         self._loaded = False
-        # by whether an operation is a download
-        self.limiters = {kind: anyio.Semaphore(settings.concurrency, fast_acquire=True) for kind in (True, False)}
+        self._bound = LoopBound("MediaApi", lambda _: _Limiters(settings.concurrency))
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -175,10 +187,15 @@ class Shared:
             )
         return client
 
+    def limiter(self, operation: Operation) -> anyio.Semaphore:
+        """Return the concurrency limiter of an operation; `ConfigurationError` if another event loop uses this object."""
+        limiters = self._bound.get()
+        return limiters.downloads if operation == "download" else limiters.graph
+
     async def load(self) -> None:
         """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""
         if not self._loaded:
-            await anyio.to_thread.run_sync(_import_libraries, limiter=self._loader)
+            await anyio.to_thread.run_sync(_import_libraries, limiter=self._bound.get().threads)
             self._loaded = True
         self.client  # noqa: B018 - raises if it is closed
 
@@ -196,8 +213,22 @@ class Shared:
     async def aclose(self) -> None:
         """Close our own client, once; the caller's stays open."""
         if not self.closed and self._transport is not None:
+            self._bound.get()  # raises in a second event loop, before anything is closed
             await self._client.aclose()
         self.closed = True
+
+
+class _Limiters:
+    """What the calls of one event loop wait for."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.graph, self.downloads = (anyio.Semaphore(concurrency, fast_acquire=True) for _ in range(2))
+        self.threads = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
+
+
+def _is_async_client(value: object) -> bool:
+    """Return whether a value has the methods of `httpx.AsyncClient` that are used, as httpx2's class has them."""
+    return not isinstance(value, type) and all(hasattr(value, name) for name in ("aclose", "build_request", "send"))
 
 
 def _import_libraries() -> None:

@@ -28,6 +28,8 @@ Headers = Iterable[tuple[Any, Any]]  # names and values, both text or both bytes
 class RequestResponseCycle(httpx.AsyncByteStream):
     """A request being sent, then a response being read: by iteration in the pieces that arrive, or by `readinto`."""
 
+    hooked: Final = False  # see `ExceptionMapper`
+
     def __init__(
         self, stream: NetworkStream, timeouts: TransferTimeouts, give_back: Callable[[RequestResponseCycle], None]
     ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+import sys
+import traceback
 from typing import Any, Final
 
 import attrs
@@ -12,25 +14,15 @@ import attrs
 from meta_media.errors import MediaError, NetworkError, TransferTimeoutError
 from meta_media.protocol.requests import Request
 
-__all__ = ["ExceptionMapper", "map_exception"]
+__all__ = ["ExceptionMapper", "TransportFailure", "has_rule", "map_exception"]
 
-_STACK: Final = frozenset(
-    {
-        "aiohappyeyeballs",
-        "anyio",
-        "asyncio",
-        "h11",
-        "h2",
-        "hpack",
-        "httpcore",
-        "httpcore2",
-        "httpx",
-        "httpx2",
-        "meta_media",
-        "ssl",
-    }
-)
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
+_UNKNOWN_CA: Final = frozenset({18, 19, 20, 21})  # OpenSSL's codes: self-signed, or an issuer that is not known
+_INVALID_CERTIFICATE: Final = frozenset({9, 10, 62, 64})  # not yet valid, expired, of another name, of another address
+
+
+class TransportFailure(Exception):  # noqa: N818 - a wrapper, which never leaves this room
+    """A failure of an injected client's transport that is none of httpx's exceptions, and is its cause."""
 
 
 @attrs.frozen
@@ -63,7 +55,7 @@ def _rules() -> dict[str, _Rule]:
         httpx.PoolTimeout: _Rule("no progress in the pool phase", phase="pool", sent=False),
         httpx.TimeoutException: _Rule("no progress in the read phase", phase="read"),
         TooSlowError: _Rule("it was slower than minimum_rate allows", phase="rate"),
-        DeadlineError: _Rule("it took longer than its deadline", phase="deadline"),
+        DeadlineError: _Rule("", phase="deadline"),  # its own sentence has the seconds
         httpx.ConnectError: _Rule("could not connect", sent=False),
         httpx.ProxyError: _Rule("the proxy refused", sent=False),
         httpx.UnsupportedProtocol: _Rule("the URL has a scheme that cannot be used", sent=False, fatal=True),
@@ -76,6 +68,8 @@ def _rules() -> dict[str, _Rule]:
         httpx.WriteError: _Rule("the connection was lost while sending"),
         httpx.CloseError: _Rule("the connection could not be closed"),
         ssl.SSLError: _Rule("the encrypted connection failed"),
+        ConnectionError: _Rule("the connection was lost"),
+        TransportFailure: _Rule(""),
     }
     return {kind.__name__: rule for kind, rule in rules.items()}
 
@@ -83,29 +77,26 @@ def _rules() -> dict[str, _Rule]:
 def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkError:
     """Turn an exception of the HTTP stack into ours, for a request that `changes` something. `doing` begins its message."""
     names = [kind.__name__ for kind in type(error).__mro__]
-    rule = next((_rules()[name] for name in names if name in _rules()), _Rule(f"the connection failed ({names[0]})"))
+    rule = next((_rules()[name] for name in names if name in _rules()), _Rule(""))
     applied = changes and rule.sent
     if rule.phase is not None:
-        return TransferTimeoutError(f"{doing}: {rule.sentence}", phase=rule.phase, maybe_applied=applied)
-    sentence = f"{doing}: {rule.sentence}"
+        return TransferTimeoutError(f"{doing}: {rule.sentence or error}", phase=rule.phase, maybe_applied=applied)
+    failed = type(error.__cause__ if isinstance(error, TransportFailure) else error).__name__
+    sentence = f"{doing}: {rule.sentence or f'the connection failed ({failed})'}"
+    reason, lasting = _reason(_system_cause(error), connecting="ConnectError" in names)
     if "ProxyError" in names and (status := str(error)[:3]).isdecimal():
         sentence += f" with status {status}"
-    reason, lasting = _reason(_system_cause(error), connecting="ConnectError" in names)
+        lasting = "300" <= status < "500" and status not in {
+            "408",
+            "429",
+        }  # a wrong password locks an account in the end
     facts = {"stale": "StaleConnectionError" in names, "lasting": lasting}
     return NetworkError(sentence + reason, retryable=not (lasting or rule.fatal), maybe_applied=applied, **facts)
 
 
-def _is_of_the_caller(error: Exception) -> bool:
-    """Return whether a hook or a mock of the caller raised it: it has no rule, and no code of the HTTP stack raised it."""
-    if isinstance(error, OSError) or any(kind.__name__ in _rules() for kind in type(error).__mro__):
-        return False
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    raised_in = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
-    return (
-        isinstance(error, TypeError) or raised_in.partition(".")[0] not in _STACK
-    )  # TypeError: a hook that is not async
+def has_rule(error: Exception) -> bool:
+    """Return whether an exception is one of the HTTP stack's classes."""
+    return any(kind.__name__ in _rules() for kind in type(error).__mro__)
 
 
 def _system_cause(error: BaseException) -> OSError | None:
@@ -121,11 +112,19 @@ def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
     if cause is None:
         return "", False
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f": {cause.verify_message}", True
+        return f": {cause.verify_message}{_way_out(cause.verify_code)}", True
     if connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
     number = cause.errno or 0  # negative in name resolution, which has good words; asyncio's are about its own calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
+
+
+def _way_out(code: int) -> str:
+    """Return what to do about a certificate that OpenSSL refuses. Python 3.13 refuses some that others accept."""
+    if code in _INVALID_CERTIFICATE:
+        return ""
+    variable = "set SSL_CERT_FILE to its CA, or " if code in _UNKNOWN_CA else ""
+    return f"; if you trust it, {variable}pass http_client=httpx.AsyncClient(verify=…) with an ssl.SSLContext that accepts it"
 
 
 class ExceptionMapper:
@@ -135,21 +134,34 @@ class ExceptionMapper:
     So do those of the caller's source, event hooks and mocks: no request is sent again because a hook failed.
 
     The body's `raise_source_error`, if it has one, raises what the caller's source raised.
+
+    Attributes:
+        changes: Whether the request would have changed something.
+        hooked: Whether code of the caller may run in the block. It raised then what has no rule.
     """
 
-    def __init__(self, request: Request, content: Any) -> None:
+    def __init__(self, request: Request, content: Any, *, hooked: bool) -> None:
         self._request = request
         self._content = content
-        self.changes = request.method != "GET"  # whether the request would have changed something
+        self.hooked = hooked
+        self.changes = request.method != "GET"
 
     def __enter__(self) -> None:
-        pass
+        self._handled = sys.exception()  # the caller's, which becomes the context of what is raised in the block
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
         if not isinstance(error, Exception):
             return
         if hasattr(self._content, "raise_source_error"):
             self._content.raise_source_error()
-        if not isinstance(error, MediaError) and not _is_of_the_caller(error):
-            doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
-            raise map_exception(error, doing, changes=self.changes) from error
+        if isinstance(error, MediaError) or (self.hooked and not has_rule(error)):
+            return
+        self._clear_locals(error)
+        doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
+        raise map_exception(error, doing, changes=self.changes) from error
+
+    def _clear_locals(self, error: BaseException | None) -> None:
+        """Drop the local variables of frames that have ended: other libraries keep the token and signed URLs in them."""
+        while error is not None and error is not self._handled:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__

@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from meta_media.http.connection import Headers, RequestResponseCycle
+from meta_media.http.exceptions import TransportFailure, has_rule
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
 from meta_media.protocol.secrets import SecretBytes
@@ -28,9 +29,15 @@ __all__ = ["InjectedClient", "shield_native_cancel"]
 
 T = TypeVar("T")
 _CANCEL_TIMEOUT: Final = 5.0  # seconds that cancelled work may take to end
-_LOGGERS: Final = ("httpx", "httpx2", "httpcore.http11", "httpcore2.http11", "httpcore.http2", "httpcore2.http2")
+_LOGGERS: Final = (  # hpack's log every header at DEBUG, `:path` among them
+    *("httpx", "httpx2", "hpack.hpack", "hpack.table"),
+    *(
+        f"{name}.{part}"
+        for name in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy", "socks")
+    ),
+)
 _sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)  # whether queries are hidden in logs
-_HTTP2_LOGGERS: Final = ("hpack.hpack", "hpack.table")  # which log every header at DEBUG, `:path` among them
 
 
 async def shield_native_cancel(
@@ -74,6 +81,8 @@ async def _ended(task: Any) -> None:
 class InjectedClient:
     """Sends over an `httpx.AsyncClient`, or a client like it, without its own headers, cookies and parameters."""
 
+    hooked: Final = True  # see `ExceptionMapper`
+
     def __init__(self, client: Any) -> None:
         self._client = client
 
@@ -86,21 +95,17 @@ class InjectedClient:
         Over our own transport the result is its cycle, unless an event hook has read the body.
         """
         request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
-        opened = _OpenedConnections()
-        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": opened.note, TIMEOUTS: timeouts}
+        trace = _Trace()
+        extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": trace.note, TIMEOUTS: timeouts}
         request = request_class(method, url, content=content, headers=headers, extensions=extensions)
         target = SecretBytes(split_url(url)[1].encode())
         if request.url.raw_path != target:  # httpx has quoted it anew, which would break a signature
             request.extensions["target"] = target
         send = functools.partial(self._client.send, request, stream=True, auth=None, follow_redirects=False)
-        outside = _sending.set(True)
-        try:
-            work = functools.partial(opened.close_unless, send)
-            response = await _in_time(timeouts, work, undo=lambda response: response.aclose())
-        finally:
-            _sending.reset(outside)
+        work = functools.partial(trace.close_unless, send)
+        response = await _in_time(timeouts, trace, work, undo=lambda response: response.aclose())
         cycle: RequestResponseCycle | None = response.extensions.get(CYCLE)
-        return InjectedResponse(response, timeouts) if cycle is None or response.is_stream_consumed else cycle
+        return InjectedResponse(response, timeouts, trace) if cycle is None or response.is_stream_consumed else cycle
 
 
 @functools.cache
@@ -109,19 +114,22 @@ def _hidden(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"__repr__": lambda _: f"<{kind.__name__}>"})
 
 
-class _OpenedConnections:
+class _Trace:
     """
-    Closes the connections that a cancelled request opened.
+    What a transport reports of a request, by httpx's public trace extension: the connections it opened, and its failures.
 
     httpcore does not close a connection when the TLS handshake is cancelled, and loses its place in the pool when the
-    cancellation arrives between handshake and request. Its public trace extension reports both moments.
+    cancellation arrives between handshake and request. A failure that it does not report is of a hook or a mock.
     """
 
     def __init__(self) -> None:
+        self.failures: list[BaseException] = []
         self._opened: list[Any] = []
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note a new connection, and let a cancellation arrive at an await where httpcore handles it well."""
+        """Note a connection or a failure, and let a cancellation arrive at an await where httpcore handles it well."""
+        if event.endswith(".failed"):
+            self.failures.append(info["exception"])
         if event.endswith("connect_tcp.complete"):
             self._opened.append(info["return_value"])
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
@@ -141,9 +149,12 @@ class _OpenedConnections:
 class InjectedResponse:
     """A response over another transport than ours, with the interface of `RequestResponseCycle`."""
 
-    def __init__(self, response: Any, timeouts: TransferTimeouts) -> None:
+    hooked: Final = True  # see `ExceptionMapper`
+
+    def __init__(self, response: Any, timeouts: TransferTimeouts, trace: _Trace) -> None:
         self._response = response
         self._timeouts = timeouts
+        self._trace = trace
         self._pieces = response.aiter_bytes()  # never compressed; a mock's response has no `aiter_raw`
         self._buffered = memoryview(b"")
         self.filled = 0
@@ -162,7 +173,8 @@ class InjectedResponse:
         return self.filled
 
     async def _receive(self) -> bool:
-        self._buffered = memoryview(await _in_time(self._timeouts, functools.partial(anext, self._pieces, b"")))
+        receive = functools.partial(anext, self._pieces, b"")
+        self._buffered = memoryview(await _in_time(self._timeouts, self._trace, receive))
         self._timeouts.record("read", len(self._buffered))
         return bool(self._buffered)
 
@@ -175,23 +187,31 @@ class InjectedResponse:
             await shield_native_cancel(self._response.aclose)
 
 
-async def _in_time(timeouts: TransferTimeouts, work: Callable[[], Awaitable[T]], **options: Any) -> T:
-    """Run shielded work up to the deadline."""
+async def _in_time(timeouts: TransferTimeouts, trace: _Trace, work: Callable[[], Awaitable[T]], **options: Any) -> T:
+    """Run shielded work up to the deadline, with queries hidden in logs."""
+    outside = _sending.set(True)
+    timer = timeouts.timer = asyncio.timeout_at(timeouts.ends())
     try:
-        async with asyncio.timeout_at(timeouts.ends()) as timeouts.timer:
+        async with timer:
             return await shield_native_cancel(work, **options)
-    except TimeoutError as error:
-        raise timeouts.error("read") from error
+    except Exception as error:
+        if isinstance(error, TimeoutError) and timer.expired():
+            raise timeouts.error("read") from error
+        if not has_rule(error) and any(error is failure for failure in trace.failures):
+            raise TransportFailure from error
+        raise
     finally:
         timeouts.timer = None
+        trace.failures.clear()  # their frames refer to it
+        _sending.reset(outside)
 
 
 def _hide_queries(record: logging.LogRecord) -> bool:
-    """Hide signatures: httpx logs every URL in full at INFO, httpcore every redirect's at DEBUG."""
+    """Hide signatures: httpx logs every URL at INFO, httpcore every redirect's at DEBUG, hpack all headers as compressed."""
     if _sending.get():
-        record.msg, record.args = re.sub(r"\?[^\s'\"]+", "?…", record.getMessage()), ()
+        record.msg, record.args = re.sub(r"\?[^\s'\"]+|(?<=header block to ).*", "?…", record.getMessage()), ()
     return True
 
 
-for _name in (*_LOGGERS, *_HTTP2_LOGGERS):
+for _name in _LOGGERS:
     logging.getLogger(_name).addFilter(_hide_queries)

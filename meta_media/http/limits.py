@@ -1,5 +1,5 @@
 """
-How fast requests may follow each other: the retries that a client can afford, and the pace that Meta sets for a phone number.
+How fast requests may follow each other: the retries that a client can afford, and the pace that Meta's limits set.
 
 Time, sleep and randomness are passed in, so that tests are deterministic.
 """
@@ -7,18 +7,20 @@ Time, sleep and randomness are passed in, so that tests are deterministic.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Final
 
 import anyio
 
-from meta_media.errors import MediaError, RateLimitError
+from meta_media.errors import ApiError, MediaError, RateLimitError, Scope
+from meta_media.http.loop_bound import LoopBound
 
-__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "backoff_delay"]
+__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "Throttles", "backoff_delay"]
 
 Number = Callable[[], float]  # returns seconds of a monotonic clock, or as jitter a number from 0 to 1
 Sleep = Callable[[float], Awaitable[object]]  # waits for a number of seconds
@@ -61,14 +63,15 @@ class RetryBudget:
 
 class Throttle:
     """
-    The pace of one phone number's requests.
+    The pace of the requests that one limit of Meta's is about.
 
     A throttled request shuts it for a while. Then slow start begins: one request is sent, and each success allows one more
-    in flight, until 64 are.
+    in flight, until 64 are. With `by_fours`, the waits are Meta's own for a pair of numbers: 4^X seconds, X from 0.
     """
 
-    def __init__(self, now: Number, sleep: Sleep, jitter: Number = random.random) -> None:
+    def __init__(self, now: Number, sleep: Sleep, jitter: Number = random.random, *, by_fours: bool = False) -> None:
         self._now = now
+        self._by_fours = by_fours
         self._sleep = sleep
         self._jitter = jitter
         self._queue = anyio.Lock()
@@ -136,9 +139,17 @@ class Throttle:
             self._in_flight, self._allowed = 0, 1
         elif retry_after is None:
             return
+        if retry_after is None and self._by_fours:
+            retry_after = 4.0 ** min(self._shut_count - 1, 9)
         delay = backoff_delay(self._shut_count, first, self._jitter) if retry_after is None else retry_after
         self._shut_until = max(self._shut_until, self._now() + min(delay, MAX_RETRY_AFTER))
         self._changed.set()
+
+    def renewed(self) -> Throttle:
+        """Return one for another event loop: as shut as this one, and without its requests in flight."""
+        twin = copy.copy(self)
+        vars(twin).update(_queue=anyio.Lock(), _changed=anyio.Event(), _in_flight=0)
+        return twin
 
     async def upload_slot(self, per_second: float) -> None:
         """Wait until another upload may start: a token bucket that holds the uploads of one second."""
@@ -165,33 +176,92 @@ class Throttle:
             self._refused_lookups.popleft()
 
 
+class Throttles:
+    """The throttles that a call passes, by what they are about: its app, its account, its number, the recipient of a message."""
+
+    def __init__(self, by_scope: dict[Scope, Throttle]) -> None:
+        self.by_scope = by_scope
+
+    @property
+    def left(self) -> float:
+        """Seconds until none is shut."""
+        return max(throttle.left for throttle in self.by_scope.values())
+
+    @property
+    def open(self) -> bool:
+        """Whether a request may be sent now."""
+        return all(throttle.open for throttle in self.by_scope.values())
+
+    async def opened(self) -> None:
+        """Wait until all are open."""
+        while not self.open:
+            for throttle in self.by_scope.values():
+                await throttle.opened()
+
+    def enter(self) -> dict[Throttle, int]:
+        """Count a request that is sent now; return its tickets."""
+        return {throttle: throttle.enter() for throttle in self.by_scope.values()}
+
+    def leave(self, tickets: dict[Throttle, int], *, succeeded: bool) -> None:
+        """Count the end of a request."""
+        for throttle, ticket in tickets.items():
+            throttle.leave(ticket, succeeded=succeeded)
+
+    def shut(self, tickets: dict[Throttle, int], error: ApiError, first: float) -> None:
+        """Shut the one that an error is about."""
+        throttle = self.by_scope.get(error.scope or "number") or self.by_scope["number"]
+        throttle.shut(tickets[throttle], error.retry_after, first)
+
+
 class Limits:
-    """The retry budget of a client and its copies, and a throttle for each phone number."""
+    """The retry budget of a client and its copies, and a throttle for whatever Meta limits: app, accounts, numbers, pairs."""
 
     def __init__(
         self, *, now: Number = time.monotonic, sleep: Sleep = anyio.sleep, jitter: Number = random.random
     ) -> None:
         self._now = now
-        self._throttles: dict[str | None, Throttle] = {}
+        self._throttles = LoopBound[dict[Hashable, Throttle]]("MediaApi", _renewed)
         self.budget = RetryBudget()
         self.sleep = sleep
         self.jitter = jitter
 
-    def throttle(self, number: str | None) -> Throttle:
-        """Return the throttle of a number. Idle ones are dropped when there are many."""
-        throttle = self._throttles.get(number)
+    def throttle(self, key: Hashable, *, by_fours: bool = False) -> Throttle:
+        """Return the throttle of a number, or of another key. Idle ones are dropped when there are many."""
+        throttles = self._throttles.get()
+        throttle = throttles.get(key)
         if throttle is None:
-            if len(self._throttles) >= _MAX_THROTTLES:
-                self._throttles = {known: kept for known, kept in self._throttles.items() if not kept.idle}
-            throttle = self._throttles[number] = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter)
+            if len(throttles) >= _MAX_THROTTLES:
+                for idle in [known for known, kept in throttles.items() if kept.idle]:
+                    del throttles[idle]
+            throttle = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter, by_fours=by_fours)
+            throttles[key] = throttle
         return throttle
+
+    def of_call(self, account: Hashable, number: str | None) -> Throttles:
+        """Return the throttles of a call. Without a number, its limits are those of its account's calls without one."""
+        key: Hashable = ("no number", account) if number is None else number
+        return Throttles(
+            {
+                "app": self.throttle(("app",)),
+                "account": self.throttle(("account", account)),
+                "number": self.throttle(key),
+            }
+        )
+
+    def of_recipient(self, number: str | None, recipient: str) -> Throttle:
+        """Return the throttle of a pair of numbers."""
+        return self.throttle(("pair", number, recipient), by_fours=True)
+
+
+def _renewed(throttles: dict[Hashable, Throttle] | None) -> dict[Hashable, Throttle]:
+    return {key: throttle.renewed() for key, throttle in (throttles or {}).items()}
 
 
 class Slot:
-    """A call's slot of the concurrency limiter, held only while its number is not throttled: it blocks no other number."""
+    """A call's slot of the concurrency limiter, held only while the call is not throttled: it blocks no other number."""
 
-    def __init__(self, limiter: anyio.Semaphore, throttle: Throttle) -> None:
-        self.throttle = throttle
+    def __init__(self, limiter: anyio.Semaphore, throttles: Throttles) -> None:
+        self.throttles = throttles
         self.failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
         self.interrupted = False  # whether `stop_waiting` has ended a wait
         self._limiter = limiter
@@ -199,11 +269,11 @@ class Slot:
         self._scope: anyio.CancelScope | None = None  # of the latest wait
 
     async def acquire(self) -> None:
-        """Hold the slot while the throttle is open; it is given up while the throttle is shut."""
-        while not (self._held and self.throttle.open):
+        """Hold the slot while the throttles are open; it is given up while one of them is shut."""
+        while not (self._held and self.throttles.open):
             self.release()
             with self.waiting():
-                await self.throttle.opened()
+                await self.throttles.opened()
                 await self._limiter.acquire()
             self._held = True
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from meta_media.errors import MediaError, ServerError
+from meta_media.errors import ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.secrets import Secret, SecretBytes
@@ -39,8 +39,8 @@ class Response:
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, ServerError) and self.status < 300:
             self._cycle.do_not_reuse()  # the server's next response might belong to another request
-        with contextlib.suppress(MediaError), self._mapper:
-            await self._cycle.aclose()  # what fails now concerns bytes that are not wanted
+        with contextlib.suppress(Exception):  # what fails now concerns bytes that are not wanted
+            await self._cycle.aclose()
 
     @property
     def filled(self) -> int:

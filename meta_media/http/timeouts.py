@@ -65,6 +65,11 @@ class TransferTimeouts:
         """Seconds until the deadline, while the time is paused."""
         return self._allowed - self._spent
 
+    @property
+    def deadline(self) -> str:
+        """The seconds in all, in words."""
+        return f"{round(self._allowed, 3)} s"
+
     def ends(self) -> float | None:
         """Return the event loop's time of the deadline, if the time counts until then; None if there is none."""
         ends = self._began + self._allowed - self._spent
@@ -102,7 +107,7 @@ class TransferTimeouts:
         import httpx
 
         if self._late():
-            return DeadlineError("the time for the whole transfer is over")
+            return DeadlineError(f"it took longer than its deadline of {self.deadline}")
         idle = {"connect": httpx.ConnectTimeout, "read": httpx.ReadTimeout, "write": httpx.WriteTimeout}
         return idle[phase]("no progress")
 

@@ -7,7 +7,6 @@ byte is left over. After anything else, such as a cancellation at any await, it 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import os
@@ -23,6 +22,7 @@ import httpx
 
 from meta_media.errors import ConfigurationError
 from meta_media.http.connection import Headers, RequestResponseCycle
+from meta_media.http.loop_bound import LoopBound
 from meta_media.http.proxy import Proxy
 from meta_media.http.stream import NetworkStream, connect, secure
 from meta_media.http.timeouts import TransferTimeouts
@@ -46,13 +46,12 @@ class StaleConnectionError(httpx.RemoteProtocolError):
 class Transport(httpx.AsyncBaseTransport):
     """Sends requests over its own connections."""
 
+    hooked: Final = False  # see `ExceptionMapper`
+
     def __init__(self, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None) -> None:
         self._tls = tls  # by default that of `load_certificates`, called on a thread at the first https connection
         self._proxy = proxy  # for https; plain http, which is for this machine only, does not pass it
-        self._loader = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
-        self._idle: defaultdict[Origin, Idle] = defaultdict(deque)
-        self._busy: set[NetworkStream] = set()
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._bound = LoopBound("MediaApi", lambda _: _Connections())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -67,7 +66,12 @@ class Transport(httpx.AsyncBaseTransport):
             limits = {phase: given.get(phase) for phase in ("connect", "read", "write")}
             timeouts = TransferTimeouts(**limits, rate=0, deadline=None)
         url, target = Secret(str(request.url)), request.extensions.get("target")
-        cycle = await self.send(request.method, url, request.headers.raw, request.stream, timeouts, target)
+        try:
+            cycle = await self.send(request.method, url, request.headers.raw, request.stream, timeouts, target)
+        except Exception as error:
+            if (trace := request.extensions.get("trace")) is not None:
+                await trace("transport.send.failed", {"exception": error})  # as httpcore reports its failures
+            raise
         return httpx.Response(cycle.status, headers=list(cycle.headers), stream=cycle, extensions={CYCLE: cycle})
 
     async def send(
@@ -85,16 +89,17 @@ class Transport(httpx.AsyncBaseTransport):
         `headers` are all, with Host. `target` is the request target, if it is not that of the URL.
         """
         origin, own_target = split_url(url)
-        reused = _take(self._connections()[origin])
+        connections = self._bound.get()
+        reused = _take(connections.idle[origin])
         stream = reused or await self._connect(origin, timeouts)
-        self._busy.add(stream)
-        cycle = RequestResponseCycle(stream, timeouts, functools.partial(self._give_back, origin))
+        connections.busy.add(stream)
+        cycle = RequestResponseCycle(stream, timeouts, functools.partial(connections.give_back, origin))
         try:
             await cycle.send(method, target or own_target, headers, content)
         except BaseException as error:
             await cycle.aclose()
             if reused and not cycle.received_any and isinstance(error, _HUNG_UP):
-                for _, other in self._idle.pop(origin, ()):  # they are as old as this one
+                for _, other in connections.idle.pop(origin, ()):  # they are as old as this one
                     other.abort()
                 raise StaleConnectionError("hung up before the first byte of the response") from error
             raise
@@ -102,11 +107,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections. Requests in progress fail."""
-        idle = (stream for kept in self._connections().values() for _, stream in kept)
-        for stream in itertools.chain(idle, self._busy):
+        connections = self._bound.get()
+        idle = (stream for kept in connections.idle.values() for _, stream in kept)
+        for stream in itertools.chain(idle, connections.busy):
             stream.abort()
-        self._idle.clear()
-        self._busy.clear()
+        connections.idle.clear()
+        connections.busy.clear()
 
     async def _connect(self, origin: Origin, timeouts: TransferTimeouts) -> NetworkStream:
         scheme, host, port = origin
@@ -115,7 +121,7 @@ class Transport(httpx.AsyncBaseTransport):
         if scheme != "https":
             raise httpx.UnsupportedProtocol(f"the URL's scheme must be http or https, not {scheme}")
         if self._tls is None:
-            self._tls = await anyio.to_thread.run_sync(load_certificates, limiter=self._loader)
+            self._tls = await anyio.to_thread.run_sync(load_certificates, limiter=self._bound.get().threads)
         if self._proxy is None or not self._proxy.serves(host):
             return await connect(host, port, self._tls, timeouts)
         stream = await connect(self._proxy.host, self._proxy.port, None, timeouts)
@@ -127,21 +133,22 @@ class Transport(httpx.AsyncBaseTransport):
             raise
         return stream
 
-    def _give_back(self, origin: Origin, cycle: RequestResponseCycle) -> None:
-        if cycle.stream in self._busy and cycle.complete:
-            self._idle[origin].append((time.monotonic() + _IDLE_TIMEOUT, cycle.stream))
+
+class _Connections:
+    """The connections of one event loop. They die with it, and do not survive a fork."""
+
+    def __init__(self) -> None:
+        self.idle: defaultdict[Origin, Idle] = defaultdict(deque)
+        self.busy: set[NetworkStream] = set()
+        self.threads = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
+
+    def give_back(self, origin: Origin, cycle: RequestResponseCycle) -> None:
+        """Keep the connection of a complete cycle, and close any other."""
+        if cycle.stream in self.busy and cycle.complete:
+            self.idle[origin].append((time.monotonic() + _IDLE_TIMEOUT, cycle.stream))
         else:
             cycle.abort()
-        self._busy.discard(cycle.stream)
-
-    def _connections(self) -> defaultdict[Origin, Idle]:
-        """Return the idle connections. Those of another event loop, or of the process before a fork, are forgotten."""
-        home = os.getpid(), asyncio.get_running_loop()
-        if self._home != home:
-            self._home = home
-            self._idle = defaultdict(deque)
-            self._busy = set()
-        return self._idle
+        self.busy.discard(cycle.stream)
 
 
 def split_url(url: str) -> tuple[Origin, Secret]:

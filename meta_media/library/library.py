@@ -19,6 +19,7 @@ from meta_media.bulk.jobs import is_fatal, split_item
 from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
+from meta_media.http.loop_bound import LoopBound
 from meta_media.library.claims import CLAIM_SECONDS, Claims
 from meta_media.library.entry import LibraryEntry, entry_key
 from meta_media.library.sqlite_store import SQLiteStore
@@ -51,7 +52,12 @@ class MediaLibrary(AsyncCloseable):
         self._owns_store = store is None
         self._claims = Claims(self._store, claim_seconds)
         self._digests = RecentDigestCache()
-        self._locks: dict[str, anyio.Lock] = {}  # by key, while calls for it are in progress
+        self._bound = LoopBound[dict[str, anyio.Lock]]("MediaLibrary", lambda _: {})
+
+    @property
+    def _locks(self) -> dict[str, anyio.Lock]:
+        """By key, while calls for it are in progress."""
+        return self._bound.get()
 
     async def aclose(self) -> None:
         """Close the default store. A store that was passed stays open."""
@@ -138,17 +144,19 @@ class MediaLibrary(AsyncCloseable):
         return self._store.entries()
 
     async def _ensure(self, source: Any, keywords: Keywords, progress: ItemProgress | None = None) -> LibraryEntry:
+        locks = self._locks
         async with self._hashed(source, keywords, progress) as item:
-            lock = self._locks.setdefault(item.key, anyio.Lock())
+            lock = locks.setdefault(item.key, anyio.Lock())
             try:
                 async with lock:
                     return await self._find_or_upload(item)
             finally:
                 if not lock.locked():  # no other call is waiting
-                    self._locks.pop(item.key, None)
+                    locks.pop(item.key, None)
 
     @asynccontextmanager
     async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[_Item]:
+        self._bound.get()
         options, number = _upload_options(self._media, keywords)
         async with fingerprint(source, options, self._digests, self._media.settings.chunk_size) as hashed:
             yield _Item(hashed, options, number, progress)

@@ -18,6 +18,7 @@ from meta_media.errors import (
     Operation,
     PermissionDeniedError,
     RateLimitError,
+    Scope,
     ServerError,
     UnsupportedMediaTypeError,
     UploadRejectedError,
@@ -34,8 +35,8 @@ _CODES: Final[dict[int | None, type[ApiError]]] = {
         (AuthenticationError, (0, 104, 190)),
         (PermissionDeniedError, (3, 10, *range(200, 300), 131005)),
         (InvalidRequestError, (33, 100, 131008, 131009, 131051, 132012, 2500)),
-        (RateLimitError, (4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 133016)),
-        (AccountRestrictedError, (368, 131031, 131042)),
+        (RateLimitError, (4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 131064, 133016)),
+        (AccountRestrictedError, (368, 130497, 131031, 131042)),
         (ServerError, (1, 2, 131000, 131016, 131057, 133004)),
         (UploadRejectedError, (131052, 131053)),
     )
@@ -50,8 +51,19 @@ _STATUSES: Final[dict[int, type[ApiError]]] = {
 _UPLOAD_STATUSES: Final[dict[int, type[ApiError]]] = {413: UploadRejectedError, 415: UploadRejectedError}
 _MEDIA_STATUSES: Final[dict[int, type[ApiError]]] = {404: MediaNotFoundError, 410: MediaNotFoundError}
 
-# Rate limits that do not end soon: spam protection, and a limit of registrations per week.
-_PERMANENT: Final = frozenset({131048, 133016})
+# What a limit or a restriction is about: Graph's pages "Rate limits" and "Error codes". 130497 is about the recipient's
+# country, 17 about the user of a token. All other rate limits are about one phone number.
+_SCOPES: Final[dict[int | None, Scope]] = {
+    131056: "recipient",
+    130497: "recipient",
+    17: "account",
+    80007: "account",
+    80008: "account",
+    131064: "account",
+    4: "app",
+}
+# Rate limits that do not end soon: spam protection, templates of a wrong category, a limit of registrations per week.
+_PERMANENT: Final = frozenset({131048, 131064, 133016})
 
 # Codes with several meanings, and the texts that distinguish them: (operation or any, text, class).
 _AMBIGUOUS: Final = frozenset({None, 100, 2500})
@@ -74,7 +86,12 @@ _UPLOAD_CODES: Final[dict[int | None, tuple[type[InvalidMediaError], str, tuple[
 
 _ADVICE: Final[dict[type[ApiError], str]] = {
     AuthenticationError: "the access token is not valid: make a new one, or pass an async function that returns one",
-    MediaNotFoundError: "the media is not there: it, or its URL, has expired, was deleted, or belongs to another phone number",
+    MediaNotFoundError: "the media is not there: expired, deleted, or of another phone number",
+}
+_CODE_ADVICE: Final[dict[int | None, str]] = {
+    130497: "this account may not send to the recipient's country",
+    131056: "too many messages to this recipient in a short time: send it later",
+    131064: "the messaging limit is used up because templates are in a wrong category: Meta lifts it later",
 }
 
 
@@ -85,6 +102,7 @@ class Meaning:
     error: type[ApiError | InvalidMediaError]
     advice: str = ""  # what is wrong and what to do, where Meta's text does not say it
     retryable: bool = False  # whether the same request may succeed later
+    scope: Scope | None = None  # what a limit or a restriction is about
 
 
 def meaning_of(operation: Operation, status: int | None, code: int | None, subcode: int | None, text: str) -> Meaning:
@@ -98,7 +116,8 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
     # A redirect without a target is a ServerError below 400; a retry would meet it again.
     temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
     retryable = temporary and (code is not None or (status or 0) >= 400)
-    return Meaning(kind, _advice(kind, code, subcode, text), retryable)
+    scope = _SCOPES.get(code, "number" if kind is RateLimitError else None)
+    return Meaning(kind, _advice(kind, code, subcode, text), retryable, scope)
 
 
 def _class_of(operation: Operation, status: int, code: int | None, subcode: int | None, text: str) -> type[ApiError]:
@@ -118,6 +137,7 @@ def _class_of(operation: Operation, status: int, code: int | None, subcode: int 
 def _advice(kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
     if kind is AuthenticationError and "appsecret_proof" in text:
         return "the app secret does not fit the access token: check WA_APP_SECRET"
-    if kind is InvalidRequestError and code == 100 and subcode == 33:  # on upload and send, the path's id is the number
+    # on upload and send, the path's id is the number; the text is that of a `phone_number_id` in a query
+    if kind is InvalidRequestError and code == 100 and (subcode == 33 or "param phone_number_id" in text):
         return "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
-    return _ADVICE.get(kind, "")
+    return _CODE_ADVICE.get(code) or _ADVICE.get(kind, "")

@@ -85,6 +85,7 @@ def parse_error(operation: Operation, status: int, headers: Mapping[str, str], b
         details=_first_text(details),
         fbtrace_id=_first_text([facts.get("fbtrace_id"), headers.get("x-fb-trace-id")]),
         retry_after=retry_after,
+        scope=meaning.scope,
         retryable=meaning.retryable or facts.get("is_transient") is True,
         maybe_applied=operation in {"upload", "send", "delete"} and status >= 500,
     )

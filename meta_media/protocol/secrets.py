@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+from meta_media.errors import ConfigurationError
+
 __all__ = ["Secret", "SecretBytes", "hide_query"]
 
 
@@ -12,6 +16,9 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError("a token or another secret is not pickled: make what holds it in each process")
 
 
 class SecretBytes(bytes):

@@ -11,7 +11,19 @@ import attrs
 from attrs.validators import in_, optional
 
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.validators import count, header_text, matched, must_be, not_negative, positive, shown, whole
+from meta_media.protocol.secrets import Secret
+from meta_media.protocol.validators import (
+    count,
+    flag,
+    header_text,
+    identifier,
+    matched,
+    must_be,
+    not_negative,
+    positive,
+    shown,
+    whole,
+)
 
 __all__ = ["Settings"]
 
@@ -59,6 +71,17 @@ def _exact_hosts(_: Settings, attribute: attrs.Attribute[tuple[str, ...]], hosts
             raise ConfigurationError(f"{attribute.name} must be exact hosts, not the suffix {host!r}")
 
 
+def _secret(value: object) -> Any:
+    """Return text or bytes as text that is not shown, without white space around it. The validator refuses the rest."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return Secret(text.strip()) if isinstance(text, str) else text
+
+
+def _text(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be a str, not {type(value).__name__}")
+
+
 def _environment(variable: str, default: str | None) -> Any:
     return attrs.Factory(lambda: os.environ.get(variable) or default)
 
@@ -73,9 +96,10 @@ class Settings:
             `https://graph.facebook.com`.
         api_version: Version of the Graph API: `25`, `"v25"` or `"25.0"`. Default: `CLOUD_API_VERSION`, or `v25.0`, the
             version in Meta's Media guide.
-        business_account_id: Id of the WhatsApp Business Account (WABA). Default: `WA_BUSINESS_ACCOUNT_ID`, or None.
-        app_secret: Secret of your Meta app, for `verify_signature` and `appsecret_proof`; never shown. Default:
-            `WA_APP_SECRET`, or None.
+        business_account_id: Id of the WhatsApp Business Account (WABA). Copies with the same id pause together when Meta
+            limits the account; without one, those with the same token do. Default: `WA_BUSINESS_ACCOUNT_ID`, or None.
+        app_secret: Secret of your Meta app, for `verify_signature` and `appsecret_proof`, as text or bytes; never shown nor
+            pickled. Default: `WA_APP_SECRET`, or None.
         appsecret_proof: How Graph requests prove that they know `app_secret`, where that is set. `"timed"` is a signature
             that is valid for five minutes (Meta's page "Login security"), `"classic"` one without a time, None no proof.
             Default: `"timed"`.
@@ -90,8 +114,8 @@ class Settings:
             rate. Default: 1024.
         deadline: Seconds for all requests of a call together. Waits for a connection slot and for the reader of a stream do
             not count. Default: for each request and response the three timeouts, and its size at `minimum_rate`.
-        proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown. Default: the
-            variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
+        proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown nor pickled.
+            Default: the variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
         max_retries: Retries of a request, or of a download's transfer. Default: 2.
         backoff: Longest wait before the first retry, in seconds. It doubles for each further retry, up to 8; each wait is a
             random part of it. A `Retry-After` of up to a minute is added; a longer one raises the error at once. Default: 0.5.
@@ -112,8 +136,12 @@ class Settings:
 
     base_url: str = attrs.field(default=_environment("WA_BASE_URL", "https://graph.facebook.com"), converter=_base_url)
     api_version: str = attrs.field(default=_environment("CLOUD_API_VERSION", _DEFAULT_VERSION), converter=_api_version)
-    business_account_id: str | None = attrs.field(default=_environment("WA_BUSINESS_ACCOUNT_ID", None))
-    app_secret: str | None = attrs.field(default=_environment("WA_APP_SECRET", None), repr=False)
+    business_account_id: str | None = attrs.field(
+        default=_environment("WA_BUSINESS_ACCOUNT_ID", None), validator=optional(identifier)
+    )
+    app_secret: str | None = attrs.field(
+        default=_environment("WA_APP_SECRET", None), converter=_secret, validator=_text, repr=False
+    )
     appsecret_proof: Literal["timed", "classic"] | None = attrs.field(
         default="timed", validator=must_be('"timed", "classic" or None', in_(("timed", "classic", None)))
     )
@@ -126,7 +154,7 @@ class Settings:
     write_timeout: float = attrs.field(default=30.0, validator=positive)
     minimum_rate: float = attrs.field(default=1024.0, validator=not_negative)
     deadline: float | None = attrs.field(default=None, validator=optional(positive))
-    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy: str | None = attrs.field(default=None, converter=_secret, validator=_text, repr=False)
     max_retries: int = attrs.field(default=2, validator=whole)
     backoff: float = attrs.field(default=0.5, validator=not_negative)
     uploads_per_second: float | None = attrs.field(default=None, validator=optional(positive))
@@ -134,13 +162,13 @@ class Settings:
     concurrency: int = attrs.field(default=16, validator=count)
     chunk_size: int = attrs.field(default=2**20, validator=count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=count)
-    fsync: bool = False
-    validate: bool = True
+    fsync: bool = attrs.field(default=False, validator=flag)
+    validate: bool = attrs.field(default=True, validator=flag)
     user_agent_suffix: str = attrs.field(default="", validator=header_text)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """Return a copy with some fields changed. An unknown name raises `ConfigurationError`."""
         known = {field.name for field in attrs.fields(Settings)}
         if unknown := sorted(set(changes) - known):
-            raise ConfigurationError(f"there is no setting named {', '.join(unknown)}")
+            raise ConfigurationError(f"there is no setting named {', '.join(unknown)[:80]}")
         return attrs.evolve(self, **changes)

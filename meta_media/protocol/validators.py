@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 from attrs.validators import and_, ge, gt, instance_of, le, lt, matches_re, not_
@@ -17,7 +17,11 @@ __all__ = [
     "checked_number",
     "checked_token",
     "count",
+    "flag",
     "header_text",
+    "identifier",
+    "is_id",
+    "is_token",
     "matched",
     "must_be",
     "not_negative",
@@ -35,6 +39,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PHONE_NUMBER: Final = re.compile(r"\+?[0-9]{5,20}")
 _SEPARATORS: Final = re.compile(r"[ ().-]")
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
+_MAX_SHOWN: Final = 80  # characters of a caller's value in a message
 
 
 def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attribute[Any], object], None]:
@@ -59,6 +64,8 @@ not_negative: Final = must_be("a positive number or 0", _NUMBER, ge(0))
 count: Final = must_be("a whole number above zero", _INTEGER, ge(1))
 whole: Final = must_be("a whole number", _INTEGER, ge(0))
 text: Final = must_be("a str", instance_of(str))
+flag: Final = must_be("True or False", instance_of(bool))
+identifier: Final = must_be("digits", matches_re(_ID))
 word: Final = must_be("a word such as call_voicemail_announcement", matches_re(r"_*[^\W_]\w*"))
 time_to_live: Final = must_be(  # Meta's page "No Storage": 60 to 43,200 minutes
     "a timedelta from one hour to thirty days", instance_of(timedelta), ge(timedelta(hours=1)), le(timedelta(days=30))
@@ -67,8 +74,9 @@ header_text: Final = must_be("printable ASCII, because it is sent in a header", 
 
 
 def shown(value: object) -> str:
-    """Return a short `repr` without the parts of a URL that are secret: the password and the query."""
-    return re.sub(r"//[^/@]*@|[?].*", "…", repr(value)[:100], flags=re.DOTALL)
+    """Return a short `repr` without what may be secret: a URL's password and query, and long runs such as tokens, base64."""
+    shortened = re.sub(r"//[^/@]*@|[?].*|[\w+/=-]{40,}", "…", repr(value)[:200], flags=re.DOTALL)
+    return shortened if len(shortened) <= _MAX_SHOWN else f"{shortened[:_MAX_SHOWN]}…"
 
 
 def matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:
@@ -83,15 +91,28 @@ def checked_token(value: object) -> str:
     """Return the access token without surrounding white space. No error shows the token."""
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
-        raise ConfigurationError(f"access_token must be a str, or an async function that returns a str, not {kind}")
+        hint = ": pass the function itself, get_token and not get_token()" if kind == "coroutine" else ""
+        raise ConfigurationError(
+            f"access_token must be a str, or an async function that returns a str, not {kind}{hint}"
+        )
     token = (value or "").strip()
     if not token:
         raise ConfigurationError("there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN")
-    if token.startswith("Bearer "):
-        raise ConfigurationError('the access token starts with "Bearer ": pass only what follows it')
+    if token[:7].lower() == "bearer ":
+        raise ConfigurationError('the access token starts with "Bearer ": leave out "Bearer "')
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError("the access token contains white space or non-ASCII characters: copy it again")
     return token
+
+
+def is_token(value: object) -> bool:
+    """Return whether a value looks like an access token of Meta's, and not like an id."""
+    return isinstance(value, str) and value.startswith("EAA")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Return whether a value may be an id, and is safe to show."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def checked_id(value: object, name: str) -> str:
@@ -103,7 +124,7 @@ def checked_id(value: object, name: str) -> str:
 def checked_number(value: object) -> str:
     """Return a recipient's phone number as Meta accepts it: digits, with or without a leading plus."""
     if isinstance(value, int):
-        raise ConfigurationError(f'a recipient must be a str such as "+15550001111", not the int {value}')
+        raise ConfigurationError(f'a recipient must be a str such as "+15550001111", not the int {shown(value)}')
     number = _SEPARATORS.sub("", value) if isinstance(value, str) else value
     sentence = f'a recipient must be a phone number with country code, such as "+15550001111", not {shown(value)}'
     return matched(_PHONE_NUMBER, number, sentence)[0]

@@ -28,6 +28,7 @@ import anyio
 import attrs
 
 from meta_media.errors import StorageError
+from meta_media.http.loop_bound import running_loop
 
 __all__ = [
     "BackgroundWriter",
@@ -71,7 +72,7 @@ with contextlib.suppress(AttributeError):  # Windows cannot fork
 
 def submit(work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     """Start blocking work on a thread. The thread goes on when a caller that awaits it is cancelled."""
-    return asyncio.get_running_loop().run_in_executor(_executor(), work, *args)
+    return running_loop().run_in_executor(_executor(), work, *args)
 
 
 async def run_in_thread(work: Callable[..., T], *args: Any) -> T:

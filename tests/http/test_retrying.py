@@ -26,6 +26,7 @@ from meta_media.errors import (
     UntrustedUrlError,
 )
 from meta_media.http.limits import Limits
+from tests.support.clock import Slept
 from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, cut, info, json_response, page, reset, silence, wait_until
 
@@ -36,19 +37,6 @@ BUSY = page("<html>busy", 503, content_type="text/html")
 DONE = json_response({"id": "42"})
 GONE = json_response({"error": {"message": "(#100) gone", "code": 100, "error_subcode": 33}}, 400)
 Connect = Callable[..., Awaitable[tuple[Server, MediaApi]]]
-
-
-class Slept(list[float]):
-    """A clock that goes on only while somebody sleeps by it, and remembers for how long."""
-
-    def now(self) -> float:
-        """Tell the time."""
-        return 1000.0 + sum(self)
-
-    async def __call__(self, seconds: float) -> None:
-        """Let so many seconds pass."""
-        self.append(seconds)
-        await asyncio.sleep(0)  # a turn of the loop
 
 
 @pytest.fixture

@@ -506,7 +506,7 @@ def test_second_event_loop() -> None:
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(LeanServer(lambda *_: page())) as server:
         assert [asyncio.run(use()) for _ in range(2)] == [200, 200]
         assert server.connections == 2
-    transport._idle.clear()
+    transport._bound._states.clear()
     gc.collect()  # asyncio warns of what died with its loop; now, and not in another test
 
 

@@ -49,7 +49,7 @@ def parsed_json(value: object, operation: Operation = "get_info", status: int = 
 
 
 TOKEN = "the access token is not valid: make a new one, or pass an async function that returns one. Meta: "
-MEDIA = "the media is not there: it, or its URL, has expired, was deleted, or belongs to another phone number. Meta: "
+MEDIA = "the media is not there: expired, deleted, or of another phone number. Meta: "
 NUMBER = "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID. Meta: "
 PROOF = "the app secret does not fit the access token: check WA_APP_SECRET. Meta: "
 RECORDED: list[tuple[str, Operation, int, type[MediaError], str]] = [
@@ -111,6 +111,7 @@ def test_everything_in_the_envelope() -> None:
         "details": "Cloud API message throughput has been reached.",
         "fbtrace_id": "Az8or2yhqkZfEZ",
         "retry_after": None,
+        "scope": "number",
         "retryable": True,
         "maybe_applied": False,
     }

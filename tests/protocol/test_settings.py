@@ -365,7 +365,7 @@ def test_missing_tokens(missing: object) -> None:
     [
         (7, "access_token must be a str, or an async function that returns a str, not int"),
         (b"EAAG", "access_token must be a str, or an async function that returns a str, not bytes"),
-        ("Bearer EAAG", 'the access token starts with "Bearer ": pass only what follows it'),
+        ("Bearer EAAG", 'the access token starts with "Bearer ": leave out "Bearer "'),
     ],
 )
 def test_wrong_tokens(wrong: object, sentence: str) -> None:
