@@ -9,14 +9,18 @@ from meta_media.library import LibraryEntry, MediaLibrary, MemoryStore, RedisSto
 from meta_media.protocol.models import (
     DeletedMedia,
     DownloadedMedia,
+    InboundFailure,
     InboundMedia,
     MediaInfo,
+    MessageStatus,
     Progress,
     SentMessage,
     UploadedMedia,
+    Webhook,
 )
+from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.webhooks import inbound_media, verify_signature, verify_subscription
+from meta_media.protocol.webhooks import inbound_media, parse_webhook, verify_signature, verify_subscription
 from meta_media.transfer.atomic_file import clean_stale
 from meta_media.transfer.download import MediaStream
 from meta_media.transfer.sources import Source
@@ -26,6 +30,7 @@ __all__ = [
     "BulkRun",
     "DeletedMedia",
     "DownloadedMedia",
+    "InboundFailure",
     "InboundMedia",
     "LibraryEntry",
     "MediaApi",
@@ -34,17 +39,21 @@ __all__ = [
     "MediaLibrary",
     "MediaStream",
     "MemoryStore",
+    "MessageStatus",
     "Outcome",
     "Progress",
+    "Recipient",
     "RedisStore",
     "SQLiteStore",
     "SentMessage",
     "Settings",
     "Source",
     "UploadedMedia",
+    "Webhook",
     "__version__",
     "clean_stale",
     "inbound_media",
+    "parse_webhook",
     "verify_signature",
     "verify_subscription",
 ]

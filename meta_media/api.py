@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from meta_media.bulk.jobs import DeleteJob, DownloadJob, UploadJob
 from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.http.client import Client
+from meta_media.protocol.media_types import Kind
 from meta_media.protocol.models import (
     DeletedMedia,
     DownloadedMedia,
-    InboundMedia,
+    HasMediaId,
     MediaInfo,
     SentMessage,
     UploadedMedia,
+    media_id_of,
 )
-from meta_media.protocol.requests import graph_request, message_body
-from meta_media.protocol.validators import checked_id, checked_number
+from meta_media.protocol.recipient import Recipient
+from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
@@ -30,7 +31,8 @@ from meta_media.transfer.destinations import Destination
 from meta_media.transfer.download import MediaStream
 from meta_media.transfer.info import delete, deleted_after, get_info
 from meta_media.transfer.progress import ProgressCallback
-from meta_media.transfer.resume import as_secret, media_id_of
+from meta_media.transfer.resume import as_secret, known_id
+from meta_media.transfer.send import send
 from meta_media.transfer.sources import Source
 
 __all__ = ["MediaApi"]
@@ -115,12 +117,12 @@ class MediaApi(Client):
         ):
             yield uploaded
 
-    async def get_info(self, media_id: str, *, phone_number_id: str | None = None) -> MediaInfo:
+    async def get_info(self, media_id: str | HasMediaId, *, phone_number_id: str | None = None) -> MediaInfo:
         """
         Look up a media id, and get a fresh URL for it: `GET /{MEDIA_ID}`.
 
         Args:
-            media_id: From an upload or a webhook.
+            media_id: From an upload or a webhook; or a value that has one, such as `UploadedMedia`.
             phone_number_id: If given, Meta responds only if the media was uploaded on this number.
 
         Raises:
@@ -128,11 +130,11 @@ class MediaApi(Client):
             ServerError: The response is about another id, or is not one of Meta's API.
         """
         async with self.call("get_info", phone_number_id, media_id) as call:
-            return await get_info(call, checked_id(media_id, "the media id"), self._checked_number(phone_number_id))
+            return await get_info(call, media_id_of(media_id), self._checked_number(phone_number_id))
 
     async def download(
         self,
-        what: str | MediaInfo | InboundMedia,
+        what: str | HasMediaId,
         destination: Destination,
         *,
         overwrite: bool = True,
@@ -145,7 +147,7 @@ class MediaApi(Client):
         temporary one. A folder gets a safe name that is still free. Bytes written to a handle stay written.
 
         Args:
-            what: A media id, a `MediaInfo`, an `InboundMedia` from a webhook, or a media URL.
+            what: A media id; a value that has one: `InboundMedia`, `MediaInfo`, `UploadedMedia`; or a media URL.
             destination: A path; an existing folder; an async handle or any object with `async write(bytes)`; a binary
                 file object, written off the event loop. Handles are not closed.
             overwrite: Whether a path may replace a file.
@@ -161,11 +163,11 @@ class MediaApi(Client):
             NetworkError: The connection failed, and could not be resumed.
         """
         what = as_secret(what)
-        async with self.call("download", None, media_id_of(what)) as call:
+        async with self.call("download", None, known_id(what)) as call:
             return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
-    async def stream(self, what: str | MediaInfo | InboundMedia) -> AsyncIterator[MediaStream]:
+    async def stream(self, what: str | HasMediaId) -> AsyncIterator[MediaStream]:
         """
         Stream a download: `async with media.stream(what) as stream`, then `async for chunk in stream`.
 
@@ -178,10 +180,10 @@ class MediaApi(Client):
             IntegrityError: At the end of the iteration. Other errors are those of `download`.
         """
         what = as_secret(what)
-        async with self.call("download", None, media_id_of(what)) as call, downloads.open_stream(call, what) as stream:
+        async with self.call("download", None, known_id(what)) as call, downloads.open_stream(call, what) as stream:
             yield stream
 
-    async def read(self, what: str | MediaInfo | InboundMedia, *, max_size: int | None = None) -> bytes:
+    async def read(self, what: str | HasMediaId, *, max_size: int | None = None) -> bytes:
         """
         Download into memory, and verify length and SHA-256.
 
@@ -193,17 +195,17 @@ class MediaApi(Client):
             DownloadTooLargeError: The media is larger than `max_size`. Other errors are those of `download`.
         """
         what = as_secret(what)
-        async with self.call("download", None, media_id_of(what)) as call:
+        async with self.call("download", None, known_id(what)) as call:
             return await downloads.read(call, what, max_size)
 
     async def delete(
-        self, media_id: str, *, missing_ok: bool = False, phone_number_id: str | None = None
+        self, media_id: str | HasMediaId, *, missing_ok: bool = False, phone_number_id: str | None = None
     ) -> DeletedMedia:
         """
         Delete a media: `DELETE /{MEDIA_ID}`.
 
         Args:
-            media_id: From an upload or a webhook.
+            media_id: As for `get_info`.
             missing_ok: Whether an id that Meta does not know gives `success=False` instead of an error.
             phone_number_id: If given, Meta deletes only if the media was uploaded on this number.
 
@@ -211,32 +213,34 @@ class MediaApi(Client):
             MediaNotFoundError: The media is unknown, expired or already deleted, or this token may not see it.
         """
         async with self.call("delete", phone_number_id, media_id) as call:
-            media_id, number = checked_id(media_id, "the media id"), self._checked_number(phone_number_id)
-            return await delete(call, media_id, number, missing_ok=missing_ok)
+            known, number = media_id_of(media_id), self._checked_number(phone_number_id)
+            return await delete(call, known, number, missing_ok=missing_ok)
 
     async def send(
         self,
-        to: str,
-        media_id: str,
+        to: str | Recipient,
+        media: str | HasMediaId,
         *,
-        kind: Literal["audio", "document", "image", "sticker", "video"] = "image",
+        kind: Kind | None = None,
         caption: str | None = None,
         filename: str | None = None,
         voice: bool | None = None,
         reply_to: str | None = None,
+        extra: Mapping[str, Any] | None = None,
         phone_number_id: str | None = None,
     ) -> SentMessage:
         """
         Send a media by its id: `POST /{PHONE_NUMBER_ID}/messages`. Webhooks report what becomes of the message.
 
         Args:
-            to: The recipient's phone number, with country code.
-            media_id: From an upload on the same number.
-            kind: The type of message.
+            to: A phone number with country code, a business-scoped user id (`US.…`), or a `Recipient`.
+            media: A media id from an upload on the same number; or a value that has one, such as `UploadedMedia`.
+            kind: The type of message. Default: the one for the media's type. For a bare id, Meta is asked for the type.
             caption: At most 1024 characters; image, video and document.
-            filename: Document only. Meta does not remember the name of the upload; its extension picks the icon.
+            filename: Document only; its extension picks the icon. Default: the name of the upload, where `media` has it.
             voice: Audio only: shown as a voice note (Ogg/Opus).
             reply_to: The id of the message that this one answers (`wamid.…`).
+            extra: Further keys of Meta's message, such as `biz_opaque_callback_data`. They replace none of the others.
             phone_number_id: Another number than the client's.
 
         Raises:
@@ -244,16 +248,10 @@ class MediaApi(Client):
             MediaNotFoundError: The id is unknown or has expired.
             ApiError: Meta refused.
         """
-        async with self.call("send", phone_number_id, media_id) as call:
-            extras, number = {"caption": caption, "filename": filename, "voice": voice}, self.number_or(phone_number_id)
-            recipient = checked_number(to)
-            call.limit_to(recipient)
-            body = message_body(recipient, checked_id(media_id, "the media id"), kind, extras, reply_to)
-            headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-            request = graph_request(
-                "send", "POST", self.settings, number, "messages", media_id=media_id, headers=headers
-            )
-            return await call.request(request, SentMessage, lambda: contextlib.nullcontext(body))
+        async with self.call("send", phone_number_id, media) as call:
+            fields: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
+            message = MediaMessage(to=Recipient.of(to), media_id=media_id_of(media), extra=extra, **fields)
+            return await send(call, self.number_or(phone_number_id), media, kind, message)
 
     def upload_many(
         self,

@@ -3,6 +3,7 @@ The errors of this library: one tree, whose branches say who can act.
 
     MediaError
     ├─ ConfigurationError            your code: token, id, setting, argument, closed client
+    │  └─ InvalidWebhookError        the payload is not one of Meta's webhooks
     ├─ InvalidMediaError             your file
     │  ├─ FileTooLargeError          larger than WhatsApp accepts for its kind
     │  ├─ UnsupportedMediaTypeError  of a type, or a variant of one, that WhatsApp does not accept
@@ -44,6 +45,7 @@ __all__ = [
     "IntegrityError",
     "InvalidMediaError",
     "InvalidRequestError",
+    "InvalidWebhookError",
     "MediaError",
     "MediaNotFoundError",
     "NetworkError",
@@ -89,6 +91,10 @@ class MediaError(Exception):
 
 class ConfigurationError(MediaError):
     """A token, id, setting or argument is invalid, or the client is closed. Raised before a request is sent."""
+
+
+class InvalidWebhookError(ConfigurationError):
+    """The payload is not one of Meta's webhooks: not JSON, or another object. Respond with status 400."""
 
 
 class InvalidMediaError(MediaError):

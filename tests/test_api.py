@@ -22,12 +22,16 @@ from meta_media import (
     DeletedMedia,
     MediaApi,
     MediaInfo,
+    MediaLibrary,
+    MemoryStore,
     Progress,
     SentMessage,
     Settings,
     Source,
     UploadedMedia,
+    inbound_media,
     samples,
+    verify_signature,
 )
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import (
@@ -79,7 +83,7 @@ VERBS: dict[str, Call] = {
     "get_info": lambda media, media_id: media.get_info(media_id),
     "download": lambda media, media_id: media.read(media_id),
     "delete": lambda media, media_id: media.delete(media_id),
-    "send": lambda media, media_id: media.send(TO, media_id),
+    "send": lambda media, media_id: media.send(TO, media_id, kind="image"),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS)
 
@@ -151,7 +155,7 @@ async def test_send(emulator: Emulator, media: MediaApi, photo: str) -> None:
     """A message that Meta took has an id, and the recipient's WhatsApp id."""
     sent = await media.send(TO, photo, caption="look")
     (message,) = emulator.messages
-    assert sent == SentMessage(id=message["message_id"], wa_id="15550001111")
+    assert sent == SentMessage(id=message["message_id"], wa_id="15550001111", input=TO)
     assert message["image"] == {"id": photo, "caption": "look"}
 
 
@@ -240,8 +244,11 @@ async def test_an_unknown_id(emulator: Emulator, media: MediaApi, verb: str) -> 
 
 async def test_sending_an_unknown_id(media: MediaApi) -> None:
     """To send media that Meta does not know is a MediaNotFoundError too, though Meta words it otherwise."""
-    error = await failure(MediaNotFoundError, media.send(TO, "1045500012345678"))
-    assert (error.operation, error.media_id, error.code, error.subcode) == ("send", "1045500012345678", 100, None)
+    cases: list[tuple[Any, int | None]] = [("image", None), (None, 33)]
+    for kind, subcode in cases:
+        error = await failure(MediaNotFoundError, media.send(TO, "1045500012345678", kind=kind))
+        assert (error.operation, error.media_id, error.code) == ("send", "1045500012345678", 100)
+        assert error.subcode == subcode
 
 
 async def test_media_that_expired(emulator: Emulator, media: MediaApi, photo: str) -> None:
@@ -756,27 +763,117 @@ async def test_deleted_without_success(server: Server, scripted: MediaApi, missi
 async def test_kinds(
     emulator: Emulator, media: MediaApi, kind: Any, sample: str, extras: dict[str, Any], with_extras: bool
 ) -> None:
-    """Every kind can be sent, bare and with all it takes."""
+    """Every kind can be sent, bare and with all it takes, and is known by the upload."""
     uploaded = await media.upload(SAMPLES[sample])
     given = extras if with_extras else {}
-    sent = await media.send(TO, uploaded.id, kind=kind, **given)
-    (message,) = emulator.messages
-    assert message == {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        "to": TO,
-        "type": kind,
-        kind: {"id": uploaded.id, **given},
-        "message_id": sent.id,
-        "phone_number_id": emulator.phone_number_id,
-    }
+    sent = [
+        await media.send(TO, uploaded.id, kind=kind, **given),
+        await media.send(TO, uploaded.id, **given),
+        await media.send(TO, uploaded, **given),
+    ]
+    named = {"filename": "report.pdf"} if kind == "document" else {}
+    objects = [{"id": uploaded.id, **more} for more in (given, given, named | given)]
+    for message, one, about in zip(emulator.messages, sent, objects, strict=True):
+        assert message == {
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            "to": TO,
+            "type": kind,
+            kind: about,
+            "message_id": one.id,
+            "phone_number_id": emulator.phone_number_id,
+        }
+    asked = [request.method for request in emulator.requests]
+    assert asked == ["POST", "POST", "GET", "POST", "POST"]  # Meta is asked for the type of a bare id only
+
+
+async def test_everything_with_an_id(emulator: Emulator, media: MediaApi) -> None:
+    """Whatever has a media id is as good as the id: to look up, download, send and delete."""
+    uploaded = await media.upload(SAMPLES["report.pdf"])
+    content = SAMPLES["report.pdf"].read_bytes()
+    (inbound,) = inbound_media((await emulator.receive(content, "application/pdf", filename="Fatura 05.pdf"))[0])
+    async with MediaLibrary(media, MemoryStore()) as library:
+        entry = await library.ensure(SAMPLES["report.pdf"])
+    for what in (uploaded, await media.get_info(uploaded), inbound, entry):
+        assert (await media.get_info(what)).id == what.id
+        assert await media.read(what) == content
+        assert (await media.send(TO, what)).input == TO
+        assert emulator.messages[-1]["type"] == "document"
+    names = [message["document"].get("filename") for message in emulator.messages]
+    assert names == ["report.pdf", None, "Fatura 05.pdf", None]
+    await media.delete(inbound)
+    error = await failure(MediaNotFoundError, media.delete(inbound))
+    assert error.media_id == inbound.id
+
+
+async def test_a_person_without_a_number(emulator: Emulator, media: MediaApi) -> None:
+    """From the webhook to the reply, with nothing but a user id; and in a group."""
+    cases: list[tuple[dict[str, Any], dict[str, str]]] = [
+        ({"sender": "US.13491208655302741918"}, {"recipient": "US.13491208655302741918"}),
+        ({"sender": "US.13491208655302741918", "group_id": "Y2FwaV9n"}, {"to": "Y2FwaV9n"}),
+    ]
+    for more, expected in cases:
+        body, signature = await emulator.receive(PHOTO, "image/jpeg", **more)
+        assert verify_signature(emulator.app_secret, body, signature)
+        (inbound,) = inbound_media(body)
+        assert (inbound.sender, inbound.user_id, inbound.username) == (None, more["sender"], "@customer")
+        assert await media.read(inbound) == PHOTO
+        assert inbound.reply_address is not None
+        sent = await media.send(inbound.reply_address, await media.upload(PHOTO), reply_to=inbound.message_id)
+        message = emulator.messages[-1]
+        assert {name: message[name] for name in ("to", "recipient") if name in message} == expected
+        assert message["recipient_type"] == ("group" if "group_id" in more else "individual")
+        assert (sent.wa_id, sent.user_id) == (None, expected.get("recipient"))
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        (None, "report.pdf"),
+        ("Bill: May?", "Bill: May?.pdf"),
+        ("bill.2026", "bill.2026.pdf"),
+        ("bill.pdf", "bill.pdf"),
+        ("bill.csv", "bill.csv"),
+    ],
+)
+async def test_names_of_documents(emulator: Emulator, media: MediaApi, filename: str | None, expected: str) -> None:
+    """A document is shown under the name of the upload, or another one, which has an extension for its icon."""
+    uploaded = await media.upload(SAMPLES["report.pdf"])
+    cases: list[tuple[Any, Any]] = [
+        (uploaded, None),
+        (uploaded.id, None),
+        (attrs.evolve(uploaded, mime_type=None), "document"),
+    ]
+    for what, kind in cases:
+        await media.send(TO, what, filename=filename, kind=kind)
+    shown = [message["document"].get("filename") for message in emulator.messages]
+    assert shown == [expected, None if filename is None else expected, filename or expected]
+
+
+async def test_sends_with_further_keys(emulator: Emulator, media: MediaApi, photo: str) -> None:
+    """Further keys of the envelope arrive."""
+    await media.send(TO, photo, extra={"biz_opaque_callback_data": "order 7"})
+    assert emulator.messages[-1]["biz_opaque_callback_data"] == "order 7"
+
+
+async def test_types_that_cannot_be_uploaded(emulator: Emulator, media: MediaApi) -> None:
+    """Received media of other types goes as a document; without a type, Meta is asked."""
+    (inbound,) = inbound_media((await emulator.receive(b"{}", "application/json"))[0])
+    for what in (inbound.id, UploadedMedia(id=inbound.id), UploadedMedia(id=inbound.id, mime_type="no type")):
+        await media.send(TO, what)
+        assert emulator.messages[-1]["type"] == "document"
+    error = await failure(ConfigurationError, media.send(TO, attrs.evolve(inbound, kind="hologram")))
+    assert (error.media_id, str(error)) == (
+        inbound.id,
+        "kind must be one of audio, document, image, sticker, video, not 'hologram'",
+    )
 
 
 async def test_a_message_on_the_wire(server: Server, scripted: MediaApi) -> None:
     """A message is JSON in Meta's words; the number is freed of what people write between digits."""
     reply = {"contacts": [{"wa_id": "1555"}], "messages": [{"id": "wamid.x", "message_status": "accepted"}]}
     server.script = [json_response(reply)]
-    sent = await scripted.send("+1 (555) 000-11.11", "7", reply_to="wamid.before", caption="für dich")
+    sent = await scripted.send("+1 (555) 000-11.11", "7", kind="image", reply_to="wamid.before", caption="für dich")
     assert sent == SentMessage(id="wamid.x", wa_id="1555", status="accepted")
     (request,) = server.requests
     assert (request.method, request.target) == ("POST", f"/v25.0/{NUMBER}/messages")
@@ -809,6 +906,15 @@ async def test_a_message_on_the_wire(server: Server, scripted: MediaApi) -> None
         ("somebody", {}),
         ("+1555\n0001111", {}),
         (15550001111, {}),
+        ("0171 1234567", {}),
+        ("0015550001111", {}),
+        (None, {}),
+        (TO, {"caption": 5}),
+        (TO, {"filename": 5}),
+        (TO, {"voice": "yes"}),
+        (TO, {"reply_to": 5}),
+        (TO, {"extra": [1]}),
+        (TO, {"extra": {"to": TO}, "kind": "image"}),
     ],
 )
 async def test_messages_that_cannot_be(emulator: Emulator, media: MediaApi, to: Any, extras: dict[str, Any]) -> None:
@@ -832,7 +938,7 @@ async def test_another_number_per_call(emulator: Emulator, media: MediaApi) -> N
     uploaded = await media.upload(PHOTO, phone_number_id=OTHER)
     await failure(MediaNotFoundError, media.get_info(uploaded.id, phone_number_id=emulator.phone_number_id))
     await media.get_info(uploaded.id, phone_number_id=OTHER)
-    await media.send(TO, uploaded.id, phone_number_id=OTHER)
+    await media.send(TO, uploaded, phone_number_id=OTHER)
     await failure(MediaNotFoundError, media.delete(uploaded.id, phone_number_id=emulator.phone_number_id))
     await media.delete(uploaded.id, phone_number_id=OTHER)
     asked = [(request.path.rpartition("/")[2], request.query.get("phone_number_id")) for request in emulator.requests]

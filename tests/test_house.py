@@ -68,8 +68,8 @@ def test_public_names_are_listed(module: ModuleType) -> None:
 
 
 def test_root_stays_small() -> None:
-    """The root has at most 25 names, so that its documentation fits in a head."""
-    assert len(meta_media.__all__) <= 25
+    """The root has at most 32 names, so that its documentation fits in a head."""
+    assert len(meta_media.__all__) <= 32
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

@@ -14,18 +14,24 @@ import httpx
 from meta_media import (
     DeletedMedia,
     DownloadedMedia,
+    InboundFailure,
     InboundMedia,
+    LibraryEntry,
     MediaApi,
     MediaError,
     MediaInfo,
     MediaStream,
+    MessageStatus,
     Progress,
+    Recipient,
     SentMessage,
     Settings,
     Source,
     UploadedMedia,
+    Webhook,
     __version__,
     inbound_media,
+    parse_webhook,
     verify_signature,
     verify_subscription,
 )
@@ -156,17 +162,43 @@ async def messages(media: MediaApi) -> None:
     assert_type(sent, SentMessage)
     assert_type(sent.id, str)
     assert_type(sent.wa_id, str | None)
+    assert_type(sent.user_id, str | None)
+    assert_type(sent.input, str | None)
     assert_type(sent.status, str | None)
     await media.send("+15550001111", "1", kind="audio", voice=True, phone_number_id="2")
+    for to in (Recipient.phone("+15550001111"), Recipient.user("US.1"), Recipient.group("Y2Fw")):
+        assert_type(to, Recipient)
+        await media.send(to, await media.upload(b"a"), extra={"biz_opaque_callback_data": "7"})
 
 
-def webhooks(payload: object, body: bytes, header: str | None, query: Mapping[str, str]) -> None:
+async def ids(media: MediaApi, entry: LibraryEntry, inbound: InboundMedia, known: MediaInfo) -> None:
+    """Pass whatever has a media id."""
+    for what in (entry, inbound, known, UploadedMedia(id="1")):
+        assert_type(await media.get_info(what), MediaInfo)
+        assert_type(await media.read(what), bytes)
+        assert_type(await media.delete(what), DeletedMedia)
+
+
+def webhooks(payload: bytes | str | dict[str, Any], body: bytes, header: str | None, query: Mapping[str, str]) -> None:
     """Read what Meta posts."""
     for inbound in inbound_media(payload):
         assert_type(inbound, InboundMedia)
         assert_type(inbound.url, str | None)
         assert_type(inbound.timestamp, datetime | None)
         assert_type(inbound.voice, bool)
+        assert_type(inbound.mime_type, str | None)
+        assert_type(inbound.reply_address, Recipient | None)
+        assert_type(inbound.message, Mapping[str, Any])
+    webhook = parse_webhook(payload)
+    assert_type(webhook, Webhook)
+    assert_type(webhook.unread, int)
+    for status in webhook.statuses:
+        assert_type(status, MessageStatus)
+        assert_type(status.recipient, Recipient | None)
+        assert_type(status.errors, tuple[ApiError, ...])
+    for failure in webhook.failures:
+        assert_type(failure, InboundFailure)
+    assert_type(verify_signature([b"secret", "new"], body.decode(), header), bool)
     assert_type(verify_signature("secret", body, header), bool)
     assert_type(verify_subscription(query, "token"), str)
 

@@ -18,14 +18,13 @@ from meta_media.bulk.outcomes import Done
 from meta_media.errors import ApiError, ConfigurationError, MediaError, NetworkError, RateLimitError, StorageError
 from meta_media.http.client import Client
 from meta_media.http.limits import MAX_RETRY_AFTER
-from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia
-from meta_media.protocol.validators import checked_id
+from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia, media_id_of
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.fingerprint import fingerprint
 from meta_media.transfer.info import delete
 from meta_media.transfer.progress import ItemProgress, delta_callback
-from meta_media.transfer.resume import as_secret, media_id_of
+from meta_media.transfer.resume import as_secret, known_id
 from meta_media.transfer.threads import run_in_thread, storage_errors
 from meta_media.transfer.upload import upload_options
 
@@ -166,7 +165,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         if unknown := sorted(map(str, set(own) - {"progress"})):
             raise ConfigurationError(f"a download's own keyword is progress, not {', '.join(unknown)}")
         what = as_secret(what)
-        media_id = media_id_of(what)
+        media_id = known_id(what)
 
         async def work(_: bool) -> DownloadedMedia:
             async with progress.on(self._http.call("download", None, media_id)) as call:
@@ -193,7 +192,7 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
 
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[DeletedMedia]:
         """Delete an item. Where an earlier run may have deleted it, a missing media is a success."""
-        media_id = checked_id(item, "the media id")
+        media_id = media_id_of(item)
 
         async def work(again: bool) -> DeletedMedia:
             async with progress.on(self._http.call("delete", self._number, media_id)) as call:

@@ -200,6 +200,8 @@ class Emulator:
         kind: Kind | None = None,
         filename: str | None = None,
         caption: str | None = None,
+        sender: str | None = None,
+        group_id: str | None = None,
         phone_number_id: str | None = None,
     ) -> tuple[bytes, str]:
         """
@@ -211,6 +213,8 @@ class Emulator:
             kind: The kind of message. Default: the kind that fits the type.
             filename: A document's name. Default: the name of the path.
             caption: The text below the media.
+            sender: The customer's phone number; or the user id of a customer without one, such as `"US.1349"`.
+            group_id: The group that the message was sent to, if any.
             phone_number_id: The number that gets it. Default: the default number.
         """
         running = self._running
@@ -225,7 +229,8 @@ class Emulator:
         expires = int(now) + self.settings.webhook_url_lifetime
         url = running.signer.url(self.base_url, media.id, "webhook", expires)
         kind = kind or default_kind(mime_type)
-        body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now))
+        people = {"sender": sender, "group_id": group_id}
+        body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now), **people)
         return body, "sha256=" + hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
 
     @property

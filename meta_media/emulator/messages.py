@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ _SHOWN: Final[Mapping[str, Kind]] = {"image/webp": "sticker", "image/": "image",
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
 _CUSTOMER: Final = "15550001111"
+_USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # Meta's page "Business-scoped user IDs"
 
 
 def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -45,8 +48,7 @@ def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
     with contextlib.suppress(ValueError, RecursionError):
         message = json.loads(body)
     check_product(message.get("messaging_product") if isinstance(message, dict) else None)
-    if not isinstance(message.get("to"), str) or not _digits(message["to"]):
-        raise GraphError.of("required", parameter="to")
+    _check_recipient(message)
     kind = message.get("type", "text")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise GraphError.message(131051, "Unsupported message type", f"The emulator sends {', '.join(_KEYS)} only.")
@@ -75,14 +77,15 @@ def check_attachment(kind: str, media: StoredMedia | None, phone_number_id: str)
 
 def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the documented response to an accepted message."""
-    to = str(message["to"])
+    to = str(message.get("to") or message["recipient"])
     number = _digits(to)
     raw = bytes((28, 24, len(number))) + number.encode() + b"\x15\x02\x00\x11\x18\x12" + secrets.token_hex(9).encode()
-    return {
-        "messaging_product": "whatsapp",
-        "contacts": [{"input": to, "wa_id": number}],
-        "messages": [{"id": "wamid." + b64encode(raw).decode()}],
-    }
+    sent, contact = {"id": "wamid." + b64encode(raw).decode()}, {"input": to}
+    if message.get("recipient_type") == "group":
+        sent["group_id"] = to
+    else:
+        contact |= {"wa_id": number} if message.get("to") else {"user_id": to}
+    return {"messaging_product": "whatsapp", "contacts": [contact], "messages": [sent]}
 
 
 def default_kind(mime_type: str) -> Kind:
@@ -93,7 +96,17 @@ def default_kind(mime_type: str) -> Kind:
     return "document"
 
 
-def webhook(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, animated: bool, now: int) -> bytes:
+def webhook(
+    media: StoredMedia,
+    kind: Kind,
+    url: str,
+    caption: str | None,
+    *,
+    animated: bool,
+    now: int,
+    sender: str | None = None,
+    group_id: str | None = None,
+) -> bytes:
     """Return the body of the webhook that Meta would post (its pages "Webhooks"), byte for byte as it is signed."""
     described: dict[str, Any] = {} if caption is None else {"caption": caption}
     if kind == "document":
@@ -105,15 +118,42 @@ def webhook(media: StoredMedia, kind: Kind, url: str, caption: str | None, *, an
     if kind == "sticker":
         described["animated"] = animated
     message_id = "wamid." + b64encode(b"\x1c\x18\x0b" + secrets.token_bytes(24)).decode()
-    message = {"from": _CUSTOMER, "id": message_id, "timestamp": str(now), "type": kind, kind: described}
+    person, contact = _person(sender or _CUSTOMER)
+    group = {} if group_id is None else {"group_id": group_id}
+    message = {**person, **group, "id": message_id, "timestamp": str(now), "type": kind, kind: described}
     value = {
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": "15550002222", "phone_number_id": media.phone_number_id},
-        "contacts": [{"profile": {"name": "A customer"}, "wa_id": _CUSTOMER}],
+        "contacts": [contact],
         "messages": [message],
     }
     entry = {"id": BUSINESS_ACCOUNT_ID, "changes": [{"value": value, "field": "messages"}]}
     return graph_json({"object": "whatsapp_business_account", "entry": [entry]})
+
+
+def _person(sender: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of a sender in a message, and in its contact. Who has a user id only has no phone number."""
+    profile = {"name": "A customer"}
+    if _USER_ID.fullmatch(sender):
+        return {"from_user_id": sender}, {"profile": profile | {"username": "@customer"}, "user_id": sender}
+    number = _digits(sender)
+    user_id = f"US.{int.from_bytes(hashlib.sha256(number.encode()).digest()[:8])}"
+    person = {"from": number, "from_user_id": user_id}
+    return person, {"profile": profile, "wa_id": number, "user_id": user_id}
+
+
+def _check_recipient(message: Mapping[str, Any]) -> None:
+    """Check the addresses: `to` is a number or a group's id, `recipient` a user id. Of both, Meta takes `to`."""
+    to, recipient, kind = message.get("to"), message.get("recipient"), message.get("recipient_type") or "individual"
+    if kind not in ("individual", "group"):
+        raise GraphError.of("invalid", problem="recipient_type must be one of {INDIVIDUAL, GROUP}.")
+    if to is None and recipient is not None and kind == "individual":
+        if not isinstance(recipient, str) or not _USER_ID.fullmatch(recipient):
+            raise GraphError.message(*_INVALID, "recipient takes a business-scoped user id.")
+    elif not isinstance(to, str) or not (to if kind == "group" else _digits(to)):
+        raise GraphError.of("required", parameter="to")
+    elif kind == "individual" and _USER_ID.fullmatch(to):
+        raise GraphError.message(*_INVALID, "to takes a phone number; a business-scoped user id goes into recipient.")
 
 
 def _digits(number: str) -> str:

@@ -31,6 +31,7 @@ from meta_media.http.limits import Slot, Throttle
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
+from meta_media.protocol.models import HasMediaId
 from meta_media.protocol.requests import Request, redirected_request, with_proof
 from meta_media.protocol.responses import MAX_RESPONSE_SIZE, parse_error, parse_response
 from meta_media.protocol.secrets import Secret
@@ -72,6 +73,7 @@ class Call:
         limits, account = client.shared.limits, settings.business_account_id or client.token.identity
         self._number = str(number) if isinstance(number, str | int) else None
         self._slot = Slot(client.shared.limiter(operation), limits.of_call(account, self._number))
+        media_id = media_id.id if isinstance(media_id, HasMediaId) else media_id
         self._media_id = media_id if is_id(media_id) else None  # that its errors name
         self._token = Secret()  # that was sent last
         self._retry_cost = 0  # of the last retry

@@ -10,7 +10,7 @@ import attrs
 
 from meta_media.errors import StorageError
 from meta_media.protocol.convert import from_plain, to_plain
-from meta_media.protocol.models import UploadedMedia
+from meta_media.protocol.models import HasMediaId, UploadedMedia
 
 __all__ = ["LibraryEntry", "entry_key"]
 
@@ -20,7 +20,7 @@ _USE_PRECISION: Final = timedelta(hours=1)  # of `used_at`
 
 
 @attrs.frozen(kw_only=True)
-class LibraryEntry:
+class LibraryEntry(HasMediaId):
     """
     A media id for these bytes, of this type, on this phone number.
 
@@ -37,7 +37,6 @@ class LibraryEntry:
         reused: Whether the entry existed before this call.
     """
 
-    id: str
     sha256: str
     mime_type: str
     phone_number_id: str

@@ -1,4 +1,4 @@
-"""JSON to values and back: one cattrs converter for Meta's responses and webhooks, one for what we store."""
+"""JSON to values and back: one cattrs converter for Meta's responses, one for what we store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from meta_media.protocol.models import DeletedMedia, InboundMedia, MediaInfo, SentMessage, UploadedMedia
+from meta_media.protocol.models import DeletedMedia, MediaInfo, SentMessage, UploadedMedia
+from meta_media.protocol.validators import is_id
 
 if TYPE_CHECKING:
     import cattrs
 
-__all__ = ["converter", "from_plain", "stored_converter", "structure", "to_plain"]
+__all__ = [
+    "converter",
+    "from_plain",
+    "hex_digest",
+    "media_id",
+    "of_type",
+    "stored_converter",
+    "structure",
+    "timestamp",
+    "to_plain",
+]
 
 T = TypeVar("T")
 
@@ -75,13 +86,13 @@ def converter() -> cattrs.Converter:
 
     strict = cattrs.Converter()
     for kind in (str, bool):
-        strict.register_structure_hook(kind, _exactly)
+        strict.register_structure_hook(kind, of_type)
     strict.register_structure_hook(int, _size)
-    strict.register_structure_hook(datetime, _timestamp)
     strict.register_structure_hook(SentMessage, _sent)
-    media_id, digest = override(struct_hook=_id), override(struct_hook=_hex_digest)
-    for cls in (UploadedMedia, MediaInfo, DeletedMedia, InboundMedia):
-        hook = make_dict_structure_fn(cls, strict, id=media_id, sha256=digest)
+    ids = override(struct_hook=lambda value, _: media_id(value))
+    digests = override(struct_hook=lambda value, _: hex_digest(value))
+    for cls in (UploadedMedia, MediaInfo, DeletedMedia):
+        hook = make_dict_structure_fn(cls, strict, id=ids, sha256=digests)
         strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
     return strict
 
@@ -93,7 +104,7 @@ def stored_converter() -> cattrs.Converter:
 
     stored = cattrs.Converter()
     for kind in (str, bool, int):
-        stored.register_structure_hook(kind, _exactly)
+        stored.register_structure_hook(kind, of_type)
     stored.register_structure_hook(datetime, lambda value, _: datetime.fromtimestamp(value, UTC))
     stored.register_unstructure_hook(datetime, datetime.timestamp)
     stored.register_structure_hook(Path, lambda value, _: Path(value))
@@ -101,16 +112,17 @@ def stored_converter() -> cattrs.Converter:
     return stored
 
 
-def _exactly(value: object, kind: type[T]) -> T:
+def of_type(value: object, kind: type[T]) -> T:
+    """Return a value of this type; `TypeError` for any other. A bool is no int."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
     return value
 
 
-def _id(value: object, _: object) -> str:
+def media_id(value: object) -> str:
     """Require an id's characters, because the id becomes part of the next request's path."""
-    text = _exactly(value, str)
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+    text = of_type(value, str)
+    if not is_id(text):
         raise TypeError(f"expected an id, got {text!r:.40}")
     return text
 
@@ -124,13 +136,14 @@ def _size(value: object, _: type[int]) -> int:
     raise TypeError(f"expected a number of bytes, got {value!r:.40}")
 
 
-def _timestamp(value: object, _: type[datetime]) -> datetime:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,11}", value):
+def timestamp(value: object) -> datetime:
+    """Return the time of unix seconds, which Meta writes as text."""
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,11}", str(value)):
         raise TypeError(f"expected unix seconds, got {value!r:.40}")
-    return datetime.fromtimestamp(int(value), UTC)
+    return datetime.fromtimestamp(int(str(value)), UTC)
 
 
-def _hex_digest(value: object, _: object) -> str:
+def hex_digest(value: object) -> str:
     """Return hex digits: Meta writes SHA-256 in hex in responses and in base64 in webhooks."""
     if isinstance(value, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
         return value.lower()
@@ -158,7 +171,6 @@ def _sent(data: object, _: type[SentMessage]) -> SentMessage:
     message, contact = (items[0] if isinstance(items, list) and items else {} for items in lists)
     if not isinstance(message, Mapping) or not isinstance(message.get("id"), str) or not message["id"]:
         raise TypeError("expected the id of one message")
-    wa_id = contact.get("wa_id") if isinstance(contact, Mapping) else None
-    status = message.get("message_status")
-    wa_id, status = (text if isinstance(text, str) else None for text in (wa_id, status))
-    return SentMessage(id=message["id"], wa_id=wa_id, status=status)
+    found = {"status": message.get("message_status")}
+    found |= {name: contact.get(name) for name in ("wa_id", "user_id", "input") if isinstance(contact, Mapping)}
+    return SentMessage(id=message["id"], **{name: text for name, text in found.items() if isinstance(text, str)})

@@ -32,6 +32,7 @@ __all__ = [
     "check_size",
     "extension_for",
     "inspect_media",
+    "kind_of",
     "named_type",
     "normalise",
 ]
@@ -177,6 +178,15 @@ class Inspection:
     mime_type: str  # normalised, for the Content-Type of the file part
     kind: Kind  # of the message that shows it
     max_size: int  # bytes; 100 KiB for a still sticker, 500 KiB for an animated one
+
+
+def kind_of(mime_type: str) -> Kind:
+    """Return the kind of message for a type. Types that WhatsApp does not accept, but that people receive, go as documents."""
+    try:
+        row = ACCEPTED.get(normalise(mime_type))
+    except UnsupportedMediaTypeError:
+        row = None
+    return "document" if row is None else row.kind
 
 
 def normalise(mime_type: str) -> str:

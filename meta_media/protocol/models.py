@@ -11,9 +11,25 @@ from typing import Any
 
 import attrs
 
+from meta_media.errors import ApiError, ConfigurationError
+from meta_media.protocol.recipient import Recipient, address
 from meta_media.protocol.secrets import hide_query
+from meta_media.protocol.validators import checked_id, is_id
 
-__all__ = ["DeletedMedia", "DownloadedMedia", "InboundMedia", "MediaInfo", "Progress", "SentMessage", "UploadedMedia"]
+__all__ = [
+    "DeletedMedia",
+    "DownloadedMedia",
+    "HasMediaId",
+    "InboundFailure",
+    "InboundMedia",
+    "MediaInfo",
+    "MessageStatus",
+    "Progress",
+    "SentMessage",
+    "UploadedMedia",
+    "Webhook",
+    "media_id_of",
+]
 
 
 def _repr_url(url: str | None) -> str:
@@ -25,8 +41,41 @@ def _expiry(url: str | None) -> datetime | None:
     return datetime.fromtimestamp(int(match[1]), UTC) if match else None
 
 
+def _repr_keys(mapping: Mapping[str, Any]) -> str:
+    return repr(list(mapping))
+
+
 @attrs.frozen(kw_only=True)
-class UploadedMedia:
+class HasMediaId:
+    """
+    A value that may be passed wherever a media id may.
+
+    Attributes:
+        id: Media id.
+    """
+
+    id: str
+
+
+def media_id_of(value: object) -> str:
+    """
+    Return the media id of an id, or of a value that has one.
+
+    Raises:
+        ConfigurationError: It is neither. The sentence names the attribute that has an id, if there is one.
+    """
+    if isinstance(value, HasMediaId):
+        value = value.id
+    if value is None or isinstance(value, str | bytes | int | float):
+        return checked_id(value, "the media id")
+    names = ("media_id", "id")
+    hint = next((f": pass its {name}" for name in names if is_id(getattr(value, name, None))), "")
+    accepted = "a str, or a value that has one such as UploadedMedia"
+    raise ConfigurationError(f"the media id must be {accepted}, not {type(value).__name__}{hint}")
+
+
+@attrs.frozen(kw_only=True)
+class UploadedMedia(HasMediaId):
     """
     The result of an upload.
 
@@ -34,6 +83,7 @@ class UploadedMedia:
         id: Media id, valid for 30 days and for the phone number that uploaded it.
         mime_type: MIME type that was sent.
         file_size: Bytes sent.
+        filename: Name that was sent.
         sha256: SHA-256 of the bytes sent, 64 hex digits; only with `verify=True`.
         maybe_duplicate: Whether the file was sent again because a response was lost. Meta may then hold it under a second,
             unknown id until that expires.
@@ -41,9 +91,9 @@ class UploadedMedia:
         extra: Other keys of Meta's response.
     """
 
-    id: str
     mime_type: str | None = None
     file_size: int | None = None
+    filename: str | None = attrs.field(default=None, eq=False)
     sha256: str | None = None
     maybe_duplicate: bool = False
     attempts: int = attrs.field(default=1, eq=False)
@@ -51,7 +101,7 @@ class UploadedMedia:
 
 
 @attrs.frozen(kw_only=True)
-class MediaInfo:
+class MediaInfo(HasMediaId):
     """
     What Meta returns for a media id.
 
@@ -65,7 +115,6 @@ class MediaInfo:
         received_at: Time of the response, in seconds of the monotonic clock, which no change of the wall clock affects.
     """
 
-    id: str
     url: str = attrs.field(repr=_repr_url)
     mime_type: str
     sha256: str | None = None
@@ -126,22 +175,26 @@ class SentMessage:
     Attributes:
         id: Message id (`wamid.…`).
         wa_id: WhatsApp id of the recipient, where Meta returns one.
+        user_id: Business-scoped user id of the recipient, where Meta returns one.
+        input: The recipient as it was given, where Meta returns it.
         status: Meta's `message_status`, where Meta returns one.
     """
 
     id: str
     wa_id: str | None = None
+    user_id: str | None = None
+    input: str | None = None
     status: str | None = None
 
 
 @attrs.frozen(kw_only=True)
-class InboundMedia:
+class InboundMedia(HasMediaId):
     """
-    A media message from a webhook.
+    Media in a webhook. A field that Meta left out, or sent in an unknown form, is None, or False for a flag.
 
     Attributes:
         id: Media id, valid for 7 days.
-        kind: `"audio"`, `"document"`, `"image"`, `"sticker"` or `"video"`.
+        kind: `"audio"`, `"document"`, `"image"`, `"sticker"` or `"video"`; or a later kind of Meta's.
         mime_type: MIME type that the sender's phone states, with its parameters.
         sha256: SHA-256 of the bytes, 64 hex digits, converted from the webhook's base64.
         url: URL of the bytes, valid for five minutes, where the webhook has one. `repr` hides its query.
@@ -149,17 +202,24 @@ class InboundMedia:
         caption: Text below the media.
         voice: Whether an audio is a voice note.
         animated: Whether a sticker is animated.
-        sender: WhatsApp id of the sender.
-        message_id: Message id (`wamid.…`).
+        sender: WhatsApp id of the sender, which is a phone number. People with a username may have none.
+        user_id: Business-scoped user id of the person, such as `US.13491208655302741918`.
+        parent_user_id: The same for the parent portfolio, such as `US.ENT.11815799212886844830`.
+        username: The person's username, where there is one.
+        profile_name: The person's name, as they chose it.
+        group_id: The group that the message was sent to.
+        message_id: Message id (`wamid.…`). Meta repeats webhooks, so the same message may come again.
         timestamp: Time of the message in UTC.
         phone_number_id: Business phone number that received the message.
-        extra: Other keys of the media object.
+        carrier: Where the media stood: `"message"`, `"edit"`, `"echo"` (the business itself sent it, by its app), `"history"`,
+            `"standby"`, `"call_recording"`, `"call_transcript"` or `"flow"` (picked in a form).
+        message: The message, or the call, as it came. `repr` leaves it out.
+        extra: Other keys of the media object, and values in an unknown form under Meta's names. `repr` shows its keys.
         received_at: Time at which this value was made, in seconds of the monotonic clock.
     """
 
-    id: str
     kind: str
-    mime_type: str
+    mime_type: str | None = None
     sha256: str | None = None
     url: str | None = attrs.field(default=None, repr=_repr_url)
     filename: str | None = None
@@ -167,16 +227,103 @@ class InboundMedia:
     voice: bool = False
     animated: bool = False
     sender: str | None = None
+    user_id: str | None = None
+    parent_user_id: str | None = None
+    username: str | None = None
+    profile_name: str | None = None
+    group_id: str | None = None
     message_id: str | None = None
     timestamp: datetime | None = None
     phone_number_id: str | None = None
-    extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    carrier: str = "message"
+    message: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=_repr_keys)
     received_at: float = attrs.field(factory=time.monotonic, init=False, eq=False, repr=False)
 
     @property
     def url_expires_at(self) -> datetime | None:
         """Expiry of `url` in UTC, from its parameter `ext`; None without one."""
         return _expiry(self.url)
+
+    @property
+    def reply_address(self) -> Recipient | None:
+        """Where to reply: the group, else the person's phone number, else their user id; None if there is none of them."""
+        sender = None if self.carrier == "echo" else self.sender
+        return _reply_address(self.message, self.group_id, sender, self.user_id, self.parent_user_id)
+
+
+@attrs.frozen(kw_only=True)
+class InboundFailure:
+    """
+    A message that could not be received: of a type that Meta does not pass on (131051, 131060), or with media over 100 MB (131052).
+
+    Attributes:
+        errors: Meta's reasons. Each `code` is the one of Meta's table.
+        sender: As in `InboundMedia`, and so are the other fields.
+    """
+
+    errors: tuple[ApiError, ...] = attrs.field(eq=False)
+    sender: str | None = None
+    user_id: str | None = None
+    group_id: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    phone_number_id: str | None = None
+    message: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @property
+    def reply_address(self) -> Recipient | None:
+        """As in `InboundMedia`: where to ask for the message again."""
+        return _reply_address(self.message, self.group_id, self.sender, self.user_id)
+
+
+@attrs.frozen(kw_only=True)
+class MessageStatus:
+    """
+    What became of a message that was sent.
+
+    Attributes:
+        message_id: Message id, as in `SentMessage.id`.
+        status: `"sent"`, `"delivered"`, `"read"`, `"played"` or `"failed"`.
+        recipient: The person or group that it was sent to.
+        timestamp: Time of the status in UTC.
+        errors: Why it failed. Media that Meta refuses after the upload is an `UploadRejectedError` with Meta's `details`.
+        phone_number_id: Business phone number that sent the message.
+        extra: Other keys of the status, such as `biz_opaque_callback_data` and `pricing`.
+    """
+
+    message_id: str
+    status: str
+    recipient: Recipient | None = None
+    timestamp: datetime | None = None
+    errors: tuple[ApiError, ...] = attrs.field(default=(), eq=False)
+    phone_number_id: str | None = None
+    extra: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=_repr_keys)
+
+
+@attrs.frozen(kw_only=True)
+class Webhook:
+    """
+    What a webhook reports.
+
+    Attributes:
+        media: All media, in the order of the webhook.
+        statuses: What became of messages that were sent.
+        failures: Messages that could not be received.
+        unread: Number of parts that are none of these and no message without media either: media without an id, unknown
+            types of messages, and changes of other fields. Each is logged.
+    """
+
+    media: tuple[InboundMedia, ...] = ()
+    statuses: tuple[MessageStatus, ...] = ()
+    failures: tuple[InboundFailure, ...] = ()
+    unread: int = 0
+
+
+def _reply_address(message: Mapping[str, Any], group_id: str | None, *people: str | None) -> Recipient | None:
+    everyone = (message.get("to"), message.get("recipient"), *people)  # only an echo has the first two
+    found = (address(group_id, "group"), *(address(person, "phone", "user") for person in everyone))
+    return next((recipient for recipient in found if recipient is not None), None)
 
 
 @attrs.frozen(kw_only=True)

@@ -13,13 +13,16 @@ from typing import Any, Final
 from urllib.parse import urlencode, urljoin
 
 import attrs
+from attrs.validators import optional
 
 from meta_media._version import __version__
 from meta_media.errors import ConfigurationError, Operation, ServerError, UntrustedUrlError
+from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.secrets import Secret, hide_query
 from meta_media.protocol.settings import Settings
+from meta_media.protocol.validators import flag, mapping, shown, text
 
-__all__ = ["Request", "graph_request", "media_request", "message_body", "redirected_request", "with_proof"]
+__all__ = ["MediaMessage", "Request", "graph_request", "media_request", "redirected_request", "with_proof"]
 
 _USER_AGENT: Final = f"meta-media/{__version__} python/{platform.python_version()}"
 
@@ -99,20 +102,49 @@ def redirected_request(request: Request, status: int, location: str, settings: S
     return attrs.evolve(target, operation=request.operation, headers=request.headers)
 
 
-def message_body(to: str, media_id: str, kind: str, fields: Mapping[str, Any], reply_to: str | None) -> bytes:
-    """Write the JSON of a message with media. `fields` are those of the media object; None stands for a missing one."""
-    if kind not in _FIELDS:
-        raise ConfigurationError(f"kind must be one of {', '.join(_FIELDS)}, not {kind!r}")
-    given = {name: value for name, value in fields.items() if value is not None}
-    if unfit := sorted(given.keys() - _FIELDS[kind]):
-        kinds = " or ".join(f'"{other}"' for other, names in _FIELDS.items() if unfit[0] in names)
-        raise ConfigurationError(f'{unfit[0]} is for kind={kinds} only, not for "{kind}"')
-    if (length := len(given.get("caption", ""))) > _MAX_CAPTION_LENGTH:
-        raise ConfigurationError(f"a caption must have at most {_MAX_CAPTION_LENGTH} characters, not {length}")
-    body: dict[str, Any] = {"messaging_product": "whatsapp", "recipient_type": "individual", "to": to, "type": kind}
-    if reply_to is not None:
-        body["context"] = {"message_id": reply_to}
-    return json.dumps(body | {kind: {"id": media_id, **given}}).encode()
+def _at_most(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if len(value) > _MAX_CAPTION_LENGTH:
+        sentence = f"a caption must have at most {_MAX_CAPTION_LENGTH} characters, not {len(value)}"
+        raise ConfigurationError(sentence)
+
+
+@attrs.frozen(kw_only=True)
+class MediaMessage:
+    """A message with media. Its arguments are checked at once, except for what depends on the kind."""
+
+    to: Recipient
+    media_id: str
+    caption: str | None = attrs.field(default=None, validator=optional([text, _at_most]))
+    filename: str | None = attrs.field(default=None, validator=optional(text))
+    voice: bool | None = attrs.field(default=None, validator=optional(flag))
+    reply_to: str | None = attrs.field(default=None, validator=optional(text))
+    extra: Mapping[str, Any] | None = attrs.field(default=None, validator=optional(mapping))
+
+    def body(self, kind: str) -> bytes:
+        """Write the JSON of `POST /messages`. Fields that are None are left out."""
+        if kind not in tuple(_FIELDS):  # a tuple, because any value may be looked for in one
+            raise ConfigurationError(f"kind must be one of {', '.join(_FIELDS)}, not {shown(kind)}")
+        given = {name: getattr(self, name) for name in ("caption", "filename", "voice")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if unfit := sorted(given.keys() - _FIELDS[kind]):
+            kinds = " or ".join(f'"{other}"' for other, names in _FIELDS.items() if unfit[0] in names)
+            raise ConfigurationError(f'{unfit[0]} is for kind={kinds} only, not for "{kind}"')
+        own: dict[str, Any] = {
+            "messaging_product": "whatsapp",
+            "recipient_type": "group" if self.to.kind == "group" else "individual",
+            "recipient" if self.to.kind == "user" else "to": self.to.id,
+            "type": kind,
+            kind: {"id": self.media_id, **given},
+        }
+        if self.reply_to is not None:
+            own["context"] = {"message_id": self.reply_to}
+        extra = dict(self.extra or {})
+        if replaced := sorted(extra.keys() & (own.keys() | {"to", "recipient"})):  # of two addresses, Meta takes `to`
+            raise ConfigurationError(f"extra must not have {replaced[0]!r}, which send itself writes: leave it out")
+        try:
+            return json.dumps(own | extra, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"extra must have JSON values only: {error}") from error
 
 
 def media_request(url: object, settings: Settings, *, media_id: str | None = None, start: int = 0) -> Request:

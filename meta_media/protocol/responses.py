@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from meta_media.errors import ApiError, MediaError, Operation, RateLimitError, ServerError
+from meta_media.errors import ApiError, InvalidMediaError, MediaError, Operation, RateLimitError, ServerError
 from meta_media.protocol.convert import structure
 from meta_media.protocol.error_codes import meaning_of
 from meta_media.protocol.requests import Request
 from meta_media.protocol.secrets import hide_query
 
-__all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "parse_error", "parse_response"]
+__all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "message_error", "parse_error", "parse_response"]
 
 MAX_RESPONSE_SIZE: Final = 2**20  # bytes of JSON; real responses are below 2 KB
 _MAX_RETRY_AFTER: Final = 86_400.0  # seconds: one day; a longer wait is a mistake of the server
@@ -65,13 +65,26 @@ def parse_error(operation: Operation, status: int, headers: Mapping[str, str], b
     content = _json_object(body) or {}
     error = content.get("error")
     facts: Mapping[str, Any] = error if isinstance(error, Mapping) else content
+    answer, kind = _api_error(operation, status, headers, facts, error, _plain_text(headers, body))
+    return answer if issubclass(kind, ApiError) else kind(str(answer), answer=answer)
+
+
+def message_error(facts: Mapping[str, Any]) -> ApiError:
+    """Convert an entry of a webhook's `errors` into an error. It has no HTTP status."""
+    return _api_error("send", None, {}, facts)[0]
+
+
+def _api_error(
+    operation: Operation, status: int | None, headers: Mapping[str, str], facts: Mapping[str, Any], *texts: object
+) -> tuple[ApiError, type[ApiError | InvalidMediaError]]:
+    """Return an error, and the class that its code stands for, which may be one of the caller's file."""
     data = facts.get("error_data")
     details = [data.get("details") if isinstance(data, Mapping) else data]
     details += [facts.get("error_user_msg"), facts.get("error_user_title")]
-    messages = [facts.get("message"), error, facts.get("detail"), facts.get("title"), _plain_text(headers, body)]
+    messages = [facts.get("message"), *texts[:1], facts.get("detail"), facts.get("title"), *texts[1:]]
     text = " ".join(text for text in (*messages, *details) if isinstance(text, str))
     code, subcode = _integer(facts.get("code")), _integer(facts.get("error_subcode"))
-    meaning = meaning_of(operation, status, code, subcode, text)
+    meaning = meaning_of(operation, status or 400, code, subcode, text)
     retry_after = _retry_after(headers)
     if retry_after is None and meaning.error is RateLimitError:
         retry_after = _time_to_regain_access(headers)
@@ -87,9 +100,9 @@ def parse_error(operation: Operation, status: int, headers: Mapping[str, str], b
         retry_after=retry_after,
         scope=meaning.scope,
         retryable=meaning.retryable or facts.get("is_transient") is True,
-        maybe_applied=operation in {"upload", "send", "delete"} and status >= 500,
+        maybe_applied=operation in {"upload", "send", "delete"} and (status or 0) >= 500,
     )
-    return answer if issubclass(meaning.error, ApiError) else meaning.error(str(answer), answer=answer)
+    return answer, meaning.error
 
 
 def _json_object(body: bytes) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeGuard
 
@@ -14,7 +14,6 @@ from meta_media.errors import ConfigurationError
 
 __all__ = [
     "checked_id",
-    "checked_number",
     "checked_token",
     "count",
     "flag",
@@ -22,6 +21,7 @@ __all__ = [
     "identifier",
     "is_id",
     "is_token",
+    "mapping",
     "matched",
     "must_be",
     "not_negative",
@@ -36,8 +36,6 @@ __all__ = [
 Validator = Callable[[Any, Any, Any], Any]  # instance, attribute, value
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_PHONE_NUMBER: Final = re.compile(r"\+?[0-9]{5,20}")
-_SEPARATORS: Final = re.compile(r"[ ().-]")
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
 _MAX_SHOWN: Final = 80  # characters of a caller's value in a message
 
@@ -66,6 +64,7 @@ whole: Final = must_be("a whole number", _INTEGER, ge(0))
 text: Final = must_be("a str", instance_of(str))
 flag: Final = must_be("True or False", instance_of(bool))
 identifier: Final = must_be("digits", matches_re(_ID))
+mapping: Final = must_be("a mapping", instance_of(Mapping))
 word: Final = must_be("a word such as call_voicemail_announcement", matches_re(r"_*[^\W_]\w*"))
 time_to_live: Final = must_be(  # Meta's page "No Storage": 60 to 43,200 minutes
     "a timedelta from one hour to thirty days", instance_of(timedelta), ge(timedelta(hours=1)), le(timedelta(days=30))
@@ -119,12 +118,3 @@ def checked_id(value: object, name: str) -> str:
     """Return an id that is safe in a URL's path: it has no slash, dot or colon."""
     digits = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return matched(_ID, digits, f"{name} must be digits, not {shown(value)}")[0]
-
-
-def checked_number(value: object) -> str:
-    """Return a recipient's phone number as Meta accepts it: digits, with or without a leading plus."""
-    if isinstance(value, int):
-        raise ConfigurationError(f'a recipient must be a str such as "+15550001111", not the int {shown(value)}')
-    number = _SEPARATORS.sub("", value) if isinstance(value, str) else value
-    sentence = f'a recipient must be a phone number with country code, such as "+15550001111", not {shown(value)}'
-    return matched(_PHONE_NUMBER, number, sentence)[0]

@@ -17,13 +17,12 @@ from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerEr
 from meta_media.http.call import Call
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState
-from meta_media.protocol.models import InboundMedia, MediaInfo
+from meta_media.protocol.models import HasMediaId, InboundMedia, MediaInfo, media_id_of
 from meta_media.protocol.requests import Request, media_request
 from meta_media.protocol.secrets import Secret, hide_query
-from meta_media.protocol.validators import checked_id
 from meta_media.transfer.info import get_info
 
-__all__ = ["ResumableBody", "as_secret", "media_id_of", "wrong_size"]
+__all__ = ["ResumableBody", "as_secret", "known_id", "wrong_size"]
 
 T = TypeVar("T")
 _EXPIRED: Final = frozenset({401, 403, 404, 410})  # status of a URL that has expired, by the hosts that serve media
@@ -53,7 +52,7 @@ class MediaLocation:
             info = what if isinstance(what, MediaInfo) else None
             return cls(
                 url=None if what.url is None else Secret(what.url),
-                media_id=checked_id(what.id, "the media id"),
+                media_id=media_id_of(what),
                 info=info,
                 mime_type=what.mime_type,
                 sha256=what.sha256,
@@ -63,7 +62,7 @@ class MediaLocation:
             )
         if isinstance(what, str) and "://" in what:
             return cls(url=Secret(what))
-        return cls(media_id=checked_id(what, "the media id"))
+        return cls(media_id=media_id_of(what))
 
     @property
     def expired(self) -> bool:
@@ -187,8 +186,8 @@ def as_secret(what: T) -> T | Secret:
     return Secret(what) if isinstance(what, str) and "://" in what else what
 
 
-def media_id_of(what: object) -> str | None:
-    """Return the media id of an argument of `download`; None for a URL."""
-    if isinstance(what, MediaInfo | InboundMedia):
+def known_id(what: object) -> str | None:
+    """Return the media id of an argument of `download`, unchecked; None for a URL."""
+    if isinstance(what, HasMediaId):
         return what.id
     return what if isinstance(what, str) and "://" not in what else None

@@ -95,11 +95,8 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     origin = Source.of(source, size=options.size)
     async with origin.open() as body:
         mime_type, size = await prepare(origin, body, options)
-        form = encode(
-            _fields(mime_type, options),
-            filename=typed_filename(options.filename or origin.name, mime_type, "media", sent=True),
-            mime_type=mime_type,
-        )
+        filename = typed_filename(options.filename or origin.name, mime_type, "media", sent=True)
+        form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         content = _Content(form, size, origin, options, call.settings.chunk_size)
@@ -110,6 +107,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         uploaded,
         mime_type=mime_type,
         file_size=size,
+        filename=filename,
         sha256=content.sha256,
         maybe_duplicate=call.ambiguous,
         attempts=call.attempts,

@@ -541,12 +541,37 @@ async def test_send(emulator: Emulator, http: httpx.AsyncClient) -> None:
             assert emulator.messages[-1] == message | extra
 
 
+@pytest.mark.parametrize(
+    ("address", "contact", "group"),
+    [
+        ({"to": "+15550001111"}, {"input": "+15550001111", "wa_id": "15550001111"}, {}),
+        ({"recipient": "US.1349"}, {"input": "US.1349", "user_id": "US.1349"}, {}),
+        ({"recipient": "US.ENT.1349", "to": None}, {"input": "US.ENT.1349", "user_id": "US.ENT.1349"}, {}),
+        ({"recipient": "US.1349", "to": "15550001111"}, {"input": "15550001111", "wa_id": "15550001111"}, {}),
+        ({"to": "Y2FwaV9n", "recipient_type": "group"}, {"input": "Y2FwaV9n"}, {"group_id": "Y2FwaV9n"}),
+    ],
+)
+async def test_recipients(
+    emulator: Emulator, http: httpx.AsyncClient, address: dict[str, Any], contact: dict[str, Any], group: dict[str, Any]
+) -> None:
+    """A number, a person without a number and a group are addressed as on Meta's pages; `to` wins over `recipient`."""
+    message = {"messaging_product": "whatsapp", "type": "image", "image": {"link": "https://a"}, **address}
+    body = (await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=message)).json()
+    assert body["contacts"] == [contact]
+    assert body["messages"] == [{"id": body["messages"][0]["id"], **group}]
+
+
 ATTACHMENT = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
 WRONG_MESSAGES: list[tuple[dict[str, Any], int, str]] = [
     ({"messaging_product": ""}, 100, "(#100) The parameter messaging_product is required."),
     ({"messaging_product": "x"}, 100, '(#100) Param messaging_product must be one of {WHATSAPP} - got "x".'),
     ({"to": None}, 100, "(#100) The parameter to is required."),
     ({"to": "nobody"}, 100, "(#100) The parameter to is required."),
+    ({"to": "US.1349"}, 131009, "to takes a phone number; a business-scoped user id goes into recipient."),
+    ({"to": None, "recipient": "15550001111"}, 131009, "recipient takes a business-scoped user id."),
+    ({"to": None, "recipient": 7}, 131009, "recipient takes a business-scoped user id."),
+    ({"to": None, "recipient": "US.1", "recipient_type": "group"}, 100, "(#100) The parameter to is required."),
+    ({"recipient_type": ["x"]}, 100, "(#100) Param recipient_type must be one of {INDIVIDUAL, GROUP}."),
     ({"type": "hologram"}, 131051, "The emulator sends image, video, document, audio, sticker only."),
     ({"type": ["image"]}, 131051, "The emulator sends image, video, document, audio, sticker only."),
     ({"type": "video"}, 100, "(#100) The parameter video is required."),
@@ -634,6 +659,31 @@ async def test_receive(emulator: Emulator, http: httpx.AsyncClient) -> None:
         assert (await http.get(f"/v25.0/{media['id']}")).json()["sha256"] == hashlib.sha256(PNG).hexdigest()
     emulator.clock.advance(7 * 24 * 60 * 60)
     assert (await http.get(f"/v25.0/{media['id']}")).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("sender", "person", "known"),
+    [
+        (None, {"from": "15550001111"}, {"wa_id": "15550001111"}),
+        ("+1 555 000 3333", {"from": "15550003333"}, {"wa_id": "15550003333"}),
+        ("US.1349", {}, {"user_id": "US.1349"}),
+        ("US.ENT.1349", {}, {"user_id": "US.ENT.1349"}),
+    ],
+)
+async def test_receive_from(
+    emulator: Emulator, sender: str | None, person: dict[str, str], known: dict[str, str]
+) -> None:
+    """Every customer has a user id, the same each time; who has nothing else has no phone number."""
+    for group_id in (None, "Y2FwaV9n"):
+        body, _ = await emulator.receive(PNG, "image/png", sender=sender, group_id=group_id)
+        value = json.loads(body)["entry"][0]["changes"][0]["value"]
+        (message,), (contact,) = value["messages"], value["contacts"]
+        assert message["from_user_id"] == contact["user_id"]
+        assert {name: message[name] for name in ("from", "group_id") if name in message} == (
+            person if group_id is None else person | {"group_id": group_id}
+        )
+        assert contact.items() >= known.items()
+        assert ("wa_id" in contact) == ("from" in message)
 
 
 async def test_receive_a_path(emulator: Emulator, http: httpx.AsyncClient, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ OPERATIONS: Final[dict[str, Callable[[Scene], Awaitable[Any]]]] = {
     "stream": _streamed,
     "handle": lambda scene: scene.api.download(scene.what, scene.handle),
     "delete": lambda scene: scene.api.delete("7"),
-    "send": lambda scene: scene.api.send("+15550001111", "7"),
+    "send": lambda scene: scene.api.send("+15550001111", "7", kind="image"),
 }
 
 

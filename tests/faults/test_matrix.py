@@ -241,7 +241,7 @@ class Stage:
         changes: dict[str, Any] = {**waits, "deadline": None, "max_retries": 0}
         after = scene.api.with_options(phone_number_id="2", **changes)
         async with asyncio.timeout(60):
-            await after.send("+15550001111", "8")
+            await after.send("+15550001111", "8", kind="image")
             assert await after.read(scene.known("8")) == CONTENT
         most = 2 * scene.settings["concurrency"] if scene.cell.items else 1  # to Graph, and to the host of the media
         await settled_at(True, lambda: server.open - server.deaf <= most)  # what was given up was closed

@@ -82,7 +82,7 @@ VERBS: dict[str, Callable[[MediaApi, Path], Awaitable[Any]]] = {
     "stream": stream,
     "read": lambda api, _: api.read("7"),
     "delete": lambda api, _: api.delete("7"),
-    "send": lambda api, _: api.send("+15550001111", "7", caption="hello"),
+    "send": lambda api, _: api.send("+15550001111", "7", kind="image", caption="hello"),
 }
 
 
@@ -151,7 +151,7 @@ async def test_hooks_see_every_request(given: bool, tmp_path: Path) -> None:
         await api.get_info("7")
         assert (await api.download("7", tmp_path)).size == len(LARGE)
         await api.delete("7")
-        await api.send("+15550001111", "7")
+        await api.send("+15550001111", "7", kind="image")
         api.client.event_hooks["response"].clear()
         await api.upload(b"unseen")
     version = "/v25.0"

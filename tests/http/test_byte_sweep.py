@@ -163,7 +163,7 @@ VERBS = {
         operation="delete",
     ),
     "send": Verb(
-        call=lambda api, _: api.send("+15550001111", MEDIA),
+        call=lambda api, _: api.send("+15550001111", MEDIA, kind="image"),
         right=message_is_as_told,
         body=lambda _: SENT,
         operation="send",

@@ -453,7 +453,10 @@ async def _many_failures(server: Server, api: MediaApi) -> AsyncIterator[BaseExc
         (quoted, lambda: api.get_info("7")),
         (quoted, lambda: api.upload(b"text")),
         (page(f"see {url}", 400, content_type="text/plain"), lambda: api.delete("7")),
-        (json_response({"error": {"message": f"see {url}", "code": 1}}, 500), lambda: api.send("+15550001111", "7")),
+        (
+            json_response({"error": {"message": f"see {url}", "code": 1}}, 500),
+            lambda: api.send("+15550001111", "7", kind="image"),
+        ),
         (reset(), lambda: api.read(url)),
         (page("", 404), lambda: api.read(url)),
         (page("other"), lambda: api.read(known)),

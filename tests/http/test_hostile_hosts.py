@@ -357,7 +357,7 @@ CHANGES: Final[dict[str, Callable[[MediaApi], Awaitable[object]]]] = {
     "upload": lambda api: api.upload(b"some text"),
     "large upload": lambda api: api.upload(b"some text " * 30_000, filename="a.txt"),
     "delete": lambda api: api.delete("7"),
-    "send": lambda api: api.send("+15550001111", "7"),
+    "send": lambda api: api.send("+15550001111", "7", kind="image"),
 }
 
 

@@ -416,10 +416,10 @@ async def test_messages(server: Server, media: MediaApi) -> None:
         server.script = [fault, sent]
         server.requests.clear()
         if tries == 2:
-            assert (await media.send("+15550001111", "7")).id == "wamid.1"
+            assert (await media.send("+15550001111", "7", kind="image")).id == "wamid.1"
         else:
             with pytest.raises(MediaError) as caught:
-                await media.send("+15550001111", "7")
+                await media.send("+15550001111", "7", kind="image")
             assert caught.value.maybe_applied
         assert len(server.requests) == tries
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from meta_media import __version__
 from meta_media.errors import ConfigurationError, UntrustedUrlError
-from meta_media.protocol.requests import Request, graph_request, media_request, message_body, redirected_request
+from meta_media.protocol.recipient import Recipient
+from meta_media.protocol.requests import MediaMessage, Request, graph_request, media_request, redirected_request
 from meta_media.protocol.settings import Settings
 
 ID = "1045500012345678"
@@ -95,11 +96,16 @@ MESSAGES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+def message(**fields: Any) -> MediaMessage:
+    """Make a message."""
+    return MediaMessage(to=Recipient.of(fields.pop("to", "+15550001111")), media_id=ID, **fields)
+
+
 @pytest.mark.parametrize(("kind", "extras"), MESSAGES)
 def test_messages(kind: str, extras: dict[str, Any]) -> None:
     """A message has the media under its kind, with the fields that are not None."""
     nothing = dict.fromkeys(("caption", "filename", "voice"))
-    assert json.loads(message_body("+15550001111", ID, kind, nothing | extras, None)) == {
+    assert json.loads(message(**nothing | extras).body(kind)) == {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
         "to": "+15550001111",
@@ -108,26 +114,84 @@ def test_messages(kind: str, extras: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        ("US.13491208655302741918", {"recipient_type": "individual", "recipient": "US.13491208655302741918"}),
+        (Recipient.user("US.ENT.1"), {"recipient_type": "individual", "recipient": "US.ENT.1"}),
+        (Recipient.phone("15550001111"), {"recipient_type": "individual", "to": "15550001111"}),
+        (Recipient.group("Y2FwaV9n=="), {"recipient_type": "group", "to": "Y2FwaV9n=="}),
+    ],
+)
+def test_addresses(to: object, expected: dict[str, str]) -> None:
+    """A user id goes into `recipient`, never into `to`; a group has a type of its own."""
+    body = json.loads(message(to=to).body("image"))
+    assert {name: body[name] for name in body if name.startswith(("to", "recipient"))} == expected
+
+
 def test_replies_to_messages() -> None:
     """A reply has the id of the message that it replies to."""
-    body = json.loads(message_body("15550001111", ID, "image", {}, "wamid.HBgL"))
+    body = json.loads(message(reply_to="wamid.HBgL").body("image"))
     assert body["context"] == {"message_id": "wamid.HBgL"}
+
+
+def test_further_keys() -> None:
+    """What Meta invents next can be passed, and the mapping is not changed."""
+    extra = {"biz_opaque_callback_data": "order 7", "context": {"message_id": "wamid.x"}, "category": ["marketing"]}
+    body = json.loads(message(extra=extra).body("image"))
+    assert body.items() >= extra.items()
+    assert body["image"] == {"id": ID}
+    assert sorted(extra) == ["biz_opaque_callback_data", "category", "context"]
+
+
+@pytest.mark.parametrize("name", ["messaging_product", "recipient_type", "to", "recipient", "type", "image", "context"])
+@pytest.mark.parametrize("to", ["+15550001111", "US.1"])
+def test_further_keys_replace_nothing(name: str, to: str) -> None:
+    """A key that the message has already is refused; so is a second address, which Meta would take instead."""
+    with pytest.raises(
+        ConfigurationError, match=f"^extra must not have '{name}', which send itself writes: leave it out$"
+    ):
+        message(to=to, extra={"a": 1, name: "evil"}, reply_to="wamid.x").body("image")
+
+
+@pytest.mark.parametrize("value", [{1}, b"1", float("nan"), {(1, 2): 3}])
+def test_further_keys_are_json(value: object) -> None:
+    """What JSON cannot hold is refused."""
+    with pytest.raises(ConfigurationError, match=r"^extra must have JSON values only: "):
+        message(extra={"new": value}).body("image")
+
+
+def test_circular_values() -> None:
+    """A value that contains itself is refused."""
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(ConfigurationError, match=r"^extra must have JSON values only: "):
+        message(extra={"new": circle}).body("image")
 
 
 @pytest.mark.parametrize(
     ("kind", "extras", "sentence"),
     [
         ("sticker", {"caption": "x"}, 'caption is for kind="document" or "image" or "video" only, not for "sticker"'),
-        ("image", {"voice": False}, 'voice is for kind="audio" only, not for "image"'),
+        ("image", {"voice": True}, 'voice is for kind="audio" only, not for "image"'),
         ("image", {"voice": False, "filename": "x"}, 'filename is for kind="document" only, not for "image"'),
         ("video", {"caption": "x" * 1025}, "a caption must have at most 1024 characters, not 1025"),
         ("text", {}, "kind must be one of audio, document, image, sticker, video, not 'text'"),
+        (["image"], {}, "kind must be one of audio, document, image, sticker, video, not ['image']"),
+        ("image", {"caption": 5}, "caption must be a str, not 5"),
+        ("image", {"caption": b"x"}, "caption must be a str, not b'x'"),
+        ("document", {"filename": 5}, "filename must be a str, not 5"),
+        ("audio", {"voice": "yes"}, "voice must be True or False, not 'yes'"),
+        ("audio", {"voice": 1}, "voice must be True or False, not 1"),
+        ("image", {"reply_to": 5}, "reply_to must be a str, not 5"),
+        ("image", {"extra": "x"}, "extra must be a mapping, not 'x'"),
+        ("image", {"extra": [("a", 1)]}, "extra must be a mapping, not [('a', 1)]"),
     ],
 )
-def test_messages_that_meta_would_refuse(kind: str, extras: dict[str, Any], sentence: str) -> None:
-    """A field that a kind of message does not have is refused."""
+def test_messages_that_meta_would_refuse(kind: Any, extras: dict[str, Any], sentence: str) -> None:
+    """An argument of another type, or that a kind of message does not have, is refused."""
     with pytest.raises(ConfigurationError) as caught:
-        message_body("15550001111", ID, kind, extras, None)
+        message(**extras).body(kind)
     assert str(caught.value) == sentence
 
 

@@ -384,7 +384,7 @@ def request(operation: Operation = "get_info", method: str = "GET") -> Request:
             "sent.json",
             request("send", "POST"),
             SentMessage,
-            SentMessage(id="wamid.HBgLMTU1NTAwMDExMTE", wa_id="15550001111"),
+            SentMessage(id="wamid.HBgLMTU1NTAwMDExMTE", wa_id="15550001111", input="+15550001111"),
         ),
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.secrets import Secret, SecretBytes
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import checked_id, checked_number, checked_token
+from meta_media.protocol.validators import checked_id, checked_token
 
 NAMES = [field.name for field in attrs.fields(Settings)]
 RATES = (0, 0.5, 10**6)
@@ -424,51 +424,6 @@ def test_ids_that_are_none(wrong: object) -> None:
     """An empty or overlong text, and anything that is neither a str nor an int, is refused."""
     with pytest.raises(ConfigurationError, match=r"^phone_number_id must be digits, not "):
         checked_id(wrong, "phone_number_id")
-
-
-@pytest.mark.parametrize(
-    ("given_number", "expected"),
-    [
-        ("15550001111", "15550001111"),
-        ("+15550001111", "+15550001111"),
-        ("+1 (555) 000-1111", "+15550001111"),
-        ("+1.555.000.1111", "+15550001111"),
-        ("12345", "12345"),
-        ("1" * 20, "1" * 20),
-    ],
-)
-def test_recipients(given_number: str, expected: str) -> None:
-    """A recipient is digits with or without a plus; usual separators are removed."""
-    assert checked_number(given_number) == expected
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "",
-        "+",
-        "1234",
-        "1" * 21,
-        "++15550001111",
-        "1555000111a",
-        "15550001111\n",
-        "\u0661" * 11,
-        "15550001111,15550002222",
-        None,
-    ],
-)
-def test_recipients_that_are_none(wrong: object) -> None:
-    """Anything else as a recipient is refused."""
-    with pytest.raises(ConfigurationError, match=r"^a recipient must be a phone number with country code, such as "):
-        checked_number(wrong)
-
-
-def test_recipients_are_no_ints() -> None:
-    """A phone number as an int is refused, because an int has no plus."""
-    with pytest.raises(
-        ConfigurationError, match=r"^a recipient must be a str such as \"\+15550001111\", not the int 1555"
-    ):
-        checked_number(15550001111)
 
 
 @pytest.mark.parametrize("wrong", ["", "Timed", True, 1])

@@ -320,7 +320,7 @@ async def test_p09_odd_replies(connect: Connect, name: str) -> None:
         "upload": lambda: api.upload(b"text"),
         "get_info": lambda: api.get_info("7"),
         "delete": lambda: api.delete("7"),
-        "send": lambda: api.send("+15550001111", "7"),
+        "send": lambda: api.send("+15550001111", "7", kind="image"),
     }
     for verb, call in calls.items():
         with pytest.raises(ApiError) as caught:
@@ -528,7 +528,7 @@ async def test_p21_ids_pasted_into_the_path(connect: Connect, media_id: str) -> 
         lambda: api.delete(media_id),
         lambda: api.get_info(media_id),
         lambda: api.read(media_id),
-        lambda: api.send("+15550001111", media_id),
+        lambda: api.send("+15550001111", media_id, kind="image"),
         lambda: api.delete("7", phone_number_id=media_id),
         lambda: api.upload(b"text", phone_number_id=media_id),
         lambda: api.read(MediaInfo(id=media_id, url=f"{server.base_url}/media", mime_type=JPEG)),

@@ -1,0 +1,43 @@
+"""Send media by its id."""
+
+from __future__ import annotations
+
+import contextlib
+
+import attrs
+
+from meta_media.http.call import Call
+from meta_media.protocol.media_types import extension_for, kind_of, named_type
+from meta_media.protocol.models import HasMediaId, InboundMedia, SentMessage
+from meta_media.protocol.requests import MediaMessage, graph_request
+from meta_media.transfer.info import get_info
+
+__all__ = ["send"]
+
+
+async def send(call: Call, number: str, media: object, kind: str | None, message: MediaMessage) -> SentMessage:
+    """
+    Send a message from a number.
+
+    Without a kind, it is the one for the type of the media, for which Meta is asked if only an id is known. A document is
+    shown under its own name, which gets an extension of its type if it has none.
+    """
+    own_type, own_name = (
+        getattr(media, name, None) if isinstance(media, HasMediaId) else None for name in ("mime_type", "filename")
+    )
+    if kind is None and isinstance(media, InboundMedia):
+        kind = media.kind
+    if kind is None:
+        own_type = own_type or (await get_info(call, message.media_id)).mime_type
+        kind = kind_of(own_type)
+    filename = message.filename or own_name
+    if kind == "document" and filename:
+        extension = extension_for(own_type) if own_type and not named_type(filename) else None
+        message = attrs.evolve(message, filename=filename + (extension or ""))
+    body = message.body(kind)
+    call.limit_to(message.to.id)
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    request = graph_request(
+        "send", "POST", call.settings, number, "messages", media_id=message.media_id, headers=headers
+    )
+    return await call.request(request, SentMessage, lambda: contextlib.nullcontext(body))
