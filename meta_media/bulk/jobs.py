@@ -132,7 +132,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
         if self._journal is None:
             value = await upload(source)
             return Done(value=value, attempts=value.attempts)
-        async with fingerprint(source, options, self._journal, self._http.settings.chunk_size) as identity:
+        async with fingerprint(source, options, self._journal, self._http.settings) as identity:
 
             async def work(again: bool) -> UploadedMedia:
                 value = await upload(identity.source)

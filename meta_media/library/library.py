@@ -158,7 +158,7 @@ class MediaLibrary(AsyncCloseable):
     async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[_Item]:
         self._bound.get()
         options, number = _upload_options(self._media, keywords)
-        async with fingerprint(source, options, self._digests, self._media.settings.chunk_size) as hashed:
+        async with fingerprint(source, options, self._digests, self._media.settings) as hashed:
             yield _Item(hashed, options, number, progress)
 
     async def _find(self, key: str, *, verify: bool = False) -> LibraryEntry | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import re
+from typing import Final, NoReturn
 
 from meta_media.errors import ConfigurationError
 
-__all__ = ["Secret", "SecretBytes", "hide_query"]
+__all__ = ["Secret", "SecretBytes", "excerpt", "hide_query"]
+
+_MAX_EXCERPT: Final = 80  # characters
+_URL: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/@]*@)?([^?#]*)(.?)", re.DOTALL
+)  # pathlib leaves one slash
 
 
 class Secret(str):
@@ -34,3 +40,17 @@ def hide_query(url: str) -> str:
     """Return a URL without its query. The query of a media URL is a signature, which grants access."""
     path, question_mark, _ = url.partition("?")
     return path + ("?…" if question_mark else "")
+
+
+def excerpt(text: str) -> str:
+    """
+    Return the `repr` of a caller's text for a message: at most 80 characters, with the end, which a path needs most.
+
+    The password and the query of a URL and the content of a data URI are left out.
+    """
+    if text[:5].lower() == "data:":
+        text = text[:5] + "…"
+    elif url := _URL.match(text):
+        text = url[1] + url[2] + ("?…" if url[3] else "")
+    half = _MAX_EXCERPT // 2
+    return repr(text if len(text) <= _MAX_EXCERPT else f"{text[: half - 1]}…{text[-half:]}")

@@ -128,6 +128,8 @@ class Settings:
         max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
         fsync: Whether a download to a path is flushed before its file appears, to survive a power cut. Default: False.
         validate: Whether `upload` checks type and size before it sends. Default: True.
+        str_paths: Whether `upload` takes a `str` for a path. False refuses it, so that text from the network is never opened
+            as a file: pass `pathlib.Path`. Default: True.
         user_agent_suffix: Text appended to the User-Agent header. Default: empty.
 
     Raises:
@@ -164,6 +166,7 @@ class Settings:
     max_download_size: int = attrs.field(default=100 * 2**20, validator=count)
     fsync: bool = attrs.field(default=False, validator=flag)
     validate: bool = attrs.field(default=True, validator=flag)
+    str_paths: bool = attrs.field(default=True, validator=flag)
     user_agent_suffix: str = attrs.field(default="", validator=header_text)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:

@@ -8,21 +8,29 @@ is spooled until its end is seen. The caller's handle stays open, and its positi
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
-from meta_media.transfer.threads import await_completion, open_file, prefetch, spooled, storage_errors, submit, threaded
+from meta_media.transfer.adapters import Buffer, name_in_archive
+from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
+from meta_media.transfer.threads import await_completion, call, open_file, prefetch, spooled, storage_errors
 
-__all__ = ["Body", "Buffer", "MemoryBody", "buffers", "make_replayable", "open_handle", "open_path", "open_stream"]
+__all__ = [
+    "Body",
+    "Buffer",
+    "MemoryBody",
+    "make_replayable",
+    "open_handle",
+    "open_path",
+    "open_response",
+    "open_stream",
+]
 
-Buffer = bytes | bytearray | memoryview
 _SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
-_BATCH_SIZE: Final = 2**18  # bytes of a stream that are joined to one chunk
 
 
 class Body(Protocol):
@@ -33,6 +41,8 @@ class Body(Protocol):
     replayable: bool  # whether `chunks` may be called (again)
     immutable: bool  # whether the bytes cannot change any more
     stat: os.stat_result | None  # of the regular file whose whole content this is; None for anything else
+    name: str | None  # that was found out by opening it
+    spent: str | None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
 
     async def measure(self, limit: int) -> int:
         """Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit."""
@@ -47,65 +57,93 @@ class Body(Protocol):
         ...
 
 
+class _BodyFacts:
+    """What is found out by opening a source, see `Body`."""
+
+    name: str | None = None
+    spent: str | None = None
+
+
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
     """Open a file by its path, on a thread. A small file is read and closed at once."""
     async with open_file(path, HEAD_SIZE) as opened:
         if opened.content is not None:
-            yield MemoryBody(opened.content, opened.stat)
-            return
-        async with open_handle(opened.file, None, opened.stat) as body:
+            body = MemoryBody(opened.content, opened.stat)
+            body.name = opened.name
             yield body
+            return
+        async with open_handle(opened.file, None, stat=opened.stat) as whole:
+            whole.name = opened.name
+            yield whole
 
 
 @asynccontextmanager
-async def open_handle(handle: Any, size: int | None, stat: os.stat_result | None = None) -> AsyncIterator[Body]:
-    """Read a handle from its position. A handle that cannot seek, such as a pipe, is read as a stream."""
-    file = handle if inspect.iscoroutinefunction(handle.read) else threaded(handle)
+async def open_handle(
+    handle: Any, size: int | None, *, stat: os.stat_result | None = None, whole: bool = False, name: str | None = None
+) -> AsyncIterator[Body]:
+    """
+    Read a handle from its position, or `whole`. A handle that cannot seek, such as a pipe, is read as a stream.
+
+    `name` is what it is called, which may be the name of the archive that it reads from.
+    """
     with storage_errors("read the source"):
-        start = await _position(file)
-    if start is None:
-        async with open_stream(_batches_of(file), size) as body:
+        position = await _position(handle) if check_handle(handle) else None
+    if position is None:
+        async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
+            body.name = name_in_archive(name, body.head)
             yield body
         return
+    start = 0 if whole else position
     try:
         with storage_errors("read the source"):
-            await file.seek(0, os.SEEK_END)
-            end = await file.tell()
-            await file.seek(start)
+            await call(handle.seek, 0, os.SEEK_END)
+            end = int(await call(handle.tell))
+            await call(handle.seek, start)
             head = b""
-            while chunk := await await_completion(file.read(max(HEAD_SIZE - len(head), 0))):
-                head += _checked(chunk)
-        yield _SeekableBody(file, start, max(end - start, 0), head, stat)
+            while len(head) < HEAD_SIZE and (chunk := await await_completion(call(handle.read, HEAD_SIZE - len(head)))):
+                head += as_bytes(chunk)
+        seekable = _SeekableBody(handle, start, max(end - start, 0), head, stat)
+        seekable.name = name_in_archive(name, head)
+        seekable.spent = "it stands at its end: call seek(0), or pass getvalue()" if 0 < end <= start else None
+        yield seekable
     finally:
         with contextlib.suppress(OSError, ValueError):  # a position that cannot be restored must not hide the outcome
-            await await_completion(file.seek(start))
+            await await_completion(call(handle.seek, position))
 
 
-async def _position(file: Any) -> int | None:
+async def _position(handle: Any) -> int | None:
     """Return the position of a handle; None if it has none, like a pipe or a socket."""
     try:
-        position = await file.tell()
-        await file.seek(position)
-    except (AttributeError, OSError, TypeError):  # TypeError: `tell` is not async although `read` is
+        position = await call(handle.tell)
+        await call(handle.seek, position)
+    except (AttributeError, OSError, TypeError):
         return None
-    return int(position)
+    return position if isinstance(position, int) else None
 
 
-async def _batches_of(file: Any) -> AsyncIterator[Buffer]:
+async def _read_errors(chunks: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
     with storage_errors("read the source"):
-        while chunk := await file.read(_BATCH_SIZE):
+        async for chunk in chunks:
             yield chunk
 
 
-class MemoryBody:
+@asynccontextmanager
+async def open_response(response: Any, size: int | None) -> AsyncIterator[Body]:
+    """Read the response of an HTTP client, once."""
+    async with open_stream(response_chunks(response), size) as body:
+        if not body.head:
+            body.spent = "it is empty, or was read already: pass what was read"
+        yield body
+
+
+class MemoryBody(_BodyFacts):
     """Bytes in memory, which are not copied."""
 
     replayable = True
 
     def __init__(self, data: Buffer, stat: os.stat_result | None = None) -> None:
-        view = memoryview(data)
-        self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+        self._view = _octets(data)
         self.size: int | None = self._view.nbytes
         self.immutable = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
@@ -125,8 +163,21 @@ class MemoryBody:
             yield self._view[start : start + chunk_size]
 
 
-class _SeekableBody:
-    """An async handle from a position to its end. The next chunk is read while the previous one is used."""
+def _octets(data: Buffer) -> memoryview:
+    """Return memory as a view of single bytes. It is copied only if it does not lie in one piece."""
+    try:
+        view = memoryview(data)
+        if not view.c_contiguous:
+            return memoryview(view.tobytes())
+        with contextlib.suppress(TypeError, ValueError):  # a format that only its library knows: a big-endian array
+            return view.cast("B")
+        return memoryview(view.tobytes())
+    except ValueError as error:
+        raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
+
+
+class _SeekableBody(_BodyFacts):
+    """A handle from a position to its end. The next chunk is read while the previous one is used."""
 
     replayable = True
     immutable = False
@@ -146,8 +197,8 @@ class _SeekableBody:
         if self._file is None:
             return b""
         with storage_errors("read the source"):
-            await self._file.seek(self._start + offset)
-            return _checked(await await_completion(self._file.read(size)))
+            await call(self._file.seek, self._start + offset)
+            return as_bytes(await await_completion(call(self._file.read, size)))
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         return prefetch(self._read(chunk_size))
@@ -155,10 +206,10 @@ class _SeekableBody:
     async def _read(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         left = self._size
         with storage_errors("read the source"):
-            await self._file.seek(self._start)
+            await call(self._file.seek, self._start)
         while left:
             with storage_errors("read the source"):
-                chunk = await await_completion(self._file.read(min(chunk_size, left)))
+                chunk = as_bytes(await await_completion(call(self._file.read, min(chunk_size, left))) or b"")
             if not chunk:
                 raise CorruptedMediaError(f"the source became shorter while it was sent: {left} bytes are missing")
             left -= len(chunk)
@@ -166,7 +217,7 @@ class _SeekableBody:
                 break
             yield chunk
         with storage_errors("read the source"):
-            if left or await await_completion(self._file.read(1)):
+            if left or await await_completion(call(self._file.read, 1)):
                 raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
@@ -242,7 +293,7 @@ async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncI
     async with AsyncExitStack() as stack:
         batches = await stack.enter_async_context(contextlib.aclosing(_batched(stream)))
         first = await anext(batches, b"")
-        if size is None and len(first) < _BATCH_SIZE:  # the stream has ended
+        if size is None and len(first) < BATCH_SIZE:  # the stream has ended
             yield MemoryBody(first)
         else:
             yield _StreamBody(first, batches, size, stack)
@@ -253,38 +304,10 @@ async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]
     batch: list[bytes] = []
     size = 0
     async for buffer in stream:
-        if chunk := _checked(buffer):
+        if chunk := as_bytes(buffer):
             batch.append(chunk)
             size += len(chunk)
-        if size >= _BATCH_SIZE:
+        if size >= BATCH_SIZE:
             yield b"".join(batch)
             batch, size = [], 0
     yield b"".join(batch)
-
-
-async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIterator[Buffer]:
-    """Iterate over an async iterable, or over a plain one on a thread."""
-    if isinstance(chunks, AsyncIterable):
-        async for chunk in chunks:
-            yield chunk
-        return
-    iterator = iter(chunks)
-    while batch := await submit(_next_batch, iterator):
-        yield batch
-
-
-def _next_batch(iterator: Iterator[Buffer]) -> bytes:
-    batch = bytearray()
-    for chunk in iterator:
-        batch += _checked(chunk)
-        if len(batch) >= _BATCH_SIZE:
-            break
-    return bytes(batch)
-
-
-def _checked(chunk: object) -> bytes:
-    if not isinstance(chunk, Buffer):
-        raise InvalidMediaError(
-            f"the source yields {type(chunk).__name__}, not bytes: open a file with mode 'rb', or encode the text"
-        )
-    return chunk if isinstance(chunk, bytes) else bytes(chunk)

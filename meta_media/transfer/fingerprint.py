@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from meta_media.protocol.settings import Settings
 from meta_media.transfer.bodies import Body, make_replayable
 from meta_media.transfer.sources import OpenedSource, Source
 from meta_media.transfer.threads import BackgroundWriter, run_in_thread
@@ -67,10 +68,10 @@ class Fingerprint:
 
 @asynccontextmanager
 async def fingerprint(
-    source: object, options: UploadOptions, digests: DigestCache, chunk_size: int
+    source: object, options: UploadOptions, digests: DigestCache, settings: Settings
 ) -> AsyncIterator[Fingerprint]:
     """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
-    origin = Source.of(source, size=options.size)
+    origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
     async with origin.open() as body:
         make_replayable(body)
         mime_type, size = await prepare(origin, body, options)
@@ -78,11 +79,13 @@ async def fingerprint(
         sha256 = await digests.find(stamp) if stamp else None
         expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
         if sha256 is None:
-            sha256 = await _hash(body, size, chunk_size)
+            sha256 = await _hash(body, size, settings.chunk_size)
             expected = None if body.immutable else sha256
             if stamp:
                 await digests.remember(stamp, sha256)
-        opened_source = OpenedSource(body=body, name=origin.name, mime_type=origin.mime_type, sha256=expected)
+        opened_source = OpenedSource(
+            body=body, name=origin.name or body.name, mime_type=origin.mime_type, sha256=expected
+        )
         yield Fingerprint(source=opened_source, sha256=sha256, mime_type=mime_type, size=size)
 
 

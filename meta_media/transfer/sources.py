@@ -1,21 +1,28 @@
-"""Sources of an upload: one small class for each kind of object that `upload` takes."""
+"""
+Sources of an upload: one small class for each way in which bytes are read, and the rule that chooses it for an object.
+
+`adapters` tells what an object is; `bodies` and `readers` read it.
+"""
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MappingView, Set
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import PurePath
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
 
 import attrs
 
-from meta_media.errors import InvalidMediaError
-from meta_media.http.exceptions import map_exception
-from meta_media.transfer.bodies import Body, Buffer, MemoryBody, buffers, open_handle, open_path, open_stream
+from meta_media.errors import InvalidMediaError, MediaError, StorageError
+from meta_media.protocol.secrets import excerpt
+from meta_media.transfer import adapters
+from meta_media.transfer.bodies import Body, Buffer, MemoryBody, open_handle, open_path, open_response, open_stream
+from meta_media.transfer.readers import buffers
+from meta_media.transfer.threads import call, closing
 
 __all__ = ["OpenedSource", "Source"]
 
@@ -25,10 +32,22 @@ class Source(abc.ABC):
     """
     Something to upload.
 
-    `upload` chooses the kind by the object's type. `path`, `bytes`, `handle` and `stream` choose it explicitly.
+    `path`, `bytes`, `handle` and `stream` choose the kind explicitly. `upload` chooses it by what the object is or has; the
+    first that fits decides:
+
+    1. A `Source`, or `__media_source__(self) -> Source` in its class.
+    2. The buffer protocol: bytes, and arrays of any library.
+    3. A path of this machine: `str`, `pathlib`, `anyio`, `os.DirEntry`, any `__fspath__`. It is called once, on a thread.
+    4. A status and headers: the response of any HTTP client. Any status but a success is refused.
+    5. A file name with a file: a form's file of any web framework. It is read whole, from its start.
+    6. `read`: an open handle, from its position. It may be plain or async, and may take no size.
+    7. `open("rb")`: a path of another file system, such as a `zipfile.Path` or a cloud path.
+    8. An iterable or async iterable of bytes, or a `stream()` that is one.
+
+    Text, numbers, mappings, rows of several columns, sets, functions and coroutines are refused.
 
     Attributes:
-        name: Name of the file, where there is one.
+        name: Name of the file, where it is known before the source is opened.
         mime_type: Type that came with the source, from a browser or a header. The bytes' own signature wins over it.
         sha256: SHA-256 that the bytes must have, as 64 hex digits. A request with other bytes is not completed.
     """
@@ -42,59 +61,89 @@ class Source(abc.ABC):
         """Open the source to read it: `async with source.open() as body`."""
 
     @classmethod
-    def of(cls, source: object, *, size: int | None = None) -> Source:
-        """Make a source of any object that `upload` takes. A `str` is a path. `size` is for one that cannot say its own."""
-        if isinstance(source, Source):
-            return source
-        if isinstance(source, str | os.PathLike):
-            return cls.path(source)
-        if isinstance(source, Buffer):
-            return cls.bytes(source)
-        if hasattr(source, "aiter_bytes") and hasattr(source, "headers"):
-            return ResponseSource.of_response(source, size)
-        if hasattr(source, "read"):
-            return cls.handle(source, size=size)
-        if isinstance(source, AsyncIterable | Iterable):
-            return cls.stream(source, size=size)
-        raise InvalidMediaError(
-            f"cannot upload a {type(source).__name__}: pass a path, bytes, an async file handle, a binary file object,"
-            " an iterable of bytes, or an httpx.Response being streamed"
-        )
+    def of(cls, source: object, *, size: int | None = None, str_paths: bool = True) -> Source:
+        """
+        Make a source of any object that `upload` takes.
+
+        Args:
+            source: The object.
+            size: Size in bytes, for an object that cannot tell its own.
+            str_paths: Whether a `str` is a path; otherwise it is refused, see `Settings.str_paths`.
+
+        Raises:
+            InvalidMediaError: It is no source.
+        """
+        if isinstance(source, str) and not str_paths:
+            advice = "pass pathlib.Path(...) for a file, and text.encode() with a filename for text"
+            raise InvalidMediaError(f"Settings.str_paths is False, so a str is not taken for a path: {advice}")
+        for recognise in () if adapters.is_definition(source) else _RECOGNISERS:
+            if (found := recognise(source, size)) is not None:
+                return found
+        raise InvalidMediaError(adapters.refusal(source))
 
     @classmethod
     def path(cls, path: str | os.PathLike[str]) -> Source:
-        """Read a file, on a thread."""
-        return PathSource(file=path, name=PurePath(os.fsdecode(path)).name)
+        """
+        Read a file, on a thread. `__fspath__` is called there, once. A path of another file system is opened by its `open`.
+
+        Raises:
+            InvalidMediaError: It is no path.
+        """
+        opener = None if adapters.is_local_path(path) else adapters.opener(path)
+        if opener is not None:
+            name = adapters.attribute(path, "name")
+            return OpenableSource(opener=opener, name=name if isinstance(name, str) else None)
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidMediaError(
+                f"a path is a str or an os.PathLike, not a {type(path).__name__}: pass pathlib.Path"
+            )
+        name = path if isinstance(path, str) else adapters.attribute(path, "name")
+        return PathSource(file=path, name=PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None)
 
     @classmethod
-    def bytes(cls, data: Buffer, *, name: str | None = None) -> Source:
+    def bytes(cls, data: Buffer, *, name: str | None = None, mime_type: str | None = None) -> Source:
         """Send bytes from memory, without copying them."""
-        return BytesSource(data=data, name=name)
+        return BytesSource(data=data, name=name, mime_type=mime_type)
 
     @classmethod
-    def handle(cls, handle: Any, *, name: str | None = None, size: int | None = None) -> Source:
+    def handle(
+        cls, handle: Any, *, name: str | None = None, mime_type: str | None = None, size: int | None = None
+    ) -> Source:
         """
         Read an open handle from its position to its end, and restore the position afterwards.
 
         Args:
-            handle: Anything with `async read(n)` (aiofiles, `anyio.AsyncFile`), a binary file object, or Starlette's and
-                FastAPI's `UploadFile`. A plain `read` is called on a thread.
+            handle: Anything with `read`, plain (called on a thread) or async: a binary file object, `aiofiles`,
+                `anyio.AsyncFile`. A form's file, such as Starlette's `UploadFile`, is read whole, wherever it stands.
             name: Name of the file. Default: the handle's own.
-            size: Size in bytes, for a handle that cannot seek. Without it such a handle is spooled.
+            mime_type: Type that came with it. Default: the handle's own.
+            size: Size in bytes, for a handle that cannot seek. Default: the handle's own; without one it is spooled.
+
+        Raises:
+            InvalidMediaError: It has no `read`.
         """
-        own_name = getattr(handle, "filename", None) or getattr(handle, "name", None)
-        mime_type = getattr(handle, "content_type", None)
-        inner = getattr(handle, "file", None)  # UploadFile has an async `read`, but no `tell`; its file has both
+        content = adapters.part_content(handle)
+        whole = hasattr(content, "read")
+        if not (whole or hasattr(handle, "read")):
+            raise InvalidMediaError(adapters.refusal(handle))
+        own_name = adapters.own_name(handle, handle=not whole)
         return HandleSource(
-            handle=inner if hasattr(inner, "tell") else handle,
-            size=size,
-            name=name or (PurePath(own_name).name if isinstance(own_name, str) else None),
-            mime_type=mime_type if isinstance(mime_type, str) else None,
+            handle=content if whole else handle,
+            size=size or adapters.own_size(handle),
+            whole=whole,
+            own_name=None if name else own_name,
+            name=name or (None if adapters.is_archive_name(own_name) else own_name),
+            mime_type=mime_type or adapters.own_type(handle),
         )
 
     @classmethod
     def stream(
-        cls, chunks: AsyncIterable[Buffer] | Iterable[Buffer], *, name: str | None = None, size: int | None = None
+        cls,
+        chunks: AsyncIterable[Buffer] | Iterable[Buffer],
+        *,
+        name: str | None = None,
+        mime_type: str | None = None,
+        size: int | None = None,
     ) -> Source:
         """
         Send the bytes that an iterable yields, once.
@@ -102,9 +151,10 @@ class Source(abc.ABC):
         Args:
             chunks: An async iterable, or a plain one, which is advanced on a thread.
             name: Name of the file.
+            mime_type: Type that came with it.
             size: Size in bytes. Without it the bytes are spooled: in memory, then in a private temporary file.
         """
-        return StreamSource(chunks=chunks, size=size, name=name)
+        return StreamSource(chunks=chunks, size=size, name=name, mime_type=mime_type)
 
 
 @attrs.frozen(kw_only=True)
@@ -115,6 +165,28 @@ class PathSource(Source):
 
     def open(self) -> AbstractAsyncContextManager[Body]:
         return open_path(self.file)
+
+
+@attrs.frozen(kw_only=True)
+class OpenableSource(Source):
+    """A file of another file system, by an object that opens it."""
+
+    opener: Callable[[], Any] = attrs.field(repr=False)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Body]:
+        opening = closing(self._opened(), lambda handle: call(handle.close), "the source")
+        async with opening as handle, Source.handle(handle, name=self.name).open() as body:
+            yield body
+
+    async def _opened(self) -> Any:
+        try:
+            return await call(self.opener)
+        except (OSError, MediaError):
+            raise
+        except Exception as error:  # a library of cloud storage has exceptions of its own
+            name = excerpt(self.name or "the source")
+            raise StorageError(f"could not open {name}: {type(error).__name__}: {excerpt(str(error))}") from error
 
 
 @attrs.frozen(kw_only=True)
@@ -133,9 +205,11 @@ class HandleSource(Source):
 
     handle: Any = attrs.field(repr=False)
     size: int | None = attrs.field(default=None, repr=False)
+    whole: bool = attrs.field(default=False, repr=False)  # read from its start, wherever it stands
+    own_name: str | None = attrs.field(default=None, repr=False)  # of the handle, or of the archive that it reads from
 
     def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_handle(self.handle, self.size)
+        return open_handle(self.handle, self.size, whole=self.whole, name=self.own_name)
 
 
 @attrs.frozen(kw_only=True)
@@ -151,37 +225,13 @@ class StreamSource(Source):
 
 @attrs.frozen(kw_only=True)
 class ResponseSource(Source):
-    """The body of an `httpx.Response` that is being streamed from another server."""
+    """The body of a response that is being received from another server, by any HTTP client."""
 
     response: Any = attrs.field(repr=False)
     size: int | None = attrs.field(default=None, repr=False)
 
-    @classmethod
-    def of_response(cls, response: Any, size: int | None) -> ResponseSource:
-        """Take name, type and size from the response. The query is no part of the name: it may be a signature."""
-        length = response.headers.get("content-length", "")
-        if size is None and length.isdecimal() and not response.headers.get("content-encoding"):
-            size = int(length)  # of a compressed body it would not be the number of bytes that are read
-        return cls(
-            response=response,
-            size=size,
-            name=unquote(PurePath(urlsplit(str(response.url)).path).name) or None,
-            mime_type=response.headers.get("content-type"),
-        )
-
     def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_stream(self._received(), self.size)
-
-    async def _received(self) -> AsyncIterator[Buffer]:
-        if not self.response.is_success:
-            raise InvalidMediaError(
-                f"the response to upload is an error: HTTP {self.response.status_code}; pass a successful response"
-            )
-        try:
-            async for chunk in self.response.aiter_bytes():
-                yield chunk
-        except Exception as error:
-            raise map_exception(error, "reading the response to upload failed", changes=False) from error
+        return open_response(self.response, self.size)
 
 
 @attrs.frozen(kw_only=True)
@@ -193,3 +243,68 @@ class OpenedSource(Source):
     def open(self) -> AbstractAsyncContextManager[Body]:
         """See `Source`."""
         return contextlib.nullcontext(self.body)
+
+
+def _declared(thing: object, _: int | None) -> Source | None:
+    if isinstance(thing, Source):
+        return thing
+    declare = getattr(type(thing), "__media_source__", None)
+    if declare is None:
+        return None
+    source = declare(thing)
+    if not isinstance(source, Source):
+        kind = type(thing).__name__
+        raise InvalidMediaError(f"{kind}.__media_source__ must return a Source, not a {type(source).__name__}")
+    return source
+
+
+def _buffer(thing: object, _: int | None) -> Source | None:
+    buffer = adapters.as_buffer(thing)
+    return None if buffer is None else Source.bytes(buffer)
+
+
+def _local_path(thing: Any, _: int | None) -> Source | None:
+    return Source.path(thing) if isinstance(thing, str) or adapters.is_local_path(thing) else None
+
+
+def _response(thing: Any, size: int | None) -> Source | None:
+    status = adapters.response_status(thing)
+    if status is None:
+        return None
+    if not 200 <= status < 300:
+        raise InvalidMediaError(f"the response to upload is an error: HTTP {status}; pass a successful response")
+    size = size or adapters.response_size(thing)
+    return ResponseSource(
+        response=thing, size=size, name=adapters.response_name(thing), mime_type=adapters.own_type(thing)
+    )
+
+
+def _part(thing: Any, size: int | None) -> Source | None:
+    content = adapters.part_content(thing)
+    if content is None or hasattr(content, "read"):
+        return None if content is None else Source.handle(thing, size=size)
+    facts = {"name": adapters.own_name(thing), "mime_type": adapters.own_type(thing)}
+    buffer = adapters.as_buffer(content)
+    return Source.stream(content(), size=size, **facts) if buffer is None else Source.bytes(buffer, **facts)
+
+
+def _handle(thing: Any, size: int | None) -> Source | None:
+    return Source.handle(thing, size=size) if hasattr(thing, "read") else None
+
+
+def _openable(thing: Any, _: int | None) -> Source | None:
+    return None if adapters.opener(thing) is None else Source.path(thing)
+
+
+def _iterable(thing: Any, size: int | None) -> Source | None:
+    if (value := adapters.row_value(thing)) is not None:
+        return Source.bytes(value)
+    if (chunks := adapters.own_stream(thing)) is not None:
+        return Source.stream(chunks, size=size)
+    if isinstance(thing, Set | MappingView) or adapters.is_row(thing):
+        return None
+    is_stream = isinstance(thing, AsyncIterable) or (isinstance(thing, Iterable) and not inspect.isawaitable(thing))
+    return Source.stream(thing, size=size) if is_stream else None
+
+
+_RECOGNISERS: Final = (_declared, _buffer, _local_path, _response, _part, _handle, _openable, _iterable)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import io
 import os
 import threading
@@ -29,21 +30,24 @@ import attrs
 
 from meta_media.errors import StorageError
 from meta_media.http.loop_bound import running_loop
+from meta_media.transfer.adapters import path_in_words
 
 __all__ = [
     "BackgroundWriter",
     "OpenedFile",
     "await_completion",
+    "call",
+    "closing",
     "open_file",
     "prefetch",
     "run_in_thread",
     "spooled",
     "storage_errors",
     "submit",
-    "threaded",
 ]
 
 _THREAD_COUNT: Final = 16
+_LOOP_ONLY: Final = ("event loop", "same thread")  # what an object says that cannot be used on another thread
 _TURN_TIMEOUT: Final = 0.1  # seconds to wait for a turn: the thread that has it may be waiting for a slow disk
 T = TypeVar("T")
 
@@ -78,6 +82,24 @@ def submit(work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
 async def run_in_thread(work: Callable[..., T], *args: Any) -> T:
     """Run blocking work on a thread, to its end; see `await_completion`."""
     return await await_completion(submit(work, *args))
+
+
+async def call(method: Callable[..., Any], *args: Any) -> Any:
+    """
+    Call a method of an object that the caller has passed. Await its result if it is awaitable.
+
+    A coroutine function is called on the event loop, and any other on a thread, because it may block. A method that refuses
+    to run on a thread is called on the event loop. A cancelled call returns at once: a pipe may never answer.
+    """
+    if inspect.iscoroutinefunction(method):
+        return await method(*args)
+    try:
+        result = await submit(method, *args)
+    except Exception as error:
+        if not any(words in str(error) for words in _LOOP_ONLY):
+            raise
+        result = method(*args)
+    return await result if inspect.isawaitable(result) else result
 
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
@@ -194,16 +216,21 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a closed file, a NUL in a path
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        if isinstance(error, io.UnsupportedOperation):
-            why = "the handle is not open for that: use mode 'rb' to upload and 'wb' to download"
-        raise StorageError(f"could not {doing}: {why}", errno=getattr(error, "errno", None)) from error
+        raise _storage_error(doing, error) from error
+
+
+def _storage_error(doing: str, error: OSError | ValueError, advice: str = "") -> StorageError:
+    why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    if isinstance(error, io.UnsupportedOperation):
+        why = "the handle is not open for that: use mode 'rb' to upload and 'wb' to download"
+    return StorageError(f"could not {doing}: {why}{advice}", errno=getattr(error, "errno", None))
 
 
 @attrs.frozen
 class OpenedFile:
     """A file that was opened to read."""
 
+    name: str  # the last part of its path
     file: IO[bytes]  # closed if `content` has all of it
     content: bytes | None  # all bytes of a small file; None for a larger one
     stat: os.stat_result  # when the file was opened
@@ -217,19 +244,28 @@ def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextM
     """
 
     def opening() -> OpenedFile:
-        with contextlib.ExitStack() as stack:  # unbuffered: closing a buffered pipe waits for a cancelled read
-            file = stack.enter_context(Path(path).open("rb", buffering=0))
-            stat = os.fstat(file.fileno())
-            is_small = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
-            content = _read_all(file, stat.st_size, small) if is_small else None
-            if content is None:
-                stack.pop_all()  # the file stays open
-            return OpenedFile(file, content, stat)
+        local = os.fsdecode(path)  # calls `__fspath__`, once: it may fetch the file
+        try:
+            return _opened_file(Path(local), small)
+        except (OSError, ValueError) as error:
+            words, advice = path_in_words(path, local)
+            raise _storage_error(f"open {words}", error, advice) from error
 
     def close(opened: OpenedFile) -> Awaitable[None] | None:
         return None if opened.file.closed else submit(opened.file.close)
 
-    return _closing(submit(opening), close, repr(os.fspath(path)))
+    return closing(submit(opening), close, "the path")
+
+
+def _opened_file(path: Path, small: int) -> OpenedFile:
+    with contextlib.ExitStack() as stack:  # unbuffered: closing a buffered pipe waits for a cancelled read
+        file = stack.enter_context(path.open("rb", buffering=0))
+        stat = os.fstat(file.fileno())
+        is_small = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
+        content = _read_all(file, stat.st_size, small) if is_small else None
+        if content is None:
+            stack.pop_all()  # the file stays open
+        return OpenedFile(path.name, file, content, stat)
 
 
 def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
@@ -242,30 +278,17 @@ def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
     return None
 
 
-def threaded(file: Any) -> Any:
-    """
-    Give a plain binary file object async methods.
-
-    A cancelled read returns at once: a pipe may never answer. The callers that read a seekable file use `await_completion`,
-    because a late read would move the restored position.
-    """
-    from aiofiles.threadpool.binary import AsyncBufferedIOBase
-
-    return AsyncBufferedIOBase(file, None, _executor())
-
-
 def spooled(memory_size: int) -> AbstractAsyncContextManager[Any]:
     """Open an async handle on memory, which moves to a private temporary file when it exceeds `memory_size` bytes."""
     import aiofiles.tempfile
 
     spool = aiofiles.tempfile.SpooledTemporaryFile(max_size=memory_size, executor=_executor())
-    return _closing(spool, lambda handle: handle.close(), "a temporary file")
+    return closing(spool, lambda handle: handle.close(), "a temporary file")
 
 
 @asynccontextmanager
-async def _closing(
-    opening: Awaitable[T], close: Callable[[T], Awaitable[object] | None], name: str
-) -> AsyncIterator[T]:
+async def closing(opening: Awaitable[T], close: Callable[[T], Awaitable[object] | None], name: str) -> AsyncIterator[T]:
+    """Await an object, and close it at the end of the block. If the opening was cancelled, it is closed as well."""
     with storage_errors(f"open {name}"):
         handle = await await_completion(opening, undo=close)
     try:

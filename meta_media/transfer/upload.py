@@ -21,6 +21,7 @@ from meta_media.protocol.media_types import check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
+from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
@@ -72,7 +73,10 @@ async def read_signature(body: Body) -> Signature | None:
 
 async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
     """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
-    name = options.filename or source.name
+    name = options.filename or source.name or body.name
+    if body.spent is not None:
+        subject = excerpt(name) if name else "the file"
+        raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
     inspection = inspect_media(
         body.head,
         filename=name,
@@ -92,10 +96,10 @@ async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[s
 
 async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
-    origin = Source.of(source, size=options.size)
+    origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
     async with origin.open() as body:
         mime_type, size = await prepare(origin, body, options)
-        filename = typed_filename(options.filename or origin.name, mime_type, "media", sent=True)
+        filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
         form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)

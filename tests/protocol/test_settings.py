@@ -53,6 +53,7 @@ def test_defaults() -> None:
         "max_download_size": 104857600,
         "fsync": False,
         "validate": True,
+        "str_paths": True,
         "user_agent_suffix": "",
     }
 
