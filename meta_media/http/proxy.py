@@ -40,7 +40,8 @@ class Proxy:
             raise ConfigurationError(
                 f"{name} must be an http:// URL with a host; for other proxies pass http_client=httpx.AsyncClient(proxy=…)"
             )
-        login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".removesuffix(":")
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        login = f"{user}:{password}" if user or password else ""
         always = name == "Settings.proxy"
         return cls(host=parts.hostname or "", port=parts.port or 80, credentials=login, always=always)
 

@@ -74,7 +74,7 @@ header_text: Final = must_be("printable ASCII, because it is sent in a header", 
 
 def shown(value: object) -> str:
     """Return a short `repr` without what may be secret: a URL's password and query, and long runs such as tokens, base64."""
-    shortened = re.sub(r"//[^/@]*@|[?].*|[\w+/=-]{40,}", "…", repr(value)[:200], flags=re.DOTALL)
+    shortened = re.sub(r"//[^/@]*@|[?].*|[\w+/=-]{40,}", "…", repr(value)[:1000], flags=re.DOTALL)
     return shortened if len(shortened) <= _MAX_SHOWN else f"{shortened[:_MAX_SHOWN]}…"
 
 

@@ -125,16 +125,40 @@ async def test_hosts_without_proxy(tls: ssl.SSLContext, monkeypatch: pytest.Monk
         assert len(proxy.heads) == 1
 
 
-@pytest.mark.parametrize("status", [407, 502])
-async def test_proxy_that_refuses(status: int, tls: ssl.SSLContext) -> None:
-    """A proxy that will not connect is a NetworkError with its status; nothing was sent, and nothing stays open."""
+@pytest.mark.parametrize(
+    ("login", "credentials"),
+    [
+        ("", ""),
+        (":@", ""),
+        ("user@", "user:"),
+        ("user:@", "user:"),
+        ("user:ends%3A@", "user:ends:"),
+        ("user:%3A@", "user::"),
+        (":password@", ":password"),
+    ],
+)
+def test_logins(login: str, credentials: str) -> None:
+    """A user without a password, and a password that ends in a colon, are sent as they are (RFC 7617)."""
+    proxy = Proxy.of(f"http://{login}proxy.example:3128")
+    assert proxy is not None
+    assert proxy.credentials == credentials
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(407, 1), (403, 1), (302, 1), (502, 3), (408, 3), (429, 3)])
+async def test_proxy_that_refuses(status: int, attempts: int, tls: ssl.SSLContext) -> None:
+    """
+    A proxy that will not connect is a NetworkError with its status; nothing was sent, and nothing stays open.
+
+    A refusal is not tried again: wrong passwords lock an account in the end.
+    """
     async with LeanServer(lambda *_: b"", tls) as server, Tunnel(page("no", status)) as proxy:
-        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}")
+        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}", backoff=0)
         async with MediaApi("token", "1", settings=settings) as api:
             before = descriptors()
             with pytest.raises(NetworkError, match=rf"the proxy refused with status {status}") as caught:
                 await api.upload(b"text")
-            assert caught.value.maybe_applied is False
+            assert (caught.value.maybe_applied, caught.value.attempts) == (False, attempts)
+            assert caught.value.lasting is not caught.value.retryable is (attempts > 1)
             await none_added(before, descriptors)
         assert server.connections == 0
 

@@ -52,6 +52,7 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
     (80007, "Rate limit issues", RateLimitError, True),
     (80008, "There have been too many calls to this WhatsApp Business account", RateLimitError, True),
     (130429, "Rate limit hit", RateLimitError, True),
+    (130497, "Business account is restricted from messaging users in this country", AccountRestrictedError, False),
     (131000, "Something went wrong", ServerError, True),
     (131005, "Access denied", PermissionDeniedError, False),
     (131008, "Required parameter is missing", InvalidRequestError, False),
@@ -65,6 +66,7 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
     (131053, "Media upload error", UploadRejectedError, False),
     (131056, "Pair rate limit hit", RateLimitError, True),
     (131057, "Account in maintenance mode", ServerError, True),
+    (131064, "Messaging limit used up by misclassified templates", RateLimitError, False),
     (132012, "Template Parameter Format Mismatch", InvalidRequestError, False),
     (133004, "Server Temporarily Unavailable", ServerError, True),
     (133016, "Account register deregister rate limit exceeded", RateLimitError, False),
@@ -77,6 +79,17 @@ def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bo
     """A code of Meta's table has the same meaning under every HTTP status: throttles come as 400 and as 429."""
     found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in STATUSES]
     assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(STATUSES)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("code", "kind"), [(code, kind) for code, _, kind, _ in TABLE] + [(None, RateLimitError)])
+def test_scopes(code: int | None, kind: type[ApiError], operation: Operation) -> None:
+    """A limit is about a pair, an account or an app where its code says so, else about a number; no other error has a scope."""
+    scopes = (
+        dict.fromkeys((131056, 130497), "recipient") | dict.fromkeys((17, 80007, 80008, 131064), "account") | {4: "app"}
+    )
+    expected = scopes.get(code or 0, "number" if kind is RateLimitError else None)
+    assert meaning_of(operation, 429, code, None, "account locked, payment, message type").scope == expected
 
 
 @pytest.mark.parametrize("code", range(198, 302))

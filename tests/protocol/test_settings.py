@@ -446,3 +446,54 @@ def test_secrets_do_not_show() -> None:
     """A secret has its value in every use but `repr`."""
     assert (repr(Secret("x")), str(Secret("x")), Secret("x") == "x") == ("'***'", "x", True)
     assert (repr(SecretBytes(b"x")), SecretBytes(b"x") == b"x") == ("b'***'", True)
+
+
+WRONG_TYPES = [5, 1.5, True, b"x", [], {}, object(), "…\n", "yes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_types(name: str) -> None:
+    """Whatever a field is given, the settings are made or one sentence that begins with its name says what it wants."""
+    for value in [*WRONG_TYPES, Settings, None, "x" * 10_000]:
+        sentence = ""
+        try:
+            given = getattr(changed(name, value), name)
+        except ConfigurationError as error:
+            sentence = str(error)
+        else:
+            assert given is None or isinstance(given, str | bool | int | float | tuple)
+        assert re.fullmatch(rf"({name}|a trusted host|trusted hosts) .{{,250}}|", sentence, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("proxy", 5, "proxy must be a str, not int"),
+        ("app_secret", 5, "app_secret must be a str, not int"),
+        ("app_secret", bytearray(b"canary"), "app_secret must be a str, not bytearray"),
+        ("business_account_id", "1/2", "business_account_id must be digits, not '1/2'"),
+        ("business_account_id", 5, "business_account_id must be digits, not 5"),
+        ("fsync", "no", "fsync must be True or False, not 'no'"),
+        ("validate", 0, "validate must be True or False, not 0"),
+        ("read_timeout", "x" * 200, "read_timeout must be a positive number, not '…'"),
+        ("read_timeout", "a b" * 200, "read_timeout must be a positive number, not '" + ("a b" * 200)[:79] + "…"),
+        (
+            "base_url",
+            "https://u:secret@host?q=secret",
+            "base_url must be a scheme, host and port, such as https://graph.facebook.com, not 'https:…host…",
+        ),
+    ],
+)
+def test_sentences_about_fields(name: str, value: Any, sentence: str) -> None:
+    """A wrong value is named with its field, shortened, and without what may be secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        changed(name, value)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("secret", ["abc", b"abc", " abc\n", b"abc\n"])
+def test_an_app_secret_as_text_or_bytes(secret: Any) -> None:
+    """An app secret is text or bytes, without the newline that files put after it, and is not shown."""
+    settings = Settings(app_secret=secret, proxy="http://user:abc@proxy")
+    assert (settings.app_secret, settings.changed({"read_timeout": 1}).app_secret) == ("abc", "abc")
+    assert "abc" not in f"{settings!r} {attrs.asdict(settings)}"
