@@ -7,6 +7,7 @@ server         the socket: uvicorn in the caller's event loop, and faults acted 
 app            the routes, the permissions, and the parts that all requests and responses share
 upload         POST /{version}/{phone}/media: a streamed form, read no further than needed
 download       the signed URLs and the bytes behind them
+customer       a customer who sends media: the post of the webhook, and the request of another process
 messages       POST /{version}/{phone}/messages, and the signed webhooks about inbound media
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
@@ -44,5 +45,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        raise ImportError('meta_media.emulator needs packages: pip install "meta-media[emulator]"') from error
+        raise ImportError("meta_media.emulator needs packages: pip install '.[emulator]' in a checkout") from error
     return getattr(module, name)

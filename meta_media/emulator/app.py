@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import math
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meta_media.emulator import customer
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.messages import accepted, check_attachment, parse_message
@@ -38,6 +40,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)
 _SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _PROOF_LIFETIME: Final = 300  # seconds; Meta's page "Login security", section appsecret_proof
 _MAX_JSON_SIZE: Final = 2**20
+_CUSTOMER_FIELDS: Final = ("caption", "filename", "sender")
 _Handler = Callable[[Request, Token], Awaitable[Mapping[str, Any]]]
 
 
@@ -74,6 +77,7 @@ class Application:
     settings: EmulatorSettings
     app_secret: str = attrs.field(repr=False)
     faults: FaultQueue
+    play_customer: Callable[..., Awaitable[Mapping[str, Any]]]
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
@@ -84,6 +88,7 @@ class Application:
         self.messages = deque(maxlen=self.settings.remembered)
         routes = [
             Route(PATH, self._download, methods=["GET"]),
+            Route(customer.PATH, self._receive, methods=["POST"]),
             Route("/{version}/{object_id}/media", self._graph(self._upload), methods=["POST"]),
             Route("/{version}/{object_id}/messages", self._graph(self._send), methods=["POST"]),
             Route("/{version}/{object_id}", self._graph(self._show), methods=["GET"]),
@@ -94,8 +99,9 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request, or act out the fault that was planned for it."""
-        request = Request(scope)
-        self.requests.append(_received(request))
+        request, started = Request(scope), time.monotonic()
+        if scope["path"] != customer.PATH:
+            self.requests.append(_received(request))
         fault = self.faults.take(operation_of(request.method, scope["path"]))
         try:
             if fault is None:
@@ -106,6 +112,11 @@ class Application:
                 await inject(fault, app, instead, scope, receive, send)
         except ClientDisconnect:
             return  # there is no connection left to respond on
+        finally:
+            # The path as it was sent: without the query, which may hold a token, and without line breaks.
+            where, status = scope["raw_path"].decode("latin-1"), scope["state"].get("status", "no response")
+            how = f"{time.monotonic() - started:.3f} s{', fault injected' * (fault is not None)}"
+            customer.LOGGER.info("%s %s: %s, %s", request.method, where, status, how)
 
     async def _dated(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the emulator's time to an application's response."""
@@ -113,6 +124,7 @@ class Application:
 
         async def send_dated(message: Message) -> None:
             if message["type"] == "http.response.start":
+                scope["state"]["status"] = message["status"]
                 message["headers"] = [*message["headers"], (b"date", date)]
             await send(message)
 
@@ -175,7 +187,9 @@ class Application:
             return name | {"quality_rating": "GREEN", "id": object_id}
         media = await self._own_media(request, token, "get")
         host = request.headers.get("host", "")
-        base_url = f"http://{host}" if _HOST.fullmatch(host) else self.base_url
+        # A proxy in front that speaks TLS says so. What a client writes there itself changes only its own response.
+        secure = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
+        base_url = f"http{'s' * secure}://{host}" if _HOST.fullmatch(host) else self.base_url
         lifetime = 0 if request.scope["state"].get("expired_url") else self.settings.url_lifetime
         expires = int(self.clock.now()) + lifetime
         size = media.file_size
@@ -206,6 +220,21 @@ class Application:
         response = accepted(message)
         self.messages.append(message | {"message_id": response["messages"][0]["id"], "phone_number_id": number})
         return response
+
+    async def _receive(self, request: Request) -> Response:
+        """Play a customer for another process; see `customer`."""
+        query, mime_type = request.query_params, request.headers.get("content-type", "application/octet-stream")
+        given = {name: query[name] for name in _CUSTOMER_FIELDS if name in query}
+        try:
+            token = self.state.authenticate(_bearer(request))
+            if (number := query.get("phone_number_id", "")) not in token.numbers:
+                raise GraphError.of("gone", verb="post", id=number)
+            received = self.play_customer(
+                await request.body(), mime_type, phone_number_id=number, twice="twice" in query, **given
+            )
+            return GraphResponse(await received)
+        except GraphError as error:
+            return GraphResponse(error)
 
     async def _own_media(self, request: Request, token: Token, verb: str) -> StoredMedia:
         media = await self._find(request.path_params["object_id"])

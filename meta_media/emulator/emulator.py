@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import shutil
@@ -19,8 +20,9 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
-from meta_media import MediaApi, Settings
+from meta_media import MediaApi, Settings, inbound_media
 from meta_media.emulator.app import Application, ReceivedRequest
+from meta_media.emulator.customer import checked_webhook, post_webhook
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.messages import Kind, default_kind, webhook
@@ -51,6 +53,7 @@ class Emulator:
         port: 0 for a free one.
         accounts: Phone number ids, each with its access token or tokens; the first is the default. None: one is made.
         settings: The behaviour where Meta's is unknown.
+        webhook: URL of an application, to which `deliver` posts webhooks.
 
     Attributes:
         clock: The time by which tokens, URLs and media expire.
@@ -60,6 +63,11 @@ class Emulator:
         access_token: The default number's token.
         business_account_id: The WhatsApp Business Account that all numbers belong to.
         app_secret: The key of webhooks' signatures and of `appsecret_proof`.
+        webhook: As given.
+
+    Raises:
+        RuntimeError: At the start: another emulator uses the folder, or the event loop is not asyncio's.
+        ValueError: `webhook` is no http or https URL.
     """
 
     def __init__(
@@ -70,15 +78,17 @@ class Emulator:
         port: int = 0,
         accounts: Mapping[str, str | Sequence[str]] | None = None,
         settings: EmulatorSettings | None = None,
+        webhook: str | None = None,
     ) -> None:
         self.clock = Clock()
+        self.webhook = checked_webhook(webhook)
         self.settings = settings or EmulatorSettings()
         self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
         self.business_account_id = BUSINESS_ACCOUNT_ID
         self._data = None if data is None else Path(data)
         self._address = (host, port)
         self._accounts = [
-            (number, token)
+            (str(number), token)
             for number, tokens in (accounts or {}).items()
             for token in ((tokens,) if isinstance(tokens, str) else tokens)
         ]
@@ -91,6 +101,13 @@ class Emulator:
         return f"Emulator({self.base_url or 'not running'})"
 
     async def __aenter__(self) -> Self:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "the emulator needs asyncio, and this is another event loop such as trio's: run it in a thread, as the"
+                " fixture media_emulator does"
+            ) from None
         try:
             with anyio.CancelScope(shield=True):
                 await self._start()
@@ -233,6 +250,23 @@ class Emulator:
         body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now), **people)
         return body, "sha256=" + hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
 
+    async def deliver(self, body: bytes, signature: str) -> int:
+        """
+        Post a webhook of `receive` to the URL `webhook`. Meta repeats a webhook now and then: call this twice to try it.
+
+        Returns:
+            The HTTP status of the response; 0 if there was none.
+        """
+        if self.webhook is None:
+            raise RuntimeError("the emulator has no webhook to post to: pass Emulator(webhook=URL)")
+        return await post_webhook(self.webhook, body, signature)
+
+    async def _play_customer(self, content: bytes, mime_type: str, *, twice: bool, **given: Any) -> dict[str, Any]:
+        body, signature = await self.receive(content, mime_type, **given)
+        posts = (1 + twice) * (self.webhook is not None)
+        statuses = [await self.deliver(body, signature) for _ in range(posts)]
+        return {"id": inbound_media(json.loads(body))[0].id, "webhook": self.webhook, "statuses": statuses}
+
     @property
     def _running(self) -> Application:
         if self._application is None:
@@ -259,7 +293,9 @@ class Emulator:
                 state.add_token(number, token)
         self.app_secret = self.settings.app_secret or kept["app_secret"]
         signer = UrlSigner(kept["url_secret"])
-        application = Application(state, signer, self.clock, self.settings, self.app_secret, self._faults)
+        application = Application(
+            state, signer, self.clock, self.settings, self.app_secret, self._faults, self._play_customer
+        )
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)

@@ -37,6 +37,7 @@ _ACCEPT_TURNS: Final = 3  # turns of the event loop in which asyncio hands over 
 _STEP: Final = 0.05  # seconds from one write or read to the next, at a rate
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _NO_BYTES: Final = ((b"content-length", b"0"),)
+_TLS_HANDSHAKE: Final = b"\x16\x03"  # the first bytes of a TLS client (RFC 8446, section 5.1)
 _RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # linger for no time: close() sends RST
 
 
@@ -62,6 +63,16 @@ class Connection(H11Protocol):
         self.logger = _LOGGER
         self.lost = asyncio.Event()  # set when the connection is gone, whichever side ended it
         self._http = self.conn = _Http(h11.SERVER, _MAX_HEAD_SIZE)
+        self._began = False
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a client that speaks TLS by a sentence in the log and one in plain text, which its TLS library refuses."""
+        began, self._began = self._began, True
+        if not began and data.startswith(_TLS_HANDSHAKE):
+            self.logger.warning("a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://")
+            self.send_400_response("This port speaks plain HTTP: use http://")
+        else:
+            super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Set `lost`."""

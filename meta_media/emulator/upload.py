@@ -25,6 +25,9 @@ __all__ = ["FilePart", "FormReader", "is_animated_webp", "receive_upload"]
 _HEAD_SIZE: Final = 32  # bytes, in which an animated WebP can be seen
 _MAX_FIELD_SIZE: Final = 64 * 1024
 _MAX_FIELD_COUNT: Final = 64
+# python-multipart's own limits are 8 headers and 4 KiB: clients with longer names would be told of a missing field.
+_HEADER_LIMITS: Final = {"max_header_count": 64, "max_header_size": 64 * 1024}
+_MAX_PREAMBLE_SIZE: Final = 64 * 1024
 _TTL: Final = range(60, 43_200 + 1)  # minutes; Meta's page "No storage"
 _MINUTES: Final = re.compile(r"[0-9]{1,9}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
@@ -85,13 +88,27 @@ class FormReader:
                 "on_part_data": self._on_part_data,
                 "on_part_end": self._on_part_end,
             },
+            **_HEADER_LIMITS,
         )
+        # RFC 2046, section 5.1.1: a delimiter begins a line, and blanks may follow it.
+        self._first_delimiter = re.compile(rb"(?:\A|\r\n)(--%b)(?:[ \t]*(?=\r\n)|(?=--))" % re.escape(boundary))
+        self._preamble: bytes | None = b""  # None once the first delimiter has arrived
 
     def feed(self, data: bytes) -> list[memoryview]:
         """Read a piece of the body, and return the file's bytes in it; a `FormParserError` if it is not of a form."""
-        self._parser.write(data)
+        self._parser.write(data if self._preamble is None else self._after_preamble(data))
         pieces, self._pieces = self._pieces, []
         return pieces
+
+    def _after_preamble(self, data: bytes) -> bytes:
+        """Return the body from its first delimiter on, without the blanks behind it: the parser takes neither of both."""
+        self._preamble = (self._preamble or b"") + data
+        if (found := self._first_delimiter.search(self._preamble)) is None:
+            if len(self._preamble) > _MAX_PREAMBLE_SIZE:
+                raise FormParserError("the preamble is too long")
+            return b""
+        rest, self._preamble = found[1] + self._preamble[found.end() :], None
+        return rest
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]

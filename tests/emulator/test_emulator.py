@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from meta_media.emulator import Emulator, EmulatorSettings
+from meta_media.emulator.upload import FormReader
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 REFUSAL = (
@@ -202,6 +203,65 @@ async def test_pieces_of_any_size(emulator: Emulator) -> None:
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
     await writer.wait_closed()
+
+
+HEADERS = b"".join(b"X-Header-%d: 1\r\n" % number for number in range(40))
+
+
+@pytest.mark.parametrize(
+    ("preamble", "blanks", "headers"),
+    [
+        (b"This is a message in MIME format.\r\n", b"", b""),
+        (b"\r\n", b"", b""),
+        (b"--B2\r\n x --B\r\n\r\n", b"", b""),
+        (b"", b" \t ", b""),
+        (b"-" * 60_000 + b"\r\n", b" ", HEADERS),
+        (b"", b"", b"X-Long: " + b"x" * 60_000 + b"\r\n"),
+    ],
+    ids=["preamble", "line break", "almost a delimiter", "blanks", "much of all", "a long header"],
+)
+@pytest.mark.parametrize("size", [10**9, 1], ids=["at once", "by bytes"])
+def test_forms_as_the_rfc_allows_them(preamble: bytes, blanks: bytes, headers: bytes, size: int) -> None:
+    """A preamble, blanks behind a delimiter, many headers and long ones are read (RFC 2046, section 5.1.1)."""
+    disposition = b"Content-Disposition: form-data; name="
+    body = preamble + b"--B" + blanks + b"\r\n" + headers + disposition + b'"messaging_product"\r\n\r\nwhatsapp'
+    body += (
+        b"\r\n--B"
+        + blanks
+        + b"\r\n"
+        + headers
+        + disposition
+        + b'"file"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    )
+    body += b"\x89PNG\r\n--Bogus\r\n--B--\r\nepilogue\r\n--B\r\n"
+    step = size if size > 1 or len(body) < 10_000 else 1000
+    form = FormReader(b"B", EmulatorSettings())
+    content = b"".join(
+        bytes(piece) for start in range(0, len(body), step) for piece in form.feed(body[start : start + step])
+    )
+    assert (form.fields, form.file_ended, content) == ({"messaging_product": "whatsapp"}, True, b"\x89PNG\r\n--Bogus")
+
+
+@pytest.mark.parametrize(
+    "start", [b"x" * 70_000 + b"\r\n--B\r\n", b"--B\r\n" + HEADERS * 2, b"--B\r\nX: " + b"x" * 70_000]
+)
+async def test_forms_beyond_the_limits(emulator: Emulator, http: httpx.AsyncClient, start: bytes) -> None:
+    """A preamble or a header without end is not kept: the form cannot be read."""
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", content=start, headers=headers)
+    assert error_of(refused) == invalid("(#100) The parameter messaging_product is required.")
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme"),
+    [(None, "http"), ("https", "https"), ("https, http", "https"), ("http", "http"), ("ftp", "http")],
+)
+async def test_urls_behind_tls(emulator: Emulator, http: httpx.AsyncClient, said: str | None, scheme: str) -> None:
+    """Behind a proxy that speaks TLS, and says so in X-Forwarded-Proto, download URLs are https, at the proxy's host."""
+    media_id = (await upload(http, emulator.phone_number_id)).json()["id"]
+    headers = {"host": "media.example"} | ({} if said is None else {"x-forwarded-proto": said})
+    url = (await http.get(f"/v25.0/{media_id}", headers=headers)).json()["url"]
+    assert url.startswith(f"{scheme}://media.example/whatsapp_business/attachments/?mid={media_id}&")
 
 
 async def test_accepted_types(emulator: Emulator, http: httpx.AsyncClient) -> None:

@@ -11,11 +11,13 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -320,14 +322,42 @@ async def test_nothing_global_is_touched(caplog: pytest.LogCaptureFixture) -> No
         async with Emulator() as emulator:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.base_url.rpartition(":")[2]))
             writer.write(
-                f"GET /v25.0/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {emulator.access_token}\r\n\r\n".encode()
+                f"GET /v25.0/1?access_token={emulator.access_token}&hash=canary HTTP/1.1\r\nHost: x\r\n\r\n".encode()
             )
             assert (await reader.readline()).startswith(b"HTTP/1.1 400")
             writer.close()
             await writer.wait_closed()
     assert [(logger.level, logger.handlers[:], logger.propagate) for logger in loggers] == before
-    assert "/v25.0/1" not in caplog.text
+    [record] = [record for record in caplog.records if record.name == "meta_media.emulator"]
+    assert (record.levelname, record.getMessage()[:20]) == ("INFO", "GET /v25.0/1: 400, 0")
     assert emulator.access_token not in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_a_client_that_speaks_tls(caplog: pytest.LogCaptureFixture) -> None:
+    """Who speaks TLS to it gets one sentence into the log; such bytes in the middle of a body are bytes."""
+    async with Emulator() as emulator, client(emulator) as http:
+        port = int(emulator.base_url.rpartition(":")[2])
+        with pytest.raises(ssl.SSLError):
+            await asyncio.open_connection("127.0.0.1", port, ssl=ssl.create_default_context())
+        media_id = await upload(http, emulator.phone_number_id, b"\x16\x03\x01" * MEGABYTE)
+        assert (await http.get(f"/v25.0/{media_id}")).json()["file_size"] == 3 * MEGABYTE
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning == "a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://"
+
+
+def test_another_event_loop() -> None:
+    """Outside of asyncio, as under trio, it says what it needs and leaves nothing."""
+    starting = Emulator().__aenter__()
+    with pytest.raises(RuntimeError, match=r"the emulator needs asyncio, .* run it in a thread"):
+        starting.send(None)
+
+
+async def test_a_number_may_be_an_int() -> None:
+    """Phone number ids given as numbers are the same as text."""
+    accounts: dict[Any, str] = {111: "first"}
+    async with Emulator(accounts=accounts) as emulator, client(emulator) as http:
+        assert (await http.get("/v25.0/111")).status_code == 200
 
 
 async def test_a_cancelled_block_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

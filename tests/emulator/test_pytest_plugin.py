@@ -99,7 +99,7 @@ async def test_nothing_reaches_meta(respx_mock, monkeypatch):
 BARE = """
 import pytest
 
-SENTENCE = 'meta_media.emulator needs packages: pip install "meta-media[emulator]"'
+SENTENCE = "meta_media.emulator needs packages: pip install '.[emulator]' in a checkout"
 
 
 def test_that_needs_no_emulator():
@@ -156,4 +156,4 @@ def test_without_the_packages_of_the_extra(tmp_path: Path) -> None:
     (tmp_path / "starlette.py").write_text('raise ModuleNotFoundError("No module named starlette", name="starlette")')
     *output, _ = pytest_of(tmp_path, BARE, "-p", "no:asyncio")
     assert output[-1].split(" in ")[0] == "1 passed, 1 error", "\n".join(output)
-    assert 'meta_media.emulator needs packages: pip install "meta-media[emulator]"' in output
+    assert "meta_media.emulator needs packages: pip install '.[emulator]' in a checkout" in output
