@@ -6,8 +6,10 @@ app       the commands; from arguments to an exit status; signals
 verbs     upload, info, download, delete, send
 check     would WhatsApp accept these files?
 serve     the emulator
-demo      a round trip of every type, against an emulator in a process of its own
+receive   a customer, played against `serve`
+demo      a round trip of every type, against an emulator in a process of its own; and the samples alone
 options   the options that commands share
+log       the records of the logger, as lines; and waits that Meta asks for
 reporter  outcomes, and their summary
 items     arguments, folders, lists
 output    results, errors, tables, and bars on a terminal
@@ -32,7 +34,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
-        sys.stderr.write('meta-media: the command line needs more packages: pip install "meta-media[cli]"\n')
+        sys.stderr.write("meta-media: the command line needs more packages: pip install '.[cli]' in a checkout\n")
         return 2
     except KeyboardInterrupt:  # during the imports
         return 130

@@ -18,8 +18,10 @@ from typing import Any, Final, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from meta_media import MediaError, __version__
-from meta_media.cli import check, demo, serve, verbs
+from meta_media.cli import check, demo, receive, serve, verbs
+from meta_media.cli.log import close_log
 from meta_media.cli.output import FAILED, FINE, USAGE, ExitNowError, as_json, described, printable, sentence, status_of
+from meta_media.errors import ConfigurationError
 
 __all__ = ["make_app", "run"]
 
@@ -29,6 +31,19 @@ Upload, look up, download, delete and send media with WhatsApp's Cloud API. Try 
 The access token is read from CLOUD_API_ACCESS_TOKEN, the phone number id from WA_PHONE_NUMBER_ID.
 """
 _EPILOGUE: Final = "Exit status: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C."
+_COMMANDS: Final[tuple[tuple[Callable[..., Any], str, str], ...]] = (  # each with its arguments and an example
+    (demo.demo, "[FILE...]", "photo.jpg"),
+    (demo.samples, "FOLDER", "."),
+    (serve.serve, "", "--webhook http://127.0.0.1:8000/webhook"),
+    (receive.receive, "FILE", "photo.jpg --caption hello --twice"),
+    (check.check, "FILE...", "photo.jpg report.pdf"),
+    (verbs.upload, "FILE...", "--recursive photos --journal run.sqlite"),
+    (verbs.info, "ID...", "1045500012345678"),
+    (verbs.download, "ID [DESTINATION] | ID... --to FOLDER", "1045500012345678 copy.jpg"),
+    (verbs.delete, "ID...", "--from ids.txt --missing-ok"),
+    (verbs.send, "TO... --id ID", "+15550001111 --id 1045500012345678 --caption hello"),
+)
+_RESULTS_ARE_IDS: Final = (verbs.upload, verbs.send)  # which are lost if they are not written
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -43,20 +58,19 @@ def make_app() -> App:
         exit_on_error=False,
         print_error=False,
     )
-    commands: tuple[tuple[Callable[..., Any], str], ...] = (
-        (demo.demo, "[FILE...]"),
-        (serve.serve, ""),
-        (check.check, "FILE..."),
-        (verbs.upload, "FILE..."),
-        (verbs.info, "ID..."),
-        (verbs.download, "ID [DESTINATION] | ID... --to FOLDER"),
-        (verbs.delete, "ID..."),
-        (verbs.send, "TO... --id ID"),
+    for order, (command, arguments, example) in enumerate(_COMMANDS):
+        app.command(
+            App(
+                name=command.__name__,
+                usage=" ".join(f"Usage: meta-media {command.__name__} {arguments} [OPTIONS]".split()),
+                help_epilogue=f"Example: `meta-media {command.__name__} {example}`\n\n{_EPILOGUE}",
+                sort_key=order,
+            )
+        ).default(command)
+    app.register_install_completion_command(
+        add_to_startup=False,
+        help="Write a completion script for your shell, and print what to do with it. No start-up file is edited.",
     )
-    for order, (command, arguments) in enumerate(commands):
-        usage = " ".join(f"Usage: meta-media {command.__name__} {arguments} [OPTIONS]".split())
-        app.command(App(name=command.__name__, usage=usage, sort_key=order)).default(command)
-    app.register_install_completion_command(help="Install completion for your shell.")
     return app
 
 
@@ -77,7 +91,8 @@ def _status(tokens: Sequence[str]) -> int:
         return _run(tokens)
     except CycloptsError as error:
         words = re.sub(r"(--[\w-]+)=[^\s\"]+", r"\1", " ".join(str(error).split()))  # the value may be a token
-        usage = f"{printable(words)} See meta-media --help."
+        words = re.sub(r"(^|\. )([A-Z])", lambda start: start[1].replace(".", ":") + start[2].lower(), words)  # as ours
+        usage = f"{printable(words.removesuffix('.'))} (see meta-media --help)"
         return _failed(tokens, USAGE, usage, {"type": "UsageError", "message": usage})
     except MediaError as error:
         return _failed(tokens, status_of(error), sentence(error), described(error))
@@ -107,18 +122,26 @@ def _exit_now(status: int) -> NoReturn:
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = make_app().parse_args(list(tokens))
     _refuse_unknown_options(tokens, bound)
-    result = command(*bound.args, **bound.kwargs)
-    return _run_until_signal(result) if inspect.iscoroutine(result) else FINE
+    if command in _RESULTS_ARE_IDS and sys.__stdout__ is None:
+        raise ConfigurationError("standard output is closed, and the ids would be lost: redirect it to a file")
+    try:
+        result = command(*bound.args, **bound.kwargs)
+        return _run_until_signal(result) if inspect.iscoroutine(result) else FINE
+    finally:
+        close_log()
 
 
 def _refuse_unknown_options(tokens: Sequence[str], bound: inspect.BoundArguments) -> None:
     """Refuse a mistyped option. cyclopts takes it for a file, because a file may be called "-"."""
-    options = tokens[: tokens.index("--")] if "--" in tokens else tokens
+    end = tokens.index("--") if "--" in tokens else len(tokens)
+    options, files = tokens[:end], tokens[end + 1 :]
     kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
     values = [value for name, value in bound.arguments.items() if kinds[name] is inspect.Parameter.POSITIONAL_ONLY]
     for name in (os.fspath(file) for value in values for file in (value if isinstance(value, list) else [value])):
-        if name.startswith("-") and name != "-" and name in options:
-            raise CycloptsError(msg=f'Unknown option: "{name}".')
+        if name.startswith("-") and name != "-" and name not in files:
+            # "-rf.txt" is split into "-r", "-f" and so on, and all but the first one arrive here.
+            short = [option for option in options if option[:1] == "-" != option[1:2] and name[1:] in option[2:]]
+            raise CycloptsError(msg=f'unknown option: "{name if name in options else (short or [name])[0]}"')
 
 
 def _run_until_signal(work: Coroutine[Any, Any, int]) -> int:

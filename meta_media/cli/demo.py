@@ -1,5 +1,5 @@
 """
-The command `demo`: every verb on real files, against an emulator that it starts and ends.
+The command `demo`: every verb on real files, against an emulator that it starts and ends. And `samples`: the files alone.
 
 The emulator is a process of its own. It shares no interpreter with the client, which would distort the rates.
 """
@@ -29,12 +29,12 @@ from rich.filesize import decimal
 from meta_media import MediaApi, MediaError, Settings
 from meta_media.cli.options import REPORT, Report
 from meta_media.cli.output import FAILED, Columns, Output, as_json, described, paragraph, printable, sentence, table
-from meta_media.errors import IntegrityError, MediaNotFoundError, NetworkError
+from meta_media.errors import IntegrityError, MediaNotFoundError, NetworkError, StorageError
 from meta_media.protocol.media_types import ACCEPTED, Kind
 from meta_media.samples import paths
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
-__all__ = ["demo"]
+__all__ = ["demo", "samples"]
 
 _COLUMNS: Final[Columns] = {
     "file": "left",
@@ -231,6 +231,38 @@ def _object(row: _Row) -> dict[str, Any]:
     fields = attrs.asdict(row, recurse=False)
     fields |= {"path": None, "error": row.error and described(row.error)}
     return {"file": fields.pop("name"), **fields}
+
+
+async def samples(folder: Path, /, *, report: Report = REPORT) -> int:
+    """
+    Write a small sample of every type that WhatsApp accepts into a folder, and print the paths.
+
+    Args:
+        folder: Folder for the files. It is made if it is missing. A file of another content is never replaced.
+        report: How to print.
+    """
+    output = report.output()
+    for sample in await run_in_thread(paths):
+        target = folder / sample.name
+        try:
+            await run_in_thread(_write_new, target, sample)
+        except StorageError as error:
+            await output.failure(error, file=os.fspath(target))
+        else:
+            await output.result(printable(os.fspath(target)), {"file": os.fspath(target)})
+    return output.status
+
+
+def _write_new(target: Path, sample: Path) -> Any:
+    content = sample.read_bytes()
+    with storage_errors(f"write {os.fspath(target)!r}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            if not target.is_file() or target.read_bytes() != content:
+                raise
 
 
 # The emulator's process. It ends when its standard input does, which is when this process ends, by whatever cause.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = ["STANDARD", "Files", "Items", "Listing", "label_of", "standard_input"
 STANDARD: Final = Path("-")  # standard input or output
 _BLOCK_SIZE: Final = 2**16  # bytes of a list read at a time
 _NAME_SIZE: Final = 2**16  # bytes of a name at most; Linux takes paths of 4,096
+_SQLITE_FILES: Final = ("", "-wal", "-shm", "-journal")  # what is appended to a database's name
 _BOM: Final = b"\xef\xbb\xbf"  # with which editors on Windows begin a text
 
 
@@ -88,6 +89,7 @@ class Items:
         self._counting = True
         self.total: int | None = None  # number of items; None while it is unknown
         self.unread = False  # whether a list or a folder has not been read to its end
+        self.skipped_links: set[str] = set()  # those that lead out of their folder
 
     async def read(self) -> Iterable[Any]:
         """Return the items for a bulk verb: a list of all, or an iterator that reads them one by one."""
@@ -143,14 +145,27 @@ class Items:
 
 
 class Files(Items):
-    """The items of an upload: files, standard input under the name `filename`, and with `recursive` the files in folders."""
+    """
+    The items of an upload: files, standard input under the name `filename`, and with `recursive` the files in folders.
+
+    In a folder, the files that the command itself writes or reads are left out: `own`, SQLite's files beside them, and those
+    that standard output and standard error lead to.
+    """
 
     action = "↑"
 
     def __init__(
-        self, arguments: list[str], listing: Listing | None, bars: Bars, *, recursive: bool, filename: str | None
+        self,
+        arguments: list[str],
+        listing: Listing | None,
+        bars: Bars,
+        *,
+        recursive: bool,
+        filename: str | None,
+        own: Iterable[Path | None] = (),
     ) -> None:
         super().__init__(arguments, listing, bars)
+        self._own = [Path(f"{path}{end}") for path in own if path for end in _SQLITE_FILES]
         self._lazy = self._lazy or recursive
         self._recursive = recursive
         self._filename = filename
@@ -161,10 +176,46 @@ class Files(Items):
         elif not os.path.isdir(name):  # noqa: PTH112 - False where the system does not say: opening it reports why
             yield self._file(name)
         elif self._recursive:
-            yield from map(self._file, _files_below(name))
+            yield from map(self._file, self._files_below(name))
         else:
             why = f"{name!r} is a folder: pass --recursive to upload the files in it"
             yield _Unreadable(label=name, error=StorageError(why))
+
+    def _files_below(self, folder: str) -> Iterator[str | _Unreadable]:
+        """
+        List the files in a folder, sorted by name, then those in its sub-folders. Hidden ones are left out.
+
+        Links to files in the folder are followed. Links to folders are not, so that there are no circles. Pipes and other
+        special files are left out. A folder that cannot be read is an unreadable source in its place.
+        """
+        pending, is_wanted = [folder], self._filter(os.path.realpath(folder).rstrip(os.sep) + os.sep)
+        while pending:
+            folder = pending.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    visible = sorted((one for one in entries if not one.name.startswith(".")), key=attrgetter("name"))
+            except OSError as error:
+                why = f"could not read the folder {folder!r}: {error.strerror}"
+                yield _Unreadable(label=folder, error=StorageError(why, errno=error.errno))
+                continue
+            yield from (entry.path for entry in visible if is_wanted(entry) and _is_file(entry))
+            pending += reversed([entry.path for entry in visible if entry.is_dir(follow_symlinks=False)])
+
+    def _filter(self, inside: str) -> Callable[[os.DirEntry[str]], bool]:
+        """Return a function that refuses the command's own files, and links that do not lead to a path in `inside`."""
+        own, names = {os.path.realpath(path) for path in self._own}, {path.name for path in self._own}
+        written = [os.fstat(number) for number in (1, 2)]  # what standard output and standard error lead to
+
+        def is_wanted(entry: os.DirEntry[str]) -> bool:
+            target = os.path.realpath(entry.path) if entry.is_symlink() or entry.name in names else inside
+            if not (target + os.sep).startswith(inside):
+                self.skipped_links.add(entry.path)
+                return False
+            return target not in own and not any(
+                entry.inode() == one.st_ino and os.path.samestat(entry.stat(), one) for one in written
+            )
+
+        return is_wanted
 
     def _file(self, file: str | _Unreadable) -> Any:
         return self._with_bar(file, printable(Path(file).name)) if isinstance(file, str) else file
@@ -191,27 +242,6 @@ def label_of(item: Any) -> str:
     """Return the name by which the user knows an item of `Files`."""
     source, _ = split_item(item)
     return source if isinstance(source, str) else str(getattr(source, "label", STANDARD))
-
-
-def _files_below(folder: str) -> Iterator[str | _Unreadable]:
-    """
-    List the files in a folder, sorted by name, then those in its sub-folders. Hidden ones are left out.
-
-    Links to files are followed. Links to folders are not, so that there are no circles. Pipes and other special files are left
-    out. A folder that cannot be read is an unreadable source in its place.
-    """
-    pending = [folder]
-    while pending:
-        folder = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=attrgetter("name"))
-        except OSError as error:
-            why = f"could not read the folder {folder!r}: {error.strerror}"
-            yield _Unreadable(label=folder, error=StorageError(why, errno=error.errno))
-            continue
-        yield from (entry.path for entry in visible if _is_file(entry))
-        pending += reversed([entry.path for entry in visible if entry.is_dir(follow_symlinks=False)])
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from meta_media import MediaApi, Settings
 from meta_media.cli.items import Listing
+from meta_media.cli.log import open_log
 from meta_media.cli.output import Bars, Output
 from meta_media.errors import ConfigurationError
 
@@ -58,7 +60,7 @@ class Many:
     """Items in --from end with NUL instead of a newline, as find -print0 writes them."""
     journal: Path | None = None
     """File that records finished items. After an interruption, the same command continues from there."""
-    concurrency: int | None = None
+    concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
     """Items at a time. Default: 16."""
 
     def inputs(self, arguments: list[str] | None, items: str) -> tuple[list[str], Listing | None]:
@@ -84,8 +86,9 @@ class ManyFiles(Many):
     """Options for many uploads."""
 
     recursive: Annotated[bool, Parameter(name=("--recursive", "-r"), negative=())] = False
-    """Upload the files in folders and their sub-folders. Names that begin with a dot are left out."""
-    rate: float | None = None
+    """Upload the files in folders and their sub-folders. Names that begin with a dot and links out of the folder are
+    left out."""
+    rate: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
     """Uploads per second at most. Default: no limit. 360dialog allows 25."""
     reuse: Flag = False
     """Upload nothing twice: the same bytes get the same id while it is valid."""
@@ -110,12 +113,16 @@ class Report:
 
     json: Flag = False
     """One JSON object per line, for failures too."""
-    quiet: Flag = False
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False
     """Results and errors only: no progress bars, no remarks."""
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative=())] = False
+    """Log requests and retries to standard error. META_MEDIA_LOG=info or META_MEDIA_LOG=debug does so, too."""
 
     def output(self) -> Output:
         """Make the command's output. Its bars are drawn once they are entered."""
-        return Output(json=self.json, quiet=self.quiet, bars=Bars(wanted=not self.quiet))
+        bars = Bars(wanted=not self.quiet)
+        open_log(bars, quiet=self.quiet, verbose=self.verbose)
+        return Output(json=self.json, quiet=self.quiet, bars=bars)
 
 
 REPORT: Final = Report()

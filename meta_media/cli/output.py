@@ -8,9 +8,11 @@ updates numbers. A thread of rich's reads them and draws.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Self, TextIO, TypeAlias
@@ -19,7 +21,8 @@ import anyio
 import attrs
 import rich.progress as rich
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.constrain import Constrain
 from rich.filesize import decimal
 from rich.table import Table
@@ -131,8 +134,14 @@ class Output:
     status: int = 0  # the exit status so far
 
     async def result(self, plain: str, data: Mapping[str, Any]) -> None:
-        """Write a result, as text or as JSON."""
-        await self.write(as_json(data) if self.json else plain)
+        """Write a result, as text or as JSON. Where it cannot be written, it and all that follow go to standard error."""
+        text = as_json(data) if self.json else plain
+        try:
+            await self.write(text)
+        except OSError:
+            self.results = sys.stderr  # an id that is lost cannot be deleted
+            await self.write(text)
+            raise
 
     async def failure(self, error: MediaError, **item: str) -> None:
         """Write an error as one line, with `json` also as an object, and update the exit status."""
@@ -162,7 +171,7 @@ def table(
     Lay rows out for standard output: ruled and coloured on a terminal, plain and uncut elsewhere. This blocks.
 
     Args:
-        columns: Headings and how they are aligned. The first one is folded where space is short, the others stay whole.
+        columns: Headings and how they are aligned. Where space is short, the first one is folded, and others are left out.
         rows: Their texts; anything unprintable is escaped.
         narrow: Shorter rows for a terminal that is too narrow.
         styles: One per row, for its last column.
@@ -171,10 +180,23 @@ def table(
     console = Console(file=sys.stdout, width=None if terminal else _PLAIN_WIDTH, highlight=False)
     grid = _grid(columns, rows, styles, ruled=terminal)
     if console.measure(grid, options=console.options.update(width=_PLAIN_WIDTH)).maximum > console.width:
-        grid = _grid(columns, narrow, styles, ruled=True)
+        grid = _grid(*_fitted(columns, narrow, console.width), styles, ruled=True)
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n")
+
+
+def _fitted(columns: Columns, rows: Sequence[Sequence[str]], width: int) -> tuple[Columns, list[list[str]]]:
+    """Drop columns, the widest first, until the names have room. The first and the last one stay."""
+    names, cells = list(columns), [list(row) for row in rows]
+    while len(names) > 2:
+        widths = [max(map(cell_len, (*name.split("\n"), *column))) for name, *column in zip(names, *cells, strict=True)]
+        if min(widths[0], _NAME_LENGTH) + sum(widths[1:]) + 2 * len(widths) <= width:
+            break
+        widest = max(range(1, len(names) - 1), key=widths.__getitem__)
+        for row in (names, *cells):
+            del row[widest]
+    return {name: columns[name] for name in names}, cells
 
 
 def _grid(columns: Columns, rows: Sequence[Sequence[str]], styles: Sequence[str], *, ruled: bool) -> Table:
@@ -200,6 +222,7 @@ class Bars(rich.Progress):
 
     def __init__(self, *, wanted: bool) -> None:
         self._terminal = console = Console(stderr=True)
+        self._waits_until = 0.0  # seconds of the monotonic clock
         wide = console.width >= _NARROW_WIDTH
         self._name_length = _NAME_LENGTH if wide else _NAME_LENGTH // 2
         super().__init__(
@@ -241,6 +264,12 @@ class Bars(rich.Progress):
         """Add bytes to those of the whole run; a transfer that starts again takes its bytes back."""
         self.update(self._overall, moved=self._tasks[self._overall].fields["moved"] + size)
 
+    def wait(self, seconds: float) -> bool:
+        """Show for how long Meta asks to wait. Return whether a line has to say so, because no bars are drawn."""
+        now = time.monotonic()
+        begins, self._waits_until = now >= self._waits_until, max(self._waits_until, now + seconds)
+        return begins and not self.live.is_started
+
     def write(self, stream: TextIO, text: str) -> None:
         """Write a line, above the bars if they share its terminal. This blocks, so it runs on a thread."""
         if self.live.is_started and stream.isatty():
@@ -254,7 +283,10 @@ class Bars(rich.Progress):
 
     def get_renderable(self) -> RenderableType:
         """Return what to draw."""
-        return Constrain(super().get_renderable(), self._terminal.width - _RIGHT_MARGIN)
+        drawn, left = super().get_renderable(), math.ceil(self._waits_until - time.monotonic())
+        if left > 0:
+            drawn = Group(drawn, Text(f"Meta asks to wait: {left} s", "yellow"))
+        return Constrain(drawn, self._terminal.width - _RIGHT_MARGIN)
 
 
 class Bar:

@@ -150,6 +150,7 @@ class Reporter(Generic[T]):
     render: Callable[[str, T], tuple[str, Mapping[str, Any]]]
     name: Callable[[Any], str] = str
     items: Items | None = None  # if a list or a folder may be among them
+    aligned: bool = False  # whether a failure is an empty line, so that line N is about item N
     _usage: int = 0  # errors that are wrong usage
     _reused: int = 0
     _twice: int = 0
@@ -219,6 +220,8 @@ class Reporter(Generic[T]):
         elif isinstance(error, MediaError):
             if self.output.json:
                 await self.output.write(as_json({**facts, **how, "error": described(error)}))
+            elif self.aligned:
+                await self.output.result("", {})
             if outcome.tried:
                 self._usage += isinstance(error, ConfigurationError)
                 await self._complain(error, name)
@@ -255,6 +258,10 @@ class Reporter(Generic[T]):
             return
         for line in summary.lines(self.labels):
             await self.output.remark(line)
+        if self.items is not None and (links := len(self.items.skipped_links)):
+            await self.output.remark(
+                f"skipped {links:,} link{'s' * (links > 1)} that lead{'s' * (links == 1)} out of the folder"
+            )
         if interrupted and self.labels.again:
             await self.output.remark(self.labels.again)
         if summary.long and sys.stderr.isatty():  # a file or a pipe has them above

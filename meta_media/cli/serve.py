@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -41,6 +42,7 @@ async def serve(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 4004,
     data: Path | None = None,
     faults: Path | None = None,
+    webhook: str | None = None,
     report: Report = REPORT,
 ) -> int:
     """
@@ -51,17 +53,16 @@ async def serve(
         port: Port to listen on. 0 takes a free one. Default: 4004.
         data: Folder for the data. Default: one in your user account, which is printed.
         faults: TOML file of faults to inject, with one table [[fault]] for each.
+        webhook: URL of your application, to which signed webhooks are posted when `meta-media receive` plays a customer.
         report: How to print.
     """
-    from meta_media.emulator import Emulator
-
     output = report.output()
     folder = data or _data_folder()
     planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
     try:
-        async with Emulator(folder, host=host, port=port) as emulator:
+        async with _made(folder, host=host, port=port, webhook=webhook) as emulator:
             emulator.plan(planned)
             if planned:
                 await output.remark(f"faults planned: {len(planned)}")
@@ -72,10 +73,21 @@ async def serve(
     except OSError as error:
         doing = f"listen on {host}, port {port}" if error.filename is None else f"keep data in {os.fspath(folder)!r}"
         why = error.strerror or str(error)
+        if error.errno in {errno.EADDRINUSE, errno.EACCES} and error.filename is None:
+            why += ": choose another --port, or 0 for a free one"
         raise StorageError(f"the emulator could not {doing}: {why}", errno=error.errno) from error
     except (RuntimeError, sqlite3.Error) as error:
         raise StorageError(f"the emulator could not keep data in {os.fspath(folder)!r}: {error}") from error
     return output.status
+
+
+def _made(folder: Path, **options: Any) -> Emulator:
+    from meta_media.emulator import Emulator
+
+    try:
+        return Emulator(folder, **options)
+    except ValueError as error:  # a wrong webhook
+        raise ConfigurationError(str(error)) from error
 
 
 def _read_faults(file: Path) -> list[PlannedFault]:
@@ -93,6 +105,7 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
         "WA_BASE_URL": emulator.base_url,
         "WA_PHONE_NUMBER_ID": emulator.phone_number_id,
         "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
+        "WA_APP_SECRET": emulator.app_secret,
     }
     version = Settings(base_url=emulator.base_url).api_version
     exports = "\n".join(f"export {name}={value}" for name, value in facts.items())
@@ -101,11 +114,11 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
 # Its data is kept in {printable(str(folder))}
 {exports}
 # Paste these lines into another terminal. Then upload a file with or without the SDK:
-#   meta-media upload photo.jpg
+#   meta-media samples . && meta-media upload photo.jpg
 #   printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp \
 -F 'file=@-;type=text/plain;filename=hello.txt' "$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media"
 # Ctrl-C ends it."""
-    await output.result(text, {**facts, "data": str(folder)})
+    await output.result(exports if output.quiet else text, {**facts, "data": str(folder)})
 
 
 def _is_loopback(host: str) -> bool:

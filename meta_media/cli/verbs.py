@@ -48,6 +48,8 @@ async def upload(
     """
     Upload files, and print their media ids, one per line, in the order of the files.
 
+    Where one of several files fails, its line is empty.
+
     Args:
         files: Files to upload, or folders with --recursive. "-" is standard input.
         mime_type: Type of the files. Default: detected from their bytes, else from their names.
@@ -64,10 +66,12 @@ async def upload(
     single = len(names) == 1 and listing is None and not many.recursive
     _check_upload(names, filename, use_case, many, single=single)
     output = report.output()
-    items = Files(names, listing, output.bars, recursive=many.recursive, filename=filename)
+    own = (many.journal, many.library, many.listed)
+    items = Files(names, listing, output.bars, recursive=many.recursive, filename=filename, own=own)
     labels = Labels(key="file", items="files", done="uploaded", again="" if single else many.again)
-    render = _render_upload if single or not sys.stdout.isatty() else _render_upload_with_name
-    reporter: Reporter[Any] = Reporter(output, labels, render, name=label_of, items=items)
+    aligned = not single and not sys.stdout.isatty()
+    render = _render_upload if single or aligned else _render_upload_with_name
+    reporter: Reporter[Any] = Reporter(output, labels, render, name=label_of, items=items, aligned=aligned)
     options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
     options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
     settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
@@ -100,7 +104,7 @@ def _render_upload(_: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _render_upload_with_name(file: str, uploaded: Any) -> tuple[str, Mapping[str, Any]]:
-    """Name the file on a terminal: where an upload failed, the lines do not match the files."""
+    """Name the file on a terminal, where a failed upload leaves no line."""
     return printable(f"{uploaded.id}  {file}"), result_object(uploaded)
 
 
@@ -162,7 +166,8 @@ async def download(
     output = report.output()
     items = Items(names, listing, output.bars)
     labels = Labels(key="id", items="files", done="downloaded", again=many.again)
-    reporter: Reporter[Any] = Reporter(output, labels, _render_download, name=_id_of, items=items)
+    aligned = not sys.stdout.isatty()
+    reporter: Reporter[Any] = Reporter(output, labels, _render_download, name=_id_of, items=items, aligned=aligned)
     async with connection.client(concurrency=many.concurrency) as media:
         run = media.download_many(await items.read(), folder, journal=many.journal, in_order=True)
         return await reporter.print(run)
@@ -178,12 +183,12 @@ async def _download_one(arguments: list[str], connection: Connection, report: Re
     media_id, *rest = arguments
     if len(rest) > 1:
         raise ConfigurationError("several ids go to a folder: pass --to FOLDER")
-    destination: Any = Path(*rest)
-    if rest and re.fullmatch(r"\d{10,}", rest[0]) and not await run_in_thread(destination.exists):
+    destination: Any = rest[0] if rest else "."  # as it was written: a separator at its end makes it a folder
+    if rest and re.fullmatch(r"\d{10,}", rest[0]) and not await run_in_thread(os.path.exists, rest[0]):
         why = f"{rest[0]} looks like another id"
         raise ConfigurationError(f"{why}: pass --to FOLDER for several ids, or ./{rest[0]} for a file of that name")
     output = report.output()
-    if destination == STANDARD:
+    if destination == str(STANDARD):
         destination, output.results = sys.stdout.buffer, sys.stderr
     name = shown(hide_query(media_id))
     async with connection.client() as media, output.bars as bars:
@@ -254,6 +259,8 @@ async def send(
     """
     Send uploaded media, and print the message ids, one per line, in the order of the recipients.
 
+    Where a message fails, its line is empty.
+
     Args:
         to: Phone numbers with country code, such as +15550001111.
         media_id: Media id, from an upload on the same phone number.
@@ -272,7 +279,9 @@ async def send(
         async def work(number: str) -> SentMessage:
             return await media.send(number, media_id, kind=decided, **extras)
 
-        return await Reporter(report.output(), Labels(key="to"), _render_upload).print(in_order(to, work))
+        aligned = len(to) > 1 and not sys.stdout.isatty()
+        reporter = Reporter(report.output(), Labels(key="to"), _render_upload, aligned=aligned)
+        return await reporter.print(in_order(to, work))
 
 
 def _kind_of(mime_type: str) -> Kind:

@@ -254,7 +254,8 @@ class Call:
         if delay >= self.timeouts.left:
             what = f"{self.operation}: its deadline of {self.timeouts.deadline} leaves no time for another attempt"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
-        _log.info("%s: trying again in %.1f s: %s", self.operation, delay, error)
+        wait = {"delay": delay, "error": error}  # for handlers, such as the command line's
+        _log.info("%s: trying again in %.1f s: %s", self.operation, delay, error, extra=wait)
         self._slot.release()
         self._slot.failure = error
         if delay:

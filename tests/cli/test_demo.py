@@ -138,7 +138,7 @@ def test_serve_restart_keeps_media(bare: Shell) -> None:
     with bare.serving("--data", "data") as second:
         done = bare.with_variables(second).run("download", media_id, "copy.jpg")
     assert done.returncode == 0, done.stderr
-    for name in ("WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN"):
+    for name in ("WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET"):
         assert first[name] == second[name]
     assert (bare.folder / "copy.jpg").read_bytes() == SAMPLES["photo.jpg"].read_bytes()
 
@@ -176,6 +176,7 @@ def test_serve_that_cannot_start(bare: Shell) -> None:
         done = bare.run("serve", "--port", str(taken.getsockname()[1]), "--data", "data")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1)
     assert b"could not listen on 127.0.0.1" in done.stderr
+    assert b"Address already in use: choose another --port, or 0 for a free one" in done.stderr
     (bare.folder / "file").touch()
     (bare.folder / "broken").mkdir()
     (bare.folder / "broken" / "emulator.sqlite3").write_bytes(b"not a database" * 100)

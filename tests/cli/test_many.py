@@ -32,7 +32,7 @@ def test_a_folder_is_walked_in_order(shell: Shell) -> None:
     shell.photos(1, folder="photos/.thumbnails")
     (shell.folder / "photos" / "circle").symlink_to(shell.folder / "photos")
     (shell.folder / "photos" / "itself").symlink_to("itself")
-    (shell.folder / "photos" / "link.jpg").symlink_to(SAMPLES["drawing.png"])
+    (shell.folder / "photos" / "link.jpg").symlink_to(Path("below", "000.jpg"))
     os.mkfifo(shell.folder / "photos" / "pipe.jpg")
     done = shell.run("upload", "--recursive", "photos", "--json")
     assert done.returncode == 0, done.stderr
@@ -40,11 +40,75 @@ def test_a_folder_is_walked_in_order(shell: Shell) -> None:
     assert done.stderr == b"5 of 5 files uploaded\n"
 
 
+@needs_posix
+def test_links_out_of_a_folder_are_not_followed(shell: Shell) -> None:
+    """A link that leaves the folder, to a file or a folder, is skipped and counted; one that is named is followed."""
+    names = shell.photos(1)
+    secret = shell.folder / "photos-private" / "secret.txt"
+    secret.parent.mkdir()
+    secret.write_text("a secret")
+    links = ("photos/innocent.txt", "photos/album", "photos/deep.txt", "photos/broken.txt")
+    for link, target in zip(
+        links, (secret, secret.parent, "../photos-private/secret.txt", "/no/such/file"), strict=True
+    ):
+        (shell.folder / link).symlink_to(target)
+    done = shell.run("upload", "-r", "photos", "--json")
+    assert (done.returncode, [told["file"] for told in lines(done.stdout)]) == (0, names)
+    assert done.stderr == b"skipped 4 links that lead out of the folder\n"
+    (shell.folder / "list.txt").write_text("photos\n")
+    for link in links[1:]:
+        (shell.folder / link).unlink()
+    for arguments in (["--from", "list.txt"], ["photos", *names]):
+        done = shell.run("upload", "-r", *arguments)
+        assert done.stderr.decode().splitlines()[-1] == "skipped 1 link that leads out of the folder"
+    assert shell.run("upload", "-r", "photos", "-q").stderr == b""
+    (shell.folder / "link").symlink_to("photos-private")
+    named = shell.run("upload", "-r", "link", links[0], "--json")
+    assert [told["file"] for told in lines(named.stdout)] == ["link/secret.txt", links[0]]
+
+
+@needs_posix
+def test_own_files_are_not_uploaded(shell: Shell) -> None:
+    """`upload -r .` takes neither its journal, its library, its list, nor the files that its output is written to."""
+    names = ["a.jpg", "z.jpg"]
+    for name in names:
+        (shell.folder / name).write_bytes(PHOTO + name.encode())
+    (shell.folder / "list.txt").write_text(".\n")
+    for options in (["--journal", "run.sqlite"], ["--library", "./library.sqlite"]):
+        for _ in range(2):
+            with (shell.folder / "ids.txt").open("wb") as results, (shell.folder / "log.txt").open("wb") as log:
+                results.write(b"so that it is not empty\n")
+                log.write(b"nor is this\n")
+                results.flush()
+                log.flush()
+                process = shell.start("upload", "-r", "--from", "list.txt", *options, stdout=results, stderr=log)
+                with process:
+                    assert process.wait(PATIENCE) == 0
+            ids = (shell.folder / "ids.txt").read_text().splitlines()[1:]
+            assert shell.stored(ids) == shell.sha256(names), (shell.folder / "log.txt").read_text()
+        (shell.folder / options[1]).unlink()
+
+
+def test_line_n_is_about_item_n(shell: Shell) -> None:
+    """Where something fails, its line on standard output is empty, so that lines and items match."""
+    first, last = shell.photos(2)
+    done = shell.run("upload", "no.jpg", first, "neither.jpg", last)
+    assert done.returncode == 1
+    none, one, no_other, two = words_of(done)
+    assert (none, no_other) == ("", "")
+    assert shell.stored([one, two]) == shell.sha256([first, last])
+    got = shell.run("download", one, "404", two, "--to", "got")
+    assert [bool(line) for line in words_of(got)] == [True, False, True]
+    sent = shell.run("send", "+15550001111", "nobody", "--id", one, "--kind", "image")
+    assert [line[:6] for line in words_of(sent)] == ["wamid.", ""]
+    assert shell.run("upload", "no.jpg").stdout == b""
+
+
 def test_a_folder_without_recursive(shell: Shell) -> None:
     """A folder is one sentence that says what to pass, and disturbs no other file."""
     shell.photos(3)
     done = shell.run("upload", "photos", SAMPLES["photo.jpg"])
-    assert (done.returncode, len(words_of(done))) == (1, 1)
+    assert (done.returncode, words_of(done)[0]) == (1, "")
     assert done.stderr.decode().splitlines() == [
         "meta-media: 'photos' is a folder: pass --recursive to upload the files in it",
         "1 of 2 files uploaded",
@@ -194,7 +258,7 @@ def test_an_unplugged_server(shell: Shell) -> None:
         taken.bind(("127.0.0.1", 0))
         base_url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         done = shell.run("upload", *names, "--concurrency", "14", "--quiet", WA_BASE_URL=base_url)
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout) == (1, b"\n" * 14)
     first, others = done.stderr.decode().splitlines()
     assert first.startswith(f"meta-media: {names[0]}: ")
     assert "could not connect" in first
@@ -219,8 +283,10 @@ def test_download_of_a_list(shell: Shell) -> None:
     (shell.folder / "ids.txt").write_text("\n".join([ids[0], "404", ids[1], ids[0]]))
     done = shell.run("download", "--from", "ids.txt")
     assert done.returncode == 1
-    first, second, third = words_of(done)  # in the order of the list; of the same id twice, either may come first
-    assert (second, sorted((first, third))) == (f"{ids[1]}.jpg", [f"{ids[0]} (2).jpg", f"{ids[0]}.jpg"])
+    first, unknown, second, third = words_of(
+        done
+    )  # in the order of the list; of the same id twice, either may come first
+    assert (unknown, second, sorted((first, third))) == ("", f"{ids[1]}.jpg", [f"{ids[0]} (2).jpg", f"{ids[0]}.jpg"])
     assert done.stderr.decode().splitlines()[1] == "3 of 4 files downloaded"
 
 
@@ -259,7 +325,7 @@ def test_a_journal_skips_what_is_done(shell: Shell) -> None:
     again = shell.run("upload", "-r", "photos", "--journal", "run.sqlite", "--json")
     assert (first.returncode, again.returncode) == (1, 0)
     ids = [one["id"] for one in lines(again.stdout)]
-    assert [one for index, one in enumerate(ids) if index != 3] == words_of(first)
+    assert [one if index != 3 else "" for index, one in enumerate(ids)] == words_of(first)
     assert [one["skipped"] for one in lines(again.stdout)] == [index != 3 for index in range(12)]
     assert table_of(again.stderr.decode())["skipped"] == "11  done by an earlier run"
     third = shell.run("upload", *names[:2], "--journal", "run.sqlite")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
+from collections.abc import Iterator
 
 import pytest
 from rich.cells import cell_len
 
 from meta_media import Progress
-from meta_media.cli.output import Bars
+from meta_media.cli.log import close_log, open_log
+from meta_media.cli.output import Bars, _fitted
+from meta_media.errors import NetworkError, RateLimitError
 from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible
 
 pytestmark = needs_posix
@@ -103,6 +108,116 @@ def test_a_dumb_terminal(shell: Shell) -> None:
     assert seen.status == 1
     assert "\x1b" not in seen.received
     assert len([line for line in seen.screen.lines if line.startswith("✗ ")]) == 3
+
+
+THROTTLED = """
+[[fault]]
+operation = "upload"
+times = 2
+kind = "throttle"
+retry_after = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def throttling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An emulator that asks for a pause at the first uploads, as the environment variables that lead to it."""
+    folder = tmp_path_factory.mktemp("throttling")
+    (folder / "faults.toml").write_text(THROTTLED * 4)
+    with Shell(folder=folder).serving("--data", "data", "--faults", "faults.toml") as variables:
+        yield variables
+
+
+@pytest.mark.slow
+def test_a_wait_that_meta_asks_for(bare: Shell, throttling: dict[str, str]) -> None:
+    """While Meta asks to wait, the bars count the seconds; elsewhere one line says so, however many uploads wait."""
+    shell = bare.with_variables(throttling)
+    files = (SAMPLES["photo.jpg"], SAMPLES["note.txt"])
+    seen = shell.watch("upload", *files)
+    assert seen.status == 0
+    assert set(re.findall(r"Meta asks to wait: \d s", visible(seen.received))) >= {
+        "Meta asks to wait: 2 s",
+        "Meta asks to wait: 1 s",
+    }
+    assert "Meta asks" not in seen.text
+    seen.assert_clean()
+    assert shell.run("upload", *files).stderr == b"Meta asks to wait: 2 s\n2 of 2 files uploaded\n"
+    assert shell.run("upload", *files, "--quiet").stderr == b""
+    said = shell.run("upload", *files, "--verbose").stderr.decode()
+    assert len(re.findall(r"^\d\d:\d\d:\d\d upload: trying again in 2\.\d s: .*130429", said, re.MULTILINE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "expected"),
+    [
+        ({}, "", ["Meta asks to wait: 3 s", "meta-media: warned"]),
+        (
+            {},
+            "info",
+            [
+                "Meta asks to wait: 3 s",
+                "TIME again in 2.5",
+                "TIME again in 9.5",
+                "TIME again in 0.5",
+                "meta-media: warned",
+            ],
+        ),
+        ({"quiet": True}, "", []),
+        (
+            {"quiet": True, "verbose": True},
+            "",
+            [
+                "Meta asks to wait: 3 s",
+                "TIME again in 2.5",
+                "TIME again in 9.5",
+                "TIME again in 0.5",
+                "TIME a detail \\x1b",
+                "meta-media: warned",
+            ],
+        ),
+    ],
+)
+def test_levels_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], variable: str, expected: list[str]
+) -> None:
+    """One wait is one line, the log has the chosen level, and what follows `close_log` is not printed."""
+    monkeypatch.setenv("META_MEDIA_LOG", variable)
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    log = logging.getLogger("meta_media")
+    open_log(Bars(wanted=True), **{"quiet": False, "verbose": False, **options})
+    busy = RateLimitError("busy", retry_after=2.5)
+    for delay, error in ((2.5, busy), (9.5, NetworkError("gone")), (0.5, busy)):
+        log.info("again in %s", delay, extra={"delay": delay, "error": error})
+    log.debug("a detail \x1b")
+    log.warning("warned")
+    close_log()
+    log.error("late")
+    assert re.sub(r"\d\d:\d\d:\d\d", "TIME", written.getvalue()).splitlines() == expected
+
+
+@pytest.mark.parametrize("columns", [60, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", ["check", pytest.param("demo", marks=pytest.mark.slow)])
+def test_names_stay_on_a_narrow_terminal(bare: Shell, command: str, columns: int) -> None:
+    """Where there is no room for all columns, the widest go, and the names and verdicts stay whole."""
+    for sample in SAMPLES.values():
+        (bare.folder / sample.name).write_bytes(sample.read_bytes())
+    seen = bare.watch(command, *SAMPLES, columns=columns)
+    assert seen.status == 0
+    table = visible(seen.received[seen.received.rindex("file ") :])
+    assert max(map(len, table.splitlines())) <= columns
+    verdict = "takes it" if command == "check" else "yes"
+    assert re.findall(rf"^ ?(\S+) .*{verdict} *$", table, re.MULTILINE) == list(SAMPLES)
+
+
+def test_a_long_name_is_folded() -> None:
+    """A name that is longer than its part of the terminal is folded; other columns do not go for it."""
+    names, rows = _fitted({"file": "left", "type": "left", "yes": "left"}, [["n" * 200, "image", "no"]], 60)
+    assert (list(names), rows) == (["file", "type", "yes"], [["n" * 200, "image", "no"]])
+    names, rows = _fitted(
+        {"file": "left", "a": "left", "b": "left", "yes": "left"}, [["name", "x" * 30, "y", "no"]], 30
+    )
+    assert (list(names), rows) == (["file", "b", "yes"], [["name", "y", "no"]])
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.shell import PATIENCE, SAMPLES, TOKEN, Shell, bare_environment, command, lines, needs_posix
 
-COMMANDS = ("demo", "serve", "check", "upload", "info", "download", "delete", "send")
+COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "download", "delete", "send")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ COMMANDS = ("demo", "serve", "check", "upload", "info", "download", "delete", "s
         (["info", "1", "--base-url", "nonsense:"], "base_url"),
         (["info", "1", "--base-url", "http://example.com"], "http"),
         (["info", "1", "--api-version", "newest"], "api_version"),
-        (["info", "1", "--token", "x"], "Unknown option: --token"),
+        (["info", "1", "--token", "x"], "unknown option: --token"),
         (["explode"], "explode"),
         (["serve", "--port", "65536"], "65535"),
         (["check", "-", "-"], "standard input can be checked only once"),
@@ -36,9 +37,14 @@ COMMANDS = ("demo", "serve", "check", "upload", "info", "download", "delete", "s
         (["upload", "a.jpg", "--phone-number-id", "../x"], "phone_number_id"),
         (["upload", "a.jpg", "--reuse", "--journal", "j"], "--reuse needs no --journal"),
         (["upload", "a.jpg", "--library", "l", "--use-case", "x"], "--reuse does not work with --use-case"),
-        (["upload", "a.jpg", "--concurrency", "0"], "concurrency must be a whole number above zero"),
-        (["upload", "a.jpg", "--rate", "0"], "uploads_per_second must be a positive number"),
-        (["upload", "a.jpg", "--verfiy"], 'Unknown option: "--verfiy"'),
+        (["upload", "a.jpg", "--concurrency", "0"], 'invalid value "0" for --concurrency: must be >= 1'),
+        (["upload", "a.jpg", "--rate", "0"], 'invalid value "0.0" for --rate: must be > 0'),
+        (["upload", "a.jpg", "--rate", "-1"], 'invalid value "-1.0" for --rate: must be > 0'),
+        (["upload", "a.jpg", "--rate", "nan"], 'invalid value "nan" for --rate: must be > 0'),
+        (["upload", "-rf.txt"], 'unknown option: "-rf.txt"'),
+        (["upload", "a.jpg", "-x"], 'unknown option: "-x"'),
+        (["check", "-rf.txt"], 'unknown option: "-rf.txt"'),
+        (["upload", "a.jpg", "--verfiy"], 'unknown option: "--verfiy"'),
         (["upload", "a.jpg", "--ttl", "5m"], "ttl"),
         (["upload", "a.jpg", "--ttl", "soon"], "soon"),
         (["upload", "--from", "nowhere.txt"], "nowhere.txt cannot be used as a list: No such file or directory"),
@@ -51,7 +57,7 @@ COMMANDS = ("demo", "serve", "check", "upload", "info", "download", "delete", "s
         (["download", "1", "2", "3"], "several ids go to a folder: pass --to FOLDER"),
         (["download", "1045500012345678", "1045500012345679"], "1045500012345679 looks like another id"),
         (["download", "1", "--journal", "j"], "--journal is for downloads to a folder"),
-        (["download", "1", "--overwirte"], 'Unknown option: "--overwirte"'),
+        (["download", "1", "--overwirte"], 'unknown option: "--overwirte"'),
         (["send", "nobody", "--id", "1", "--kind", "image"], "recipient"),
         (["send", "+15550001111", "--id", "1", "--kind", "song"], "song"),
         (["send", "+15550001111", "--id", "1", "--kind", "sticker", "--caption", "x"], "caption"),
@@ -65,7 +71,8 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
     (shell.folder / "text").write_bytes(b"a text that is no database, and long enough to be looked at" * 100)
     done = shell.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert re.fullmatch(f"meta-media: .*{re.escape(why)}.*\n", done.stderr.decode())
+    assert re.fullmatch(f"meta-media: .*{re.escape(why)}.*(?<!\\.)\n", done.stderr.decode())
+    assert not re.match("meta-media: [A-Z][a-z]", done.stderr.decode()), "sentences begin as the others do"
     assert {path.name for path in shell.folder.iterdir()} == {"endless", "text"}
     assert lines(shell.run(*arguments, "--json").stdout)[-1]["error"]["message"]
 
@@ -101,7 +108,8 @@ def test_version_and_help(bare: Shell) -> None:
     for arguments in ([], *([name] for name in COMMANDS)):
         done = bare.run(*arguments, "--help", COLUMNS="80")
         assert (done.returncode, done.stderr) == (0, b"")
-        assert "Usage: meta-media" in done.stdout.decode()
+        assert re.search(r"Usage: meta-media( \S+)* (COMMAND|\[OPTIONS\])", done.stdout.decode())
+        assert not arguments or f"Example: meta-media {arguments[0]}" in done.stdout.decode()
         assert max(map(len, done.stdout.decode().splitlines())) <= 80
 
 
@@ -154,6 +162,41 @@ def test_closed_streams(shell: Shell) -> None:
     assert (done.returncode, (shell.folder / "copy.jpg").stat().st_size) == (0, 4346)
 
 
+@needs_posix
+@pytest.mark.parametrize("arguments", [["upload", "photo.jpg"], ["send", "+15550001111", "--id", "1"]])
+def test_ids_are_not_lost_with_a_closed_stream(shell: Shell, arguments: list[str]) -> None:
+    """Where standard output is closed, what has ids as its result does nothing, and says why."""
+    (shell.folder / "photo.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())
+    code = "import os, sys; os.close(1); os.execv(sys.executable, sys.argv[1:])"
+    closed = [sys.executable, "-c", code, *command(*arguments)]
+    done = subprocess.run(
+        closed, cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+    )
+    said = b"meta-media: standard output is closed, and the ids would be lost: redirect it to a file\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@needs_posix
+def test_ids_that_cannot_be_written(shell: Shell) -> None:
+    """On a full disk the ids of what was uploaded go to standard error."""
+    with Path("/dev/full").open("wb") as full:
+        process = shell.start("upload", SAMPLES["photo.jpg"], "--json", stdout=full)
+        _, errors = process.communicate(timeout=PATIENCE)
+    result, sentence = errors.splitlines()
+    assert (process.returncode, sentence) == (1, b"meta-media: could not write the results: No space left on device")
+    assert shell.stored([lines(result)[0]["id"]]) == [hashlib.sha256(SAMPLES["photo.jpg"].read_bytes()).hexdigest()]
+
+
+def test_completion_edits_no_start_up_file(bare: Shell, tmp_path: Path) -> None:
+    """The completion script is written to its own place; no file of the shell is edited, and the help says so."""
+    (tmp_path / ".bashrc").write_text("mine\n")
+    done = bare.spawn("--install-completion", "--shell", "bash", HOME=os.fspath(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".bashrc").read_text() == "mine\n"
+    assert (tmp_path / ".local/share/bash-completion/completions/meta-media").exists()
+    assert b"No start-up file is edited" in b" ".join(bare.run("--help", COLUMNS="200").stdout.split())
+
+
 def test_missing_extra() -> None:
     """Without its packages, the program prints in one sentence what to install."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))\n"
@@ -167,4 +210,4 @@ def test_missing_extra() -> None:
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr == b'meta-media: the command line needs more packages: pip install "meta-media[cli]"\n'
+        assert done.stderr == b"meta-media: the command line needs more packages: pip install '.[cli]' in a checkout\n"

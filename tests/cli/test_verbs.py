@@ -58,10 +58,11 @@ def test_upload_options(shell: Shell) -> None:
 
 
 def test_quiet(shell: Shell) -> None:
-    """`--quiet` leaves results and errors, and nothing else."""
-    done = shell.run("upload", SAMPLES["photo.jpg"], "missing.png", "--quiet")
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == b"meta-media: could not open 'missing.png': No such file or directory\n"
+    """`--quiet` and `-q` leave results and errors, and nothing else."""
+    for option in ("--quiet", "-q"):
+        done = shell.run("upload", SAMPLES["photo.jpg"], "missing.png", option)
+        assert [bool(line) for line in words_of(done)] == [True, False]
+        assert done.stderr == b"meta-media: could not open 'missing.png': No such file or directory\n"
 
 
 def test_a_file_that_looks_like_an_option(shell: Shell) -> None:

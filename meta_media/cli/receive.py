@@ -1,0 +1,84 @@
+"""The command `receive`: it plays a customer against a running `serve`."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from meta_media import MediaError
+from meta_media.cli.options import REPORT, Connection, Flag, Report
+from meta_media.cli.output import FAILED, shown
+from meta_media.errors import ConfigurationError
+from meta_media.protocol.media_types import inspect_media, normalise
+from meta_media.transfer.threads import run_in_thread, storage_errors
+
+__all__ = ["receive"]
+
+_CONNECTION: Final = Connection()
+_SENDER: Final = re.compile(r"\+?[0-9][0-9 ()-]*")
+
+
+async def receive(
+    file: Path,
+    /,
+    *,
+    caption: str | None = None,
+    sender: str | None = None,
+    mime_type: str | None = None,
+    filename: str | None = None,
+    twice: Flag = False,
+    connection: Connection = _CONNECTION,
+    report: Report = REPORT,
+) -> int:
+    """
+    Play a customer who sends a file to the emulator of `meta-media serve`, and print the id of the media.
+
+    The emulator posts a signed webhook to the URL of `meta-media serve --webhook URL`.
+
+    Args:
+        file: File to send. Any type will do.
+        caption: Text below it.
+        sender: Phone number of the customer. Default: 15550001111.
+        mime_type: Type of the file. Default: detected from its bytes, else from its name.
+        filename: Name of a document. Default: the name of the file.
+        twice: Post the webhook twice, as Meta does now and then.
+        connection: How to reach the emulator. It needs WA_BASE_URL or --base-url.
+        report: How to print.
+    """
+    from meta_media.emulator.customer import play_customer
+
+    if sender is not None and not _SENDER.fullmatch(sender):
+        raise ConfigurationError("--sender must be a phone number with country code, such as +15550001111")
+    if mime_type is not None:
+        normalise(mime_type)  # raises if it is none
+    output = report.output()
+    with storage_errors(f"read {os.fspath(file)!r}"):
+        content = await run_in_thread(file.read_bytes)
+    given = {"caption": caption, "sender": sender, "filename": filename or file.name, "twice": "1" if twice else None}
+    async with connection.client(needs_number=True) as media:
+        if media.settings.base_url.endswith("facebook.com"):
+            raise ConfigurationError("receive needs an emulator: set WA_BASE_URL to what meta-media serve has printed")
+        number = connection.phone_number_id or os.environ["WA_PHONE_NUMBER_ID"]
+        token = os.environ["CLOUD_API_ACCESS_TOKEN"]
+        decided = mime_type or await run_in_thread(_type_of, content, file.name)
+        received = await play_customer(media, token, content, decided, phone_number_id=number, **given)
+    await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": decided, **received})
+    if received["webhook"] is None:
+        await output.remark("no webhook was posted: start the emulator with meta-media serve --webhook URL")
+    for status in received["statuses"]:
+        if not 200 <= status < 300:
+            output.status = FAILED
+        answer = f"answered HTTP {status}" if status else "did not answer"
+        await output.remark(f"the webhook at {shown(received['webhook'])} {answer}")
+    return output.status
+
+
+def _type_of(content: bytes, name: str) -> str:
+    with suppress(MediaError):
+        found = inspect_media(content, filename=name, complete=True).mime_type
+        return "audio/ogg; codecs=opus" if found == "audio/ogg" else found  # as a voice message has it
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

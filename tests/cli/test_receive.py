@@ -1,0 +1,225 @@
+"""A chat bot's side: `serve --webhook`, `receive`, and what `serve` prints about requests. And `samples`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import attrs
+import pytest
+
+from meta_media import inbound_media, verify_signature
+from tests.support.shell import PATIENCE, SAMPLES, Shell, lines, words_of
+
+
+@attrs.frozen
+class Bot:
+    """An application with a webhook."""
+
+    url: str
+    posts: list[tuple[bytes, str | None]]
+    statuses: list[int]  # that it answers with; 200 once they are used up
+
+
+@pytest.fixture(scope="module")
+def bot() -> Iterator[Bot]:
+    """Run one on a free port."""
+    posts: list[tuple[bytes, str | None]] = []
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            posts.append((body, self.headers["x-hub-signature-256"]))
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Bot(f"http://127.0.0.1:{server.server_port}/webhook", posts, statuses)
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chatting(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An emulator that posts to it, as the environment variables that lead to it."""
+    folder = tmp_path_factory.mktemp("chatting")
+    with Shell(folder=folder).serving("--data", "data", "--webhook", bot.url) as variables:
+        yield variables
+
+
+@pytest.fixture
+def customer(bare: Shell, chatting: dict[str, str], bot: Bot) -> Shell:
+    """The shell of a customer; the bot has received nothing yet."""
+    bot.posts.clear()
+    return bare.with_variables(chatting)
+
+
+def test_a_customer_sends_a_file(customer: Shell, bot: Bot, chatting: dict[str, str]) -> None:
+    """The bot gets one webhook, signed with the printed secret, whose media can be downloaded."""
+    done = customer.run("receive", SAMPLES["photo.jpg"], "--caption", "hi", "--sender", "+49 171 2345678")
+    [media_id] = words_of(done)
+    assert (done.returncode, done.stderr) == (0, f"the webhook at {bot.url} answered HTTP 200\n".encode())
+    [(body, signature)] = bot.posts
+    assert verify_signature(chatting["WA_APP_SECRET"], body, signature)
+    [inbound] = inbound_media(json.loads(body))
+    assert (inbound.id, inbound.mime_type, inbound.kind) == (media_id, "image/jpeg", "image")
+    assert (inbound.caption, inbound.sender) == ("hi", "491712345678")
+    assert customer.run("download", media_id, "copy.jpg").returncode == 0
+    assert (customer.folder / "copy.jpg").read_bytes() == SAMPLES["photo.jpg"].read_bytes()
+
+
+def test_twice(customer: Shell, bot: Bot) -> None:
+    """`--twice` posts the same webhook twice; one that is refused makes the status 1, and the id is printed all the same."""
+    bot.statuses[:] = [200, 500]
+    done = customer.run("receive", SAMPLES["note.ogg"], "--twice", "--json", "--quiet")
+    [told] = lines(done.stdout)
+    assert (done.returncode, told["statuses"], done.stderr) == (1, [200, 500], b"")
+    assert (told["id"].isdecimal(), told["webhook"], told["mime_type"]) == (True, bot.url, "audio/ogg; codecs=opus")
+    assert bot.posts[0] == bot.posts[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "mime_type", "kind"),
+    [
+        ("moving.gif", b"GIF89a\x01\x00\x01\x00", [], "image/gif", "image"),
+        ("thing.unknown", b"\x00\x01", [], "application/octet-stream", "document"),
+        ("empty.pdf", b"", ["--filename", "bill.pdf"], "application/pdf", "document"),
+        ("a.txt", b"hello", ["--mime-type", "video/mp4"], "video/mp4", "video"),
+    ],
+)
+def test_a_customer_may_send_anything(
+    customer: Shell, bot: Bot, name: str, content: bytes, options: list[str], mime_type: str, kind: str
+) -> None:
+    """A customer is not limited to the types that may be uploaded."""
+    (customer.folder / name).write_bytes(content)
+    assert customer.run("receive", name, *options).returncode == 0
+    [inbound] = inbound_media(json.loads(bot.posts[-1][0]))
+    assert (inbound.mime_type, inbound.kind) == (mime_type, kind)
+    assert inbound.filename == ((options[1:] or [name])[0] if kind == "document" else None)
+
+
+def test_without_a_webhook(shell: Shell) -> None:
+    """Where `serve` has no webhook, the media is there, and a remark says how to get one."""
+    done = shell.run("receive", SAMPLES["photo.jpg"])
+    assert (done.returncode, done.stdout.strip().isdigit()) == (0, True)
+    assert done.stderr == b"no webhook was posted: start the emulator with meta-media serve --webhook URL\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "status", "why"),
+    [
+        (["photo.jpg"], {"WA_BASE_URL": ""}, 2, "receive needs an emulator: set WA_BASE_URL to what meta-media serve"),
+        (["missing.jpg"], {}, 1, "could not read 'missing.jpg': No such file or directory"),
+        (["photo.jpg", "--sender", "anna"], {}, 2, "--sender must be a phone number with country code"),
+        (["photo.jpg", "--mime-type", "a\nb"], {}, 1, "is not a MIME type"),
+        (["photo.jpg"], {"CLOUD_API_ACCESS_TOKEN": "other"}, 2, "refused it: Invalid OAuth access token"),
+        (["photo.jpg", "--phone-number-id", "77"], {}, 2, "refused it: Unsupported post request"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list | dict) else "",
+)
+def test_a_customer_who_cannot_send(
+    shell: Shell, arguments: list[str], variables: dict[str, str], status: int, why: str
+) -> None:
+    """Meta itself is no emulator, and whatever else is wrong is one sentence."""
+    (shell.folder / "photo.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())
+    done = shell.with_variables(variables).run("receive", *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (status, b"", 1)
+    assert why in done.stderr.decode()
+
+
+def test_no_emulator_runs(shell: Shell) -> None:
+    """Where nothing listens, the sentence says how to start one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        base_url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = shell.run("receive", SAMPLES["photo.jpg"], WA_BASE_URL=base_url)
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"meta-media: no emulator answers at {base_url}: start one with meta-media serve\n"
+
+
+def test_a_webhook_that_is_none(bare: Shell) -> None:
+    """`serve` refuses a webhook that is no URL before it starts."""
+    done = bare.run("serve", "--data", "data", "--webhook", "localhost:8000")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"the webhook must be a URL such as http://127.0.0.1:8000/webhook" in done.stderr
+    assert not (bare.folder / "data").exists()
+
+
+@contextlib.contextmanager
+def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """`serve` with some options, and the variables that it exports."""
+    with bare.start("serve", "--port", "0", "--data", "data", *options) as process:
+        assert process.stdout is not None
+        exports: dict[str, str] = {}
+        while len(exports) < 4:
+            line = process.stdout.readline().decode()
+            assert line, "it ended"
+            exports |= re.findall(r"^export (\w+)=(\S+)$", line)
+        try:
+            yield process, exports
+        finally:
+            process.kill()
+
+
+def test_serve_shows_requests(bare: Shell) -> None:
+    """With `-v`, each request is a line, without its query; a client that speaks TLS gets one sentence."""
+    with served(bare, "-v") as (process, exports):
+        shell = bare.with_variables(exports)
+        media_id = shell.upload("photo.jpg")
+        shell.run("download", media_id, "copy.jpg")
+        with socket.create_connection(("127.0.0.1", int(exports["WA_BASE_URL"].rpartition(":")[2]))) as plain:
+            context = ssl.create_default_context()
+            with pytest.raises(ssl.SSLError), context.wrap_socket(plain, server_hostname="localhost"):
+                pass
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    said = errors.decode().splitlines()
+    number = exports["WA_PHONE_NUMBER_ID"]
+    for line, request in zip(
+        said,
+        [f"POST /v25.0/{number}/media", f"GET /v25.0/{media_id}", "GET /whatsapp_business/attachments/"],
+        strict=False,
+    ):
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(request)}: 200, \d\.\d{{3}} s", line)
+    assert said[3:] == ["meta-media: a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://"]
+
+
+def test_serve_quietly(bare: Shell) -> None:
+    """With `--quiet`, `serve` prints the lines to export and nothing else, and no warnings."""
+    with served(bare, "--quiet") as (process, exports):
+        assert list(exports) == ["WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET"]
+        bare.with_variables(exports).upload("photo.jpg")
+        with socket.create_connection(("127.0.0.1", int(exports["WA_BASE_URL"].rpartition(":")[2]))) as plain:
+            plain.sendall(b"\x16\x03\x01 hello")
+            plain.recv(100)
+        process.terminate()
+        rest, errors = process.communicate(timeout=PATIENCE)
+    assert (rest, errors) == (b"", b"")
+
+
+def test_samples(bare: Shell) -> None:
+    """`samples` makes the folder, writes every sample, may be repeated, and replaces no file of another content."""
+    for _ in range(2):
+        done = bare.run("samples", "new/folder")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert words_of(done) == [f"new/folder/{name}" for name in SAMPLES]
+        assert [Path(bare.folder, path).read_bytes() for path in words_of(done)] == [
+            sample.read_bytes() for sample in SAMPLES.values()
+        ]
+    (bare.folder / "photo.jpg").write_bytes(b"mine")
+    done = bare.run("samples", ".")
+    assert (done.returncode, len(words_of(done))) == (1, len(SAMPLES) - 1)
+    assert done.stderr == b"meta-media: could not write 'photo.jpg': File exists\n"
+    assert (bare.folder / "photo.jpg").read_bytes() == b"mine"
