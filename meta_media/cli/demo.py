@@ -204,13 +204,16 @@ async def _print(output: Output, rows: Sequence[_Row], sent: str | MediaError | 
     wide = [_cells(row, row.mime_type or "", "{:,}".format) for row in rows]
     narrow = [_cells(row, row.kind if row.mime_type else "", decimal) for row in rows]
     styles = ["bold red" if row.error else "green" for row in rows]
+    end = (
+        f"{verified} of {len(rows)} files came back as they were; {deleted} deleted and seen to be gone; {seconds:.1f} s",
+        "All on this machine, not WhatsApp. Small files show latency, large ones rates.",
+    )
     lines = [
         await run_in_thread(table, _COLUMNS, wide, narrow, styles),
         "",
         *(paragraph(f"✗ {sentence(row.error, row.name)}", sys.stdout) for row in rows if row.error),
         *([paragraph(printable(sent), sys.stdout)] if sent else []),
-        f"{verified} of {len(rows)} files came back as they were; {deleted} deleted and seen to be gone; {seconds:.1f} s",
-        "All on this machine, not WhatsApp. Small files show latency, large ones rates.",
+        *(paragraph(line, sys.stdout) for line in end),
     ]
     await output.write("\n".join(lines))
 
@@ -276,7 +279,7 @@ async def _emulator_process(folder: Path) -> AsyncIterator[MediaApi]:
         if not line:
             raise NetworkError("the emulator did not start")
         base_url, phone_number_id, access_token = json.loads(line)
-        settings = Settings(base_url=base_url, api_version=_API_VERSION)
+        settings = Settings(base_url=base_url, api_version=_API_VERSION, appsecret_proof=None)
         async with MediaApi(access_token, phone_number_id, settings=settings) as media:
             yield media
     finally:

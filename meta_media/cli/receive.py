@@ -62,10 +62,10 @@ async def receive(
     async with connection.client(needs_number=True) as media:
         if media.settings.base_url.endswith("facebook.com"):
             raise ConfigurationError("receive needs an emulator: set WA_BASE_URL to what meta-media serve has printed")
-        number = connection.phone_number_id or os.environ["WA_PHONE_NUMBER_ID"]
+        given["phone_number_id"] = connection.phone_number_id or os.environ["WA_PHONE_NUMBER_ID"]
         token = os.environ["CLOUD_API_ACCESS_TOKEN"]
-        decided = mime_type or await run_in_thread(_type_of, content, file.name)
-        received = await play_customer(media, token, content, decided, phone_number_id=number, **given)
+        decided: str = mime_type or await run_in_thread(_type_of, content, file.name)
+        received = await play_customer(media, token, content, decided, given)
     await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": decided, **received})
     if received["webhook"] is None:
         await output.remark("no webhook was posted: start the emulator with meta-media serve --webhook URL")

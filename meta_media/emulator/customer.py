@@ -54,10 +54,10 @@ async def post_webhook(url: str, body: bytes, signature: str) -> int:
 
 
 async def play_customer(
-    media: MediaApi, access_token: str, content: bytes, mime_type: str, **given: str | None
+    media: MediaApi, access_token: str, content: bytes, mime_type: str, given: Mapping[str, str | None]
 ) -> Mapping[str, Any]:
     """
-    Have the emulator at the client's `base_url` receive media; see `Emulator.receive` for what may be given.
+    Have the emulator at the client's `base_url` receive media; `given` are the route's other parameters.
 
     Returns:
         `id`, the id of the media; `webhook`, the URL that it was posted to, or None; and `statuses`, one for each post.

@@ -138,7 +138,8 @@ class Emulator:
 
     def api(self, **settings: Any) -> MediaApi:
         """Return a client of the default number; `settings` are fields of `Settings`."""
-        configured = Settings(base_url=self.base_url, **settings)
+        # The environment's WA_APP_SECRET is another app's.
+        configured = Settings(**{"base_url": self.base_url, "app_secret": self.app_secret, **settings})
         return MediaApi(self.access_token, self.phone_number_id, settings=configured)
 
     @property

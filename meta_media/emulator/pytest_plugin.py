@@ -50,7 +50,7 @@ def media_api(media_emulator: Emulator) -> MediaApi:
     return MediaApi(
         media_emulator.access_token,
         media_emulator.phone_number_id,
-        settings=Settings(base_url=media_emulator.base_url),
+        settings=Settings(base_url=media_emulator.base_url, app_secret=media_emulator.app_secret),
         http_client=httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False),
     )
 

@@ -97,6 +97,7 @@ def test_demo_ignores_the_environment_and_the_folder(bare: Shell) -> None:
     """Credentials, settings and modules in the current folder have no effect."""
     (bare.folder / "uvicorn.py").write_text("raise SystemExit(9)")
     variables = {"WA_BASE_URL": "https://127.0.0.1:9", "CLOUD_API_ACCESS_TOKEN": "canary", "CLOUD_API_VERSION": "?"}
+    variables["WA_APP_SECRET"] = "another"
     code = "import sys; from meta_media.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "demo", SAMPLES["photo.jpg"]],

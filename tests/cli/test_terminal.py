@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from rich.cells import cell_len
 
 from meta_media import Progress
 from meta_media.cli.log import close_log, open_log
 from meta_media.cli.output import Bars, _fitted
+from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import NetworkError, RateLimitError
 from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible
 
@@ -110,41 +111,32 @@ def test_a_dumb_terminal(shell: Shell) -> None:
     assert len([line for line in seen.screen.lines if line.startswith("✗ ")]) == 3
 
 
-THROTTLED = """
-[[fault]]
-operation = "upload"
-times = 2
-kind = "throttle"
-retry_after = 2
-"""
-
-
-@pytest.fixture(scope="module")
-def throttling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An emulator that asks for a pause at the first uploads, as the environment variables that lead to it."""
-    folder = tmp_path_factory.mktemp("throttling")
-    (folder / "faults.toml").write_text(THROTTLED * 4)
-    with Shell(folder=folder).serving("--data", "data", "--faults", "faults.toml") as variables:
-        yield variables
-
-
 @pytest.mark.slow
-def test_a_wait_that_meta_asks_for(bare: Shell, throttling: dict[str, str]) -> None:
+def test_a_wait_that_meta_asks_for(bare: Shell) -> None:
     """While Meta asks to wait, the bars count the seconds; elsewhere one line says so, however many uploads wait."""
-    shell = bare.with_variables(throttling)
     files = (SAMPLES["photo.jpg"], SAMPLES["note.txt"])
-    seen = shell.watch("upload", *files)
-    assert seen.status == 0
-    assert set(re.findall(r"Meta asks to wait: \d s", visible(seen.received))) >= {
-        "Meta asks to wait: 2 s",
-        "Meta asks to wait: 1 s",
-    }
-    assert "Meta asks" not in seen.text
-    seen.assert_clean()
-    assert shell.run("upload", *files).stderr == b"Meta asks to wait: 2 s\n2 of 2 files uploaded\n"
-    assert shell.run("upload", *files, "--quiet").stderr == b""
-    said = shell.run("upload", *files, "--verbose").stderr.decode()
-    assert len(re.findall(r"^\d\d:\d\d:\d\d upload: trying again in 2\.\d s: .*130429", said, re.MULTILINE)) == 2
+    settings = EmulatorSettings(retry_after=2)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Emulator(settings=settings)) as emulator:
+        shell = bare.with_variables(
+            {
+                "WA_BASE_URL": emulator.base_url,
+                "WA_PHONE_NUMBER_ID": emulator.phone_number_id,
+                "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
+            }
+        )
+        emulator.throttle(2)
+        seen = shell.watch("upload", *files)
+        assert seen.status == 0
+        counted = {f"Meta asks to wait: {seconds} s" for seconds in (1, 2)}
+        assert set(re.findall(r"Meta asks to wait: \d s", visible(seen.received))) >= counted
+        assert "Meta asks" not in seen.text
+        seen.assert_clean()
+        for options, expected in (((), b"Meta asks to wait: 2 s\n2 of 2 files uploaded\n"), (("--quiet",), b"")):
+            emulator.throttle(2)
+            assert shell.run("upload", *files, *options).stderr == expected
+        emulator.throttle(2)
+        said = shell.run("upload", *files, "--verbose").stderr.decode()
+        assert len(re.findall(r"^\d\d:\d\d:\d\d upload: trying again in [12]\.\d s: .*130429", said, re.MULTILINE)) == 2
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ async def test_another_process_plays_a_customer(server: Server) -> None:
     async with Emulator(webhook=server.base_url) as emulator, emulator.api() as media:
         number, token = emulator.phone_number_id, emulator.access_token
         given: dict[str, Any] = {"phone_number_id": number, "caption": "a&b é", "filename": "r.txt", "sender": None}
-        once = await play_customer(media, token, b"one", "text/plain", **given)
-        twice = await play_customer(media, token, b"two", "text/plain", **given, twice="1")
+        once = await play_customer(media, token, b"one", "text/plain", given)
+        twice = await play_customer(media, token, b"two", "text/plain", given | {"twice": "1"})
         assert (once["webhook"], once["statuses"], twice["statuses"]) == (server.base_url, [200], [200, 200])
         assert [await media.read(reply["id"]) for reply in (once, twice)] == [b"one", b"two"]
         assert PATH not in {request.path for request in emulator.requests}
@@ -78,7 +78,7 @@ async def test_a_stranger_plays_no_customer(emulator: Emulator, media: MediaApi)
         (emulator.access_token, "1", "'1'"),
     ):
         with pytest.raises(ConfigurationError, match="refused it: .*" + why):
-            await play_customer(media, token, b"x", "text/plain", phone_number_id=number)
+            await play_customer(media, token, b"x", "text/plain", {"phone_number_id": number})
 
 
 async def test_no_emulator_there(server: Server) -> None:
@@ -92,7 +92,7 @@ async def test_no_emulator_there(server: Server) -> None:
         ):
             server.script = [reply]
             with pytest.raises(ConfigurationError, match="is no emulator: set WA_BASE_URL"):
-                await play_customer(media, "token", b"x", "text/plain", phone_number_id="1")
+                await play_customer(media, "token", b"x", "text/plain", {})
         server.script = [cut(b"")]
         with pytest.raises(NetworkError, match="start one with meta-media serve"):
-            await play_customer(media, "token", b"x", "text/plain", phone_number_id="1")
+            await play_customer(media, "token", b"x", "text/plain", {})

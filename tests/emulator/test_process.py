@@ -409,6 +409,16 @@ async def test_the_library_itself(tmp_path: Path) -> None:
         assert (await api.delete(uploaded.id)).success
 
 
+async def test_the_secret_of_another_app(media_api: MediaApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app secret in the environment, which is another app's, disturbs neither the emulator's clients nor the fixture's."""
+    monkeypatch.setenv("WA_APP_SECRET", "another")
+    async with Emulator() as emulator, emulator.api() as api:
+        for client_of_ours in (api, media_api):
+            uploaded = await client_of_ours.upload(b"hello", filename="hello.txt")
+            assert await client_of_ours.read(uploaded.id) == b"hello"
+        assert api.settings.app_secret == emulator.app_secret
+
+
 @needs_signals
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 async def test_signals_end_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
