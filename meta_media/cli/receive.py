@@ -19,7 +19,7 @@ from meta_media.transfer.threads import run_in_thread, storage_errors
 __all__ = ["receive"]
 
 _CONNECTION: Final = Connection()
-_SENDER: Final = re.compile(r"\+?[0-9][0-9 ()-]*")
+_SENDER: Final = re.compile(r"\+?[0-9][0-9 ()-]*|[A-Z]{2}\.[A-Za-z0-9.]+")
 
 
 async def receive(
@@ -42,7 +42,7 @@ async def receive(
     Args:
         file: File to send. Any type will do.
         caption: Text below it.
-        sender: Phone number of the customer. Default: 15550001111.
+        sender: Phone number of the customer, or the user id of one without a number. Default: 15550001111.
         mime_type: Type of the file. Default: detected from its bytes, else from its name.
         filename: Name of a document. Default: the name of the file.
         twice: Post the webhook twice, as Meta does now and then.
@@ -52,21 +52,21 @@ async def receive(
     from meta_media.emulator.customer import play_customer
 
     if sender is not None and not _SENDER.fullmatch(sender):
-        raise ConfigurationError("--sender must be a phone number with country code, such as +15550001111")
-    if mime_type is not None:
-        normalise(mime_type)  # raises if it is none
+        raise ConfigurationError("--sender must be a phone number such as +15550001111, or a user id such as US.1349")
     output = report.output()
     with storage_errors(f"read {os.fspath(file)!r}"):
         content = await run_in_thread(file.read_bytes)
+    if mime_type is None:
+        mime_type = await run_in_thread(_type_of, content, file.name)
+    normalise(mime_type)  # raises if it is none
     given = {"caption": caption, "sender": sender, "filename": filename or file.name, "twice": "1" if twice else None}
     async with connection.client(needs_number=True) as media:
         if media.settings.base_url.endswith("facebook.com"):
             raise ConfigurationError("receive needs an emulator: set WA_BASE_URL to what meta-media serve has printed")
         given["phone_number_id"] = connection.phone_number_id or os.environ["WA_PHONE_NUMBER_ID"]
         token = os.environ["CLOUD_API_ACCESS_TOKEN"]
-        decided: str = mime_type or await run_in_thread(_type_of, content, file.name)
-        received = await play_customer(media, token, content, decided, given)
-    await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": decided, **received})
+        received = await play_customer(media, token, content, mime_type, given)
+    await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": mime_type, **received})
     if received["webhook"] is None:
         await output.remark("no webhook was posted: start the emulator with meta-media serve --webhook URL")
     for status in received["statuses"]:

@@ -122,7 +122,7 @@ def test_without_a_webhook(shell: Shell) -> None:
     [
         (["photo.jpg"], {"WA_BASE_URL": ""}, 2, "receive needs an emulator: set WA_BASE_URL to what meta-media serve"),
         (["missing.jpg"], {}, 1, "could not read 'missing.jpg': No such file or directory"),
-        (["photo.jpg", "--sender", "anna"], {}, 2, "--sender must be a phone number with country code"),
+        (["photo.jpg", "--sender", "anna"], {}, 2, "--sender must be a phone number such as"),
         (["photo.jpg", "--mime-type", "a\nb"], {}, 1, "is not a MIME type"),
         (["photo.jpg"], {"CLOUD_API_ACCESS_TOKEN": "other"}, 2, "refused it: Invalid OAuth access token"),
         (["photo.jpg", "--phone-number-id", "77"], {}, 2, "refused it: Unsupported post request"),
