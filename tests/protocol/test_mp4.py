@@ -78,6 +78,8 @@ class TestCodecs:
             ([video(b"av01")], "AV1 video", ENCODE_VIDEO),
             ([video(b"mp4v", 0x20)], "MPEG-4 Part 2 video", ENCODE_VIDEO),
             ([video(b"mp4v", 0x6C)], "Motion JPEG video", ENCODE_VIDEO),
+            ([video(b"mp4v", 0x61)], "MPEG-2 video", ENCODE_VIDEO),
+            ([video(b"mp4v", 0x6A)], "MPEG-1 video", ENCODE_VIDEO),
             ([video(b"s263"), sound(b"samr")], "H.263 video and AMR sound", f"{ENCODE_VIDEO} -c:a aac"),
             ([video(), sound(b"Opus")], "Opus sound", "-c:v copy -c:a aac"),
             ([video(), sound(b".mp3")], "MP3 sound", "-c:v copy -c:a aac"),
