@@ -391,9 +391,10 @@ class TestUnsigned:
             inspect_media(b"", filename=filename)
         assert str(caught.value).startswith(f"{subject} is empty")
 
-    def test_names_without_a_dot_have_no_extension(self) -> None:
-        """A name without a dot has no extension."""
-        assert type_of(b"text", filename="pdf") == "text/plain"
+    @pytest.mark.parametrize("name", ["pdf", "image/jpg", "", "text/richtext"])
+    def test_names_without_a_dot_have_no_extension(self, name: str) -> None:
+        """A name without a dot has no extension, also where it is that of a type."""
+        assert type_of(b"text", filename=name) == "text/plain"
 
 
 class TestWithoutValidation:

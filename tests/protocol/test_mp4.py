@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meta_media import samples
 from meta_media.errors import UnsupportedMediaTypeError
-from meta_media.protocol.formats import Signature
+from meta_media.protocol.formats import PartialFile, Signature
 from meta_media.protocol.media_types import HEAD_SIZE, inspect_media
 from meta_media.protocol.signatures import sniff, sniff_steps
 from tests.support.boxes import box, entry, movie, mp4, sound, track, video
@@ -56,6 +56,7 @@ class TestCodecs:
             [video(b"encv"), sound(b"enca")],
             [video(b"xxxx"), sound(b"xxxx")],
             [video(), track(b"soun", entry(b"mp4a"))],
+            [video(), track(b"soun", entry(b"mp4a"), entry(b"mp4a", 0x6B))],
             [video(), sound(object_type=0x99)],
             [video(), track(b"soun", entry(b"mp4a", 0x40, long_sizes=True))],
             [video(), track(b"sbtl", entry(b"tx3g")), track(b"text", entry(b"text"))],
@@ -222,8 +223,38 @@ class TestBeyondTheHead:
 
     def test_a_seen_codec_counts(self) -> None:
         """A codec that WhatsApp does not play is refused although the other tracks are not known."""
-        with pytest.raises(UnsupportedMediaTypeError, match="MP4 with Opus sound"):
+        with pytest.raises(UnsupportedMediaTypeError, match="MP4 with Opus sound") as caught:
             type_of(mp4(sound(b"Opus"), box(b"free", bytes(LARGE)), video()), filename="a.mp4")
+        assert caught.value.limit == PLAYED
+
+    def test_a_track_may_be_scattered(self) -> None:
+        """What lies more than a read apart inside of a track is found, too."""
+        gap = box(b"free", bytes(2000))
+        handler = box(b"hdlr", bytes(8), b"vide", bytes(13))
+        described = box(b"stbl", gap, box(b"stsd", bytes(8), entry(b"hvc1")))
+        scattered = box(b"trak", gap, box(b"mdia", gap, handler, box(b"minf", described)))
+        signature, reads = read(mp4(scattered, media=LARGE, last=True))
+        assert signature is not None
+        assert signature.flaw is not None
+        assert signature.flaw.found == "MP4 with H.265 (HEVC) video"
+        assert len(reads) <= 8
+
+    def test_a_part_is_forgotten_when_another_is_read(self) -> None:
+        """Bytes before the last part are read again, and after eight reads there are none."""
+        file, data = PartialFile(b"head"), bytes(range(256)) * 80
+
+        def part(offset: int) -> bytes:
+            steps = file.at(offset, 4)
+            try:
+                place, size = next(steps)
+                steps.send(data[place : place + size])
+            except StopIteration as stop:
+                return bytes(stop.value)
+            raise AssertionError("one read is enough")
+
+        assert [part(offset) for offset in (0, 2001, 9, 12)] == [b"head", data[2001:2005], data[9:13], data[12:16]]
+        assert [part(2000 * index) for index in range(3, 9)] == [data[2000 * n : 2000 * n + 4] for n in range(3, 9)]
+        assert [part(offset) for offset in (0, 15_000, 16_004, 19_000)] == [b"head", b"", data[16_004:16_008], b""]
 
     @pytest.mark.parametrize("count", [1, 2, 1000])
     def test_reads_are_bounded(self, count: int) -> None:
@@ -258,6 +289,9 @@ class TestHostile:
             b"\0\0\0\x08free" * 10_000,
             box(b"moov", *[b"\0\0\0\x08trak"] * 7000),
             b"\0\0\0\0moov" * 7000,
+            b"\0\0\0\1free" + bytes(8),
+            b"\0\0\0\4" + movie(video()),
+            b"\0\0\0\1free" + bytes(7) + b"\1" + bytes(8),
         ],
     )
     def test_lying_boxes_go_by_their_name(self, moov: bytes) -> None:
@@ -269,6 +303,18 @@ class TestHostile:
             assert signature is not None
             assert "audio/mp4" in signature.candidates
             assert len(reads) <= 8
+
+    def test_a_box_may_go_on_to_the_end(self) -> None:
+        """A size of zero stands for the rest of the file."""
+        with pytest.raises(UnsupportedMediaTypeError, match="HEVC"):
+            type_of(box(b"ftyp", b"isom", bytes(4)) + b"\0\0\0\0moov" + video(b"hvc1"))
+
+    def test_a_box_ends_where_its_parent_ends(self) -> None:
+        """A box that claims more than its parent has does not reach the boxes behind it."""
+        reaching = b"\0\0\xff\xffminf"
+        lying = box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), b"soun"), reaching))
+        outside = box(b"stbl", box(b"stsd", bytes(8), entry(b"Opus")))
+        assert type_of(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", lying, outside), filename="a.m4a") == "audio/mp4"
 
     @given(st.sampled_from(["clip.mp4", "clip.3gp", "speech.m4a"]), st.data())
     def test_damage_never_raises(self, name: str, data: st.DataObject) -> None:
