@@ -22,6 +22,10 @@ class MemoryStore(AsyncCloseable, Store):
     async def get(self, key: str) -> LibraryEntry | None:
         return self._entries.get(key)
 
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        """Return the entry with a media id, or None."""
+        return next((entry for entry in self._entries.values() if entry.id == media_id), None)
+
     async def claim(self, key: str, seconds: float) -> int | None:
         now = time.monotonic()
         if key in self._claims and now < self._claims[key][1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -56,6 +57,9 @@ class RedisStore(AsyncCloseable, Store):
     Claims run out by the clock of Redis. Redis deletes an entry when it expires. The first call opens the connection, and
     raises a `ConfigurationError` if redis-py is not installed or the URL is not one of Redis.
 
+    If the connection is lost, a command is repeated once over a new one. `claim` and `remove` are not, because a repetition
+    would meet what the first try did. A `StorageError` is `retryable` if Redis was away, was loading or did not answer.
+
     Args:
         url: Such as `redis://user:password@host:6379/0`, or `rediss://` for TLS.
         prefix: The beginning of all keys.
@@ -74,14 +78,21 @@ class RedisStore(AsyncCloseable, Store):
         text = await self._ask(lambda redis: redis.get(self._keys(key)[1]))
         return None if text is None else LibraryEntry.from_json(text)
 
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        """Return the entry with a media id, or None."""
+        key = await self._ask(lambda redis: redis.get(self._id_key(media_id)))
+        entry = None if key is None else await self.get(key)
+        return entry if entry is not None and entry.id == media_id else None
+
     async def claim(self, key: str, seconds: float) -> int | None:
-        return await self._run(_CLAIM, key, round(seconds * 1000)) or None
+        return await self._run(_CLAIM, key, round(seconds * 1000), repeatable=False) or None
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
         return await self._run(_RENEW, key, claim, round(seconds * 1000)) > 0
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
         expiry = round(entry.expires_at.timestamp() * 1000)
+        await self._ask(lambda redis: redis.set(self._id_key(entry.id), entry.key, pxat=expiry))
         return await self._run(_PUT, entry.key, claim, entry, expiry) > 0
 
     async def release(self, key: str, claim: int) -> None:
@@ -91,7 +102,7 @@ class RedisStore(AsyncCloseable, Store):
         await self._run(_TOUCH, entry.key, entry.id, entry)
 
     async def remove(self, entry: LibraryEntry) -> bool:
-        return await self._run(_REMOVE, entry.key, entry.id) > 0
+        return await self._run(_REMOVE, entry.key, entry.id, repeatable=False) > 0
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
         cursor: int | None = None
@@ -111,14 +122,18 @@ class RedisStore(AsyncCloseable, Store):
         """Return the keys of the claim, the entry and the last claim number. A cluster keeps keys with one `{…}` together."""
         return f"{self._prefix}:claim:{{{key}}}", f"{self._prefix}:entry:{{{key}}}", f"{self._prefix}:count:{{{key}}}"
 
-    async def _run(self, script: str, key: str, *values: str | float | LibraryEntry) -> int:
+    def _id_key(self, media_id: str) -> str:
+        """Return the key that has the key of the entry with this media id."""
+        return f"{self._prefix}:id:{media_id}"
+
+    async def _run(self, script: str, key: str, *values: str | float | LibraryEntry, repeatable: bool = True) -> int:
         def run(redis: Any) -> Any:
             arguments = (value.to_json() if isinstance(value, LibraryEntry) else value for value in values)
             return redis.eval(script, 3, *self._keys(key), *arguments)
 
-        return int(await self._ask(run))
+        return int(await self._ask(run, repeatable=repeatable))
 
-    async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def _ask(self, work: Callable[[Any], Awaitable[Any]], *, repeatable: bool = True) -> Any:
         client = self._client
         if client is None:
             made = await run_in_thread(_new_client, self._url)
@@ -126,11 +141,33 @@ class RedisStore(AsyncCloseable, Store):
         import redis  # `_new_client` has imported it, on a thread
 
         async with self._connections:
-            try:
-                return await work(client)
-            except (redis.RedisError, OSError) as error:
-                failure = f"Redis failed: {error}"
-        raise StorageError(failure)  # without a context: the frames of redis-py have the password in their locals
+            for attempt in (work, functools.partial(_on_new_connection, work))[: 1 + repeatable]:
+                try:
+                    return await attempt(client)
+                except (redis.RedisError, OSError) as error:
+                    failure, lost = f"Redis failed: {error}", _is_lost(error)
+                if not lost:
+                    break
+        raise StorageError(
+            failure, retryable=lost
+        )  # without a context: redis-py's frames have the password in their locals
+
+
+async def _on_new_connection(work: Callable[[Any], Awaitable[Any]], client: Any) -> Any:
+    """Run a command over a connection that is opened for it. The pool may hold others that the server has closed."""
+    async with client.client() as one:
+        await one.connection.disconnect()
+        return await work(one)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Return whether Redis may answer the next call: it was away, restarted or did not answer in time."""
+    from redis import exceptions
+
+    lost = OSError | exceptions.ConnectionError | exceptions.TimeoutError | exceptions.ReadOnlyError
+    return isinstance(error, lost) and not isinstance(
+        error, exceptions.AuthenticationError | exceptions.AuthorizationError
+    )
 
 
 def _new_client(url: str) -> Any:
@@ -145,6 +182,11 @@ def _new_client(url: str) -> Any:
         from redis.driver_info import DriverInfo
 
         options["driver_info"] = DriverInfo()
+    if "maint_notifications_config" in inspect.signature(redis.asyncio.ConnectionPool).parameters:
+        from redis.maint_notifications import MaintNotificationsConfig
+
+        # With these notifications, redis-py 8 does not notice that Redis has closed a connection of the pool.
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     with contextlib.suppress(ValueError):
         return redis.asyncio.from_url(url, decode_responses=True, **options)
     raise ConfigurationError('the URL of a RedisStore must be like "redis://host:6379/0"')

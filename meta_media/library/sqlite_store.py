@@ -20,7 +20,8 @@ __all__ = ["SQLiteStore"]
 _PURPOSE: Final = ("library", 0x6D6D_6C31)  # "mml1"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL)
+CREATE TABLE IF NOT EXISTS claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)
 """
 _LONGEST_CLAIM: Final = 86_400.0  # seconds; a claim that ends later was made before the wall clock was set back
 _PAGE_SIZE: Final = 500  # entries
@@ -40,8 +41,18 @@ class SQLiteStore(AsyncCloseable, Store):
             path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meta_media" / "library.sqlite"
         self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
 
+    @property
+    def path(self) -> Path:
+        """The file, which the first call creates."""
+        return self._file.path
+
     async def get(self, key: str) -> LibraryEntry | None:
         found = await self._select("SELECT entry FROM entries WHERE key = ?", key)
+        return found[0] if found else None
+
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        """Return the entry with a media id, or None."""
+        found = await self._select("SELECT entry FROM entries WHERE id = ?", media_id)
         return found[0] if found else None
 
     async def claim(self, key: str, seconds: float) -> int | None:

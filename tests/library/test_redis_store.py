@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import anyio
 import pytest
@@ -125,6 +127,7 @@ async def test_no_server() -> None:
         store = RedisStore(server.url)
         with pytest.raises(StorageError, match="Redis failed: ") as caught:
             await store.get("key")
+    assert caught.value.retryable
     assert CANARY not in everything(caught.value)
     assert CANARY not in repr(store)
     assert CANARY not in repr(vars(store))
@@ -140,6 +143,7 @@ async def test_wrong_password(password: str | None) -> None:
         for call in (lambda: store.claim("key", 1), lambda: store.get("key")):
             with pytest.raises(StorageError, match=r"Redis failed: .*(password|[Aa]uth)") as caught:
                 await call()
+            assert not caught.value.retryable
             assert CANARY not in everything(caught.value)
         await store.aclose()
 
@@ -158,11 +162,140 @@ async def test_server_dies() -> None:
         for call in calls:
             with pytest.raises(StorageError, match="Redis failed: ") as caught:
                 await call()
+            assert caught.value.retryable
             assert CANARY not in everything(caught.value)
         with running_redis(password=CANARY, port=server.port):
             assert await store.get(entry.key) is None
             assert await put_entry(store, entry) == entry
             await store.aclose()
+
+
+class Cable:
+    """A connection to Redis that a test can cut: after a command with `cut_at` in it, its reply is lost."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self.cut_at = b""
+        self._port = redis.port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Cable:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await asyncio.gather(*self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        with contextlib.closing(writer), contextlib.closing(redis_writer):
+            while sent := await reader.read(65536):
+                redis_writer.write(sent)
+                reply = await redis_reader.read(65536)
+                if self.cut_at and self.cut_at in sent:
+                    self.cut_at = b""
+                    return
+                writer.write(reply)
+
+
+async def stored(store: RedisStore) -> tuple[LibraryEntry, int]:
+    """Store an entry, and claim its key again."""
+    entry = await put_entry(store, entry_of("1"))
+    claim = await store.claim(entry.key, 60)
+    assert claim is not None
+    return entry, claim
+
+
+Command = Callable[[RedisStore, LibraryEntry, int], Awaitable[object]]
+REPEATED: dict[str, tuple[bytes, Command, object]] = {
+    "get": (b"GET", lambda store, entry, _: store.get(entry.key), "entry"),
+    "find": (b":id:", lambda store, entry, _: store.find(entry.id), "entry"),
+    "renew": (b"EVAL", lambda store, entry, claim: store.renew(entry.key, claim, 60), True),
+    "put": (b"EVAL", lambda store, entry, claim: store.put(entry, claim), True),
+    "touch": (b"EVAL", lambda store, entry, _: store.touch(entry), None),
+    "release": (b"EVAL", lambda store, entry, claim: store.release(entry.key, claim), None),
+    "entries": (b"SCAN", lambda store, _, __: anext(store.entries()), "entry"),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+async def test_a_lost_reply(redis_server: RedisServer, name: str) -> None:
+    """A command whose reply is lost is repeated once over a new connection, and has the result that it would have had."""
+    cut_at, command, expected = REPEATED[name]
+    async with Cable(redis_server) as cable, RedisStore(cable.url, prefix=next(PREFIXES)) as store:
+        entry, claim = await stored(store)
+        cable.cut_at = cut_at
+        assert await command(store, entry, claim) == (entry if expected == "entry" else expected)
+        assert not cable.cut_at
+        assert await store.get(entry.key) == entry
+
+
+async def test_a_lost_reply_to_what_is_not_repeated(redis_server: RedisServer) -> None:
+    """A claim and a remove are not repeated: the error can be retried, and the first try has had its effect."""
+    async with Cable(redis_server) as cable, RedisStore(cable.url, prefix=next(PREFIXES)) as store:
+        entry, claim = await stored(store)
+        await store.release(entry.key, claim)
+        calls: list[Callable[[], Awaitable[object]]] = [lambda: store.claim(entry.key, 60), lambda: store.remove(entry)]
+        for call in calls:
+            cable.cut_at = b"EVAL"
+            with pytest.raises(StorageError, match="Redis failed: ") as caught:
+                await call()
+            assert caught.value.retryable
+        assert await store.claim(entry.key, 60) is None
+        assert await store.get(entry.key) is None
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_idle_connections_that_redis_closed(redis_server: RedisServer, count: int) -> None:
+    """After Redis has closed all idle connections, as it does after its `timeout`, every next command works."""
+    async with RedisStore(redis_server.url, prefix=next(PREFIXES)) as store:
+        entry = await put_entry(store, entry_of("1"))
+        for command in (store.get, lambda key: store.claim(f"{key}{next(PREFIXES)}", 60)):
+            assert all(await asyncio.gather(*(store.get(entry.key) for _ in range(count))))
+            redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await anyio.sleep(0.05)  # until the loop has read the ends of the connections
+            assert all(await asyncio.gather(*(command(entry.key) for _ in range(count))))
+
+
+@pytest.mark.slow
+async def test_idle_for_longer_than_the_timeout_of_redis() -> None:
+    """A store that is idle for longer than Redis' `timeout` works on, each time."""
+    with running_redis() as server:
+        server.command("CONFIG", "SET", "timeout", "1")
+        async with RedisStore(server.url) as store:
+            entry = await put_entry(store, entry_of("1"))
+            for _ in range(2):
+                await anyio.sleep(3)  # Redis closes connections that are idle for a second, at its next look
+                assert await store.get(entry.key) == entry
+                claim = await store.claim(entry.key, 60)
+                assert claim is not None
+                await store.release(entry.key, claim)
+
+
+async def test_redis_restarts() -> None:
+    """After a restart of Redis, the first call works."""
+    with running_redis() as server:
+        store = RedisStore(server.url)
+        entry = await put_entry(store, entry_of("1"))
+        server.kill()
+        with running_redis(port=server.port):
+            assert await store.get(entry.key) is None  # it was never on a disk
+            assert await put_entry(store, entry) == entry
+        await store.aclose()
+
+
+async def test_find(redis_server: RedisServer) -> None:
+    """An entry is found by its id, until it is replaced or removed."""
+    async with RedisStore(redis_server.url, prefix=next(PREFIXES)) as store:
+        entry = await put_entry(store, entry_of("1", "7"))
+        assert await store.find("7") == entry
+        assert await store.find("8") is None
+        newer = await put_entry(store, entry_of("1", "8"))
+        assert (await store.find("7"), await store.find("8")) == (None, newer)
+        assert await store.remove(newer)
+        assert await store.find("8") is None
 
 
 async def test_cancelled(redis_server: RedisServer) -> None:
