@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from meta_media.bulk.jobs import DeleteJob, DownloadJob, UploadJob
-from meta_media.bulk.outcomes import BulkReport
-from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
-from meta_media.http.client import Client
+from meta_media.bulk.verbs import BulkVerbs
 from meta_media.protocol.media_types import Kind
 from meta_media.protocol.models import (
     DeletedMedia,
@@ -38,7 +35,7 @@ from meta_media.transfer.sources import Source
 __all__ = ["MediaApi"]
 
 
-class MediaApi(Client):
+class MediaApi(BulkVerbs):
     """
     The media endpoints of WhatsApp's Cloud API.
 
@@ -252,99 +249,6 @@ class MediaApi(Client):
             fields: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
             message = MediaMessage(to=Recipient.of(to), media_id=media_id_of(media), extra=extra, **fields)
             return await send(call, self.number_or(phone_number_id), media, kind, message)
-
-    def upload_many(
-        self,
-        sources: AsyncIterable[Any] | Iterable[Any],
-        *,
-        concurrency: int | None = None,
-        journal: str | os.PathLike[str] | None = None,
-        stop_on_error: bool = False,
-        in_order: bool = False,
-        progress: Callable[[BulkReport], Any] | None = None,
-        **keywords: Any,
-    ) -> BulkRun[UploadedMedia]:
-        """
-        Upload many files: `async with media.upload_many(paths) as run`, then `async for outcome in run`.
-
-        Args:
-            sources: Sources for `upload`, or pairs of a source and a mapping of `upload` keywords. Any iterable or async
-                iterable, read on demand. A generator is advanced off the event loop.
-            concurrency: Files at a time, at most `Settings.concurrency`, which is the default.
-            journal: An SQLite file that records results. After a crash, the same call goes on where it was. A source is
-                known by its bytes, so the same bytes are uploaded once; a file is hashed again only if its size, times or
-                inode have changed. Items in progress at the crash are uploaded again, and marked `maybe_duplicate`.
-            stop_on_error: Whether the first error ends the run.
-            in_order: Whether outcomes come in the order of the input.
-            progress: Called with a `BulkReport` after each outcome and when bytes have moved; plain or async.
-            **keywords: Of `upload`, for all items. The keywords of a pair take precedence.
-
-        Raises:
-            ConfigurationError: A keyword is unknown or has a wrong value; on entering: another process uses the journal.
-        """
-        options = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(sources, UploadJob(self, journal, keywords), options)
-
-    def download_many(
-        self,
-        items: AsyncIterable[Any] | Iterable[Any],
-        directory: str | os.PathLike[str],
-        *,
-        concurrency: int | None = None,
-        journal: str | os.PathLike[str] | None = None,
-        stop_on_error: bool = False,
-        in_order: bool = False,
-        progress: Callable[[BulkReport], Any] | None = None,
-    ) -> BulkRun[DownloadedMedia]:
-        """
-        Download many media into a folder, each under a safe name that is still free. No file is replaced.
-
-        Args:
-            items: What `download` takes, or pairs of that and a mapping with a `progress` of its own.
-            directory: An existing folder.
-            concurrency: As for `upload_many`.
-            journal: As for `upload_many`. An item is known by its media id, and skipped while its file is in the folder.
-            stop_on_error: As for `upload_many`.
-            in_order: As for `upload_many`.
-            progress: As for `upload_many`.
-
-        Raises:
-            StorageError: On entering: the folder does not exist.
-        """
-        options = self._bulk(concurrency, stop_on_error, in_order, progress)
-        return BulkRun(items, DownloadJob(self, journal, directory), options)
-
-    def delete_many(
-        self,
-        media_ids: AsyncIterable[str] | Iterable[str],
-        *,
-        missing_ok: bool = False,
-        phone_number_id: str | None = None,
-        concurrency: int | None = None,
-        journal: str | os.PathLike[str] | None = None,
-        stop_on_error: bool = False,
-        in_order: bool = False,
-        progress: Callable[[BulkReport], Any] | None = None,
-    ) -> BulkRun[DeletedMedia]:
-        """
-        Delete many media.
-
-        Args:
-            media_ids: From uploads or webhooks.
-            missing_ok: As for `delete`.
-            phone_number_id: As for `delete`.
-            concurrency: As for `upload_many`.
-            journal: As for `upload_many`. An item is known by its media id.
-            stop_on_error: As for `upload_many`.
-            in_order: As for `upload_many`.
-            progress: As for `upload_many`.
-        """
-        options = self._bulk(concurrency, stop_on_error, in_order, progress)
-        job = DeleteJob(self, journal, missing_ok=missing_ok, phone_number_id=phone_number_id)
-        return BulkRun(media_ids, job, options)
-
-    def _bulk(self, concurrency: int | None, *options: Any) -> BulkOptions:
-        return BulkOptions(checked_concurrency(concurrency, self.settings.concurrency), *options)
 
     def _checked_number(self, phone_number_id: str | None) -> str | None:
         return None if phone_number_id is None else self.number_or(phone_number_id)

@@ -12,6 +12,8 @@ import aiofiles
 import httpx
 
 from meta_media import (
+    BulkReport,
+    BulkRun,
     DeletedMedia,
     DownloadedMedia,
     InboundFailure,
@@ -20,8 +22,10 @@ from meta_media import (
     MediaApi,
     MediaError,
     MediaInfo,
+    MediaLibrary,
     MediaStream,
     MessageStatus,
+    Outcome,
     Progress,
     Recipient,
     SentMessage,
@@ -177,6 +181,29 @@ async def ids(media: MediaApi, entry: LibraryEntry, inbound: InboundMedia, known
         assert_type(await media.get_info(what), MediaInfo)
         assert_type(await media.read(what), bytes)
         assert_type(await media.delete(what), DeletedMedia)
+
+
+async def runs(media: MediaApi, library: MediaLibrary) -> None:
+    """Work on many items."""
+    async with media.upload_many(["a.jpg", b"a"], filename="a.jpg", ttl=timedelta(hours=2), journal="run") as run:
+        assert_type(run, BulkRun[UploadedMedia])
+        async for outcome in run:
+            assert_type(outcome, Outcome[UploadedMedia])
+            assert_type(outcome.result().id, str)
+            assert_type(outcome.value, UploadedMedia | None)
+    assert_type(await run.report(), BulkReport)
+    media.upload_many([b"a"], concurency=3)  # type: ignore[call-arg]  # the misspelt keyword is found
+    media.upload_many([b"a"], filename=3)  # type: ignore[arg-type]  # and so is the wrong type
+    await run  # type: ignore[misc]  # a run is not awaited
+    assert_type([outcome.result().path async for outcome in media.download_many(["1"], "inbox")], list[Path | None])
+    assert_type([outcome.result().success async for outcome in media.delete_many(["1"])], list[bool])
+    sends = media.send_many(["+15550001111", ("+15550001112", {"caption": "a"})], "1", kind="image", caption="b")
+    assert_type(sends, BulkRun[SentMessage])
+    media.send_many(["+15550001111"], "1", capton="b")  # type: ignore[call-arg]  # the misspelt keyword is found
+    entries = library.ensure_many([b"a"], verify=True, mime_type="text/plain")
+    assert_type([outcome.result() async for outcome in entries], list[LibraryEntry])
+    assert_type(await library.ensure(b"a", verify=True, progress=plain), LibraryEntry)
+    library.ensure_many([b"a"], use_case="a")  # type: ignore[call-arg]  # a library has no use_case
 
 
 def webhooks(payload: bytes | str | dict[str, Any], body: bytes, header: str | None, query: Mapping[str, str]) -> None:

@@ -6,32 +6,48 @@ import abc
 import errno
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
 from meta_media import errors
-from meta_media.bulk.journal import Journal
+from meta_media.bulk.journal import Journal, deletion_key, usable_for
+from meta_media.bulk.keywords import SendKeywords
 from meta_media.bulk.outcomes import Done
-from meta_media.errors import ApiError, ConfigurationError, MediaError, NetworkError, RateLimitError, StorageError
+from meta_media.errors import (
+    ApiError,
+    ConfigurationError,
+    MediaError,
+    MediaNotFoundError,
+    NetworkError,
+    RateLimitError,
+    StorageError,
+)
 from meta_media.http.client import Client
 from meta_media.http.limits import MAX_RETRY_AFTER
-from meta_media.protocol.models import DeletedMedia, DownloadedMedia, UploadedMedia, media_id_of
+from meta_media.protocol.models import DeletedMedia, DownloadedMedia, SentMessage, UploadedMedia, media_id_of
+from meta_media.protocol.recipient import Recipient
+from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.fingerprint import fingerprint
-from meta_media.transfer.info import delete
+from meta_media.transfer.info import delete, get_info
 from meta_media.transfer.progress import ItemProgress, delta_callback
 from meta_media.transfer.resume import as_secret, known_id
-from meta_media.transfer.threads import run_in_thread, storage_errors
+from meta_media.transfer.send import send
+from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors
 from meta_media.transfer.upload import upload_options
 
-__all__ = ["DeleteJob", "DownloadJob", "UploadJob", "is_fatal", "split_item"]
+__all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "is_fatal", "split_item", "unrecorded"]
 
-T = TypeVar("T", bound=UploadedMedia | DownloadedMedia | DeletedMedia)
+T = TypeVar("T", bound=UploadedMedia | DownloadedMedia | DeletedMedia | SentMessage)
 StrPath = str | os.PathLike[str]
+_ANYONE: Final = Recipient.phone("+15550001111")  # in whose place each recipient is put
 _FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -53,6 +69,17 @@ def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
     return item, {}
 
 
+@contextmanager
+def unrecorded(done: object, attempts: int) -> Iterator[None]:
+    """Make an error of a block say that the work is done, and could not be recorded."""
+    try:
+        yield
+    except MediaError as error:
+        error.maybe_applied, error.attempts = True, attempts
+        error.media_id = done.id if isinstance(done, UploadedMedia) else None
+        raise
+
+
 class _JournaledJob(Generic[T], abc.ABC):
     """A `Job` whose items are recorded in a journal, if there is one."""
 
@@ -60,7 +87,7 @@ class _JournaledJob(Generic[T], abc.ABC):
 
     def __init__(self, http: Client, journal: StrPath | None) -> None:
         self._http = http
-        self._journal = None if journal is None else Journal(journal)
+        self._journal = None if journal is None else Journal(journal, http.shared.deleted)
 
     async def open(self) -> None:
         """Get the token and open the journal, so that a run that cannot work reads no item."""
@@ -77,32 +104,37 @@ class _JournaledJob(Generic[T], abc.ABC):
         """Return whether every other item would meet the same error, a failed journal and a closed client included."""
         return (self._journal is not None and self._journal.failed) or self._http.closed or is_fatal(error)
 
-    async def _run_once(self, key: str, work: Callable[[bool], Awaitable[T]]) -> Done[T]:
-        """Do the work unless the journal has its result. `work` gets whether an earlier, unfinished try may have been applied."""
-        if self._journal is None:
-            value = await work(False)
-            return Done(value=value, attempts=value.attempts)
-        async with self._journal.item(key, self._result) as record:
-            if record.value is not None and await self._is_valid(record.value):
-                return Done(value=record.value, skipped=True)
-            again = record.started and record.value is None
-            try:
-                value = await work(again)
-            except MediaError as error:
-                if not (again or error.maybe_applied):
-                    await self._journal.undo(key)
-                raise
-            try:
-                await self._journal.done(key, value)
-            except MediaError as error:
-                error.maybe_applied, error.attempts = True, value.attempts
-                error.media_id = getattr(value, "id", None)
-                raise
-            return Done(value=value, attempts=value.attempts)
+    async def _run_once(
+        self,
+        key: str,
+        work: Callable[[bool], Awaitable[T]],
+        progress: ItemProgress,
+        *,
+        still_holds: Callable[[T], Awaitable[bool]] | None = None,
+        lifetime: timedelta | None = None,
+    ) -> Done[T]:
+        """
+        Do the work unless the journal has its result. `work` gets whether an earlier, unfinished try may have been applied.
 
-    async def _is_valid(self, value: T) -> bool:
-        """Return whether a recorded result still holds."""
-        return True
+        `still_holds` checks a recorded result. A result is recorded for `lifetime`, or without one for ever.
+        """
+        if self._journal is None:
+            return Done(value=await work(False), attempts=progress.attempts)
+        async with self._journal.item(key, self._result) as record:
+            if record.value is not None:
+                if still_holds is None or await still_holds(record.value):
+                    return Done(value=record.value, skipped=True, attempts=progress.attempts)
+                await self._journal.restart(key)
+            valid_until = None if lifetime is None else time.time() + lifetime.total_seconds()
+            try:
+                value = await work(record.unfinished)
+            except BaseException as error:
+                if not (record.unfinished or getattr(error, "maybe_applied", progress.attempts > 0)):
+                    await await_completion(self._journal.undo(key))
+                raise
+            with unrecorded(value, progress.attempts):
+                await self._journal.done(key, value, valid_until)
+            return Done(value=value, attempts=progress.attempts)
 
 
 class UploadJob(_JournaledJob[UploadedMedia]):
@@ -117,6 +149,18 @@ class UploadJob(_JournaledJob[UploadedMedia]):
         if keywords.get("phone_number_id") is not None:
             http.number_or(keywords["phone_number_id"])
 
+    async def open(self) -> None:
+        """Listen to deletes as well, so that a recorded id whose media is deleted during the run is not returned by the next."""
+        await super().open()
+        if self._journal is not None:
+            self._http.shared.deleted.keepers.add(self._journal)
+
+    async def aclose(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._http.shared.deleted.keepers.discard(self._journal)
+        await super().aclose()
+
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[UploadedMedia]:
         """Upload an item. Bytes, type and number identify it in the journal."""
         source, own = split_item(item)
@@ -130,16 +174,22 @@ class UploadJob(_JournaledJob[UploadedMedia]):
                 return await uploads.upload(call, number, source, options)
 
         if self._journal is None:
-            value = await upload(source)
-            return Done(value=value, attempts=value.attempts)
+            return Done(value=await upload(source), attempts=progress.attempts)
         async with fingerprint(source, options, self._journal, self._http.settings) as identity:
 
             async def work(again: bool) -> UploadedMedia:
                 value = await upload(identity.source)
                 return attrs.evolve(value, maybe_duplicate=again or value.maybe_duplicate, sha256=identity.sha256)
 
+            async def exists(value: UploadedMedia) -> bool:
+                with suppress(MediaNotFoundError):
+                    async with progress.on(self._http.call("get_info", number, value.id)) as call:
+                        return bool(await get_info(call, value.id))
+                return False
+
             key = f"upload {number} {identity.sha256} {identity.mime_type} {options.ttl} {options.use_case}"
-            return await self._run_once(key, work)
+            still_holds, lifetime = exists if options.verify else None, usable_for(options.ttl)
+            return await self._run_once(key, work, progress, still_holds=still_holds, lifetime=lifetime)
 
 
 class DownloadJob(_JournaledJob[DownloadedMedia]):
@@ -173,11 +223,12 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
                 return await downloads.download(call, what, self._directory, overwrite=True, progress=report)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._run_once(f"download {key} {self._absolute}", work)
+        return await self._run_once(f"download {key} {self._absolute}", work, progress, still_holds=_has_file)
 
-    async def _is_valid(self, value: DownloadedMedia) -> bool:
-        path = value.path
-        return path is not None and await run_in_thread(lambda: path.is_file() and path.stat().st_size == value.size)
+
+async def _has_file(value: DownloadedMedia) -> bool:
+    path = value.path
+    return path is not None and await run_in_thread(lambda: path.is_file() and path.stat().st_size == value.size)
 
 
 class DeleteJob(_JournaledJob[DeletedMedia]):
@@ -200,4 +251,54 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
                 deleted = await delete(call, media_id, self._number, missing_ok=missing_ok)
                 return attrs.evolve(deleted, success=deleted.success or again)
 
-        return await self._run_once(f"delete {media_id}", work)
+        return await self._run_once(deletion_key(media_id), work, progress)
+
+
+class SendJob(_JournaledJob[SentMessage]):
+    """Sends one media to recipients, or to pairs of a recipient and its own keywords of `MediaApi.send`."""
+
+    _result = SentMessage
+
+    def __init__(self, http: Client, journal: StrPath | None, media: object, keywords: Mapping[str, Any]) -> None:
+        super().__init__(http, journal)
+        self._media = media
+        self._keywords = _send_keywords(keywords)
+        self._message = _message(MediaMessage(to=_ANYONE, media_id=media_id_of(media)), self._keywords)
+        if keywords.get("phone_number_id") is not None:
+            http.number_or(keywords["phone_number_id"])
+
+    async def open(self) -> None:
+        """Look up the type of the media, if it is needed and not known, once for all recipients."""
+        await super().open()
+        if self._keywords.get("kind") is None and getattr(self._media, "mime_type", None) is None:
+            async with self._http.call("get_info", None, self._message.media_id) as call:
+                self._media = await get_info(call, self._message.media_id)
+
+    async def __call__(self, item: Any, progress: ItemProgress) -> Done[SentMessage]:
+        """Send to a recipient. With a journal, nothing is sent that an earlier run has sent, or may have sent."""
+        to, own = split_item(item)
+        keywords = {**self._keywords, **_send_keywords(own)}
+        message = attrs.evolve(_message(self._message, own), to=Recipient.of(to))
+        number = self._http.number_or(keywords.get("phone_number_id"))
+
+        async def work(again: bool) -> SentMessage:
+            if again:
+                unknown = "an earlier run was sending to this recipient when it ended, and may have sent"
+                cure = "read the statuses in your webhooks, then send it by itself"
+                raise MediaError(f"{unknown}: {cure}", maybe_applied=True)
+            async with progress.on(self._http.call("send", number, self._media)) as call:
+                return await send(call, number, self._media, keywords.get("kind"), message)
+
+        key = f"send {number} {message.to.kind} {message.to.id.removeprefix('+')}"
+        return await self._run_once(key, work, progress)
+
+
+def _send_keywords(keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    if unknown := sorted(set(map(str, keywords)) - SendKeywords.__annotations__.keys()):
+        raise ConfigurationError(f"send takes no keyword named {', '.join(unknown)}")
+    return keywords
+
+
+def _message(message: MediaMessage, keywords: Mapping[str, Any]) -> MediaMessage:
+    fields = {name: value for name, value in keywords.items() if name not in {"kind", "phone_number_id"}}
+    return attrs.evolve(message, **fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 
@@ -48,6 +48,12 @@ class Outcome(Generic[T]):
     seconds: float = 0.0
     skipped: bool = False
     tried: bool = True
+
+    def result(self) -> T:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
 
 
 @attrs.frozen(kw_only=True)

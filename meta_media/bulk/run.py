@@ -13,14 +13,14 @@ import inspect
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import anyio.lowlevel
 import attrs
 
 from meta_media.bulk.outcomes import BulkReport, Done, Outcome, OutcomeBuffer, RunningReport
 from meta_media.bulk.work_queue import WorkQueue
-from meta_media.errors import ConfigurationError, MediaError, NetworkError
+from meta_media.errors import ConfigurationError, MediaError, NetworkError, StorageError
 from meta_media.http.loop_bound import LoopBound
 from meta_media.transfer.progress import ItemProgress
 from meta_media.transfer.threads import await_completion
@@ -28,7 +28,9 @@ from meta_media.transfer.threads import await_completion
 __all__ = ["BulkOptions", "BulkRun", "Job", "as_failure", "checked_concurrency"]
 
 T = TypeVar("T")
-_NETWORK_ERRORS_COUNT: Final = 10  # in a row, or two for each worker, after which Meta counts as unreachable
+_NETWORK_ERRORS_COUNT: Final = (
+    10  # in a row, or two for each worker, after which Meta or the store counts as unreachable
+)
 _ROOM_COUNT: Final = 2  # items for each worker that may be read without their outcomes having been taken
 _ROOM_IN_ORDER_COUNT: Final = 16  # the same, where outcomes wait for earlier ones
 
@@ -122,6 +124,7 @@ class BulkRun(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._in_progress: set[ItemProgress] = set()
         self._bound = LoopBound("BulkRun", lambda _: None)
+        self._exhausted = False  # whether the end was reached inside the block
         self._network_errors_count = 0  # in a row
 
     async def __aenter__(self) -> BulkRun[T]:
@@ -151,6 +154,20 @@ class BulkRun(Generic[T]):
         return self
 
     async def __anext__(self) -> Outcome[T]:
+        outcome = await self._take()
+        if outcome is not None:
+            return outcome
+        if not self._exhausted:
+            raise ConfigurationError("this BulkRun was left before its end: take all outcomes inside its block")
+        raise StopAsyncIteration
+
+    if not TYPE_CHECKING:  # type checkers find `await run` themselves
+
+        def __await__(self) -> NoReturn:
+            raise ConfigurationError("a BulkRun cannot be awaited: use async with run, or await run.report()")
+
+    async def _take(self) -> Outcome[T] | None:
+        """Wait for the next outcome; return None after the last one."""
         if self._task is None:
             raise ConfigurationError("a BulkRun is iterated inside its block: async with media.upload_many(...) as run")
         self._bound.get()
@@ -158,7 +175,8 @@ class BulkRun(Generic[T]):
             return self._returned.popleft()
         outcome = await self._outcomes.take()
         if outcome is None:
-            self._raise_end(self._task)
+            self._check_end(self._task)
+            return None
         self._queue.release()
         self._report.add(outcome)
         try:
@@ -173,7 +191,7 @@ class BulkRun(Generic[T]):
         if self._task is None:
             async with self:
                 return await self.report()
-        async for _ in self:
+        while await self._take() is not None:
             pass
         return self.so_far
 
@@ -182,7 +200,8 @@ class BulkRun(Generic[T]):
         """The report over the outcomes that were taken so far."""
         return self._report.freeze()
 
-    def _raise_end(self, task: asyncio.Task[None]) -> NoReturn:
+    def _check_end(self, task: asyncio.Task[None]) -> None:
+        """Raise the error that ended the run before its last outcome, if there is one."""
         left = self._scope.cancel_called
         error, self._queue.error = self._queue.error, None
         if error is not None and not (isinstance(error, asyncio.CancelledError) and (left or self._report.ended_by)):
@@ -191,7 +210,7 @@ class BulkRun(Generic[T]):
             raise asyncio.CancelledError("other code cancelled the tasks of this run")
         with contextlib.suppress(asyncio.CancelledError):
             task.result()  # raises an error that is no `Exception`
-        raise StopAsyncIteration
+        self._exhausted = self._exhausted or not left
 
     async def _report_progress(self) -> None:
         if self._options.progress is not None:
@@ -231,7 +250,7 @@ class BulkRun(Generic[T]):
             self._report.bytes -= progress.size
             if call is not None and call.unsent:
                 return Outcome(index=index, source=item, error=self._report.ended_by, tried=False)
-            attempts = getattr(error, "attempts", call.attempts if call else 0)
+            attempts = getattr(error, "attempts", progress.attempts)
             seconds = time.monotonic() - started_at
             return Outcome(index=index, source=item, error=error, attempts=attempts, seconds=seconds)
         finally:
@@ -246,7 +265,8 @@ class BulkRun(Generic[T]):
 
     def _end_if_fatal(self, error: Exception | None) -> None:
         """End the run if the other items would meet the same error."""
-        self._network_errors_count = self._network_errors_count + 1 if isinstance(error, NetworkError) else 0
+        away = isinstance(error, NetworkError) or (isinstance(error, StorageError) and error.retryable)
+        self._network_errors_count = self._network_errors_count + 1 if away else 0
         unreachable = self._network_errors_count >= max(_NETWORK_ERRORS_COUNT, 2 * self._options.concurrency)
         if error is not None and (self._options.stop_on_error or unreachable or self._job.is_fatal(error)):
             self._report.ended_by = self._report.ended_by or error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
@@ -179,7 +180,7 @@ class Reporter(Generic[T]):
                 finally:
                     if self.items is not None:
                         self.items.stop_counting()
-                    with anyio.CancelScope(shield=True):
+                    with anyio.CancelScope(shield=True), suppress(ConfigurationError):  # it was left before its end
                         if entered:
                             await self._outcomes(run)
         finally:

@@ -215,6 +215,7 @@ async def delete(
     /,
     *,
     missing_ok: Flag = False,
+    library: Path | None = None,
     many: Many = _MANY,
     connection: Connection = _CONNECTION,
     report: Report = REPORT,
@@ -222,9 +223,12 @@ async def delete(
     """
     Delete media, and print the deleted ids.
 
+    The library of "upload --reuse" forgets the ids. So does the journal of an upload, if it is passed as --journal.
+
     Args:
         ids: Media ids.
         missing_ok: Count media that Meta does not know as deleted.
+        library: The file that was passed to "upload --library". Default: the one in your cache folder.
         many: Options for many deletions.
         connection: How to reach Meta.
         report: How to print.
@@ -233,7 +237,11 @@ async def delete(
     items = Items(names, listing)
     labels = Labels(key="id", items="ids", done="deleted", again=many.again)
     reporter: Reporter[Any] = Reporter(report.output(), labels, _render_delete, items=items)
-    async with connection.client(concurrency=many.concurrency) as media:
+    async with connection.client(concurrency=many.concurrency) as media, AsyncExitStack() as stack:
+        store = SQLiteStore(library)
+        if await run_in_thread(store.path.is_file):
+            await stack.enter_async_context(store)
+            await stack.enter_async_context(MediaLibrary(media, store))  # it strikes out what `media` deletes
         options: dict[str, Any] = {"missing_ok": missing_ok, "phone_number_id": connection.phone_number_id}
         run = media.delete_many(await items.read(), journal=many.journal, in_order=True, **options)
         return await reporter.print(run)

@@ -68,6 +68,7 @@ class Call:
             deadline=settings.deadline,
         )
         self.attempts = 0  # requests sent
+        self.deleted = client.shared.deleted  # ids of media
         self.ambiguous = False  # whether Meta may have done what a failed request asked for
         self._client = client
         limits, account = client.shared.limits, settings.business_account_id or client.token.identity

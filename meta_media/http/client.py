@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 
-from meta_media.errors import ConfigurationError, Operation
+from meta_media.errors import ConfigurationError, MediaError, Operation
 from meta_media.http.auth import Token
 from meta_media.http.call import Call
 from meta_media.http.limits import Limits
@@ -22,7 +25,10 @@ from meta_media.protocol.validators import checked_id, is_token
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Client", "Shared"]
+__all__ = ["Client", "DeletedIds", "Shared"]
+
+_log: Final = logging.getLogger("meta_media")
+_DELETED_COUNT: Final = 100_000  # ids, 150 bytes for each
 
 
 class Client:
@@ -149,6 +155,33 @@ class Client:
             await self.shared.aclose()
 
 
+class DeletedIds:
+    """
+    The last 100,000 media ids that a client and its copies have deleted or tried to delete.
+
+    Its `keepers` are open journals and libraries. An id is struck out of them before its media is deleted, so that no call
+    returns a dead id.
+    """
+
+    def __init__(self) -> None:
+        self.keepers: WeakSet[Any] = WeakSet()  # with an async method `strike_out(media_id)`
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, media_id: object) -> bool:
+        return media_id in self._ids
+
+    async def add(self, media_id: str) -> None:
+        """Note an id that is about to be deleted. A keeper that fails does not stop the delete, and is logged."""
+        self._ids[media_id] = None
+        if len(self._ids) > _DELETED_COUNT:
+            self._ids.popitem(last=False)
+        for keeper in tuple(self.keepers):
+            try:
+                await keeper.strike_out(media_id)
+            except MediaError as error:
+                _log.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)
+
+
 class Shared:
     """
     The HTTP client and the limits that a `MediaApi` and all its `with_options` copies share.
@@ -159,6 +192,7 @@ class Shared:
 
     def __init__(self, given: httpx.AsyncClient | None, settings: Settings) -> None:
         self.limits = Limits()
+        self.deleted = DeletedIds()
         self.closed = False
         self._client: Any = given
         self._sender: Any = None  # sends through `_client`

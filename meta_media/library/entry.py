@@ -8,14 +8,13 @@ from typing import Final, Self
 
 import attrs
 
+from meta_media.bulk.journal import usable_for
 from meta_media.errors import StorageError
 from meta_media.protocol.convert import from_plain, to_plain
 from meta_media.protocol.models import HasMediaId, UploadedMedia
 
 __all__ = ["LibraryEntry", "entry_key"]
 
-_MEDIA_LIFETIME: Final = timedelta(days=30)  # Meta's Media guide: uploaded media and their ids
-_EXPIRY_MARGIN: Final = timedelta(days=1)  # a message that is sent now is fetched later
 _USE_PRECISION: Final = timedelta(hours=1)  # of `used_at`
 
 
@@ -51,14 +50,13 @@ class LibraryEntry(HasMediaId):
         cls, uploaded: UploadedMedia, sha256: str, phone_number_id: str, began: datetime, ttl: timedelta | None
     ) -> Self:
         """Make the entry of an upload that began at a given time."""
-        lifetime = ttl or _MEDIA_LIFETIME
         return cls(
             id=uploaded.id,
             sha256=sha256,
             mime_type=uploaded.mime_type or "",
             phone_number_id=phone_number_id,
             uploaded_at=began,
-            expires_at=began + lifetime - min(_EXPIRY_MARGIN, lifetime / 10),
+            expires_at=began + usable_for(ttl),
             used_at=began,
             maybe_duplicate=uploaded.maybe_duplicate,
         )

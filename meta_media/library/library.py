@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import anyio
 import attrs
 
 from meta_media.api import MediaApi
-from meta_media.bulk.jobs import is_fatal, split_item
+from meta_media.bulk.jobs import is_fatal, split_item, unrecorded
+from meta_media.bulk.keywords import EnsureKeywords
 from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
-from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
+from meta_media.errors import ConfigurationError, MediaNotFoundError
 from meta_media.http.loop_bound import LoopBound
 from meta_media.library.claims import CLAIM_SECONDS, Claims
 from meta_media.library.entry import LibraryEntry, entry_key
 from meta_media.library.sqlite_store import SQLiteStore
 from meta_media.library.store import AsyncCloseable, Store
 from meta_media.transfer.fingerprint import Fingerprint, RecentDigestCache, fingerprint
-from meta_media.transfer.progress import ItemProgress, delta_callback
+from meta_media.transfer.progress import ItemProgress, ProgressCallback, delta_callback
 from meta_media.transfer.upload import UploadOptions, upload, upload_options
 
 __all__ = ["MediaLibrary"]
@@ -47,12 +48,19 @@ class MediaLibrary(AsyncCloseable):
     """
 
     def __init__(self, media: MediaApi, store: Store | None = None, *, claim_seconds: float = CLAIM_SECONDS) -> None:
+        usable = store is None or (hasattr(store, "claim") and not isinstance(store, type))
+        if not (usable and isinstance(media, MediaApi)):
+            given = f"{type(media).__name__} and {type(store).__name__}"
+            raise ConfigurationError(
+                f"a MediaLibrary needs a MediaApi and a store such as SQLiteStore(path), not {given}"
+            )
         self._media = media
         self._store: Store = SQLiteStore() if store is None else store
         self._owns_store = store is None
         self._claims = Claims(self._store, claim_seconds)
         self._digests = RecentDigestCache()
         self._bound = LoopBound[dict[str, anyio.Lock]]("MediaLibrary", lambda _: {})
+        media.shared.deleted.keepers.add(self)
 
     @property
     def _locks(self) -> dict[str, anyio.Lock]:
@@ -61,10 +69,13 @@ class MediaLibrary(AsyncCloseable):
 
     async def aclose(self) -> None:
         """Close the default store. A store that was passed stays open."""
+        self._media.shared.deleted.keepers.discard(self)
         if self._owns_store:
             await self._store.aclose()
 
-    async def ensure(self, source: Any, *, verify: bool = False, **keywords: Any) -> LibraryEntry:
+    async def ensure(
+        self, source: Any, *, progress: ProgressCallback | None = None, **keywords: Unpack[EnsureKeywords]
+    ) -> LibraryEntry:
         """
         Return the media id of a source. The source is uploaded if the library has no valid id for its bytes.
 
@@ -72,15 +83,15 @@ class MediaLibrary(AsyncCloseable):
 
         Args:
             source: As for `MediaApi.upload`. A stream is first stored in memory or a temporary file.
-            verify: Ask Meta whether a stored id still exists, and upload again if not. After an upload, compare the SHA-256
-                that Meta stored.
-            **keywords: As for `MediaApi.upload`, except `use_case`. `filename`, `size` and `progress` only affect an upload.
+            progress: As for `MediaApi.upload`.
+            **keywords: As for `MediaApi.upload`, except `use_case`. `filename` and `size` only affect an upload. With `verify`,
+                Meta is also asked whether a stored id still exists; if not, the source is uploaded again.
 
         Raises:
             MediaError: As `MediaApi.upload`.
             StorageError: Also if the store fails. If it fails after the upload, `media_id` and `maybe_applied` are set.
         """
-        return await self._ensure(source, {**keywords, "verify": verify})
+        return await self._ensure(source, {**keywords, "progress": progress})
 
     def ensure_many(
         self,
@@ -90,7 +101,7 @@ class MediaLibrary(AsyncCloseable):
         stop_on_error: bool = False,
         in_order: bool = False,
         progress: Callable[[BulkReport], Any] | None = None,
-        **keywords: Any,
+        **keywords: Unpack[EnsureKeywords],
     ) -> BulkRun[LibraryEntry]:
         """
         Ensure many sources, as `MediaApi.upload_many` uploads them. The four keywords of the run are those of `upload_many`.
@@ -103,7 +114,7 @@ class MediaLibrary(AsyncCloseable):
         options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
         return BulkRun(sources, _EnsureJob(self._ensure, self._media, self._store, keywords), options)
 
-    async def get(self, source: Any, **keywords: Any) -> LibraryEntry | None:
+    async def get(self, source: Any, **keywords: Unpack[EnsureKeywords]) -> LibraryEntry | None:
         """Return the valid entry of a source, or None. Nothing is uploaded. The arguments are those of `ensure`."""
         async with self._hashed(source, keywords, None) as item:
             return await self._find(item.key, verify=item.options.verify)
@@ -120,6 +131,12 @@ class MediaLibrary(AsyncCloseable):
             if known.id == entry:
                 return await self._store.remove(known)
         return False
+
+    async def strike_out(self, media_id: str) -> None:
+        """Remove the entry of media that this client is about to delete. It is found if the store has a method `find`."""
+        find = getattr(self._store, "find", None)
+        if find is not None and (entry := await find(media_id)) is not None:
+            await self._store.remove(entry)
 
     async def purge(self, *, unused_for: timedelta = timedelta()) -> BulkReport:
         """
@@ -165,16 +182,18 @@ class MediaLibrary(AsyncCloseable):
         entry = await self._store.get(key)
         if entry is None or not entry.alive:
             return None
-        if verify:
-            try:
-                await self._media.get_info(entry.id)
-            except MediaNotFoundError:
-                await self._store.remove(entry)
-                return None
+        if entry.id in self._media.shared.deleted or (verify and not await self._exists(entry.id)):
+            await self._store.remove(entry)
+            return None
         if entry.stale_use:
             entry = attrs.evolve(entry, used_at=datetime.now(UTC))
             await self._store.touch(entry)
         return attrs.evolve(entry, reused=True)
+
+    async def _exists(self, media_id: str) -> bool:
+        with suppress(MediaNotFoundError):
+            return bool(await self._media.get_info(media_id))
+        return False
 
     async def _find_or_upload(self, item: _Item) -> LibraryEntry:
         """Return the entry of an item. While another process uploads it, wait for its entry or for its claim to end."""
@@ -198,11 +217,8 @@ class MediaLibrary(AsyncCloseable):
             async with self._claims.renewed(item.key, claim), item.progress.on(call) if item.progress else call:
                 uploaded = await upload(call, item.number, item.fingerprint.source, item.options)
             entry = LibraryEntry.of(uploaded, item.fingerprint.sha256, item.number, began, item.options.ttl)
-            try:
+            with unrecorded(uploaded, call.attempts):
                 stored = await self._store.put(entry, claim)
-            except MediaError as error:
-                error.media_id, error.maybe_applied = uploaded.id, True
-                raise
         finally:
             if not stored:
                 await self._claims.release(item.key, claim)
@@ -266,4 +282,4 @@ class _EnsureJob:
         keywords = {**self._keywords, **own}
         keywords["progress"] = delta_callback(move, keywords.get("progress"))
         entry = await self._ensure(source, keywords, move)
-        return Done(value=entry, attempts=move.call.attempts if move.call else 0)
+        return Done(value=entry, attempts=move.attempts)

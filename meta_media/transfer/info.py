@@ -37,6 +37,7 @@ async def delete(call: Call, media_id: str, number: str | None, *, missing_ok: b
 
     Media that is gone after an attempt whose response was lost was deleted by that attempt.
     """
+    await call.deleted.add(media_id)
     request = graph_request("delete", "DELETE", call.settings, media_id, phone_number_id=number, media_id=media_id)
     try:
         deleted = await call.request(request, DeletedMedia)

@@ -54,6 +54,11 @@ class ItemProgress:
         self._report = report
         self._stopped_waiting = False
 
+    @property
+    def attempts(self) -> int:
+        """Requests sent by the item's latest call."""
+        return self.call.attempts if self.call is not None else 0
+
     def on(self, call: Call) -> Call:
         """Note the call, before it is entered."""
         self.call = call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import itertools
 import re
 from collections.abc import AsyncIterator
@@ -13,10 +14,23 @@ from typing import Any
 import pytest
 
 from meta_media import BulkReport, DeletedMedia, DownloadedMedia, MediaApi, Settings, Source, UploadedMedia
+from meta_media.bulk.keywords import EnsureKeywords, SendKeywords, UploadKeywords
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, ServerError, StorageError
 from tests.bulk.helpers import client, listing, outcomes
 from tests.support.servers import Received, Server, Step, json_response
+
+# Keywords
+
+
+def test_typed_keywords_are_complete() -> None:
+    """The keywords that type checkers know for many items are those of the single verbs."""
+    upload = inspect.signature(MediaApi.upload).parameters.keys() - {"self", "source", "progress"}
+    assert upload == UploadKeywords.__annotations__.keys()
+    assert upload - {"use_case"} == EnsureKeywords.__annotations__.keys()
+    send = list(inspect.signature(MediaApi.send).parameters)[3:]  # without self, recipient and media
+    assert set(send) == SendKeywords.__annotations__.keys()
+
 
 # Uploads
 
@@ -72,10 +86,12 @@ async def test_numbers_of_their_own_will_do(server: Server) -> None:
 
 async def test_keywords_that_do_not_exist(server: Server, api: MediaApi) -> None:
     """A keyword that `upload` does not have is refused at once; an item's own fails that item, and no other."""
+    wrong: dict[str, Any] = {"file_name": "a.txt", "caption": "hello"}
     with pytest.raises(ConfigurationError, match=r"^upload takes no keyword named caption, file_name$"):
-        api.upload_many([b"one"], file_name="a.txt", caption="hello")
+        api.upload_many([b"one"], **wrong)
+    wrong = {"ttl": 7}
     with pytest.raises(ConfigurationError, match=r"^ttl must be a timedelta"):
-        api.upload_many([b"one"], ttl=7)
+        api.upload_many([b"one"], **wrong)
     server.script = [json_response({"id": "7"})]
     found = await outcomes(
         api.upload_many([(b"one", {"file_name": "a.txt"}), (b"two", {"ttl": 7}), (b"three", {7: 7}), b"four"])

@@ -227,6 +227,15 @@ async def test_a_scope_that_stays_open() -> None:
     assert len(left) == 1
 
 
+async def test_the_result_of_an_outcome() -> None:
+    """`result()` returns the value, also if that is None, or raises the error."""
+    run, _ = running(["a", ValueError("bad"), None], in_order=True)
+    good, bad, nothing = await collected(run)
+    assert (good.result(), nothing.result()) == ("a", None)
+    with pytest.raises(ValueError, match="bad"):
+        bad.result()
+
+
 # Reports
 
 

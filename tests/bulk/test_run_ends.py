@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meta_media.errors import MediaError, NetworkError
+from meta_media.errors import MediaError, NetworkError, StorageError
 from meta_media.transfer.progress import ItemProgress
 from tests.bulk.helpers import ENDLESS, AsyncInput, Gates, HopelessError, collected, echoed, running, turns
 from tests.support.servers import wait_until
@@ -156,6 +156,14 @@ async def test_no_way_to_meta(concurrency: int, most: int) -> None:
     assert most <= report.failed < most + concurrency
     assert report.failed + report.not_tried == 50
     assert isinstance(report.ended_by, NetworkError)
+
+
+@pytest.mark.parametrize(("retryable", "failed"), [(True, 10), (False, 50)])
+async def test_a_store_that_is_away(retryable: bool, failed: int) -> None:
+    """A store that is away ends a run as the network does. Files that cannot be read are each item's own."""
+    errors = [StorageError(f"away {number}", retryable=retryable) for number in range(50)]
+    report = await running(errors, concurrency=1)[0].report()
+    assert (report.failed, report.not_tried) == (failed, 50 - failed)
 
 
 @pytest.mark.parametrize("between", [0, ValueError("refused")])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from meta_media.bulk.run import BulkRun
+from meta_media.errors import ConfigurationError
 from meta_media.transfer.progress import ItemProgress
 from tests.bulk.helpers import (
     ENDLESS,
@@ -175,6 +176,50 @@ async def test_leaving_by_several_cancellations(times: int) -> None:
     run, work = running(source, concurrency=4)
     await left_by_cancellation(run, times)
     assert (source.closed, work.closed) == (1, 1)
+
+
+async def outcomes_after_5(run: BulkRun[Any]) -> None:
+    """Take the outcomes that are left. Those up to the one with the index 5 were taken before."""
+    async for outcome in run:
+        assert outcome.index > 5
+
+
+@pytest.mark.parametrize("leaving", [left_by_break, left_by_exception])
+async def test_an_iterator_that_outlives_its_block(leaving: Callable[[BulkRun[Any]], Awaitable[None]]) -> None:
+    """After its block, a run that was left early has the outcomes that were finished. Then it raises instead of ending."""
+    run, _ = running(AsyncInput(), concurrency=2)
+    await leaving(run)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="this BulkRun was left before its end"):
+            await outcomes_after_5(run)
+        assert await run.report() == run.so_far
+
+
+async def test_a_reader_in_another_task() -> None:
+    """A task that waits for an outcome when the block is left gets an error, not the end."""
+    run, _ = running(AsyncInput(), Gates())
+    async with run:
+        waiting = asyncio.ensure_future(anext(run))
+        await turns()
+    with pytest.raises(ConfigurationError, match="this BulkRun was left before its end"):
+        await waiting
+
+
+async def test_a_run_that_was_read_to_its_end() -> None:
+    """A run that was read to its end stays at its end, also after its block."""
+    run, _ = running(range(3))
+    async with run:
+        assert len([outcome async for outcome in run]) == 3
+        assert [outcome async for outcome in run] == []
+    assert [outcome async for outcome in run] == []
+    assert (await run.report()).succeeded == 3
+
+
+async def test_awaiting_a_run() -> None:
+    """`await run` says what to write."""
+    run: Any = running(range(3))[0]
+    with pytest.raises(ConfigurationError, match=r"use async with run, or await run\.report\(\)"):
+        await run
 
 
 async def test_leaving_at_once() -> None:

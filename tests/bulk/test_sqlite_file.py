@@ -271,7 +271,7 @@ async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> N
     if empty:
         path.touch()
     async with opened(path) as journal, journal.item("delete 1", UploadedMedia) as record:
-        assert record == Record(None, started=False)
+        assert record == Record(None)
 
 
 async def test_a_folder_is_no_journal(tmp_path: Path) -> None:

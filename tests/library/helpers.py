@@ -37,7 +37,7 @@ class HookedStore(MemoryStore):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in {"get", "claim", "renew", "put", "release", "touch", "aclose"}:
+        if name not in {"get", "find", "claim", "renew", "put", "release", "touch", "aclose"}:
             return found
 
         async def hooked(*arguments: Any) -> Any:

@@ -295,7 +295,8 @@ async def test_verify(emulator: Emulator, media: MediaApi, library: MediaLibrary
     entry = await library.ensure(CONTENT)
     assert (await library.ensure(CONTENT, verify=True)).id == entry.id
     assert [request.method for request in emulator.requests] == ["POST", "GET"]
-    await media.delete(entry.id)
+    async with emulator.api() as other:
+        await other.delete(entry.id)
     assert (await library.ensure(CONTENT)).id == entry.id, "without verify, Meta is not asked"
     newer = await library.ensure(CONTENT, verify=True)
     assert newer.id != entry.id

@@ -1,0 +1,172 @@
+"""`send_many`: one media to many recipients, each of whom gets it once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meta_media import MediaApi, SentMessage
+from meta_media.emulator import Emulator
+from meta_media.errors import ConfigurationError, InvalidRequestError, MediaError, MediaNotFoundError, NetworkError
+from tests.bulk.helpers import client, outcomes, refusal
+from tests.bulk.journal_helpers import serving
+from tests.support.servers import Received, Server, cut, json_response, silence, wait_until
+
+SENT = json_response({"messages": [{"id": "wamid.1"}], "contacts": [{"input": "1", "wa_id": "15550001111"}]})
+PEOPLE = ["+15550001111", "+15550001112", "+15550001113"]
+
+
+def recipients(server: Server) -> list[str]:
+    """List the recipients of the requests."""
+    return [json.loads(request.body)["to"].removeprefix("+") for request in server.requests]
+
+
+def refusing(number: str) -> Any:
+    """Make a step that refuses one recipient."""
+
+    async def step(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(refusal(131026) if json.loads(request.body)["to"] == number else SENT)
+
+    return step
+
+
+async def test_a_bad_number_stops_nobody(server: Server, api: MediaApi) -> None:
+    """Each recipient has an outcome. Keywords for all are those of `send`, and a recipient's own win."""
+    server.script = [SENT]
+    people: list[Any] = [PEOPLE[0], "no number", (PEOPLE[1], {"caption": "Ada"}), (PEOPLE[2], {"capton": "Bob"})]
+    good, bad, own, misspelt = await outcomes(api.send_many(people, "7", kind="image", caption="all"))
+    assert isinstance(good.result(), SentMessage)
+    assert good.result().id == own.result().id == "wamid.1"
+    assert isinstance(bad.error, ConfigurationError)
+    assert str(misspelt.error) == "send takes no keyword named capton"
+    assert (good.attempts, bad.attempts) == (1, 0)
+    sent = [json.loads(request.body) for request in server.requests]
+    assert {message["to"]: message["image"]["caption"] for message in sent} == {PEOPLE[0]: "all", PEOPLE[1]: "Ada"}
+
+
+async def test_a_refusal_stops_nobody(server: Server, api: MediaApi) -> None:
+    """A recipient whom Meta refuses does not disturb the others."""
+    server.script = [refusing(PEOPLE[1])]
+    found = await outcomes(api.send_many(PEOPLE, "7", kind="image"))
+    assert [outcome.error is None for outcome in found] == [True, False, True]
+    assert isinstance(found[1].error, MediaError)
+
+
+async def test_meta_is_asked_for_the_type_once(media: MediaApi, emulator: Emulator) -> None:
+    """The type of a bare id is looked up once for all recipients; that of an upload is known."""
+    uploaded = await media.upload(b"some text", filename="a.txt")
+    for what, lookups in ((uploaded, 0), (uploaded.id, 1)):
+        before = len(emulator.requests)
+        report = await media.send_many([*PEOPLE, ("+15550001114", {"caption": "b"})], what).report()
+        assert (report.succeeded, len(emulator.requests) - before) == (4, 4 + lookups)
+    with pytest.raises(MediaNotFoundError):
+        await media.send_many(PEOPLE, "404").report()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"capton": "a"}, "^send takes no keyword named capton$"),
+        ({"caption": 5}, "^caption must be"),
+        ({"phone_number_id": "no/id"}, "phone_number_id"),
+    ],
+)
+async def test_wrong_keywords(api: MediaApi, wrong: dict[str, Any], sentence: str) -> None:
+    """A keyword that cannot work is refused at once, for all recipients; so is a wrong id."""
+    with pytest.raises(ConfigurationError, match=sentence):
+        api.send_many(PEOPLE, "7", **wrong)
+    with pytest.raises(ConfigurationError, match="media id must be"):
+        api.send_many(PEOPLE, "no/id")
+
+
+async def test_one_recipient_that_is_no_list(api: MediaApi) -> None:
+    """A single number is not taken for a list of digits."""
+    with pytest.raises(ConfigurationError, match="pass a list or an iterator of items, not one str"):
+        api.send_many(PEOPLE[0], "7")
+
+
+async def test_at_most_concurrency_at_a_time(server: Server) -> None:
+    """An endless list of recipients is read as it is sent to."""
+    async with client(server, concurrency=3) as api:
+        server.script = [silence]
+        async with api.send_many((f"+1555000{number}" for number in range(1000, 9999)), "7", kind="image"):
+            await wait_until(lambda: len(server.requests) == 3)
+            await asyncio.sleep(0.05)  # in which a fourth would come
+    assert len(server.requests) == 3
+
+
+async def test_a_journal_sends_once(tmp_path: Path) -> None:
+    """With a journal, a recipient gets one message: in one run, in the next one, and whatever is sent."""
+    journal = tmp_path / "run.sqlite"
+    async with serving(SENT) as (server, api):
+        first = await outcomes(api.send_many([PEOPLE[0], "1 (555) 000-1111"], "7", kind="image", journal=journal))
+        again = await outcomes(api.send_many(PEOPLE[:2], "8", kind="image", caption="b", journal=journal))
+        other = await outcomes(api.send_many(PEOPLE[:1], "8", kind="image", phone_number_id="2", journal=journal))
+    assert recipients(server) == ["15550001111", "15550001112", "15550001111"]
+    assert sorted(outcome.skipped for outcome in first) == [False, True]
+    assert [(outcome.skipped, outcome.result().id) for outcome in again] == [(True, "wamid.1"), (False, "wamid.1")]
+    assert [outcome.skipped for outcome in other] == [False]
+
+
+async def test_what_may_have_been_sent_is_not_sent_again(tmp_path: Path) -> None:
+    """A message that was in progress when a run ended is an error in the next ones, and is not sent again."""
+    journal = tmp_path / "run.sqlite"
+    async with serving(silence) as (server, api):
+        async with api.send_many(PEOPLE[:1], "7", kind="image", journal=journal):
+            await wait_until(lambda: len(server.requests) == 1)
+        server.script = [SENT]
+        for _ in range(2):
+            unknown, new = await outcomes(api.send_many(PEOPLE[:2], "7", kind="image", journal=journal))
+            assert isinstance(unknown.error, MediaError)
+            assert unknown.error.maybe_applied
+            assert "an earlier run was sending to this recipient when it ended" in str(unknown.error)
+            assert new.result().id == "wamid.1"
+    assert recipients(server) == ["15550001111", "15550001112"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "error", "sent_again"), [(refusal(100), InvalidRequestError, True), (cut(b""), NetworkError, False)]
+)
+async def test_failures_that_may_have_been_none(tmp_path: Path, failing: Any, error: type, sent_again: bool) -> None:
+    """After a refusal, the next run sends again; after a lost response, it does not."""
+    journal = tmp_path / "run.sqlite"
+    async with serving(failing) as (server, api):
+        (failed,) = await outcomes(api.send_many(PEOPLE[:1], "7", kind="image", journal=journal))
+        server.script = [SENT]
+        (again,) = await outcomes(api.send_many(PEOPLE[:1], "7", kind="image", journal=journal))
+    assert isinstance(failed.error, error)
+    assert (again.error is None, len(server.requests)) == (sent_again, 1 + sent_again)
+
+
+async def test_a_message_that_waited_is_sent_by_the_next_run(tmp_path: Path) -> None:
+    """A message that was cancelled before it was sent is sent by the next run."""
+    journal = tmp_path / "run.sqlite"
+    async with serving(silence) as (server, api):
+        blockers = [asyncio.ensure_future(api.get_info("1")) for _ in range(4)]
+        await wait_until(lambda: len(server.requests) == 4)
+        async with api.send_many(PEOPLE[:1], "7", kind="image", journal=journal) as run:
+            await wait_until(lambda: any(item.call for item in run._in_progress))
+        for blocker in blockers:
+            blocker.cancel()
+        await asyncio.wait(blockers)
+        server.script = [SENT]
+        (sent,) = await outcomes(api.send_many(PEOPLE[:1], "7", kind="image", journal=journal))
+    assert sent.result().id == "wamid.1"
+
+
+async def test_a_fatal_error_ends_the_waits(server: Server) -> None:
+    """When a dead token ends a run, messages that wait to be tried again are not waited for."""
+    async with client(server, concurrency=2, max_retries=5, backoff=8.0) as api:
+
+        async def step(request: Received, writer: asyncio.StreamWriter) -> None:
+            first = json.loads(request.body)["to"] == PEOPLE[0]
+            writer.write(refusal(131000, 500) if first else refusal(190, 401))
+
+        server.script = [step]
+        async with asyncio.timeout(20):
+            report = await api.send_many(PEOPLE, "7", kind="image").report()
+    assert (report.failed, report.succeeded, report.ended_by is None) == (2, 0, False)
