@@ -140,13 +140,13 @@ class MediaApi(BulkVerbs):
         """
         Download to a file, a folder or a handle, and verify length and SHA-256.
 
-        A path is replaced only after all bytes have arrived and were verified. On an error the old file stays, and no
-        temporary one. A folder gets a safe name that is still free. Bytes written to a handle stay written.
+        A path is replaced only after all bytes were verified. On an error the old file stays, and no temporary one. A folder
+        gets a safe name that is still free. Bytes written to a handle stay written.
 
         Args:
             what: A media id; a value that has one: `InboundMedia`, `MediaInfo`, `UploadedMedia`; or a media URL.
-            destination: A path; an existing folder; an async handle or any object with `async write(bytes)`; a binary
-                file object, written off the event loop. Handles are not closed.
+            destination: A path; a folder, which exists or is a `str` that ends in a separator; a binary file object,
+                written off the event loop; any other object with `write(bytes)`. Handles are not closed.
             overwrite: Whether a path may replace a file.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
 
@@ -163,22 +163,20 @@ class MediaApi(BulkVerbs):
         async with self.call("download", None, known_id(what)) as call:
             return await downloads.download(call, what, destination, overwrite=overwrite, progress=progress)
 
-    @asynccontextmanager
-    async def stream(self, what: str | HasMediaId) -> AsyncIterator[MediaStream]:
+    def stream(self, what: str | HasMediaId, *, start: int = 0, end: int | None = None) -> MediaStream:
         """
-        Stream a download: `async with media.stream(what) as stream`, then `async for chunk in stream`.
-
-        It holds three chunks of `Settings.chunk_size` in memory. The bytes are verified at the end of the iteration.
+        Stream a download: `async with media.stream(what) as stream`, then `async for chunk in stream` or `stream.read(n)`.
 
         Args:
             what: As for `download`.
+            start: Offset of the first byte. Of a part, only the length is verified; see `MediaStream.verified`.
+            end: Offset after the last byte. Default: the end of the media.
 
         Raises:
             IntegrityError: At the end of the iteration. Other errors are those of `download`.
         """
         what = as_secret(what)
-        async with self.call("download", None, known_id(what)) as call, downloads.open_stream(call, what) as stream:
-            yield stream
+        return MediaStream(lambda: self.call("download", None, known_id(what)), what, start, end)
 
     async def read(self, what: str | HasMediaId, *, max_size: int | None = None) -> bytes:
         """

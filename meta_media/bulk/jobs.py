@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -35,12 +34,13 @@ from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
+from meta_media.transfer.atomic_file import make_folder
 from meta_media.transfer.fingerprint import fingerprint
 from meta_media.transfer.info import delete, get_info
 from meta_media.transfer.progress import ItemProgress, delta_callback
 from meta_media.transfer.resume import as_secret, known_id
 from meta_media.transfer.send import send
-from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors
+from meta_media.transfer.threads import await_completion, run_in_thread
 from meta_media.transfer.upload import upload_options
 
 __all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "is_fatal", "split_item", "unrecorded"]
@@ -199,14 +199,13 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
 
     def __init__(self, http: Client, journal: StrPath | None, directory: StrPath) -> None:
         super().__init__(http, journal)
-        self._directory = Path(os.fsdecode(directory))
+        self._directory = directory
 
     async def open(self) -> None:
-        """Check the folder as well."""
-        with storage_errors(f"download to {str(self._directory)!r}"):
-            if not await run_in_thread(self._directory.is_dir):
-                raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
-            self._absolute = await run_in_thread(self._directory.absolute)  # asks the system for the current folder
+        """Make the folder as well, if it is missing."""
+        folder = await run_in_thread(make_folder, self._directory)
+        self._folder = f"{folder}{os.sep}"  # it stays a folder even if it is removed during the run
+        self._absolute = await run_in_thread(folder.absolute)  # asks the system for the current folder
         await super().open()
 
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[DownloadedMedia]:
@@ -220,7 +219,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         async def work(_: bool) -> DownloadedMedia:
             async with progress.on(self._http.call("download", None, media_id)) as call:
                 report = delta_callback(progress, own.get("progress"))
-                return await downloads.download(call, what, self._directory, overwrite=True, progress=report)
+                return await downloads.download(call, what, self._folder, overwrite=True, progress=report)
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
         return await self._run_once(f"download {key} {self._absolute}", work, progress, still_holds=_has_file)

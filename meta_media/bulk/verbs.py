@@ -67,7 +67,7 @@ class BulkVerbs(Client):
 
         Args:
             items: What `download` takes, or pairs of that and a mapping with a `progress` of its own.
-            directory: An existing folder.
+            directory: A folder, which is made if it is missing.
             concurrency: As for `upload_many`.
             journal: As for `upload_many`. An item is known by its media id, and skipped while its file is in the folder.
             stop_on_error: As for `upload_many`.
@@ -75,7 +75,7 @@ class BulkVerbs(Client):
             progress: As for `upload_many`.
 
         Raises:
-            StorageError: On entering: the folder does not exist.
+            StorageError: On entering: the folder cannot be made.
         """
         options = self._bulk(concurrency, stop_on_error, in_order, progress)
         return BulkRun(items, DownloadJob(self, journal, directory), options)

@@ -122,6 +122,8 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
 
 def _class_of(operation: Operation, status: int, code: int | None, subcode: int | None, text: str) -> type[ApiError]:
     about_media = operation in {"get_info", "download", "delete"}
+    if operation == "download" and status in _MEDIA_STATUSES:  # whatever envelope the download host puts around it
+        return _MEDIA_STATUSES[status]
     if code in _AMBIGUOUS:
         for verb, phrase, kind in _TEXTS:
             if verb in {None, operation} and phrase in text:

@@ -147,9 +147,11 @@ class MediaMessage:
             raise ConfigurationError(f"extra must have JSON values only: {error}") from error
 
 
-def media_request(url: object, settings: Settings, *, media_id: str | None = None, start: int = 0) -> Request:
+def media_request(
+    url: object, settings: Settings, *, media_id: str | None = None, start: int = 0, end: int | None = None
+) -> Request:
     """
-    Build the request for the bytes of a media URL, from the offset `start` (RFC 9110, 14.2).
+    Build the request for the bytes of a media URL, from the offset `start` to the exclusive `end` (RFC 9110, 14.2).
 
     The URL is not trusted: it may come from a webhook or a redirect. One that is not https, or whose host is neither in
     `token_hosts` nor in `media_hosts`, raises `UntrustedUrlError`.
@@ -171,7 +173,8 @@ def media_request(url: object, settings: Settings, *, media_id: str | None = Non
             else "it is not https, which only Settings.base_url on this machine may lack"
         )
         raise UntrustedUrlError(f"{scheme}://{place} is not trusted to serve media: {cure}", host=place)
-    headers = _headers(settings) | ({"Range": f"bytes={start}-"} if start else {})
+    asked = f"bytes={start}-{'' if end is None else end - 1}"
+    headers = _headers(settings) | ({} if asked == "bytes=0-" else {"Range": asked})
     return Request(operation="download", method="GET", url=plain, bearer=bearer, headers=headers, media_id=media_id)
 
 

@@ -19,26 +19,39 @@ from pathlib import Path
 from typing import Final
 
 from meta_media.errors import StorageError
+from meta_media.protocol.validators import shown_path
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
-__all__ = ["AtomicFile", "clean_stale"]
+__all__ = ["AtomicFile", "clean_stale", "make_folder"]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _HAS_DIR_FD: Final = {os.link, os.open, os.rename, os.stat, os.unlink} <= os.supports_dir_fd  # not on Windows
 _FOLDER: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # O_PATH: without the right to list it
 _NO_FOLLOW: Final = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+_SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
 _SUFFIX: Final = ".meta-media.part"
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return the path of a folder, which is made if it is missing, with its parents. It blocks."""
+    path = Path(os.fsdecode(folder))
+    with storage_errors(f"make the folder {shown_path(os.fsdecode(folder))}"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 class AtomicFile:
     """
     A new file, `file`, with access for its owner only until it is committed.
 
-    In a folder, `commit` chooses a free name. With `fsync`, it waits until the bytes and the name are on the disk.
+    The path is a folder if it is one already, or ends in a separator: then it is made if it is missing. In a folder, `commit`
+    chooses a free name. Any other path is that of the file. With `fsync`, `commit` waits until all is on the disk.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool, fsync: bool) -> None:
+    def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool, fsync: bool) -> None:
+        text = os.fsdecode(destination)
+        path = make_folder(text) if text.endswith(_SEPARATORS) else Path(text)
         in_folder = path.is_dir()
         self._folder_path = path if in_folder else path.parent
         self._name = None if in_folder else path.name
@@ -46,7 +59,12 @@ class AtomicFile:
         self._fsync = fsync
         self.name = f".{os.urandom(8).hex()}{_SUFFIX}"  # of the temporary file
         self._absolute = self._folder_path.absolute()
-        self._folder = os.open(self._folder_path, _FOLDER) if _HAS_DIR_FD else None
+        try:
+            self._folder = os.open(self._folder_path, _FOLDER) if _HAS_DIR_FD else None
+        except FileNotFoundError as error:
+            missing = f"there is no folder {shown_path(str(self._folder_path))}"
+            cure = f"make it first, or pass a folder, such as {f'inbox{os.sep}'!r}, which is made"
+            raise StorageError(f"{missing}: {cure}", errno=errno.ENOENT) from error
         try:
             self._check(path)
             self.file = os.fdopen(self._create(self.name), "wb")
@@ -79,9 +97,9 @@ class AtomicFile:
         if found is None:
             return
         if not self._overwrite:
-            raise StorageError(f"{str(path)!r} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(f"{shown_path(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # such as /dev/null
-            raise StorageError(f"{str(path)!r} is not a file: open it and pass the handle to write to it")
+            raise StorageError(f"{shown_path(str(path))} is not a file: open it and pass the handle to write to it")
 
     def truncate(self) -> None:
         """Take back all written bytes."""

@@ -7,23 +7,30 @@ replaces the path; otherwise it is removed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import functools
 import inspect
+import io
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from meta_media.errors import ConfigurationError
+from meta_media.errors import ConfigurationError, MediaError, StorageError
+from meta_media.protocol.validators import shown_path
 from meta_media.transfer.atomic_file import AtomicFile
 from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
 
 __all__ = ["Destination", "Sink", "open_sink"]
 
 Destination = str | os.PathLike[str] | Any
+_COPY_SIZE: Final = 2**20  # bytes copied at a time
 
 
 class Sink:
@@ -33,7 +40,7 @@ class Sink:
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
-        """Write the next bytes, on a thread; None for an async handle."""
+        """Write the next bytes, on a thread; None for a handle that belongs to the event loop."""
         return None
 
     async def write(self, chunk: memoryview) -> None:
@@ -43,7 +50,7 @@ class Sink:
         """Take back all written bytes."""
 
     async def commit(self, name: str) -> Path | None:
-        """Make the file appear, in a folder under this name or a similar one. Return its path; None for a handle."""
+        """Make the file appear, in a folder under this name or a similar one. Return its path, if it is a local one."""
         return None
 
 
@@ -52,70 +59,185 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
     """
     Open a destination for writing. Nothing of a path remains unless it is committed.
 
-    It is a path; an existing folder, in which a free name is used; anything with `async write(bytes)`; or a binary file object,
-    which is written on a thread. Handles are not closed.
+    It is a path or a folder of this machine; a path of another file system, which is opened by its own `open`; a binary file
+    object, which is written on a thread; or anything else with `write`, which is called on the event loop, and awaited or
+    drained there. Handles are not closed.
     """
-    if isinstance(destination, str | os.PathLike):
-        async with _open_file(Path(os.fsdecode(destination)), overwrite, fsync) as file:
-            yield file
-    elif not callable(getattr(destination, "write", None)):
-        raise ConfigurationError(
-            f"cannot download to a {type(destination).__name__}: pass a path, a folder, or something with write(bytes)"
-        )
-    elif isinstance(getattr(destination, "encoding", None), str):
-        raise ConfigurationError("the destination is open in text mode: open it with mode 'wb'")
-    elif inspect.iscoroutinefunction(destination.write):
-        yield _AsyncHandleSink(destination)
+    is_path = isinstance(destination, str | os.PathLike)
+    if callable(getattr(destination, "write", None)) and (not is_path or hasattr(destination, "close")):
+        yield _handle_sink(destination)
+    elif is_path and not _is_elsewhere(destination):
+        async with _open_file(functools.partial(_local_file, destination, overwrite, fsync)) as sink:
+            yield sink
+    elif callable(getattr(destination, "open", None)) and hasattr(destination, "joinpath"):
+        async with _open_file(functools.partial(_copied_file, destination, overwrite)) as sink:
+            yield sink
     else:
-        yield _HandleSink(destination)
+        raise ConfigurationError(
+            f"cannot download to a {type(destination).__name__}: pass a path, a folder or something with write(bytes);"
+            " to an object that sends or uploads, give the chunks of media.stream(...)"
+        )
+
+
+# Paths
+
+
+def _is_elsewhere(path: Any) -> bool:
+    """Return whether a path-like is one of another file system. `os.fspath` of a CloudPath is a file of its local cache."""
+    try:
+        uri = "" if isinstance(path, str) else str(path.as_uri())
+    except (AttributeError, ValueError):  # ValueError: a relative path
+        uri = str(path)
+    return "://" in uri and not uri.startswith("file:")
+
+
+def _local_file(destination: str | os.PathLike[str], overwrite: bool, fsync: bool) -> _FileSink:
+    path = os.fsdecode(destination)  # once, and on a thread, because it may be slow
+    errors = functools.partial(storage_errors, f"write to {shown_path(path)}")
+    with errors():
+        return _FileSink(AtomicFile(path, overwrite=overwrite, fsync=fsync), errors)
+
+
+def _copied_file(path: Any, overwrite: bool) -> _FileSink:
+    errors = functools.partial(_library_errors, f"write to {shown_path(str(path))}")
+    with errors():
+        return _FileSink(_CopiedFile(path, overwrite), errors)
+
+
+@contextlib.contextmanager
+def _library_errors(doing: str) -> Iterator[None]:
+    try:
+        with storage_errors(doing):
+            yield
+    except MediaError:
+        raise
+    except Exception as error:  # each library for object storage has its own
+        raise StorageError(f"could not {doing}: its library raised {type(error).__name__}") from error
+
+
+class _CopiedFile:
+    """A file of another file system: its bytes wait in a private temporary file, and are copied once they are verified."""
+
+    name = "of a copy"
+
+    def __init__(self, path: Any, overwrite: bool) -> None:
+        if path.is_dir():
+            raise ConfigurationError(f"{shown_path(str(path))} is a folder elsewhere: pass the path of a file in it")
+        if not overwrite and path.exists():
+            raise StorageError(f"{shown_path(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
+        self._path = path
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
+
+    def truncate(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    def commit(self, name: str) -> None:
+        self.file.seek(0)
+        with self._path.open("wb") as target:
+            shutil.copyfileobj(self.file, target, _COPY_SIZE)
+
+    def discard(self) -> None:
+        self.file.close()
 
 
 @asynccontextmanager
-async def _open_file(path: Path, overwrite: bool, fsync: bool) -> AsyncIterator[_FileSink]:
-    doing = f"write to {str(path)!r}"
-    with storage_errors(doing):
-        opening = submit(functools.partial(AtomicFile, path, overwrite=overwrite, fsync=fsync))
-        file = await await_completion(opening, undo=lambda opened: run_in_thread(opened.discard))
+async def _open_file(opening: Callable[[], _FileSink]) -> AsyncIterator[_FileSink]:
+    sink = await await_completion(submit(opening), undo=lambda opened: run_in_thread(opened.file.discard))
     try:
-        yield _FileSink(file, doing)
+        yield sink
     except BaseException as error:
         try:
-            await run_in_thread(file.discard)
+            await run_in_thread(sink.file.discard)
         except OSError as failed:
-            error.add_note(f"the temporary file {file.name} is still there: {failed.strerror}")
+            error.add_note(f"the temporary file {sink.file.name} is still there: {failed.strerror}")
         raise
     with contextlib.suppress(OSError):  # the download has succeeded; `clean_stale` removes a leftover
-        await run_in_thread(file.discard)
+        await run_in_thread(sink.file.discard)
 
 
 class _FileSink(Sink):
     rewindable = True
 
-    def __init__(self, file: AtomicFile, doing: str) -> None:
-        self._file = file
-        self._doing = doing
+    def __init__(self, file: AtomicFile | _CopiedFile, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self.file = file
+        self._errors = errors
 
     @property
     def blocking(self) -> Callable[[memoryview], None]:
         return self._write
 
     def _write(self, chunk: memoryview) -> None:
-        with storage_errors(self._doing):
-            self._file.file.write(chunk)
+        with self._errors():
+            self.file.file.write(chunk)
 
     async def rewind(self) -> None:
-        with storage_errors(self._doing):
-            await run_in_thread(self._file.truncate)
+        with self._errors():
+            await run_in_thread(self.file.truncate)
 
-    async def commit(self, name: str) -> Path:
-        with storage_errors(self._doing):
-            return await run_in_thread(self._file.commit, name)
+    async def commit(self, name: str) -> Path | None:
+        with self._errors():
+            return await run_in_thread(self.file.commit, name)
+
+
+# Handles
+
+
+def _handle_sink(handle: Any) -> Sink:
+    """Return the sink for an open handle; raise if it cannot take bytes in order."""
+    kind, inner, mode = type(handle).__name__, getattr(handle, "wrapped", handle), getattr(handle, "mode", None)
+    if isinstance(inner, io.TextIOBase) or isinstance(getattr(handle, "encoding", None), str):
+        raise ConfigurationError("the destination is open in text mode: open it with mode 'wb', or pass its buffer")
+    closed = getattr(handle, "closed", False) is True
+    is_file = isinstance(inner, io.IOBase)
+    if closed or (isinstance(mode, str) and not set(mode) & set("wax+")) or (is_file and not inner.writable()):
+        state = "closed" if closed else "not open for writing"
+        raise StorageError(f"could not write to the destination: it is {state}; open it with mode 'wb'")
+    try:
+        names = set(inspect.signature(handle.write).parameters)
+    except (TypeError, ValueError):  # it is not written in Python
+        names = set()
+    if "filename" in names or ("offset" in names and not hasattr(handle, "tell")):
+        raise ConfigurationError(
+            f"cannot download to a {kind}, whose write takes a name or an offset: open a file with it, and pass that"
+        )
+    if inspect.iscoroutinefunction(handle.write):
+        return _LoopSink(handle)
+    blocks = isinstance(handle, io.IOBase) or isinstance(getattr(handle, "file", None), io.IOBase)
+    return _ThreadSink(handle, asyncio.get_running_loop()) if blocks else _LoopSink(handle)
 
 
 class _HandleSink(Sink):
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
+    def _call(self, chunk: memoryview) -> Any:
+        try:
+            return self._handle.write(bytes(chunk))  # bytes: the handle may keep them
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # of the caller's own code
+            kind = type(self._handle).__name__
+            raise ConfigurationError(f"cannot download to a {kind}: its write does not take bytes") from error
+
+    def _rest(self, chunk: memoryview, written: object) -> memoryview:
+        """Return what is still to be written. A file returns how much it took; anything but a number counts as all."""
+        if written is None and isinstance(self._handle, io.RawIOBase):
+            raise BlockingIOError(errno.EAGAIN, "it is not blocking")
+        if not isinstance(written, int) or isinstance(written, bool):
+            return chunk[:0]
+        if written <= 0:
+            raise OSError(errno.EIO, "it takes nothing")
+        return chunk[written:]
+
+
+class _ThreadSink(_HandleSink):
+    """A file whose `write` blocks. Should it return an awaitable, the event loop awaits that."""
+
+    def __init__(self, handle: Any, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(handle)
+        self._loop = loop
+
     @property
     def blocking(self) -> Callable[[memoryview], None]:
         return self._write
@@ -123,23 +245,35 @@ class _HandleSink(Sink):
     def _write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
-                chunk = _rest(chunk, self._handle.write(bytes(chunk)))  # bytes: the handle may keep them
+                written = self._call(chunk)
+                if inspect.isawaitable(written):
+                    written = asyncio.run_coroutine_threadsafe(_result(written), self._loop).result()
+                chunk = self._rest(chunk, written)
 
 
-class _AsyncHandleSink(Sink):
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+class _LoopSink(_HandleSink):
+    """An object of the event loop's. What its `write` returns is awaited, else its `drain` is, if it has one."""
 
     async def write(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
-                chunk = _rest(chunk, await self._handle.write(bytes(chunk)))
+                written = self._call(chunk)
+                if not inspect.isawaitable(written) and not isinstance(written, futures.Future):
+                    await self._drain()
+                chunk = self._rest(chunk, await _result(written))
+
+    async def _drain(self) -> None:
+        drain = getattr(self._handle, "drain", None)
+        if callable(drain):
+            await _result(drain())
+
+    async def commit(self, name: str) -> None:
+        with storage_errors("write to the destination"):
+            await self._drain()  # raises if the peer is gone
 
 
-def _rest(chunk: memoryview, written: object) -> memoryview:
-    """Return what is still to be written. An unbuffered file returns how much it took; None counts as all."""
-    if not isinstance(written, int) or isinstance(written, bool):
-        return chunk[:0]
-    if written <= 0:
-        raise OSError(errno.EIO, "it takes nothing")
-    return chunk[written:]
+async def _result(value: Any) -> Any:
+    """Await a value until it is not awaitable."""
+    if isinstance(value, futures.Future):
+        value = asyncio.wrap_future(value)
+    return await value if inspect.isawaitable(value) else value

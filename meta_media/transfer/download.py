@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Self
 
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
-from meta_media.http.retry import RetryState
 from meta_media.protocol.filenames import typed_filename
-from meta_media.protocol.models import DownloadedMedia
+from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
 from meta_media.transfer.destinations import Destination, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
-from meta_media.transfer.resume import ResumableBody, wrong_size
-from meta_media.transfer.threads import BackgroundWriter
+from meta_media.transfer.resume import MediaLocation, ResumableBody, wrong_size
+from meta_media.transfer.threads import BackgroundWriter, await_completion
 
-__all__ = ["MediaStream", "download", "open_stream", "read"]
+__all__ = ["MediaStream", "download", "read"]
 
 _BUFFER_COUNT: Final = 3  # one to fill, one to hash and write, one between, so that neither waits for the other
+_NOT_OPEN: Final = "the stream is not open yet: use `async with media.stream(...) as stream` first"
+_OVER: Final = "a MediaStream can be read once, inside its block: call media.stream again"
 
 
 @asynccontextmanager
-async def open_stream(
-    call: Call, what: object, *, max_size: int | None = None, retry: RetryState | None = None
-) -> AsyncIterator[MediaStream]:
-    """Open a download. It survives expired URLs and broken connections."""
-    async with contextlib.aclosing(ResumableBody(call, what, retry or RetryState())) as body:
+async def _open_transfer(call: Call, body: ResumableBody, max_size: int | None = None) -> AsyncIterator[_Transfer]:
+    """Open a download at its first byte. It survives expired URLs and broken connections."""
+    async with contextlib.aclosing(body):
         await body.open()
-        max_size = call.settings.max_download_size if max_size is None else max_size
-        async with contextlib.aclosing(MediaStream(body, call.settings.chunk_size, max_size)) as stream:
-            yield stream
+        yield _Transfer(
+            body, call.settings.chunk_size, call.settings.max_download_size if max_size is None else max_size
+        )
 
 
-class MediaStream:
-    """
-    A download in progress: an async iterator over its chunks of bytes, which can be used once.
-
-    Each chunk has `Settings.chunk_size` bytes, except the last. When the iteration ends without an error, the length of the
-    bytes that it returned has been verified, and their SHA-256 where Meta gave one.
-
-    Attributes:
-        info: Meta's answer to `get_info`, if the download needed one.
-        media_id: None if only a URL is known.
-        mime_type: Type that Meta states.
-        size: Size in bytes, where Meta states it.
-        filename: A safe name for the file.
-    """
+class _Transfer:
+    """An open download: what is known about it, and its bytes, which are verified when they have all been yielded."""
 
     def __init__(self, body: ResumableBody, chunk_size: int, max_size: int) -> None:
         location = body.location
-        self.info = location.info
-        self.media_id = location.media_id
         self.mime_type = location.mime_type or body.headers.get("content-type") or "application/octet-stream"
         self.size = body.size
         name, stem = location.filename or disposition_filename(body.headers), location.media_id or "media"
@@ -65,34 +51,27 @@ class MediaStream:
         self._max_size = max_size
         self._digest = hashlib.sha256()
         self._chunk_size = chunk_size
-        self._chunks = self._copies()
-        self._finished = False
         self._check_limit(self.size or 0)
 
     @property
+    def location(self) -> MediaLocation:
+        """Where the media is, and what Meta says of it."""
+        return self._body.location
+
+    @property
+    def promised(self) -> str | None:
+        """SHA-256 that the bytes must have; None where Meta gives none, and for a part."""
+        return self.location.sha256 if self._body.whole else None
+
+    @property
     def sha256(self) -> str:
-        """SHA-256 of the bytes that were returned, once the iteration has ended."""
+        """SHA-256 of the bytes that were yielded."""
         return self._digest.hexdigest()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._finished:
-            raise ConfigurationError("a MediaStream can be iterated once, inside its block: call media.stream again")
-        return self._chunks
-
-    async def aclose(self) -> None:
-        """End the iteration. The rest is not read."""
-        self._finished = True
-        await self._chunks.aclose()
 
     def _check_limit(self, size: int) -> None:
         if size > self._max_size:
             sentence = f"the media has at least {size} bytes, more than the allowed {self._max_size}"
             raise DownloadTooLargeError(sentence, limit=self._max_size, actual=size)
-
-    async def _copies(self) -> AsyncGenerator[bytes, None]:
-        async with contextlib.aclosing(self.views()) as views:
-            async for view in views:
-                yield bytes(view)
 
     async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
         """
@@ -109,44 +88,197 @@ class MediaStream:
             if work is not None:
                 work(view)
 
-        try:
-            async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1) as writer:
-                while count := await self._body.readinto(buffers[0]):
-                    received += count
-                    self._check_limit(received)
-                    if self.size is not None and received > self.size:
-                        break
-                    await writer.put(buffers[0][:count])
-                    yield buffers[0][:count]
-                    if count < room:
-                        break
-                    if len(buffers) < _BUFFER_COUNT:
-                        buffers.append(memoryview(bytearray(room)))
-                    buffers.rotate(1)  # the last one is the one that was handed over first
-        finally:
-            self._finished = True  # after an error, too: a second iteration must not look like a complete one
+        async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1) as writer:
+            while count := await self._body.readinto(buffers[0]):
+                received += count
+                self._check_limit(received)
+                if self.size is not None and received > self.size:
+                    break
+                await writer.put(buffers[0][:count])
+                yield buffers[0][:count]
+                if count < room:
+                    break
+                if len(buffers) < _BUFFER_COUNT:
+                    buffers.append(memoryview(bytearray(room)))
+                buffers.rotate(1)  # the last one is the one that was handed over first
         self._check(received)
 
     def _check(self, received: int) -> None:
         if self.size is not None and received != self.size:
             raise wrong_size(received, self.size)
-        promised = self._body.location.sha256
-        if promised and not hmac.compare_digest(promised, self.sha256):
+        if self.promised and not hmac.compare_digest(self.promised, self.sha256):
             sentence = "the bytes that arrived do not have the SHA-256 that Meta promised"
-            raise IntegrityError(sentence, expected=promised, actual=self.sha256)
+            raise IntegrityError(sentence, expected=self.promised, actual=self.sha256)
+
+
+class MediaStream:
+    """
+    A download in progress, in chunks of bytes that can be read once: `async with media.stream(what) as stream`.
+
+    It is an async iterator over chunks of `Settings.chunk_size` bytes, and has `read`. Without a block, it opens at the first
+    step and closes at its end. When it ends without an error, the length of the bytes that it returned has been verified, and
+    their SHA-256 where Meta gave one. The attributes are known once it is open.
+    """
+
+    def __init__(self, make_call: Callable[[], Call], what: object, start: int, end: int | None) -> None:
+        self._opened: list[_Transfer] = []
+        self._chunks = _chunks(
+            make_call, what, start, end, self._opened
+        )  # refers to no `MediaStream`: no cycle keeps it
+        self._rest = memoryview(b"")  # of a chunk of which `read` returned the beginning
+        self._reader: asyncio.Task[object] | None = None  # the task that waits for a chunk
+        self._idle = asyncio.Event()  # set when none does any more
+        self._ended = False  # after the last byte, verified
+        self._over = False  # after an error, a cancellation or the end of the block
+        self._left = False  # closed without an error
+        self._received = 0  # bytes of all chunks
+
+    @property
+    def _transfer(self) -> _Transfer:
+        if not self._opened:
+            raise ConfigurationError(_NOT_OPEN)
+        return self._opened[0]
+
+    @property
+    def info(self) -> MediaInfo | None:
+        """Meta's answer to `get_info`, if the download needed one."""
+        return self._transfer.location.info
+
+    @property
+    def media_id(self) -> str | None:
+        """Media id; None if only a URL is known."""
+        return self._transfer.location.media_id
+
+    @property
+    def mime_type(self) -> str:
+        """MIME type that Meta states."""
+        return self._transfer.mime_type
+
+    @property
+    def size(self) -> int | None:
+        """Bytes from `start` to `end`, where Meta states the size of the media."""
+        return self._transfer.size
+
+    @property
+    def filename(self) -> str:
+        """A safe name for the file."""
+        return self._transfer.filename
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes that were returned, once the iteration has ended."""
+        return self._transfer.sha256
+
+    @property
+    def verified(self) -> bool:
+        """Whether all bytes were returned and had Meta's SHA-256. False for a part, of which only the length is verified."""
+        return self._ended and self._transfer.promised is not None
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        await self._close(failed=error is not None)
+
+    async def aclose(self) -> None:
+        """End the download. The rest is not read. Another task that waits for a chunk gets a `ConfigurationError`."""
+        await self._close(failed=False)
+
+    async def _close(self, *, failed: bool) -> None:
+        self._over, self._left = not self._ended, not failed
+        if self._reader is not None:
+            self._reader.cancel()
+            await await_completion(self._idle.wait())
+        await self._chunks.aclose()
+
+    def __aiter__(self) -> Self:
+        self._check_readable()
+        if self._ended:
+            raise ConfigurationError(_OVER)
+        return self
+
+    async def __anext__(self) -> bytes:
+        await self._open()
+        if not self._rest:
+            return await self._step()
+        chunk, self._rest = bytes(self._rest), memoryview(b"")
+        return chunk
+
+    async def read(self, n: int | None = -1) -> bytes:
+        """Return the next `n` bytes, fewer only at the end; all that are left if `n` is negative or None."""
+        left = -1 if n is None else n
+        pieces: list[memoryview] = []
+        with contextlib.suppress(StopAsyncIteration):
+            await self._open()
+            while left:
+                if not self._rest:
+                    self._rest = memoryview(await self._step())
+                pieces.append(self._rest if left < 0 else self._rest[:left])
+                self._rest = self._rest[len(pieces[-1]) :]
+                left -= 0 if left < 0 else len(pieces[-1])
+            if self._received == self._transfer.size and not self._rest:
+                await self._step()  # verifies all of it before its last byte is returned
+        return b"".join(pieces)
+
+    def _check_readable(self) -> None:
+        if self._over:
+            raise ConfigurationError(_OVER)
+        if self._reader is not None:
+            raise ConfigurationError("another task waits for a chunk of this MediaStream: read it in one task")
+
+    async def _open(self) -> None:
+        self._check_readable()
+        if not self._opened:
+            await self._step()
+
+    async def _step(self) -> bytes:
+        """Return the next chunk. A cancellation arrives here whatever task reads, and `aclose` waits until it has."""
+        self._reader = task = asyncio.current_task()
+        self._idle.clear()
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._ended = True
+            raise
+        except asyncio.CancelledError:
+            self._over = True
+            if self._left and task is not None and not task.uncancel():  # by `aclose` alone
+                raise ConfigurationError(_OVER) from None
+            raise
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            self._reader = None
+            self._idle.set()
+        self._received += len(chunk)
+        return chunk
+
+
+async def _chunks(
+    make_call: Callable[[], Call], what: object, start: int, end: int | None, opened: list[_Transfer]
+) -> AsyncGenerator[bytes, None]:
+    """Open a download, add it to `opened`, and yield nothing; then yield its chunks. Dropped half way, it closes itself."""
+    async with make_call() as call, _open_transfer(call, ResumableBody(call, what, start, end)) as transfer:
+        opened.append(transfer)
+        yield b""
+        async with contextlib.aclosing(transfer.views()) as views:
+            async for view in views:
+                yield bytes(view)
 
 
 async def download(
     call: Call, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
     """Write a verified download to a destination. Wrong bytes are fetched again if the destination can be rewound."""
-    retry = RetryState()
+    body = ResumableBody(call, what)
     async with open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync) as sink:
         while True:
             try:
-                async with open_stream(call, what, retry=retry) as stream:
-                    reporter = ProgressReporter(progress, stream.size)
-                    async with contextlib.aclosing(stream.views(sink.blocking)) as views:
+                async with _open_transfer(call, body) as transfer:
+                    reporter = ProgressReporter(progress, transfer.size)
+                    async with contextlib.aclosing(transfer.views(sink.blocking)) as views:
                         async for view in views:
                             await sink.write(view)
                             await reporter.add(len(view))
@@ -154,24 +286,24 @@ async def download(
             except MediaError as error:
                 if not sink.rewindable:
                     raise
-                await call.recover(error, retry)
+                await body.recover(error)
                 await sink.rewind()
         return DownloadedMedia(
-            path=await sink.commit(stream.filename),
+            path=await sink.commit(transfer.filename),
             size=reporter.transferred,
-            sha256=stream.sha256,
-            mime_type=stream.mime_type,
-            media_id=stream.media_id,
+            sha256=transfer.sha256,
+            mime_type=transfer.mime_type,
+            media_id=transfer.location.media_id,
             attempts=call.attempts,
         )
 
 
 async def read(call: Call, what: object, max_size: int | None) -> bytes:
     """Return a verified download. Wrong bytes are fetched again."""
-    retry = RetryState()
+    body = ResumableBody(call, what)
     while True:
         try:
-            async with open_stream(call, what, max_size=max_size, retry=retry) as stream:
-                return b"".join([chunk async for chunk in stream])
+            async with _open_transfer(call, body, max_size) as transfer, contextlib.aclosing(transfer.views()) as views:
+                return b"".join([bytes(view) async for view in views])
         except MediaError as error:
-            await call.recover(error, retry)
+            await body.recover(error)

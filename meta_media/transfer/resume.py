@@ -9,26 +9,37 @@ from __future__ import annotations
 import re
 import time
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 
-from meta_media.errors import IntegrityError, MediaError, NetworkError, ServerError
+from meta_media.errors import (
+    ApiError,
+    ConfigurationError,
+    IntegrityError,
+    MediaError,
+    MediaNotFoundError,
+    NetworkError,
+    ServerError,
+    UntrustedUrlError,
+)
 from meta_media.http.call import Call
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState
 from meta_media.protocol.models import HasMediaId, InboundMedia, MediaInfo, media_id_of
 from meta_media.protocol.requests import Request, media_request
 from meta_media.protocol.secrets import Secret, hide_query
+from meta_media.protocol.validators import shown
 from meta_media.transfer.info import get_info
 
-__all__ = ["ResumableBody", "as_secret", "known_id", "wrong_size"]
+__all__ = ["MediaLocation", "ResumableBody", "as_secret", "known_id", "wrong_size"]
 
 T = TypeVar("T")
-_EXPIRED: Final = frozenset({401, 403, 404, 410})  # status of a URL that has expired, by the hosts that serve media
+_GIVEN, _LOOKED_UP, _RENEWED = range(3)  # where a URL is from: the caller, a first lookup, a lookup after it had failed
+_GONE: Final = frozenset({404, 410})  # status of a URL that leads to nothing
 _URL_LIFETIME: Final = 240.0  # seconds in which a URL is tried; Meta's Media guide gives it five minutes
 _NO_RANGES: Final = frozenset({400, 416})  # status by which a server may refuse a Range
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")  # RFC 9110, section 14.4
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,15})-([0-9]{1,15})|\*)/([0-9]{1,15})")  # RFC 9110, section 14.4
 _SKIP_SIZE: Final = 2**16  # bytes read at a time to get past what was delivered
 
 
@@ -51,7 +62,7 @@ class MediaLocation:
         if isinstance(what, MediaInfo | InboundMedia):
             info = what if isinstance(what, MediaInfo) else None
             return cls(
-                url=None if what.url is None else Secret(what.url),
+                url=Secret(what.url) if what.url else None,
                 media_id=media_id_of(what),
                 info=info,
                 mime_type=what.mime_type,
@@ -83,36 +94,82 @@ class MediaLocation:
 
 
 class ResumableBody:
-    """The bytes of a download, over as many responses as needed. Call `open` first and `aclose` at the end."""
+    """
+    The bytes of a download, or of a part of it, over as many responses as needed. `open` it first, `aclose` it at the end.
 
-    def __init__(self, call: Call, what: object, retry: RetryState) -> None:
+    The id outranks the URL. While the URL is not one of this call's own, an answer that is not the media leads to one lookup
+    of the id, and to its fresh URL. A fresh URL that leads to nothing (404, 410) is replaced once, too.
+    """
+
+    def __init__(self, call: Call, what: object, start: int = 0, end: int | None = None) -> None:
         self.location = MediaLocation.of(what)  # updated when the URL is renewed
-        self.size: int | None = None  # of the media, in bytes
+        self._start, self._end = _checked_range(start, end)  # offsets in the media; `end` is exclusive
         self._call = call
-        self._retry = retry
-        self._offset = 0  # of the next byte to deliver
+        self._retry = RetryState()
+        self._offset = start  # of the next byte to deliver
+        self._served_size: int | None = None  # of the whole media, by a response
+        self._of_another_type = False  # whether the last response was of another type than the media's
         self._use_ranges = True  # until the server turned out not to serve parts
+        self._url_is = _GIVEN
+        self._renew = False  # before the next request
         self._stack = AsyncExitStack()
 
+    @property
+    def size(self) -> int | None:
+        """Bytes to deliver; None if no response has said it."""
+        return None if self._stop is None else self._stop - self._start
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all bytes of the media."""
+        size = self._media_size
+        return not self._start and (self._end is None or (size is not None and size <= self._end))
+
+    @property
+    def _media_size(self) -> int | None:
+        return self._served_size if self.location.size is None else self.location.size
+
+    @property
+    def _stop(self) -> int | None:
+        """The offset in the media at which the bytes end."""
+        size = self._media_size
+        return size if size is None or self._end is None else min(size, self._end)
+
     async def open(self) -> None:
-        """Open a response whose next byte is the one at the offset. Retry, and renew an expired URL."""
-        renew = self.location.expired
+        """Open a response at the first byte. Call it again to begin anew."""
+        self._offset = self._start
+        await self._open_rest()
+
+    async def _open_rest(self) -> None:
+        """Open a response whose next byte is the one at the offset. Retry, and renew a URL that may have expired."""
         while True:
+            if self._renew or self.location.expired:
+                fresh = _RENEWED if self._renew else max(self._url_is, _LOOKED_UP)
+                self._url_is = _RENEWED  # a lookup that fails is final
+                self.location = await self.location.renewed(self._call)
+                self._renew, self._url_is = False, fresh
+            use_ranges = self._use_ranges
             try:
-                if renew:
-                    self.location = await self.location.renewed(self._call)
-                start, media_id = self._offset if self._use_ranges else 0, self.location.media_id
-                request = media_request(self.location.url, self._call.settings, media_id=media_id, start=start)
+                self._check_start()
                 async with AsyncExitStack() as stack:
+                    request = self._request()
                     response = await stack.enter_async_context(self._call.open(request))
-                    renew = response.status in _EXPIRED and media_id is not None and not renew
-                    if not renew:
-                        await self._accept(request, response, start)
-                        self._response, self.headers, self._stack = response, response.headers, stack.pop_all()
-                        return
+                    await self._accept(request, response)
+                    self._response, self.headers, self._stack = response, response.headers, stack.pop_all()
+                    return
             except MediaError as error:
-                await self._call.recover(error, self._retry)
-                renew = self.location.expired
+                await self.recover(error, about_url=use_ranges == self._use_ranges)
+
+    async def recover(self, error: MediaError, *, about_url: bool = True) -> None:
+        """Wait until the transfer may be tried again, with a fresh URL where that may help; raise the error if it may not."""
+        gone = isinstance(error, MediaNotFoundError) and error.status in _GONE
+        renewable = self._url_is == _GIVEN or (self._url_is == _LOOKED_UP and gone)
+        not_the_media = isinstance(error, ApiError | UntrustedUrlError)
+        not_the_media |= isinstance(error, IntegrityError) and self._of_another_type  # such as an error in JSON
+        renew = self.location.media_id is not None and renewable and about_url and not_the_media
+        if error.retryable or not renew:  # a host that is busy is given time as well
+            await self._call.recover(error, self._retry)
+        self._renew = renew
 
     async def aclose(self) -> None:
         """Close the current response."""
@@ -121,50 +178,69 @@ class ResumableBody:
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes, and return their count: less than its length only at the end."""
         begin = self._offset
-        while True:
+        buffer = buffer if self._end is None else buffer[: self._end - begin]
+        while buffer:
             try:
                 self._offset += await self._response.readinto(buffer[self._offset - begin :])
-                if self._offset - begin == len(buffer) or self.size is None or self._offset >= self.size:
-                    return self._offset - begin
-                raise wrong_size(self._offset, self.size)
+                if self._offset - begin == len(buffer) or self._stop is None or self._offset >= self._stop:
+                    break
+                raise wrong_size(self._offset - self._start, self.size)
             except (NetworkError, IntegrityError) as error:
                 if isinstance(error, NetworkError):
                     self._offset += self._response.filled
-                    if self._offset == self.size:  # every byte has come, and the SHA-256 shows whether they are right
-                        return self._offset - begin
+                    if self._offset == self._stop:  # every byte has come, and the SHA-256 shows whether they are right
+                        break
                 if self.location.sha256 is None:
                     raise
                 await self.aclose()
                 await self._call.recover(error, self._retry)
-                await self.open()
+                await self._open_rest()
+        return self._offset - begin
 
-    async def _accept(self, request: Request, response: Response, start: int) -> None:
+    def _request(self) -> Request:
+        """Build the request for the bytes from the offset on, or for all if the server serves no parts."""
+        start, end = (self._offset, None if self.whole else self._end) if self._use_ranges else (0, None)
+        url, media_id = self.location.url, self.location.media_id
+        return media_request(url, self._call.settings, media_id=media_id, start=start, end=end)
+
+    def _check_start(self) -> None:
+        if self._media_size is not None and 0 < self._start >= self._media_size:
+            raise ConfigurationError(f"start must be below the media's {self._media_size} bytes, not {self._start}")
+
+    async def _accept(self, request: Request, response: Response) -> None:
         """Check the headers of a response and read up to the offset; raise if it is not the media."""
-        if start and response.status in _NO_RANGES | {206} and not self._is_the_rest(response):
+        part = "Range" in request.headers
+        if part and response.status in _NO_RANGES | {206} and not self._is_asked_part(response):
+            self._check_start()
             self._use_ranges = False
             raise ServerError("Meta serves no parts of this media", status=response.status, retryable=True)
-        if response.status != 200 and not (start and response.status == 206):
+        if response.status != 200 and not (part and response.status == 206):
             raise await self._call.refused(request, response)
-        served_type = response.headers.get("content-type", "").lower()
-        if served_type.startswith("text/html") and not (self.location.mime_type or served_type).startswith("text/html"):
+        served_type = _essence(response.headers.get("content-type", ""))
+        self._of_another_type = served_type not in {"", _essence(self.location.mime_type or served_type)}
+        if self._of_another_type and served_type == "text/html":
             raise ServerError("Meta served an HTML page where the media should be", status=response.status)
-        self.size = self.size if self.location.size is None else self.location.size
         if response.status == 206:
             return
-        if self.size is None:
-            self.size = response.length
-        if response.length not in {None, self.size}:
-            raise wrong_size(response.length, self.size)
+        if self._served_size is None:
+            self._served_size = response.length
+        if response.length not in {None, self._media_size}:
+            raise wrong_size(response.length, self._media_size)
+        self._check_start()
         await self._skip(response, self._offset)
 
-    def _is_the_rest(self, response: Response) -> bool:
+    def _is_asked_part(self, response: Response) -> bool:
         """Return whether a response has, by its own headers, all bytes from the offset to the end."""
         part = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-        if part is None or response.status != 206:
+        if part is None:
             return False
-        first, last, total = map(int, part.groups())
-        length = total - first if response.length is None else response.length
-        return (first, last, length) == (self._offset, total - 1, total - first) and self.size in {None, total}
+        first, last, size = (None if number is None else int(number) for number in part.groups())
+        if self._media_size is None:
+            self._served_size = size
+        if response.status != 206 or self._stop is None or size != self._media_size:
+            return False
+        length = self._stop - self._offset
+        return (first, last) == (self._offset, self._stop - 1) and response.length in {None, length}
 
     async def _skip(self, response: Response, count: int) -> None:
         """Read bytes that were delivered already. The SHA-256 shows whether the bytes that follow belong to them."""
@@ -174,6 +250,22 @@ class ResumableBody:
             if not got:
                 raise IntegrityError(f"the bytes end before byte {self._offset}", expected=self.size)
             count -= got
+
+
+def _essence(mime_type: str) -> str:
+    """Return a Content-Type in lower case, without its parameters."""
+    return mime_type.partition(";")[0].strip().lower()
+
+
+def _checked_range(start: int, end: int | None) -> tuple[int, int | None]:
+    """Return the offsets of a part, which has at least one byte."""
+    given: dict[str, Any] = {"start": start, "end": 0 if end is None else end}
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ConfigurationError(f"{name} must be a byte offset, a whole number from 0, not {shown(value)}")
+    if end is not None and end <= start:
+        raise ConfigurationError(f"end is exclusive and must be above start: {end} is not above {start}")
+    return start, end
 
 
 def wrong_size(actual: int | None, expected: int | None) -> IntegrityError:

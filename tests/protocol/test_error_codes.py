@@ -77,8 +77,17 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
 @pytest.mark.parametrize(("code", "title", "kind", "retryable"), TABLE, ids=lambda value: str(value)[:40])
 def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bool, operation: Operation) -> None:
     """A code of Meta's table has the same meaning under every HTTP status: throttles come as 400 and as 429."""
-    found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in STATUSES]
-    assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(STATUSES)
+    statuses = [status for status in STATUSES if operation != "download" or status not in {404, 410}]
+    found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in statuses]
+    assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(statuses)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("code", [None, *(code for code, *_ in TABLE)])
+def test_what_a_download_host_does_not_have(status: int, code: int | None) -> None:
+    """A 404 or a 410 from the download host is about the media, whatever its envelope says."""
+    meaning = meaning_of("download", status, code, None, "x")
+    assert (meaning.error, meaning.retryable) == (MediaNotFoundError, False)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -91,7 +91,7 @@ async def test_a_redirect_to_anywhere_else(
 ) -> None:
     """A redirect to a host that is not trusted, or not over https, is refused, and nothing is sent there."""
     server.script = [page(status=302, location=location.format(port=sink.port))]
-    await failure(scripted, known(server), verb, folder, UntrustedUrlError)
+    await failure(scripted, f"{server.base_url}/old", verb, folder, UntrustedUrlError)
     assert (sink.connections, len(server.requests)) == (0, 1)
 
 
@@ -107,7 +107,7 @@ async def test_an_untrusted_host_is_named(server: Server, scripted: MediaApi) ->
 async def test_a_redirect_that_goes_round(server: Server, scripted: MediaApi, folder: Path) -> None:
     """After five redirects it is enough."""
     server.script = [page(status=302, location="/old")]
-    error = await failure(scripted, known(server), download, folder, ServerError)
+    error = await failure(scripted, f"{server.base_url}/old", download, folder, ServerError)
     assert (error.status, len(server.requests)) == (302, 6)
 
 
@@ -120,7 +120,7 @@ async def test_five_redirects(server: Server, scripted: MediaApi) -> None:
 async def test_a_redirect_to_nowhere(server: Server, scripted: MediaApi, folder: Path) -> None:
     """A redirect without a Location is not a success."""
     server.script = [page(status=302)]
-    error = await failure(scripted, known(server), download, folder, ServerError)
+    error = await failure(scripted, f"{server.base_url}/old", download, folder, ServerError)
     assert (error.status, len(server.requests)) == (302, 1)
 
 
@@ -140,37 +140,46 @@ async def test_an_expired_url_behind_a_redirect(server: Server, scripted: MediaA
 # URLs from strangers
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:{sink}/x",
-        "https://127.0.0.1:{sink}/x",
-        "http://localhost:{port}/x",
-        "https://127.0.0.1:{port}/x",
-        "http://lookaside.fbsbx.com/x",
-        "https://lookaside.fbsbx.com@127.0.0.1:{sink}/x",
-        "https://token@lookaside.fbsbx.com/x",
-        "https://lookaside.fbsbx.com.127.0.0.1:{sink}/x",
-        "https://evillookaside.fbsbx.com/x",
-        "https://evilfbcdn.net/x",
-        "https://fbcdn.net.example.com/x",
-        "https://lookaside.fbsbx.com\\@127.0.0.1:{sink}/x",
-        "https://lookaside.fbsbx.com#@127.0.0.1:{sink}/x",
-        "https://lookaside.fbsbx.com:8443/x",
-        "https:///x",
-        "ftp://lookaside.fbsbx.com/x",
-        "file:///etc/hostname",
-        " https://lookaside.fbsbx.com/x",
-        "https://lookaside.fbsbx.com/x\r\nhost: 127.0.0.1",
-    ],
-)
+HOSTILE = [
+    "http://127.0.0.1:{sink}/x",
+    "https://127.0.0.1:{sink}/x",
+    "http://localhost:{port}/x",
+    "https://127.0.0.1:{port}/x",
+    "http://lookaside.fbsbx.com/x",
+    "https://lookaside.fbsbx.com@127.0.0.1:{sink}/x",
+    "https://token@lookaside.fbsbx.com/x",
+    "https://lookaside.fbsbx.com.127.0.0.1:{sink}/x",
+    "https://evillookaside.fbsbx.com/x",
+    "https://evilfbcdn.net/x",
+    "https://fbcdn.net.example.com/x",
+    "https://lookaside.fbsbx.com\\@127.0.0.1:{sink}/x",
+    "https://lookaside.fbsbx.com#@127.0.0.1:{sink}/x",
+    "https://lookaside.fbsbx.com:8443/x",
+    "https:///x",
+    "ftp://lookaside.fbsbx.com/x",
+    "file:///etc/hostname",
+    " https://lookaside.fbsbx.com/x",
+    "https://lookaside.fbsbx.com/x\r\nhost: 127.0.0.1",
+]
+
+
+@pytest.mark.parametrize("url", HOSTILE)
 async def test_untrusted_urls(server: Server, sink: Server, scripted: MediaApi, folder: Path, url: str) -> None:
-    """A URL that is not plainly one of Meta's is refused, alone or in a value, and nothing is sent at all."""
+    """A URL that is not plainly one of Meta's is refused, and nothing is sent at all."""
     hostile = url.format(sink=sink.port, port=server.port)
-    for what in (hostile, known(server, url=hostile), InboundMedia(id="1", kind="image", mime_type=JPEG, url=hostile)):
-        error = await failure(scripted, what, download, folder, UntrustedUrlError)
-        assert error.attempts == 0
-    assert (server.connections, sink.connections) == (0, 0)
+    error = await failure(scripted, hostile, download, folder, UntrustedUrlError)
+    assert (error.attempts, server.connections, sink.connections) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+async def test_untrusted_urls_of_values(server: Server, sink: Server, scripted: MediaApi, url: str) -> None:
+    """Inside a value, such a URL is not opened either: the id gets another one."""
+    hostile = url.format(sink=sink.port, port=server.port)
+    for what in (known(server, url=hostile), InboundMedia(id="1", kind="image", mime_type=JPEG, url=hostile)):
+        server.script, server.requests = [info(f"{server.base_url}/new", CONTENT), page(CONTENT)], []
+        assert await scripted.read(what) == CONTENT
+        assert targets(server) == ["/v25.0/1", "/new"]
+    assert sink.connections == 0
 
 
 async def test_meta_cannot_send_us_anywhere(server: Server, sink: Server, scripted: MediaApi, folder: Path) -> None:

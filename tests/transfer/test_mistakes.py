@@ -118,8 +118,8 @@ async def pieces(count: int, size: int) -> AsyncIterator[bytes]:
 
 async def test_p01_token_to_any_url(connect: Connect, sink: Server, tmp_path: Path) -> None:
     """No verb opens a URL of a host that is not Meta's, and a trusted media host never sees the token."""
-    _, api = await connect(page())
     url = f"{sink.base_url}/media"
+    _, api = await connect(info(url, media_id="7"))
     for what in (url, InboundMedia(id="7", kind="image", mime_type=JPEG, url=url), known(sink)):
         with pytest.raises(UntrustedUrlError):
             await api.read(what)

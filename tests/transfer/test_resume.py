@@ -294,11 +294,13 @@ def test_what_is_copied_stays_known() -> None:
 
 
 async def test_a_page_after_the_break(server: Server, media: MediaApi, tmp_path: Path) -> None:
-    """A login page where the rest should be is refused before a byte of it is used."""
-    server.script = [half(), page("<html>", content_type="text/html")]
-    with pytest.raises(ServerError, match="HTML"):
-        await media.download(known(server), tmp_path / "file")
-    assert (listing(tmp_path), len(server.requests)) == ([], 2)
+    """Of a login page where the rest should be no byte is used: the id gets a fresh URL."""
+    server.script = [half(), page("<html>", content_type="text/html"), renewed(server), part(HALF)]
+    assert (await media.download(known(server), tmp_path / "file")).size == SIZE
+    assert [target for target, _ in asked(server)] == ["/a", "/a", "/v25.0/1", "/b"]
+    server.script, server.requests = [half(), page("<html>", content_type="text/html")], []
+    with pytest.raises(ServerError):
+        await media.read(known(server))
 
 
 async def test_a_shorter_file_after_the_break(server: Server, media: MediaApi) -> None:
