@@ -115,6 +115,10 @@ class Call:
         pair = self._client.shared.limits.of_recipient(self._number, recipient.lstrip("+"))
         self._slot.throttles.by_scope["recipient"] = pair
 
+    def give_up_slot(self) -> None:
+        """Give the slot back until the next request, because the work before that waits for a call of its own."""
+        self._slot.release()
+
     async def _wait_for_slot(self) -> None:
         per_second = self.settings.uploads_per_second
         if self.operation == "upload" and per_second:

@@ -11,7 +11,6 @@ import attrs
 from attrs.validators import and_, ge, gt, instance_of, le, lt, matches_re, not_
 
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.secrets import hide_query
 
 __all__ = [
     "checked_id",
@@ -28,7 +27,6 @@ __all__ = [
     "not_negative",
     "positive",
     "shown",
-    "shown_path",
     "text",
     "time_to_live",
     "whole",
@@ -78,12 +76,6 @@ def shown(value: object) -> str:
     """Return a short `repr` without what may be secret: a URL's password and query, and long runs such as tokens, base64."""
     shortened = re.sub(r"//[^/@]*@|[?].*|[\w+/=-]{40,}", "…", repr(value)[:1000], flags=re.DOTALL)
     return shortened if len(shortened) <= _MAX_SHOWN else f"{shortened[:_MAX_SHOWN]}…"
-
-
-def shown_path(path: str) -> str:
-    """Return the `repr` of a path, shortened in its middle. What is a URL is shown without its query."""
-    text = hide_query(path) if "://" in path else path
-    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:20]}…{text[21 - _MAX_SHOWN :]}")
 
 
 def matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:

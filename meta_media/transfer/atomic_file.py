@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from meta_media.errors import StorageError
-from meta_media.protocol.validators import shown_path
+from meta_media.protocol.secrets import excerpt
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["AtomicFile", "clean_stale", "make_folder"]
@@ -36,7 +36,7 @@ _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the path of a folder, which is made if it is missing, with its parents. It blocks."""
     path = Path(os.fsdecode(folder))
-    with storage_errors(f"make the folder {shown_path(os.fsdecode(folder))}"):
+    with storage_errors(f"make the folder {excerpt(os.fsdecode(folder))}"):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -62,7 +62,7 @@ class AtomicFile:
         try:
             self._folder = os.open(self._folder_path, _FOLDER) if _HAS_DIR_FD else None
         except FileNotFoundError as error:
-            missing = f"there is no folder {shown_path(str(self._folder_path))}"
+            missing = f"there is no folder {excerpt(str(self._folder_path))}"
             cure = f"make it first, or pass a folder, such as {f'inbox{os.sep}'!r}, which is made"
             raise StorageError(f"{missing}: {cure}", errno=errno.ENOENT) from error
         try:
@@ -97,9 +97,9 @@ class AtomicFile:
         if found is None:
             return
         if not self._overwrite:
-            raise StorageError(f"{shown_path(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(f"{excerpt(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # such as /dev/null
-            raise StorageError(f"{shown_path(str(path))} is not a file: open it and pass the handle to write to it")
+            raise StorageError(f"{excerpt(str(path))} is not a file: open it and pass the handle to write to it")
 
     def truncate(self) -> None:
         """Take back all written bytes."""

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
-from meta_media.protocol.validators import shown_path
+from meta_media.protocol.secrets import excerpt
+from meta_media.transfer import adapters
 from meta_media.transfer.atomic_file import AtomicFile
 from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
 
@@ -66,10 +67,10 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
     is_path = isinstance(destination, str | os.PathLike)
     if callable(getattr(destination, "write", None)) and (not is_path or hasattr(destination, "close")):
         yield _handle_sink(destination)
-    elif is_path and not _is_elsewhere(destination):
+    elif is_path and adapters.is_local_path(destination):
         async with _open_file(functools.partial(_local_file, destination, overwrite, fsync)) as sink:
             yield sink
-    elif callable(getattr(destination, "open", None)) and hasattr(destination, "joinpath"):
+    elif adapters.opener(destination) is not None and not hasattr(destination, "mode"):
         async with _open_file(functools.partial(_copied_file, destination, overwrite)) as sink:
             yield sink
     else:
@@ -82,24 +83,15 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
 # Paths
 
 
-def _is_elsewhere(path: Any) -> bool:
-    """Return whether a path-like is one of another file system. `os.fspath` of a CloudPath is a file of its local cache."""
-    try:
-        uri = "" if isinstance(path, str) else str(path.as_uri())
-    except (AttributeError, ValueError):  # ValueError: a relative path
-        uri = str(path)
-    return "://" in uri and not uri.startswith("file:")
-
-
 def _local_file(destination: str | os.PathLike[str], overwrite: bool, fsync: bool) -> _FileSink:
     path = os.fsdecode(destination)  # once, and on a thread, because it may be slow
-    errors = functools.partial(storage_errors, f"write to {shown_path(path)}")
+    errors = functools.partial(storage_errors, f"write to {excerpt(path)}")
     with errors():
         return _FileSink(AtomicFile(path, overwrite=overwrite, fsync=fsync), errors)
 
 
 def _copied_file(path: Any, overwrite: bool) -> _FileSink:
-    errors = functools.partial(_library_errors, f"write to {shown_path(str(path))}")
+    errors = functools.partial(_library_errors, f"write to {excerpt(str(path))}")
     with errors():
         return _FileSink(_CopiedFile(path, overwrite), errors)
 
@@ -121,10 +113,10 @@ class _CopiedFile:
     name = "of a copy"
 
     def __init__(self, path: Any, overwrite: bool) -> None:
-        if path.is_dir():
-            raise ConfigurationError(f"{shown_path(str(path))} is a folder elsewhere: pass the path of a file in it")
+        if (is_dir := adapters.attribute(path, "is_dir")) and is_dir():
+            raise ConfigurationError(f"{excerpt(str(path))} is a folder elsewhere: pass the path of a file in it")
         if not overwrite and path.exists():
-            raise StorageError(f"{shown_path(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(f"{excerpt(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
         self._path = path
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
 

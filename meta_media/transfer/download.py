@@ -11,17 +11,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
+import attrs
+
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
+from meta_media.transfer.bodies import Body, open_stream
 from meta_media.transfer.destinations import Destination, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.resume import MediaLocation, ResumableBody, wrong_size
+from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import BackgroundWriter, await_completion
 
-__all__ = ["MediaStream", "download", "read"]
+__all__ = ["MediaStream", "MediaStreamSource", "download", "read"]
 
 _BUFFER_COUNT: Final = 3  # one to fill, one to hash and write, one between, so that neither waits for the other
 _NOT_OPEN: Final = "the stream is not open yet: use `async with media.stream(...) as stream` first"
@@ -174,6 +178,17 @@ class MediaStream:
         """Whether all bytes were returned and had Meta's SHA-256. False for a part, of which only the length is verified."""
         return self._ended and self._transfer.promised is not None
 
+    @property
+    def opened(self) -> bool:
+        """Whether the download has begun."""
+        return bool(self._opened)
+
+    def __media_source__(self) -> Source:
+        """Return the source of an upload: name, type and size are the stream's."""
+        if self._received:
+            raise ConfigurationError("a part of this MediaStream was read already: upload another media.stream(...)")
+        return MediaStreamSource(download=self)
+
     async def __aenter__(self) -> Self:
         await self._open()
         return self
@@ -254,6 +269,22 @@ class MediaStream:
             self._idle.set()
         self._received += len(chunk)
         return chunk
+
+
+@attrs.frozen(kw_only=True)
+class MediaStreamSource(Source):
+    """A `MediaStream` to upload. Its name and its type are known once it is open. It is opened here unless it is already."""
+
+    download: MediaStream = attrs.field(repr=False)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Body]:
+        """See `Source`."""
+        async with contextlib.nullcontext() if self.download.opened else self.download:
+            for name, value in {"name": self.download.filename, "mime_type": self.download.mime_type}.items():
+                object.__setattr__(self, name, value)  # frozen for everybody else
+            async with open_stream(aiter(self.download), self.download.size) as body:
+                yield body
 
 
 async def _chunks(

@@ -26,6 +26,7 @@ from meta_media.protocol.settings import Settings
 from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.bodies import Body, Buffer
+from meta_media.transfer.download import MediaStreamSource
 from meta_media.transfer.info import get_info
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
@@ -97,6 +98,8 @@ async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[s
 async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
     origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
+    if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
+        call.give_up_slot()
     async with origin.open() as body:
         mime_type, size = await prepare(origin, body, options)
         filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)

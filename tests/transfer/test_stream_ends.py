@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import anyio
 import pytest
 
-from meta_media import MediaApi, MediaStream
+from meta_media import MediaApi, MediaStream, UploadedMedia
+from meta_media.emulator import Emulator
 from meta_media.errors import ConfigurationError, IntegrityError, MediaNotFoundError
 from tests.support.servers import Server, page, silence, stalled, wait_until
-from tests.transfer.downloads import CONTENT, SHA256, chunked, client, known, sockets
+from tests.transfer.downloads import CONTENT, PHOTO, SHA256, chunked, client, known, sockets
 
 HALF = page(CONTENT[:25_000], length=len(CONTENT))  # two and a half chunks
 
@@ -338,3 +339,52 @@ async def test_a_stream_of_unknown_size_that_is_read(server: Server, single: Med
         assert stream.size is None
         assert [len(await stream.read(200_000)), len(await stream.read(200_000))] == [200_000, 56_000]
         assert (await stream.read(1), stream.verified) == (b"", True)
+
+
+# As a source
+
+
+async def test_a_stream_is_a_source(emulator: Emulator) -> None:
+    """A stream that is uploaded keeps its name, size and type, in its block and without one, and is not spooled."""
+    async with emulator.api(concurrency=1, chunk_size=1_000) as media:
+        first = await media.upload(PHOTO, filename="holiday.jpg")
+        alone = await media.upload(media.stream(first.id))
+        async with media.stream(first.id) as stream:
+            inside = await media.upload(stream)
+            assert stream.verified
+        for uploaded in (alone, inside):
+            assert (uploaded.mime_type, uploaded.file_size) == ("image/jpeg", len(PHOTO))
+            assert uploaded.filename == f"{first.id}.jpg"
+            assert await media.read(uploaded.id) == PHOTO
+        async with media.stream(first.id) as stream:
+            await stream.read(1)
+            with pytest.raises(ConfigurationError, match="was read already"):
+                await media.upload(stream)
+
+
+async def test_the_type_of_a_stream_that_its_bytes_do_not_tell(emulator: Emulator) -> None:
+    """The type that Meta states is the upload's, where the bytes do not say another."""
+    async with emulator.api() as media:
+        first = await media.upload(b"a", mime_type="application/vnd.ms-excel", filename="a.xls", validate=False)
+        again = await media.upload(media.stream(first.id), validate=False)
+    assert again.mime_type == "application/vnd.ms-excel"
+
+
+async def test_uploads_of_streams_do_not_wait_for_each_other(emulator: Emulator) -> None:
+    """With one connection for each direction, uploads that read from downloads all come to an end."""
+    async with emulator.api(concurrency=1) as media, asyncio.timeout(60):
+        first = await media.upload(PHOTO)
+
+        async def nested() -> UploadedMedia:
+            async with media.stream(first.id) as stream:
+                return await media.upload(stream)
+
+        work = [nested() if number % 2 else media.upload(media.stream(first.id)) for number in range(20)]
+        assert len({uploaded.id for uploaded in await asyncio.gather(*work)}) == 20
+
+
+async def test_an_upload_of_a_stream_with_wrong_bytes(server: Server, single: MediaApi) -> None:
+    """Bytes that are not Meta's end the upload before it is complete."""
+    server.script = [page(CONTENT[:-1] + b"?")]
+    with pytest.raises(IntegrityError):
+        await single.upload(single.stream(known(server)), validate=False, mime_type="text/plain", filename="a.txt")
