@@ -833,7 +833,8 @@ async def test_a_person_without_a_number(emulator: Emulator, media: MediaApi) ->
         ("Bill: May?", "Bill: May?.pdf"),
         ("bill.2026", "bill.2026.pdf"),
         ("bill.pdf", "bill.pdf"),
-        ("bill.csv", "bill.csv"),
+        ("bill.csv", "bill.pdf"),
+        ("bill.docx", "bill.pdf"),
     ],
 )
 async def test_names_of_documents(emulator: Emulator, media: MediaApi, filename: str | None, expected: str) -> None:

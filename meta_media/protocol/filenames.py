@@ -8,7 +8,7 @@ from typing import Final
 
 from meta_media.protocol.media_types import extension_for, named_type
 
-__all__ = ["safe_filename", "typed_filename", "unpacked_filename"]
+__all__ = ["safe_filename", "typed_filename", "with_extension"]
 
 _MAX_SIZE: Final = 240  # bytes; file systems allow 255, of which " (2)" and the like need some
 _MAX_EXTENSION_SIZE: Final = 16  # bytes
@@ -20,7 +20,6 @@ _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|c
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SCRIPTS: Final = frozenset({"application/xml", "image/svg+xml", "text/html"})  # a browser runs the scripts in these
 _OPUS: Final = re.compile(r"\.(?:opus|oga)\Z", re.IGNORECASE)
-_PACKED: Final = re.compile(r"(?:\.tar)?\.(?:gz|bz2|xz|zst)\Z|\.(?:tar|tgz|tbz2|txz)\Z", re.IGNORECASE)
 
 
 def safe_filename(name: str | None, fallback: str) -> str:
@@ -40,9 +39,9 @@ def safe_filename(name: str | None, fallback: str) -> str:
     return safe or fallback
 
 
-def typed_filename(name: str | None, mime_type: str, stem: str, *, sent: bool) -> str:
+def with_extension(name: str, mime_type: str, *, sent: bool) -> str:
     """
-    Return a safe name with an extension of a type, in which programs and phones see what the file is.
+    Return a name with an extension of a type, in which programs and phones see what the file is.
 
     A fitting extension stays, in any case. Behind a missing or an unknown one, such as `.exe` or the `.2026` of a date, the
     type's preferred extension is added. An extension of another known type is treated in one of two ways. In a name that is
@@ -51,27 +50,21 @@ def typed_filename(name: str | None, mime_type: str, stem: str, *, sent: bool) -
     a browser runs scripts, the claimed type's extension is added.
 
     Args:
-        name: Any name; see `safe_filename`.
-        mime_type: Type of the file. One that has no extension, such as application/octet-stream, adds none.
-        stem: A safe name without extension, used if nothing is left of `name`.
+        name: Any name.
+        mime_type: Type of the file. One that has no extension, such as application/octet-stream, changes nothing.
         sent: Whether the name goes to Meta. `.opus` and `.oga` are then replaced, too: Meta's page lists `.ogg` alone.
     """
-    safe, extension = safe_filename(name, stem), extension_for(mime_type)
-    named = named_type(safe)
-    if extension is None or (named and extension_for(named) == extension and not (sent and _OPUS.search(safe))):
-        return safe
+    extension, named = extension_for(mime_type), named_type(name)
+    if extension is None or (named and extension_for(named) == extension and not (sent and _OPUS.search(name))):
+        return name
     if named and sent:
-        return typed_filename(safe.rpartition(".")[0], mime_type, stem, sent=True)
-    return safe if named and named not in _SCRIPTS else safe_filename(safe + extension, stem)
+        return with_extension(name.rpartition(".")[0], mime_type, sent=True)
+    return name if named and named not in _SCRIPTS else name.rstrip(" .") + extension
 
 
-def unpacked_filename(name: str) -> str:
-    """
-    Return the name of what a decompressing reader yields: `a.csv` for `a.csv.gz`, `n` for `n.tar.gz`.
-
-    Files that `gzip.open` and `tarfile` open have the archive's name, although the bytes that they yield are not compressed.
-    """
-    return _PACKED.sub("", name)
+def typed_filename(name: str | None, mime_type: str, stem: str, *, sent: bool) -> str:
+    """Return the safe form of a name, with an extension; see `with_extension`. `stem` is used if nothing is left."""
+    return safe_filename(with_extension(safe_filename(name, stem), mime_type, sent=sent), stem)
 
 
 def _shortened(name: str) -> str:

@@ -7,7 +7,8 @@ import contextlib
 import attrs
 
 from meta_media.http.call import Call
-from meta_media.protocol.media_types import extension_for, kind_of, named_type
+from meta_media.protocol.filenames import with_extension
+from meta_media.protocol.media_types import extension_for, kind_of
 from meta_media.protocol.models import HasMediaId, InboundMedia, SentMessage
 from meta_media.protocol.requests import MediaMessage, graph_request
 from meta_media.transfer.info import get_info
@@ -20,7 +21,7 @@ async def send(call: Call, number: str, media: object, kind: str | None, message
     Send a message from a number.
 
     Without a kind, it is the one for the type of the media, for which Meta is asked if only an id is known. A document is
-    shown under its own name, which gets an extension of its type if it has none.
+    shown under its own name, with an extension of its type where that is known. Text keeps `.csv` and the like.
     """
     own_type, own_name = (
         getattr(media, name, None) if isinstance(media, HasMediaId) else None for name in ("mime_type", "filename")
@@ -32,8 +33,8 @@ async def send(call: Call, number: str, media: object, kind: str | None, message
         kind = kind_of(own_type)
     filename = message.filename or own_name
     if kind == "document" and filename:
-        extension = extension_for(own_type) if own_type and not named_type(filename) else None
-        message = attrs.evolve(message, filename=filename + (extension or ""))
+        is_text = extension_for(own_type or "") == ".txt"
+        message = attrs.evolve(message, filename=with_extension(filename, own_type or "", sent=not is_text))
     body = message.body(kind)
     call.limit_to(message.to.id)
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meta_media.protocol.filenames import safe_filename, typed_filename, unpacked_filename
+from meta_media.protocol.filenames import safe_filename, typed_filename, with_extension
 from meta_media.protocol.media_types import ACCEPTED, extension_for, named_type
 
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
@@ -268,23 +268,17 @@ def test_names_follow_types(name: str | None, mime_type: str, sent: str, saved: 
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "mime_type", "expected"),
     [
-        ("n.tar.gz", "n"),
-        ("n.TGZ", "n"),
-        ("n.tar", "n"),
-        ("n.tar.bz2", "n"),
-        ("n.tar.xz", "n"),
-        ("n.tar.zst", "n"),
-        ("notes.txt.gz", "notes.txt"),
-        ("photo.jpg.bz2", "photo.jpg"),
-        ("photo.jpg", "photo.jpg"),
-        ("gz", "gz"),
-        ("n.gz.txt", "n.gz.txt"),
-        (".gz", ""),
-        ("", ""),
+        ("Rechnung 12/2026", PDF, "Rechnung 12/2026.pdf"),
+        ("Rechnung: Mai?.pdf", PDF, "Rechnung: Mai?.pdf"),
+        ("bill. ", PDF, "bill.pdf"),
+        ("bill.docx", PDF, "bill.pdf"),
+        (".docx", PDF, ".pdf"),
+        ("", PDF, ".pdf"),
+        ("bill", "x/y", "bill"),
     ],
 )
-def test_names_of_archives_are_not_those_of_their_contents(name: str, expected: str) -> None:
-    """What a decompressing reader yields is not compressed any more."""
-    assert unpacked_filename(name) == expected
+def test_names_that_are_shown_keep_their_characters(name: str, mime_type: str, expected: str) -> None:
+    """A name that is no path gets an extension, and stays as it is otherwise."""
+    assert with_extension(name, mime_type, sent=True) == expected

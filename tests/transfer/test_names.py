@@ -72,6 +72,22 @@ async def test_names_of_what_is_declared(server: Server, api: MediaApi) -> None:
     assert sent(server) == ("data.csv", "x/y")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("data.csv", "data.csv"),
+        ("data", "data.txt"),
+        ("config.yaml", "config.yaml.txt"),
+        ("page.html", "page.html.txt"),
+    ],
+)
+async def test_names_of_text_documents(emulator: Emulator, media: MediaApi, name: str, shown: str) -> None:
+    """A table that is sent as text may be shown as a table, but not as what a browser runs."""
+    uploaded = await media.upload(b"a,b\n1,2\n", filename=name, mime_type="text/plain")
+    await media.send("+15550001111", uploaded, filename=name)
+    assert emulator.messages[-1]["document"]["filename"] == shown
+
+
 # Names that are saved
 
 
