@@ -224,11 +224,10 @@ class Bars(rich.Progress):
         self._terminal = console = Console(stderr=True)
         self._waits_until = 0.0  # seconds of the monotonic clock
         wide = console.width >= _NARROW_WIDTH
-        self._name_length = _NAME_LENGTH if wide else _NAME_LENGTH // 2
         super().__init__(
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(None),
-            _Amount(),
+            _Amount(short=console.width < 2 * _NAME_LENGTH),
             *((_Speed(), rich.TimeRemainingColumn()) if wide else ()),
             console=console,
             expand=True,
@@ -253,7 +252,7 @@ class Bars(rich.Progress):
 
     def bar(self, name: str, action: str = "↑") -> Bar | None:
         """Make the progress callback of one transfer; None where no bars are drawn."""
-        short = name if len(name) <= self._name_length else name[: self._name_length - 1] + "…"
+        short = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
         return None if self.disable else Bar(self, f"{action} {short}")
 
     def count(self, done: int, total: int | None) -> None:
@@ -316,14 +315,18 @@ class Bar:
 
 
 class _Amount(rich.DownloadColumn):
-    """Bytes of a transfer; items and bytes of the whole run."""
+    """Bytes of a transfer, or in short a percentage; items of the whole run, and unless in short its bytes."""
+
+    def __init__(self, *, short: bool) -> None:
+        super().__init__()
+        self._short = short
 
     def render(self, task: rich.Task) -> Text:
         """Return the text."""
         if not task.fields:
-            return super().render(task)
+            return Text(f"{task.percentage:3.0f}%", "progress.download") if self._short else super().render(task)
         total = "?" if task.total is None else f"{task.total:.0f}"
-        moved = f" {decimal(moved)}" if (moved := task.fields["moved"]) > 0 else ""
+        moved = "" if self._short or task.fields["moved"] <= 0 else f" {decimal(task.fields['moved'])}"
         return Text(f"{task.completed:.0f}/{total}{moved}", style="progress.download")
 
 

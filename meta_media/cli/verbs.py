@@ -20,7 +20,7 @@ from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Man
 from meta_media.cli.output import printable, result_object, shown
 from meta_media.cli.reporter import Labels, Reporter, in_order
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.media_types import ACCEPTED, Kind, normalise
+from meta_media.protocol.media_types import Kind
 from meta_media.protocol.secrets import hide_query
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
@@ -282,17 +282,11 @@ async def send(
     """
     extras: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
     async with connection.client(needs_number=True) as media:
-        decided = kind or _kind_of((await media.get_info(media_id)).mime_type)
+        what = media_id if kind else await media.get_info(media_id)  # once, and not for each recipient
 
         async def work(number: str) -> SentMessage:
-            return await media.send(number, media_id, kind=decided, **extras)
+            return await media.send(number, what, kind=kind, **extras)
 
         aligned = len(to) > 1 and not sys.stdout.isatty()
         reporter = Reporter(report.output(), Labels(key="to"), _render_upload, aligned=aligned)
         return await reporter.print(in_order(to, work))
-
-
-def _kind_of(mime_type: str) -> Kind:
-    """Return the kind of message for a type. Types that cannot be uploaded, but were received, go as documents."""
-    row = ACCEPTED.get(normalise(mime_type))
-    return row.kind if row else "document"

@@ -9,6 +9,7 @@ import re
 import pytest
 from anyio.from_thread import start_blocking_portal
 from rich.cells import cell_len
+from rich.console import Console
 
 from meta_media import Progress
 from meta_media.cli.log import close_log, open_log
@@ -89,6 +90,29 @@ def test_a_bar_goes_with_its_transfer() -> None:
     assert not overall.visible
     bars.count(1, 2)
     assert (overall.visible, overall.completed, overall.total) == (True, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "amount", "run"),
+    [(40, "25%", "0/3"), (48, "25/100 bytes", "0/3 25 bytes"), (60, "25/100 bytes", "0/3 25 bytes")],
+)
+def test_bars_keep_the_names(monkeypatch: pytest.MonkeyPatch, columns: int, amount: str, run: str) -> None:
+    """On a narrow terminal the bars keep the names and stay on one line each; the numbers get shorter."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bars = Bars(wanted=True)
+    bars.disable = False
+    bars.count(0, 3)
+    bar = bars.bar("a rather long name 0.txt")
+    assert bar is not None
+    bar(Progress(transferred=25, total=100))
+    assert bars.wait(5.0)
+    console = Console(file=io.StringIO(), width=columns, force_terminal=False)
+    with console.capture() as drawn:
+        console.print(bars.get_renderable())
+    overall, transfer, wait = drawn.get().splitlines()
+    assert re.fullmatch(rf"all [━╸╺ ]+ {run} *", overall)
+    assert re.fullmatch(rf"↑ a rather long name 0\.txt [━╸╺ ]+ +{amount} *", transfer)
+    assert wait.strip() == "Meta asks to wait: 5 s"
 
 
 def test_results_on_a_terminal(shell: Shell) -> None:
