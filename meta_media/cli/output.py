@@ -58,6 +58,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 _PLAIN_WIDTH: Final = 10_000  # columns where there is no terminal, so that nothing is cut
 _NARROW_WIDTH: Final = 64  # columns; below that, a bar has no room for speed and remaining time
+_SHORT_WIDTH: Final = 56  # columns; below that, it has no room for bytes
 _NAME_LENGTH: Final = 24  # columns for a file's name
 _RIGHT_MARGIN: Final = 3  # columns, in which a terminal can echo ^C without breaking the line
 
@@ -227,7 +228,7 @@ class Bars(rich.Progress):
         super().__init__(
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(None),
-            _Amount(short=console.width < 2 * _NAME_LENGTH),
+            _Amount(short=console.width < _SHORT_WIDTH),
             *((_Speed(), rich.TimeRemainingColumn()) if wide else ()),
             console=console,
             expand=True,

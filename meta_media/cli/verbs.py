@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SentMessage, SQLiteStore
+from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SQLiteStore
 from meta_media.bulk.jobs import split_item
 from meta_media.cli.items import STANDARD, Files, Items, label_of
 from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, Report
@@ -280,13 +280,14 @@ async def send(
         connection: How to reach Meta.
         report: How to print.
     """
-    extras: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
+    options: dict[str, Any] = {
+        "kind": kind,
+        "caption": caption,
+        "filename": filename,
+        "voice": voice,
+        "reply_to": reply_to,
+    }
     async with connection.client(needs_number=True) as media:
-        what = media_id if kind else await media.get_info(media_id)  # once, and not for each recipient
-
-        async def work(number: str) -> SentMessage:
-            return await media.send(number, what, kind=kind, **extras)
-
+        run = media.send_many(to, media_id, in_order=True, **options)
         aligned = len(to) > 1 and not sys.stdout.isatty()
-        reporter = Reporter(report.output(), Labels(key="to"), _render_upload, aligned=aligned)
-        return await reporter.print(in_order(to, work))
+        return await Reporter(report.output(), Labels(key="to"), _render_upload, aligned=aligned).print(run)

@@ -363,6 +363,18 @@ def test_reuse(shell: Shell) -> None:
     assert (broken.returncode, len(broken.stderr.splitlines())) == (1, 1)
 
 
+@pytest.mark.parametrize("options", [[], ["--library", "mine.sqlite"]], ids=["default", "named"])
+def test_reuse_after_a_delete(shell: Shell, options: list[str]) -> None:
+    """An id that `delete` has deleted, also one of a list, is not printed again by `upload --reuse`."""
+    names = shell.photos(2)
+    first = words_of(shell.run("upload", *names, "--reuse", *options))
+    (shell.folder / "ids.txt").write_text(first[0])
+    assert shell.run("delete", "--from", "ids.txt", *options).returncode == 0
+    again = words_of(shell.run("upload", *names, "--reuse", *options))
+    assert (again[0] != first[0], again[1] == first[1]) == (True, True)
+    assert shell.stored(again) == shell.sha256(names)
+
+
 # Interrupted
 
 

@@ -94,7 +94,7 @@ def test_a_bar_goes_with_its_transfer() -> None:
 
 @pytest.mark.parametrize(
     ("columns", "amount", "run"),
-    [(40, "25%", "0/3"), (48, "25/100 bytes", "0/3 25 bytes"), (60, "25/100 bytes", "0/3 25 bytes")],
+    [(40, "25%", "0/3"), (56, "25/100 bytes", "0/3 25 bytes"), (60, "25/100 bytes", "0/3 25 bytes")],
 )
 def test_bars_keep_the_names(monkeypatch: pytest.MonkeyPatch, columns: int, amount: str, run: str) -> None:
     """On a narrow terminal the bars keep the names and stay on one line each; the numbers get shorter."""
@@ -111,7 +111,7 @@ def test_bars_keep_the_names(monkeypatch: pytest.MonkeyPatch, columns: int, amou
         console.print(bars.get_renderable())
     overall, transfer, wait = drawn.get().splitlines()
     assert re.fullmatch(rf"all [━╸╺ ]+ {run} *", overall)
-    assert re.fullmatch(rf"↑ a rather long name 0\.txt [━╸╺ ]+ +{amount} *", transfer)
+    assert re.fullmatch(rf"↑ a rather long name 0\.txt [━╸╺ ]+{amount} *", transfer)
     assert wait.strip() == "Meta asks to wait: 5 s"
 
 
