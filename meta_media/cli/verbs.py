@@ -144,8 +144,8 @@ async def download(
     Download media, check its SHA-256, and print the paths of the files.
 
     With --to or --from, every argument is an id, and each file gets a free name in the folder. Without them, the first
-    argument is the id and the second one the destination: a file, a folder, or "-" for standard output. Default: the
-    current folder.
+    argument is the id and the second one the destination: a file, a folder, or "-" for standard output. A name that
+    ends in a separator is a folder, and is made. Default: the current folder.
 
     Args:
         ids: A media id, or the media URL from a webhook. With --to or --from, any number of them.
@@ -160,16 +160,13 @@ async def download(
         if many.journal is not None:
             raise ConfigurationError("--journal is for downloads to a folder: pass --to, too")
         return await _download_one(names, connection, report, overwrite=overwrite)
-    folder = to or Path()
-    with storage_errors(f"make the folder {os.fspath(folder)!r}"):
-        await run_in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
     output = report.output()
     items = Items(names, listing, output.bars)
     labels = Labels(key="id", items="files", done="downloaded", again=many.again)
     aligned = not sys.stdout.isatty()
     reporter: Reporter[Any] = Reporter(output, labels, _render_download, name=_id_of, items=items, aligned=aligned)
     async with connection.client(concurrency=many.concurrency) as media:
-        run = media.download_many(await items.read(), folder, journal=many.journal, in_order=True)
+        run = media.download_many(await items.read(), to or Path(), journal=many.journal, in_order=True)
         return await reporter.print(run)
 
 

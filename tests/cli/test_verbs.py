@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +127,22 @@ def test_download_to_a_file(shell: Shell) -> None:
     (told,) = lines(done.stdout)
     assert (done.returncode, told["path"], told["id"]) == (0, "copy.jpg", media_id)
     assert hashlib.sha256(target.read_bytes()).hexdigest() == told["sha256"]
+
+
+def test_download_to_a_folder_that_is_missing(shell: Shell) -> None:
+    """A name that ends in a separator is a folder, and is made; so is that of `--to`. Nothing there is replaced."""
+    media_id = shell.upload("photo.jpg")
+    for arguments in ([media_id, "new/inbox/"], [media_id, "./new/inbox"], [media_id, "--to", "new/inbox"]):
+        done = shell.run("download", *arguments)
+        assert (done.returncode, Path(words_of(done)[0]).parent) == (0, Path("new/inbox"))
+    names = {f"{media_id}.jpg", f"{media_id} (2).jpg", f"{media_id} (3).jpg"}
+    assert {path.name for path in (shell.folder / "new" / "inbox").iterdir()} == names
+    assert words_of(shell.run("download", media_id, "--to", "other")) == [f"other/{media_id}.jpg"]
+    assert words_of(shell.run("download", media_id, "file")) == ["file"]
+    assert (shell.folder / "file").is_file()
+    taken = shell.run("download", media_id, "--to", "file")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (1, 1)
+    assert b"file" in taken.stderr
 
 
 def test_download_to_standard_output(shell: Shell) -> None:
