@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EMULATOR = ROOT / "meta_media" / "emulator" / "README.md"
 COMMAND_LINE = ROOT / "meta_media" / "cli" / "README.md"
+EXPORTS = ("WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET")
 GUIDES = [
     path
     for pattern in ("*.md", ".github/*.md", "meta_media/**/*.md", "benchmarks/*.md", "tests/**/*.md")
@@ -86,7 +87,7 @@ def serving(folder: Path, port: int) -> Iterator[dict[str, str]]:
         assert server.stdout is not None
         exports: dict[str, str] = {}
         try:
-            while len(exports) < 3:
+            while len(exports) < len(EXPORTS):
                 line = server.stdout.readline()
                 assert line, "the server ended before it printed what to export"
                 exports |= re.findall(r"^export (\w+)=(\S+)$", line)
@@ -143,3 +144,22 @@ def test_the_tour_of_the_command_line(folder: Path, tmp_path_factory: pytest.Tem
     assert first == second, "--reuse printed two ids"
     assert (folder / "copy.jpg").read_bytes() == (folder / "photo.jpg").read_bytes()
     assert len(list((folder / "inbox").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_examples_as_copied(tmp_path: Path) -> None:
+    """In an empty folder and environment, each example of README.md works as a reader would paste it after its commands."""
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    [commands] = fences("bash playground")
+    set_up, serve = commands.split("meta-media serve")
+    examples = [example for example in fences("python") if "respx" not in example]  # that one is for pytest
+    assert serve.count("\n") == 1
+    assert len(examples) > 5
+    with serving(tmp_path / "data", 0) as served:
+        exports = "\n".join(f"export {name}={served[name]}" for name in EXPORTS)
+        session = "\n\n".join(examples) + "\n\nprint('the end')\n"
+        script = f"{set_up}\n{exports}\nexec python -m asyncio 2>&1 <<'SESSION'\n{session}SESSION"
+        printed = bash(script, tmp_path, environment)
+    assert not re.search("Error|Warning|Traceback", printed), printed
+    assert "the end" in printed
