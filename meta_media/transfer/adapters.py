@@ -6,6 +6,7 @@ Nothing here reads or opens anything. `sources` makes a `Source` of what is foun
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import io
@@ -26,7 +27,6 @@ __all__ = [
     "as_buffer",
     "attribute",
     "is_archive_name",
-    "is_definition",
     "is_local_path",
     "is_mock",
     "is_row",
@@ -34,13 +34,10 @@ __all__ = [
     "opener",
     "own_name",
     "own_size",
-    "own_stream",
     "own_type",
     "part_content",
     "path_in_words",
     "refusal",
-    "response_name",
-    "response_size",
     "response_status",
     "row_value",
     "takes",
@@ -48,8 +45,9 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 _LOCAL_LIBRARIES: Final = frozenset({"_pytest", "aiopath", "anyio", "py", "trio"})  # their paths are of this machine
+_FILENAMES: Final = ("filename", "file_name")
 _CONTENTS: Final = ("file_object", "file", "stream", "content", "body")  # where a form's file has its bytes
-_TEMPORARY: Final = re.compile(r"tmp[a-z0-9_]{8}(\.\w+)?")  # a name that `tempfile` has made
+_TEMPORARY: Final = re.compile(r"tmp[a-z0-9_]{8}(?![a-z0-9_]).*?(\.\w+)?")  # a name that `tempfile` has made
 _KNOWN_EXTENSIONS: Final = frozenset(extension for row in ACCEPTED.values() for extension in row.extensions)
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _COMPRESSED: Final = re.compile(r"\.(?:gz|bz2|xz|lzma|zst)$", re.IGNORECASE)
@@ -59,25 +57,16 @@ _MAX_PATH_SIZE: Final = 4096  # characters; PATH_MAX of Linux in bytes
 _ANYTHING: Final = "pass a path, bytes, a binary file or async handle, a response, or an iterable of bytes"
 
 
-def attribute(thing: object, name: str) -> Any:
-    """Return an attribute, or None. A property may raise anything, for example because nothing was read yet."""
+def attribute(thing: object, name: str, default: Any = None) -> Any:
+    """Return an attribute. A property may raise anything, for example because nothing was read yet."""
     try:
-        return getattr(thing, name, None)
+        return getattr(thing, name, default)
     except Exception:  # noqa: BLE001 - see above
-        return None
+        return default
 
 
-def has(thing: object, name: str) -> bool:
-    """Return whether there is an attribute, also if it is a property that raises."""
-    try:
-        return hasattr(thing, name)
-    except Exception:  # noqa: BLE001 - see `attribute`
-        return True
-
-
-def is_definition(thing: object) -> bool:
-    """Return whether it is a class or a module, which have functions that are meant for others."""
-    return inspect.isclass(thing) or inspect.ismodule(thing)
+def _has(thing: object, *names: str) -> bool:
+    return any(attribute(thing, name, ...) is not ... for name in names)
 
 
 def is_mock(thing: object) -> bool:
@@ -89,10 +78,8 @@ def takes(method: Callable[..., Any], *args: object) -> bool:
     """Return whether a method can be called with these arguments. One that does not tell its parameters takes all."""
     try:
         inspect.signature(method).bind(*args)
-    except TypeError:
-        return False
-    except ValueError:
-        return True
+    except (TypeError, ValueError) as error:
+        return isinstance(error, ValueError)
     return True
 
 
@@ -107,7 +94,7 @@ def as_buffer(thing: object) -> Buffer | None:
         view = memoryview(thing)  # type: ignore[arg-type]  # whether it is a buffer is the question
     except (TypeError, ValueError, BufferError):
         return None
-    is_handle = has(thing, "read")  # mmap: memory that may have to be fetched from the disk
+    is_handle = _has(thing, "read")  # mmap: memory that may have to be fetched from the disk
     return None if is_handle or view.ndim == 0 or "O" in view.format else view
 
 
@@ -120,7 +107,7 @@ def is_local_path(thing: object) -> bool:
         return isinstance(thing, os.PathLike)
     if isinstance(thing, PurePath):
         return getattr(type(thing), "open", None) is Path.open or type(thing).__module__.startswith("pathlib")
-    return isinstance(thing, os.PathLike) and not has(thing, "read") and not has(thing, "open")
+    return isinstance(thing, os.PathLike) and not _has(thing, "read", "open")
 
 
 def opener(thing: object) -> Callable[[], Any] | None:
@@ -130,11 +117,9 @@ def opener(thing: object) -> Callable[[], Any] | None:
     The first parameter of its `open` is the mode. The `open` of an archive or of a file system takes a name instead.
     """
     method = attribute(thing, "open")
-    if not callable(method) or is_definition(thing) or is_mock(thing):
-        return None
     try:
         first = next(iter(inspect.signature(method).parameters), None)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # no function
         return None
     if first is None and isinstance(attribute(thing, "mode"), str):  # fsspec's OpenFile has its mode already
         return functools.partial(method)
@@ -152,11 +137,10 @@ def part_content(thing: object) -> Any:
     """Return what has the bytes of a form's file, such as Starlette's `UploadFile`; None for any other object."""
     if is_mock(thing) or isinstance(thing, io.IOBase):
         return None
-    typed = has(thing, "content_type") or has(thing, "type")
-    if not (_has_filename(thing) or (typed and has(thing, "name"))):
+    if not (_has(thing, *_FILENAMES) or (_has(thing, "name") and _has(thing, "content_type", "type"))):
         return None
     contents = (attribute(thing, name) for name in _CONTENTS)
-    return next((c for c in contents if has(c, "read") or callable(c) or as_buffer(c) is not None), None)
+    return next((c for c in contents if _has(c, "read") or callable(c) or as_buffer(c) is not None), None)
 
 
 def row_value(thing: object) -> Buffer | None:
@@ -169,63 +153,40 @@ def row_value(thing: object) -> Buffer | None:
 
 def is_row(thing: object) -> bool:
     """Return whether it is a mapping, or a tuple or row of a database: each of its values has a meaning of its own."""
-    return isinstance(thing, tuple) or has(thing, "_fields") or has(thing, "keys")
-
-
-def own_stream(thing: object) -> Any:
-    """Return the chunks of an object that has `stream()`, such as the request of a web framework, else None."""
-    method = attribute(thing, "stream")
-    is_generator = inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method)
-    return method() if is_generator and takes(method) else None
-
-
-def _has_filename(thing: object) -> bool:
-    return has(thing, "filename") or has(thing, "file_name")
+    return isinstance(thing, tuple) or _has(thing, "_fields", "keys")
 
 
 # Its name, type and size
 
 
-def own_name(thing: object, *, handle: bool = False) -> str | None:
-    """Return the file name that an object has. A `handle` may have a number, a place or a name of `tempfile` instead."""
-    if isinstance(thing, io.IOBase):  # GzipFile.filename is deprecated
-        names = ["name", "path"]
-    elif _has_filename(thing):  # their `name` is that of the form's field
-        names = ["filename", "file_name"]
-    else:
-        names = ["name"] if has(thing, "headers") else ["name", "path", "url"]  # of a request it is the route
-    name = next(filter(None, (_last_part(attribute(thing, name)) for name in names)), None)
-    if handle and name and (temporary := _TEMPORARY.fullmatch(name)):
-        return f"media{temporary[1]}" if temporary[1] in _KNOWN_EXTENSIONS else None
-    return name
+def own_name(thing: object) -> str | None:
+    """Return the file name that an object has, which is the last part of its path or URL, without the query."""
+    disposition = _header(thing, "content-disposition")
+    if disposition and (name := disposition_filename({"content-disposition": disposition})):
+        return name
+    if response_status(thing) is not None:
+        return _last_part(str(attribute(thing, "url") or ""), url=True)
+    if not isinstance(thing, io.IOBase) and _has(thing, *_FILENAMES):  # GzipFile.filename is deprecated
+        return _last_part(attribute(thing, "filename") or attribute(thing, "file_name"))  # `name` is the form's field
+    names = ["name"] if _has(thing, "headers") else ["name", "path", "url"]  # of a request it is the route
+    name = next(filter(None, (_last_part(attribute(thing, name)) for name in names)), "")
+    if temporary := _TEMPORARY.fullmatch(name):
+        name = f"media{temporary[1]}" if temporary[1] in _KNOWN_EXTENSIONS else ""
+    return name or None
 
 
 def own_type(thing: object) -> str | None:
     """Return the type that came with an object, in an attribute or a header."""
-    header = attribute(thing, "headers")
-    types = (attribute(thing, "content_type"), attribute(thing, "type"), _header(header, "content-type"))
+    types = (attribute(thing, "content_type"), attribute(thing, "type"), _header(thing, "content-type"))
     return next(filter(None, map(_text, types)), None)
 
 
 def own_size(thing: object) -> int | None:
-    """Return the number of bytes that an object says it has, unless they are compressed."""
-    if _header(attribute(thing, "headers"), "content-encoding"):
-        return None
-    sizes = (attribute(thing, "size"), attribute(thing, "content_length"))
-    return next((size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0), None)
-
-
-def response_name(response: Any) -> str | None:
-    """Return the name in Content-Disposition, else the last part of the URL. Its query may be a signature."""
-    disposition = _header(response.headers, "content-disposition") or ""
-    url = str(attribute(response, "url") or "")
-    return disposition_filename({"content-disposition": disposition}) or _last_part(url, url=True)
-
-
-def response_size(response: Any) -> int | None:
-    """Return the Content-Length, unless the body is compressed: then it is not the number of bytes that are read."""
-    length = _header(response.headers, "content-length") or ""
-    return int(length) if length.isdecimal() and not _header(response.headers, "content-encoding") else None
+    """Return the number of bytes that an object says it has, unless they are compressed: then others are read."""
+    length = _header(thing, "content-length") or ""
+    sizes = (attribute(thing, "size"), attribute(thing, "content_length"), int(length) if length.isdecimal() else 0)
+    size = next((size for size in sizes if type(size) is int and size > 0), None)
+    return None if _header(thing, "content-encoding") else size
 
 
 def is_archive_name(name: str | None) -> bool:
@@ -247,11 +208,8 @@ def name_in_archive(name: str | None, head: bytes) -> str | None:
 
 def _last_part(value: object, *, url: bool = False) -> str | None:
     text = _text(value) or ""
-    if text.startswith("<"):  # <stdin>
-        return None
-    if url or "://" in text:
-        text = unquote(urlsplit(text).path)
-    return PurePath(text).name or None
+    text = unquote(urlsplit(text).path) if url or "://" in text else text
+    return None if text.startswith("<") else PurePath(text).name or None  # <stdin>
 
 
 def _text(value: object) -> str | None:
@@ -260,9 +218,12 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _header(headers: Any, name: str) -> str | None:
-    get = attribute(headers, "get")
-    return _text(get(name) or get(name.title())) if callable(get) and not is_mock(headers) else None
+def _header(thing: object, name: str) -> str | None:
+    headers = attribute(thing, "headers")
+    get = None if is_mock(headers) else attribute(headers, "get")
+    with contextlib.suppress(Exception):  # the names of some headers are bytes
+        return _text(get(name) or get(name.title())) if callable(get) else None
+    return None
 
 
 # Why it cannot be uploaded
@@ -286,7 +247,7 @@ def refusal(thing: object) -> str:
     kind = f"a {type(thing).__name__}"
     if inspect.isclass(thing):
         kind, advice = f"the class {thing.__name__}", "pass an instance of it"
-    elif has(thing, "__aenter__") or has(thing, "__enter__"):
+    elif _has(thing, "__aenter__", "__enter__"):
         advice = "enter it by `async with` or `with`, and pass what that gives"
     elif inspect.isawaitable(thing):
         advice = "await it first, and pass its result"

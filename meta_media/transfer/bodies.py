@@ -88,17 +88,16 @@ async def open_handle(
     `name` is what it is called, which may be the name of the archive that it reads from.
     """
     with storage_errors("read the source"):
-        position = await _position(handle) if check_handle(handle) else None
-    if position is None:
+        extent = await _extent(handle) if check_handle(handle) else None
+    if extent is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
             yield body
         return
+    position, end = extent
     start = 0 if whole else position
     try:
         with storage_errors("read the source"):
-            await call(handle.seek, 0, os.SEEK_END)
-            end = int(await call(handle.tell))
             await call(handle.seek, start)
             head = b""
             while len(head) < HEAD_SIZE and (chunk := await await_completion(call(handle.read, HEAD_SIZE - len(head)))):
@@ -112,14 +111,14 @@ async def open_handle(
             await await_completion(call(handle.seek, position))
 
 
-async def _position(handle: Any) -> int | None:
-    """Return the position of a handle; None if it has none, like a pipe or a socket."""
+async def _extent(handle: Any) -> tuple[int, int] | None:
+    """Return the position and the end of a handle, at which it then stands; None if it has none, like a pipe."""
     try:
         position = await call(handle.tell)
-        await call(handle.seek, position)
+        await call(handle.seek, 0, os.SEEK_END)
+        return (position, int(await call(handle.tell))) if isinstance(position, int) else None
     except (AttributeError, OSError, TypeError):
         return None
-    return position if isinstance(position, int) else None
 
 
 async def _read_errors(chunks: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:

@@ -17,7 +17,7 @@ from meta_media.http.exceptions import map_exception
 from meta_media.transfer.adapters import Buffer, as_buffer, attribute, is_mock, takes
 from meta_media.transfer.threads import call, submit
 
-__all__ = ["BATCH_SIZE", "as_bytes", "buffers", "check_handle", "handle_chunks", "response_chunks"]
+__all__ = ["BATCH_SIZE", "as_bytes", "buffers", "called", "check_handle", "handle_chunks", "response_chunks"]
 
 BATCH_SIZE: Final = 2**18  # bytes of a stream that are joined to one chunk
 _CHUNK_METHODS: Final = ("chunks", "stream", "iter_chunks")  # of a reader whose `read` takes no size
@@ -60,6 +60,13 @@ async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIter
         yield batch
 
 
+async def called(method: Callable[..., Any], *args: Any) -> AsyncIterator[Buffer]:
+    """Call a method that returns an iterable, or an awaitable of one, and iterate over it."""
+    chunks = method(*args)
+    async for chunk in buffers(await chunks if inspect.isawaitable(chunks) else chunks):
+        yield chunk
+
+
 def _next_batch(iterator: Iterator[Buffer]) -> bytes:
     batch = bytearray()
     for chunk in iterator:
@@ -71,11 +78,11 @@ def _next_batch(iterator: Iterator[Buffer]) -> bytes:
 
 def check_handle(handle: Any) -> bool:
     """Return whether the `read` of a handle takes a size. A handle that cannot be read in sequence is refused."""
-    if isinstance(attribute(handle, "encoding"), str) or isinstance(handle, io.TextIOBase):
-        raise InvalidMediaError("the handle gives str, not bytes: open the file with mode 'rb', or encode the text")
     parameters, kind = _parameters(handle.read), type(handle).__name__
     if "offset" in parameters and not hasattr(handle, "tell"):
         raise InvalidMediaError(f"a {kind} has no position to read from: open the file with aiofile.async_open")
+    if isinstance(attribute(handle, "encoding"), str) or isinstance(handle, io.TextIOBase):
+        raise InvalidMediaError("the handle gives str, not bytes: open the file with mode 'rb', or encode the text")
     if parameters[:1] in _OF_SEVERAL:
         raise InvalidMediaError(f"a {kind} reads one of several files: open one of them, and pass its handle")
     return takes(handle.read, BATCH_SIZE)
@@ -94,7 +101,7 @@ async def handle_chunks(handle: Any) -> AsyncIterator[Buffer]:
     if takes(read, BATCH_SIZE):
         chunks = _read(handle, read, BATCH_SIZE)
     elif (method := _first_method(handle, _CHUNK_METHODS)) is not None:
-        chunks = buffers(await call(method))
+        chunks = called(method)
     elif isinstance(handle, AsyncIterable):
         chunks = buffers(handle)
     elif hasattr(content := attribute(handle, "content"), "read"):
@@ -140,15 +147,9 @@ async def response_chunks(response: Any) -> AsyncIterator[Buffer]:
 def _received(response: Any) -> AsyncIterator[Buffer]:
     for name, args in _RESPONSE_METHODS.items():
         if callable(method := attribute(response, name)):
-            return _iterated(method, args)
+            return called(method, *args)
     contents = (attribute(response, name) for name in ("content", "body"))
     content = next((content for content in contents if content is not None), None)
     if (whole := as_buffer(content)) is not None:
         return buffers([whole])
     return handle_chunks(content if hasattr(content, "read") else response)
-
-
-async def _iterated(method: Callable[..., Any], args: Iterable[Any]) -> AsyncIterator[Buffer]:
-    chunks = method(*args)
-    async for chunk in buffers(await chunks if inspect.isawaitable(chunks) else chunks):
-        yield chunk

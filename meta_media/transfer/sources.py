@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MappingView, Set
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from meta_media.errors import InvalidMediaError, MediaError, StorageError
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.bodies import Body, Buffer, MemoryBody, open_handle, open_path, open_response, open_stream
-from meta_media.transfer.readers import buffers
+from meta_media.transfer.readers import buffers, called
 from meta_media.transfer.threads import call, closing
 
 __all__ = ["OpenedSource", "Source"]
@@ -76,7 +76,8 @@ class Source(abc.ABC):
         if isinstance(source, str) and not str_paths:
             advice = "pass pathlib.Path(...) for a file, and text.encode() with a filename for text"
             raise InvalidMediaError(f"Settings.str_paths is False, so a str is not taken for a path: {advice}")
-        for recognise in () if adapters.is_definition(source) else _RECOGNISERS:
+        is_definition = inspect.isclass(source) or inspect.ismodule(source)  # whose functions are meant for others
+        for recognise in () if is_definition else _RECOGNISERS:
             if (found := recognise(source, size)) is not None:
                 return found
         raise InvalidMediaError(adapters.refusal(source))
@@ -126,7 +127,7 @@ class Source(abc.ABC):
         whole = hasattr(content, "read")
         if not (whole or hasattr(handle, "read")):
             raise InvalidMediaError(adapters.refusal(handle))
-        own_name = adapters.own_name(handle, handle=not whole)
+        own_name = adapters.own_name(handle)
         return HandleSource(
             handle=content if whole else handle,
             size=size or adapters.own_size(handle),
@@ -175,18 +176,18 @@ class OpenableSource(Source):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Body]:
-        opening = closing(self._opened(), lambda handle: call(handle.close), "the source")
-        async with opening as handle, Source.handle(handle, name=self.name).open() as body:
-            yield body
-
-    async def _opened(self) -> Any:
-        try:
-            return await call(self.opener)
-        except (OSError, MediaError):
-            raise
-        except Exception as error:  # a library of cloud storage has exceptions of its own
+        async with AsyncExitStack() as stack:
             name = excerpt(self.name or "the source")
-            raise StorageError(f"could not open {name}: {type(error).__name__}: {excerpt(str(error))}") from error
+            try:
+                opening = closing(call(self.opener), lambda handle: call(handle.close), name)
+                handle = await stack.enter_async_context(opening)
+                body = await stack.enter_async_context(Source.handle(handle, name=self.name).open())
+            except MediaError:
+                raise
+            except Exception as error:  # a library of cloud storage has exceptions of its own, and may open late
+                why = f"{type(error).__name__}: {excerpt(str(error))}"
+                raise StorageError(f"could not open {name}: {why}") from error
+            yield body
 
 
 @attrs.frozen(kw_only=True)
@@ -246,16 +247,12 @@ class OpenedSource(Source):
 
 
 def _declared(thing: object, _: int | None) -> Source | None:
-    if isinstance(thing, Source):
-        return thing
     declare = getattr(type(thing), "__media_source__", None)
-    if declare is None:
-        return None
-    source = declare(thing)
-    if not isinstance(source, Source):
+    source = declare(thing) if declare else thing
+    if declare and not isinstance(source, Source):
         kind = type(thing).__name__
         raise InvalidMediaError(f"{kind}.__media_source__ must return a Source, not a {type(source).__name__}")
-    return source
+    return source if isinstance(source, Source) else None
 
 
 def _buffer(thing: object, _: int | None) -> Source | None:
@@ -273,9 +270,11 @@ def _response(thing: Any, size: int | None) -> Source | None:
         return None
     if not 200 <= status < 300:
         raise InvalidMediaError(f"the response to upload is an error: HTTP {status}; pass a successful response")
-    size = size or adapters.response_size(thing)
     return ResponseSource(
-        response=thing, size=size, name=adapters.response_name(thing), mime_type=adapters.own_type(thing)
+        response=thing,
+        size=size or adapters.own_size(thing),
+        name=adapters.own_name(thing),
+        mime_type=adapters.own_type(thing),
     )
 
 
@@ -283,9 +282,9 @@ def _part(thing: Any, size: int | None) -> Source | None:
     content = adapters.part_content(thing)
     if content is None or hasattr(content, "read"):
         return None if content is None else Source.handle(thing, size=size)
-    facts = {"name": adapters.own_name(thing), "mime_type": adapters.own_type(thing)}
     buffer = adapters.as_buffer(content)
-    return Source.stream(content(), size=size, **facts) if buffer is None else Source.bytes(buffer, **facts)
+    source = Source.stream(called(content), size=size) if buffer is None else Source.bytes(buffer)
+    return attrs.evolve(source, name=adapters.own_name(thing), mime_type=adapters.own_type(thing))
 
 
 def _handle(thing: Any, size: int | None) -> Source | None:
@@ -299,12 +298,11 @@ def _openable(thing: Any, _: int | None) -> Source | None:
 def _iterable(thing: Any, size: int | None) -> Source | None:
     if (value := adapters.row_value(thing)) is not None:
         return Source.bytes(value)
-    if (chunks := adapters.own_stream(thing)) is not None:
-        return Source.stream(chunks, size=size)
-    if isinstance(thing, Set | MappingView) or adapters.is_row(thing):
-        return None
-    is_stream = isinstance(thing, AsyncIterable) or (isinstance(thing, Iterable) and not inspect.isawaitable(thing))
-    return Source.stream(thing, size=size) if is_stream else None
+    if inspect.isasyncgenfunction(getattr(type(thing), "stream", None)):  # the request of a web framework
+        return Source.stream(called(thing.stream), size=size)
+    is_iterable = isinstance(thing, AsyncIterable) or (isinstance(thing, Iterable) and not inspect.isawaitable(thing))
+    is_set = isinstance(thing, Set | MappingView)
+    return Source.stream(thing, size=size) if is_iterable and not (is_set or adapters.is_row(thing)) else None
 
 
 _RECOGNISERS: Final = (_declared, _buffer, _local_path, _response, _part, _handle, _openable, _iterable)
