@@ -11,7 +11,7 @@ __all__ = ["Secret", "SecretBytes", "excerpt", "hide_query"]
 
 _MAX_EXCERPT: Final = 80  # characters
 _URL: Final = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/@]*@)?([^?#]*)(.?)", re.DOTALL
+    r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/?#]*@)?([^?#]*)(.?)", re.DOTALL
 )  # pathlib leaves one slash
 
 

@@ -128,8 +128,8 @@ class Settings:
         max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
         fsync: Whether a download to a path is flushed before its file appears, to survive a power cut. Default: False.
         validate: Whether `upload` checks type and size before it sends. Default: True.
-        str_paths: Whether `upload` takes a `str` for a path. False refuses it, so that text from the network is never opened
-            as a file: pass `pathlib.Path`. Default: True.
+        str_paths: Whether a `str` is taken for a path, as a source and as a destination. False refuses it, so that text from
+            the network never names a file: pass `pathlib.Path`. Default: True.
         user_agent_suffix: Text appended to the User-Agent header. Default: empty.
 
     Raises:

@@ -23,6 +23,7 @@ from meta_media.protocol.responses import disposition_filename
 from meta_media.protocol.secrets import excerpt
 
 __all__ = [
+    "NO_STR_PATHS",
     "Buffer",
     "as_buffer",
     "attribute",
@@ -54,6 +55,7 @@ _COMPRESSED: Final = re.compile(r"\.(?:gz|bz2|xz|lzma|zst)$", re.IGNORECASE)
 _ARCHIVE: Final = re.compile(r"\.(?:tar|tgz|tbz2?|txz)$", re.IGNORECASE)
 _COMPRESSED_HEADS: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x5d\0\0", b"\x28\xb5\x2f\xfd")
 _MAX_PATH_SIZE: Final = 4096  # characters; PATH_MAX of Linux in bytes
+NO_STR_PATHS: Final = "Settings.str_paths is False, so a str is not taken for a path: pass pathlib.Path"
 _ANYTHING: Final = "pass a path, bytes, a binary file or async handle, a response, or an iterable of bytes"
 
 

@@ -18,6 +18,7 @@ from meta_media.http.call import Call
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
+from meta_media.transfer.adapters import NO_STR_PATHS
 from meta_media.transfer.bodies import Body, open_stream
 from meta_media.transfer.destinations import Destination, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
@@ -303,6 +304,8 @@ async def download(
     call: Call, what: object, destination: Destination, *, overwrite: bool, progress: ProgressCallback | None
 ) -> DownloadedMedia:
     """Write a verified download to a destination. Wrong bytes are fetched again if the destination can be rewound."""
+    if isinstance(destination, str) and not call.settings.str_paths:
+        raise ConfigurationError(NO_STR_PATHS)
     body = ResumableBody(call, what)
     async with open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync) as sink:
         while True:

@@ -74,8 +74,7 @@ class Source(abc.ABC):
             InvalidMediaError: It is no source.
         """
         if isinstance(source, str) and not str_paths:
-            advice = "pass pathlib.Path(...) for a file, and text.encode() with a filename for text"
-            raise InvalidMediaError(f"Settings.str_paths is False, so a str is not taken for a path: {advice}")
+            raise InvalidMediaError(f"{adapters.NO_STR_PATHS}, or text.encode() and a filename for text")
         is_definition = inspect.isclass(source) or inspect.ismodule(source)  # whose functions are meant for others
         for recognise in () if is_definition else _RECOGNISERS:
             if (found := recognise(source, size)) is not None:

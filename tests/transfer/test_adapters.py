@@ -9,10 +9,12 @@ import contextlib
 import ctypes
 import functools
 import gzip
+import inspect
 import io
 import mmap
 import os
 import pickle
+import re
 import sqlite3
 import tarfile
 import tempfile
@@ -35,9 +37,10 @@ from python_multipart.multipart import File
 from starlette.datastructures import UploadFile
 from werkzeug.datastructures import FileStorage
 
-from meta_media import MediaApi, Settings, Source
+from meta_media import MediaApi, Source
 from meta_media.emulator import Emulator
-from meta_media.errors import CorruptedMediaError, InvalidMediaError, NetworkError, StorageError
+from meta_media.errors import ConfigurationError, CorruptedMediaError, InvalidMediaError, NetworkError, StorageError
+from meta_media.transfer import sources
 from tests.support.servers import Server, page
 from tests.transfer.uploads import LONG, TEXT, arrived, refused, slowly
 
@@ -270,12 +273,16 @@ async def test_missing_file_is_told_without_advice(media: MediaApi, emulator: Em
 
 
 async def test_str_paths(emulator: Emulator, text: Path) -> None:
-    """With `str_paths=False` a str is no path, and a Path still is."""
+    """With `str_paths=False` a str is no path, neither of a source nor of a destination, and a Path still is."""
     async with emulator.api(str_paths=False) as media:
         error = await refused(media, emulator, str(text), InvalidMediaError)
         assert "Settings.str_paths is False" in str(error)
         for source in (text, Source.path(str(text)), TEXT):
-            assert (await media.upload(source)).file_size == len(TEXT)
+            uploaded = await media.upload(source)
+            assert uploaded.file_size == len(TEXT)
+        with pytest.raises(ConfigurationError, match=r"Settings\.str_paths is False"):
+            await media.download(uploaded.id, str(text.parent / "copy.txt"))
+        assert (await media.download(uploaded.id, text.parent / "copy.txt")).size == len(TEXT)
 
 
 # Responses
@@ -846,7 +853,7 @@ async def test_row_of_one_column() -> None:
             Source.of(two)
 
 
-def test_settings_document_the_rule() -> None:
-    """The rule that is documented has as many steps as are tried."""
-    assert "8. An iterable" in (Source.__doc__ or "")
-    assert Settings(str_paths=False).str_paths is False
+def test_the_rule_is_documented() -> None:
+    """The docstring of Source has as many steps as are tried."""
+    steps = re.findall(r"^    (\d)\. ", inspect.cleandoc(Source.__doc__ or "").replace("\n", "\n    "), re.MULTILINE)
+    assert steps == [str(number + 1) for number in range(len(sources._RECOGNISERS))]

@@ -1,0 +1,41 @@
+"""Text of the caller's in messages: short, and without what grants access."""
+
+from __future__ import annotations
+
+import pytest
+
+from meta_media.protocol.secrets import excerpt, hide_query
+
+EXCERPTS = {
+    "photo.jpg": "'photo.jpg'",
+    "what?.jpg": "'what?.jpg'",
+    "C:/photos/a.jpg": "'C:/photos/a.jpg'",
+    "https://a.example/b.jpg": "'https://a.example/b.jpg'",
+    "https://a.example/b.jpg?X-Amz-Signature=SECRET": "'https://a.example/b.jpg?…'",
+    "https://a.example/b.jpg#access_token=SECRET": "'https://a.example/b.jpg?…'",
+    "https://user:SECRET@a.example/b.jpg": "'https://a.example/b.jpg'",
+    "https://user:SEC@RET@a.example/b.jpg": "'https://a.example/b.jpg'",
+    "https:/user:SECRET@a.example/b.jpg?SECRET": "'https:/a.example/b.jpg?…'",
+    "s3://bucket/key@2x.png": "'s3://bucket/key@2x.png'",
+    "DATA:image/png;base64,SECRET": "'DATA:…'",
+    "a\nb": "'a\\nb'",
+    "": "''",
+}
+
+
+@pytest.mark.parametrize("text", EXCERPTS)
+def test_excerpts(text: str) -> None:
+    """The query, the fragment and the password of a URL, and the content of a data URI, are left out."""
+    assert excerpt(text) == EXCERPTS[text]
+
+
+def test_long_excerpts() -> None:
+    """A text of more than 80 characters is cut in its middle."""
+    assert excerpt("x" * 80) == repr("x" * 80)
+    assert excerpt("a" * 50 + "b" * 50) == repr("a" * 39 + "…" + "b" * 40)
+
+
+def test_hidden_queries() -> None:
+    """A URL without its query says that it had one."""
+    assert hide_query("https://a.example/b?c=d?e") == "https://a.example/b?…"
+    assert hide_query("https://a.example/b") == "https://a.example/b"
