@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
+from meta_media.http.loop_bound import running_loop
 from meta_media.transfer.threads import await_completion, run_in_thread, submit
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
 _BUSY_TIMEOUT: Final = 30.0  # seconds to wait for transactions of other processes, which take milliseconds each
 _POLL_SECONDS: Final = 0.005
+_of_parents: Final[list[object]] = []  # connections that a fork has copied
 _BATCH_SIZE: Final = 1000  # pieces of work in one transaction
 
 
@@ -41,6 +44,7 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None
         self._pending: deque[tuple[Work, Future[Any]]] = deque()
         self._lock = threading.Lock()  # held by the thread that works
+        self._process = os.getpid()
         self._closed = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -50,8 +54,15 @@ class SQLiteFile:
         A failure of SQLite or of the disk is a `StorageError`. It is a `ConfigurationError` if the file is closed, is not of
         this kind, or is open in another process.
         """
+        running_loop()
         if self._closed:
             raise ConfigurationError(f"{self} is closed: make another")
+        if (
+            self._process != os.getpid()
+        ):  # a fork: its parent's connection is not used, and not even closed (SQLite's "How To Corrupt")
+            _of_parents.append(self._connection)
+            self._process, self._connection = os.getpid(), None
+            self._pending, self._lock = deque(), threading.Lock()
         future: Future[T] = Future()
         self._pending.append((work, future))
         submit(self._drain)

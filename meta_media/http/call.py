@@ -112,8 +112,8 @@ class Call:
 
     def limit_to(self, recipient: str) -> None:
         """Keep the limit of a message's recipient, too."""
-        pair = self._client.shared.limits.of_recipient(self._number, recipient.lstrip("+"))
-        self._slot.throttles.by_scope["recipient"] = pair
+        key = self._number, recipient.lstrip("+")
+        self._slot.throttles.by_scope["recipient"] = self._client.shared.limits.throttle(key, by_fours=True)
 
     def give_up_slot(self) -> None:
         """Give the slot back until the next request, because the work before that waits for a call of its own."""

@@ -20,7 +20,7 @@ from meta_media.http.limits import Limits
 from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.convert import converter
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import checked_id, is_token
+from meta_media.protocol.validators import checked_id
 
 if TYPE_CHECKING:
     import httpx
@@ -64,8 +64,8 @@ class Client:
             kind = f"the class {http_client.__name__}" if isinstance(http_client, type) else type(http_client).__name__
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {kind}")
         number = os.environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
-        if isinstance(access_token, str) and access_token.isdecimal() and is_token(number):
-            raise ConfigurationError("access_token and phone_number_id are swapped: the token comes first")
+        if isinstance(number, str) and number.startswith("EAA"):  # as Meta's tokens do
+            raise ConfigurationError("phone_number_id is an access token: the token comes first, then the id")
         self.settings = settings or Settings()
         self.token = Token(os.environ.get("CLOUD_API_ACCESS_TOKEN") or None if access_token is None else access_token)
         self.number = None if number is None else checked_id(number, "phone_number_id")
@@ -199,7 +199,10 @@ class Shared:
         self._transport: Any = None  # of our own client; None for the caller's
         self._proxy = settings.proxy
         self._loaded = False
-        self._bound = LoopBound("MediaApi", lambda _: _Limiters(settings.concurrency))
+        self._threads = LoopBound("MediaApi", lambda _: anyio.CapacityLimiter(1))  # the default one is everyone's
+        self._bound = LoopBound(  # of the Graph API, and of downloads
+            "MediaApi", lambda _: [anyio.Semaphore(settings.concurrency, fast_acquire=True) for _ in range(2)]
+        )
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -223,13 +226,12 @@ class Shared:
 
     def limiter(self, operation: Operation) -> anyio.Semaphore:
         """Return the concurrency limiter of an operation; `ConfigurationError` if another event loop uses this object."""
-        limiters = self._bound.get()
-        return limiters.downloads if operation == "download" else limiters.graph
+        return self._bound.get()[operation == "download"]
 
     async def load(self) -> None:
         """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""
         if not self._loaded:
-            await anyio.to_thread.run_sync(_import_libraries, limiter=self._bound.get().threads)
+            await anyio.to_thread.run_sync(_import_libraries, limiter=self._threads.get())
             self._loaded = True
         self.client  # noqa: B018 - raises if it is closed
 
@@ -250,14 +252,6 @@ class Shared:
             self._bound.get()  # raises in a second event loop, before anything is closed
             await self._client.aclose()
         self.closed = True
-
-
-class _Limiters:
-    """What the calls of one event loop wait for."""
-
-    def __init__(self, concurrency: int) -> None:
-        self.graph, self.downloads = (anyio.Semaphore(concurrency, fast_acquire=True) for _ in range(2))
-        self.threads = anyio.CapacityLimiter(1)  # the default one is shared with the rest of the program
 
 
 def _is_async_client(value: object) -> bool:

@@ -220,7 +220,9 @@ class Limits:
         self, *, now: Number = time.monotonic, sleep: Sleep = anyio.sleep, jitter: Number = random.random
     ) -> None:
         self._now = now
-        self._throttles = LoopBound[dict[Hashable, Throttle]]("MediaApi", _renewed)
+        self._throttles = LoopBound[dict[Hashable, Throttle]](
+            "MediaApi", lambda before: {key: throttle.renewed() for key, throttle in (before or {}).items()}
+        )
         self.budget = RetryBudget()
         self.sleep = sleep
         self.jitter = jitter
@@ -233,28 +235,13 @@ class Limits:
             if len(throttles) >= _MAX_THROTTLES:
                 for idle in [known for known, kept in throttles.items() if kept.idle]:
                     del throttles[idle]
-            throttle = Throttle(now=self._now, sleep=self.sleep, jitter=self.jitter, by_fours=by_fours)
-            throttles[key] = throttle
+            throttle = throttles[key] = Throttle(self._now, self.sleep, self.jitter, by_fours=by_fours)
         return throttle
 
     def of_call(self, account: Hashable, number: str | None) -> Throttles:
         """Return the throttles of a call. Without a number, its limits are those of its account's calls without one."""
-        key: Hashable = ("no number", account) if number is None else number
-        return Throttles(
-            {
-                "app": self.throttle(("app",)),
-                "account": self.throttle(("account", account)),
-                "number": self.throttle(key),
-            }
-        )
-
-    def of_recipient(self, number: str | None, recipient: str) -> Throttle:
-        """Return the throttle of a pair of numbers."""
-        return self.throttle(("pair", number, recipient), by_fours=True)
-
-
-def _renewed(throttles: dict[Hashable, Throttle] | None) -> dict[Hashable, Throttle]:
-    return {key: throttle.renewed() for key, throttle in (throttles or {}).items()}
+        keys: dict[Scope, Hashable] = {"app": (), "account": (account,), "number": number or ("no number", account)}
+        return Throttles({scope: self.throttle(key) for scope, key in keys.items()})
 
 
 class Slot:

@@ -11,19 +11,9 @@ import attrs
 from attrs.validators import in_, optional
 
 from meta_media.errors import ConfigurationError
+from meta_media.protocol import validators
 from meta_media.protocol.secrets import Secret
-from meta_media.protocol.validators import (
-    count,
-    flag,
-    header_text,
-    identifier,
-    matched,
-    must_be,
-    not_negative,
-    positive,
-    shown,
-    whole,
-)
+from meta_media.protocol.validators import flag, matched, must_be, not_negative, positive, shown
 
 __all__ = ["Settings"]
 
@@ -139,7 +129,7 @@ class Settings:
     base_url: str = attrs.field(default=_environment("WA_BASE_URL", "https://graph.facebook.com"), converter=_base_url)
     api_version: str = attrs.field(default=_environment("CLOUD_API_VERSION", _DEFAULT_VERSION), converter=_api_version)
     business_account_id: str | None = attrs.field(
-        default=_environment("WA_BUSINESS_ACCOUNT_ID", None), validator=optional(identifier)
+        default=_environment("WA_BUSINESS_ACCOUNT_ID", None), validator=optional(validators.identifier)
     )
     app_secret: str | None = attrs.field(
         default=_environment("WA_APP_SECRET", None), converter=_secret, validator=_text, repr=False
@@ -157,17 +147,17 @@ class Settings:
     minimum_rate: float = attrs.field(default=1024.0, validator=not_negative)
     deadline: float | None = attrs.field(default=None, validator=optional(positive))
     proxy: str | None = attrs.field(default=None, converter=_secret, validator=_text, repr=False)
-    max_retries: int = attrs.field(default=2, validator=whole)
+    max_retries: int = attrs.field(default=2, validator=validators.whole)
     backoff: float = attrs.field(default=0.5, validator=not_negative)
     uploads_per_second: float | None = attrs.field(default=None, validator=optional(positive))
-    info_errors_per_hour: int | None = attrs.field(default=None, validator=optional(count))
-    concurrency: int = attrs.field(default=16, validator=count)
-    chunk_size: int = attrs.field(default=2**20, validator=count)
-    max_download_size: int = attrs.field(default=100 * 2**20, validator=count)
+    info_errors_per_hour: int | None = attrs.field(default=None, validator=optional(validators.count))
+    concurrency: int = attrs.field(default=16, validator=validators.count)
+    chunk_size: int = attrs.field(default=2**20, validator=validators.count)
+    max_download_size: int = attrs.field(default=100 * 2**20, validator=validators.count)
     fsync: bool = attrs.field(default=False, validator=flag)
     validate: bool = attrs.field(default=True, validator=flag)
     str_paths: bool = attrs.field(default=True, validator=flag)
-    user_agent_suffix: str = attrs.field(default="", validator=header_text)
+    user_agent_suffix: str = attrs.field(default="", validator=validators.header_text)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """Return a copy with some fields changed. An unknown name raises `ConfigurationError`."""

@@ -20,7 +20,6 @@ __all__ = [
     "header_text",
     "identifier",
     "is_id",
-    "is_token",
     "mapping",
     "matched",
     "must_be",
@@ -90,10 +89,8 @@ def checked_token(value: object) -> str:
     """Return the access token without surrounding white space. No error shows the token."""
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
-        hint = ": pass the function itself, get_token and not get_token()" if kind == "coroutine" else ""
-        raise ConfigurationError(
-            f"access_token must be a str, or an async function that returns a str, not {kind}{hint}"
-        )
+        hint = ", which it returns: pass the function itself" if kind == "coroutine" else ""
+        raise ConfigurationError(f"access_token must be a str or an async function that returns one, not {kind}{hint}")
     token = (value or "").strip()
     if not token:
         raise ConfigurationError("there is no access token: pass access_token or set CLOUD_API_ACCESS_TOKEN")
@@ -102,11 +99,6 @@ def checked_token(value: object) -> str:
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError("the access token contains white space or non-ASCII characters: copy it again")
     return token
-
-
-def is_token(value: object) -> bool:
-    """Return whether a value looks like an access token of Meta's, and not like an id."""
-    return isinstance(value, str) and value.startswith("EAA")
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -302,3 +302,57 @@ async def test_a_read_only_folder(tmp_path: Path, existing: bool) -> None:
         work = [*command, sys.executable, "-B", "-c", SECOND, str(path)]
         done = await anyio.run_process(work, env=environment, stderr=None)
     assert done.stdout.decode().startswith(f"StorageError: the journal {str(path)!r} failed: ")
+
+
+FORK = """
+import asyncio, os, sys, threading
+from meta_media.bulk.sqlite_file import SQLiteFile
+from meta_media.errors import StorageError
+
+file = SQLiteFile(sys.argv[1], ("test", 7), "CREATE TABLE IF NOT EXISTS names (name TEXT)")
+file._busy_timeout = 0.1
+started, over = threading.Event(), threading.Event()
+
+def added(connection):
+    connection.execute("INSERT INTO names VALUES ('x')")
+
+def slow(_):
+    started.set()
+    over.wait()
+
+async def use():
+    async with asyncio.timeout(20):
+        await file.run(added)
+        await file.aclose()
+
+async def main(in_progress):
+    await file.run(added)
+    holding = asyncio.ensure_future(file.run(slow))
+    if in_progress:
+        await asyncio.to_thread(started.wait)
+    else:
+        over.set()
+        await holding
+    child = os.fork()
+    if not child:
+        try:
+            asyncio.run(use())
+        except StorageError as error:  # SQLite has copied the locks of the transaction, which nothing in the child ends
+            os._exit(3 if in_progress and "locked" in str(error) else 1)
+        os._exit(0)
+    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == (3 << 8 if in_progress else 0)
+    over.set()
+    await holding
+    await use()
+
+asyncio.run(main(sys.argv[2] == "True"))
+"""
+
+
+@pytest.mark.parametrize("in_progress", [False, True])
+async def test_a_fork(tmp_path: Path, in_progress: bool) -> None:
+    """A child opens the file anew, and leaves its parent's connection alone; after a fork in a transaction, it has an end."""
+    path = tmp_path / "names.sqlite"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-W", "ignore", "-c", FORK, path, str(in_progress))
+    assert await asyncio.wait_for(child.wait(), 60) == 0
+    assert names(path) == ["x"] * (2 if in_progress else 3)

@@ -32,16 +32,16 @@ class Session:
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"access_token": 5}, "access_token must be a str, or an async function that returns a str, not int"),
-    ({"access_token": b"EAAG"}, "access_token must be a str, or an async function that returns a str, not bytes"),
-    ({"access_token": Settings()}, "access_token must be a str, or an async function that returns a str, not Settings"),
+    ({"access_token": 5}, "access_token must be a str or an async function that returns one, not int"),
+    ({"access_token": b"EAAG"}, "access_token must be a str or an async function that returns one, not bytes"),
+    ({"access_token": Settings()}, "access_token must be a str or an async function that returns one, not Settings"),
     ({"access_token": f"Bearer {TOKEN}"}, 'the access token starts with "Bearer ": leave out "Bearer "'),
     ({"access_token": f"bearer {TOKEN}"}, 'the access token starts with "Bearer ": leave out "Bearer "'),
     (
         {"access_token": "106540352242922", "phone_number_id": TOKEN},
-        "access_token and phone_number_id are swapped: the token comes first",
+        "phone_number_id is an access token: the token comes first, then the id",
     ),
-    ({"phone_number_id": TOKEN}, "phone_number_id must be digits, not '…'"),
+    ({"phone_number_id": "x" * 200}, "phone_number_id must be digits, not '…'"),
     ({"phone_number_id": "+1 555 000 1111"}, "phone_number_id must be digits, not '+1 555 000 1111'"),
     (
         {"phone_number_id": Settings},
@@ -76,9 +76,7 @@ async def test_a_session_of_aiohttp() -> None:
 def test_a_coroutine_is_no_token() -> None:
     """Whoever calls the function instead of passing it is told so."""
     called = coroutine()
-    with pytest.raises(
-        ConfigurationError, match=r"not coroutine: pass the function itself, get_token and not get_token\(\)$"
-    ):
+    with pytest.raises(ConfigurationError, match=r"not coroutine, which it returns: pass the function itself$"):
         MediaApi(called)  # type: ignore[arg-type]
     called.close()
 
@@ -143,7 +141,7 @@ async def test_clients_that_fit(flavour: Any) -> None:
         ({"proxy": "http://proxy"}, "proxy belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"concurrency": 3}, "concurrency belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"x" * 500: 1}, "there is no setting named " + "x" * 80),
-        ({"access_token": 5}, "access_token must be a str, or an async function that returns a str, not int"),
+        ({"access_token": 5}, "access_token must be a str or an async function that returns one, not int"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -364,8 +364,8 @@ def test_missing_tokens(missing: object) -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (7, "access_token must be a str, or an async function that returns a str, not int"),
-        (b"EAAG", "access_token must be a str, or an async function that returns a str, not bytes"),
+        (7, "access_token must be a str or an async function that returns one, not int"),
+        (b"EAAG", "access_token must be a str or an async function that returns one, not bytes"),
         ("Bearer EAAG", 'the access token starts with "Bearer ": leave out "Bearer "'),
     ],
 )
