@@ -15,6 +15,7 @@ import attrs
 
 from meta_media.errors import ConfigurationError, DownloadTooLargeError, IntegrityError, MediaError
 from meta_media.http.call import Call
+from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
@@ -133,6 +134,7 @@ class MediaStream:
         self._rest = memoryview(b"")  # of a chunk of which `read` returned the beginning
         self._reader: asyncio.Task[object] | None = None  # the task that waits for a chunk
         self._idle = asyncio.Event()  # set when none does any more
+        self._bound = LoopBound("MediaStream", lambda _: None)
         self._ended = False  # after the last byte, verified
         self._over = False  # after an error, a cancellation or the end of the block
         self._left = False  # closed without an error
@@ -202,6 +204,7 @@ class MediaStream:
         await self._close(failed=False)
 
     async def _close(self, *, failed: bool) -> None:
+        self._bound.get()
         self._over, self._left = not self._ended, not failed
         if self._reader is not None:
             self._reader.cancel()
@@ -238,6 +241,7 @@ class MediaStream:
         return b"".join(pieces)
 
     def _check_readable(self) -> None:
+        self._bound.get()
         if self._over:
             raise ConfigurationError(_OVER)
         if self._reader is not None:

@@ -110,7 +110,9 @@ async def of(vault: object) -> str:
     return TOKEN
 
 
-@pytest.mark.parametrize("function", [coroutine, Vault(), functools.partial(of, "vault")], ids=["function", "object", "partial"])
+@pytest.mark.parametrize(
+    "function", [coroutine, Vault(), functools.partial(of, "vault")], ids=["function", "object", "partial"]
+)
 async def test_whatever_returns_an_awaitable(function: Callable[[], Awaitable[str]]) -> None:
     """A token function is anything that can be called and awaited."""
     async with (

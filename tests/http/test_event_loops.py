@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import sys
 import threading
@@ -134,6 +135,17 @@ async def test_a_run_of_another_loop(media: MediaApi, portal: BlockingPortal) ->
         with pytest.raises(ConfigurationError, match=f"^this BulkRun {IN_USE}"):
             await asyncio.to_thread(portal.call, anext, run)
         assert [outcome.error async for outcome in run] == [None]
+
+
+async def test_a_stream_of_another_loop(media: MediaApi, portal: BlockingPortal) -> None:
+    """A stream belongs to the loop that opened it, and goes on there."""
+    uploaded = await media.upload(b"hello", filename="a.txt")
+    async with media.stream(uploaded) as stream:
+        works: list[Any] = [stream.read, functools.partial(anext, stream), stream.aclose]
+        for work in works:
+            with pytest.raises(ConfigurationError, match=f"^this MediaStream {IN_USE}"):
+                await asyncio.to_thread(portal.call, work)
+        assert await stream.read() == b"hello"
 
 
 async def test_every_verb_is_refused_in_a_second_loop(media: MediaApi, portal: BlockingPortal) -> None:
