@@ -219,7 +219,8 @@ class _Reader:
         if errors or kind == "unsupported":
             self._fail(errors, message, value)
         elif not found and kind not in _WITHOUT_MEDIA:
-            self._skip(f"a message of type {shown(kind)} without media")
+            named = shown(kind) if isinstance(kind, str) else type(kind).__name__
+            self._skip(f"a message of type {named} without media")
 
     def _call(self, call: _Json, value: _Json) -> None:
         for name in _CALLS:

@@ -95,7 +95,7 @@ def test_recipients_are_no_ints() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "sentence"),
     [
-        ("phone", "0171", 'a phone recipient must be a phone number with country code, such as "+15550001111"'),
+        ("phone", "01711234567", 'a phone recipient must be a phone number with country code, such as "+15550001111"'),
         ("user", "15550001111", 'a user recipient must be a user id, such as "US.13491208655302741918"'),
         ("group", "two words", "a group recipient must be a group id of Meta's"),
         ("group", None, "a group recipient must be a group id of Meta's"),

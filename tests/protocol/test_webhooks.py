@@ -166,9 +166,20 @@ def test_carriers(carrier: str) -> None:
 
 
 def test_media_of_a_flow_has_a_name() -> None:
-    """A file that was picked in a form has the name that it had on the phone."""
-    (media,) = inbound_media(carriers()["flow"])
-    assert (media.kind, media.filename) == ("image", "a.jpg")
+    """A file that was picked in a form has the name that it had on the phone; the form's JSON may be decoded already."""
+    payload = carriers()["flow"]
+    reply = payload["entry"][0]["changes"][0]["value"]["messages"][0]["interactive"]["nfm_reply"]
+    for decode in (str, json.loads):
+        reply["response_json"] = decode(reply["response_json"])
+        (media,) = inbound_media(payload)
+        assert (media.kind, media.filename) == ("image", "a.jpg")
+
+
+def test_an_edit_by_the_business_is_an_echo() -> None:
+    """What the business itself has changed is an echo, so that no bot replies to it."""
+    edit = {"type": "edit", "edit": {"message": {"type": "image", "image": MEDIA}}, "from": "15550783881"}
+    (media,) = inbound_media({"entry": [{"changes": [{"value": {"message_echoes": [edit]}}]}]})
+    assert (media.carrier, media.reply_address) == ("echo", None)
 
 
 def places(value: object) -> Iterator[tuple[Any, Any]]:
@@ -228,6 +239,8 @@ def test_contacts_belong_to_messages() -> None:
     assert [media.parent_user_id for media in found] == [None, "US.ENT.3", None]
     (only,) = inbound_media(webhook(messages[2], contacts=contacts[:1]))
     assert only.profile_name == "one"
+    (both,) = inbound_media(webhook({"from": "1", **messages[1]}, contacts=[{"wa_id": "1", "user_id": "US.old"}]))
+    assert both.user_id == "US.3"
 
 
 def test_media_of_a_history_is_found() -> None:
@@ -292,15 +305,16 @@ def test_ids_as_numbers() -> None:
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        ({}, "a message of type None without media"),
+        ({}, "a message of type NoneType without media"),
         ({"type": "image"}, "a message of type 'image' without media"),
         ({"type": "image", "image": None}, "a message of type 'image' without media"),
         ({"type": "image", "image": [MEDIA]}, "a message of type 'image' without media"),
         ({"type": "image", "image": {"mime_type": "image/jpeg"}}, "a message of type 'image' without media"),
         ({"type": "hologram", "hologram": MEDIA}, "a message of type 'hologram' without media"),
-        ({"type": ["image"]}, "a message of type ['image'] without media"),
+        ({"type": ["image"]}, "a message of type list without media"),
         ({"type": "image", "image": MEDIA | {"id": "../1"}}, "media whose id is not one"),
         ({"type": "image", "image": MEDIA | {"id": True}}, "media whose id is not one"),
+        ({"type": "image", "image": MEDIA | {"id": -1}}, "media whose id is not one"),
         ({"type": "image", "image": MEDIA | {"id": ["1"]}}, "media whose id is not one"),
     ],
     ids=repr,
@@ -470,14 +484,19 @@ def test_any_json_in_the_right_places(anything: object, media: dict[str, object]
 
 
 def test_deep_payloads() -> None:
-    """A payload of the depth that a JSON parser allows is read, and its deep values are kept."""
+    """Values that are deeper than Python's recursion are kept as they are."""
     deep: object = None
-    for _ in range(900):
+    for _ in range(5000):
         deep = [deep]
     misfits = dict.fromkeys(("sha256", "caption"), deep)
-    first, second = {"image": MEDIA | {"id": deep}}, {"image": MEDIA | misfits}
-    found = parse_webhook(webhook(first, second))
-    assert ([media.extra for media in found.media], found.unread) == ([misfits], 1)
+    messages = [
+        {"image": MEDIA | {"id": deep}},
+        {"image": MEDIA | misfits},
+        {"type": deep},
+        {"edit": deep, "errors": deep},
+    ]
+    found = parse_webhook(webhook(*messages, contacts=deep, metadata=deep))
+    assert ([sorted(media.extra) for media in found.media], found.unread) == ([["caption", "sha256"]], 3)
 
 
 BODY = rb'{"text":"caf\u00e9","url":"https:\/\/example.com\/"}'
