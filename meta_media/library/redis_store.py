@@ -11,6 +11,7 @@ from typing import Any, Final
 import anyio
 
 from meta_media.errors import ConfigurationError, StorageError
+from meta_media.http.loop_bound import LoopBound
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.store import AsyncCloseable, Store
 from meta_media.protocol.convert import stored_converter
@@ -68,8 +69,7 @@ class RedisStore(AsyncCloseable, Store):
     def __init__(self, url: str, *, prefix: str = "meta_media") -> None:
         self._url = Secret(url)
         self._prefix = prefix
-        self._client: Any = None
-        self._connections = anyio.Semaphore(_MAX_CONNECTIONS)
+        self._bound = LoopBound("RedisStore", lambda _: _Connections())
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r})"
@@ -114,7 +114,8 @@ class RedisStore(AsyncCloseable, Store):
 
     async def aclose(self) -> None:
         """Close the connections. The next call opens new ones."""
-        client, self._client = self._client, None
+        connections = self._bound.get()
+        client, connections.client = connections.client, None
         if client is not None:
             await client.aclose()
 
@@ -134,13 +135,14 @@ class RedisStore(AsyncCloseable, Store):
         return int(await self._ask(run, repeatable=repeatable))
 
     async def _ask(self, work: Callable[[Any], Awaitable[Any]], *, repeatable: bool = True) -> Any:
-        client = self._client
+        connections = self._bound.get()
+        client = connections.client
         if client is None:
             made = await run_in_thread(_new_client, self._url)
-            client = self._client = self._client or made  # another task may have been faster
+            client = connections.client = connections.client or made  # another task may have been faster
         import redis  # `_new_client` has imported it, on a thread
 
-        async with self._connections:
+        async with connections.places:
             for attempt in (work, functools.partial(_on_new_connection, work))[: 1 + repeatable]:
                 try:
                     return await attempt(client)
@@ -151,6 +153,14 @@ class RedisStore(AsyncCloseable, Store):
         raise StorageError(
             failure, retryable=lost
         )  # without a context: redis-py's frames have the password in their locals
+
+
+class _Connections:
+    """The connections of one event loop."""
+
+    def __init__(self) -> None:
+        self.client: Any = None
+        self.places = anyio.Semaphore(_MAX_CONNECTIONS)
 
 
 async def _on_new_connection(work: Callable[[Any], Awaitable[Any]], client: Any) -> Any:

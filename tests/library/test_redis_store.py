@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import cast
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from meta_media import LibraryEntry, RedisStore
 from meta_media.errors import ConfigurationError, StorageError
@@ -343,3 +345,18 @@ async def test_redis_py_is_missing() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = await anyio.run_process([sys.executable, "-W", "error", "-c", WITHOUT], env=environment)
     assert done.stdout.decode().splitlines() == ['RedisStore needs a package: pip install "meta-media[redis]"'] * 3
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_event_loops(redis_server: RedisServer) -> None:
+    """Loops in turn have connections of their own; a second loop at the same time is refused at once."""
+    store = RedisStore(redis_server.url)
+    assert [asyncio.run(store.get("unknown")) for _ in range(2)] == [None, None]
+    with start_blocking_portal() as first, start_blocking_portal() as second:
+        assert first.call(store.get, "unknown") is None
+        with pytest.raises(
+            ConfigurationError, match=r"^this RedisStore is in use by another event loop: make one for each$"
+        ):
+            second.call(store.get, "unknown")
+        first.call(store.aclose)
+    gc.collect()  # asyncio warns of what died with its loop; now, and not in another test
