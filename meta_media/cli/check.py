@@ -15,9 +15,9 @@ from meta_media.cli.options import REPORT, FileNames, Report
 from meta_media.cli.output import Columns, Output, as_json, described, paragraph, printable, sentence, status_of, table
 from meta_media.cli.reporter import in_order
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.media_types import Inspection, check_size, inspect_media
+from meta_media.protocol.media_types import Inspection, check_size
 from meta_media.transfer.threads import run_in_thread
-from meta_media.transfer.upload import read_signature
+from meta_media.transfer.upload import UploadOptions, inspect
 
 __all__ = ["check"]
 
@@ -76,15 +76,7 @@ async def _verdict(file: str, source: Source, mime_type: str | None) -> _Verdict
     try:
         async with source.open() as body:
             verdict.size = body.size
-            verdict.inspection = inspect_media(
-                body.head,
-                filename=source.name,
-                mime_type=mime_type,
-                hint=source.mime_type,
-                complete=body.size == len(body.head),
-                signature=await read_signature(body),
-            )
-            verdict.size = await body.measure(verdict.inspection.max_size)
+            verdict.inspection, verdict.size = await inspect(source, body, UploadOptions(mime_type=mime_type))
             check_size(verdict.inspection, verdict.size, filename=source.name)
     except MediaError as error:
         verdict.error = error

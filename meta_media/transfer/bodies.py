@@ -42,6 +42,7 @@ class Body(Protocol):
     immutable: bool  # whether the bytes cannot change any more
     stat: os.stat_result | None  # of the regular file whose whole content this is; None for anything else
     name: str | None  # that was found out by opening it
+    seekable: bool  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
     spent: str | None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
 
     async def measure(self, limit: int) -> int:
@@ -49,7 +50,7 @@ class Body(Protocol):
         ...
 
     async def at(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset`; none of a stream, of which only the head can be seen."""
+        """Return up to `size` bytes from `offset`; none if it is not seekable."""
         ...
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
@@ -61,6 +62,7 @@ class _BodyFacts:
     """What is found out by opening a source, see `Body`."""
 
     name: str | None = None
+    seekable = True
     spent: str | None = None
 
 
@@ -193,7 +195,7 @@ class _SeekableBody(_BodyFacts):
         return self._size
 
     async def at(self, offset: int, size: int) -> bytes:
-        if self._file is None:
+        if not self.seekable:
             return b""
         with storage_errors("read the source"):
             await call(self._file.seek, self._start + offset)
@@ -230,6 +232,7 @@ class _StreamBody(_SeekableBody):
 
     def __init__(self, first: bytes, rest: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
         super().__init__(None, 0, size or 0, first[:HEAD_SIZE], None)
+        self.seekable = False
         self.size = size
         self.spools = size is None
         self._declared = size
@@ -241,7 +244,7 @@ class _StreamBody(_SeekableBody):
         if self.spools and self._file is None:
             file = await self._stack.enter_async_context(spooled(_SPOOL_MEMORY_SIZE))
             self.size = self._size = await self._spool(file, limit)
-            self._file = file
+            self._file, self.seekable = file, True
         return self._size
 
     async def _spool(self, file: Any, limit: int) -> int:

@@ -17,7 +17,7 @@ from meta_media.errors import ConfigurationError, CorruptedMediaError, Integrity
 from meta_media.http.call import Call
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.formats import Signature
-from meta_media.protocol.media_types import check_size, inspect_media
+from meta_media.protocol.media_types import Inspection, check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
@@ -32,7 +32,7 @@ from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import BackgroundWriter
 
-__all__ = ["UploadOptions", "prepare", "read_signature", "upload", "upload_options"]
+__all__ = ["UploadOptions", "inspect", "prepare", "upload", "upload_options"]
 
 _SMALL_SIZE: Final = 2**17  # bytes up to which a file is sent in one piece
 
@@ -60,36 +60,44 @@ def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOpt
     return attrs.evolve(options, validate=options.validate and settings.validate)
 
 
-async def read_signature(body: Body) -> Signature | None:
-    """Return the signature of an opened source, from its head and the few bytes beyond it that decide."""
-    steps = sniff_steps(body.head, body.size == len(body.head))
+async def inspect(source: Source, body: Body, options: UploadOptions) -> tuple[Inspection, int]:
+    """Return the decision of `inspect_media` for an opened source, and its size in bytes, which may be above the maximum."""
+    inspection, streamed = await _decide(source, body, options), not body.seekable
+    size = await body.measure(inspection.max_size)
+    if streamed and body.seekable and size <= inspection.max_size:  # it is spooled now
+        inspection = await _decide(source, body, options)
+    return inspection, size
+
+
+async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspection:
+    """Decide by the head, and by the few bytes beyond it that decide."""
+    name, complete = options.filename or source.name or body.name, body.size == len(body.head)
+    if body.spent is not None:
+        subject = excerpt(name) if name else "the file"
+        raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
+    steps = sniff_steps(body.head, complete)
     try:
         place = next(steps)
         while True:
             place = steps.send(await body.at(*place))
     except StopIteration as stop:
         signature: Signature | None = stop.value
-        return signature
-
-
-async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
-    """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
-    name = options.filename or source.name or body.name
-    if body.spent is not None:
-        subject = excerpt(name) if name else "the file"
-        raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
-    inspection = inspect_media(
+    return inspect_media(
         body.head,
         filename=name,
         mime_type=options.mime_type,
         hint=source.mime_type,
         validate=options.validate,
-        complete=body.size == len(body.head),
-        signature=await read_signature(body),
+        complete=complete,
+        signature=signature,
     )
-    size = await body.measure(inspection.max_size)
+
+
+async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
+    """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
+    inspection, size = await inspect(source, body, options)
     if options.validate or size > inspection.max_size:
-        check_size(inspection, size, filename=name)
+        check_size(inspection, size, filename=options.filename or source.name or body.name)
     if options.size not in {None, size}:
         raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
     return inspection.mime_type, size

@@ -11,7 +11,7 @@ from typing import Any
 import aiofiles
 import pytest
 
-from meta_media import InboundMedia, MediaApi, Settings, samples
+from meta_media import InboundMedia, MediaApi, MediaLibrary, MemoryStore, Settings, Source, samples
 from meta_media.emulator import Emulator
 from meta_media.errors import UnsupportedMediaTypeError
 from tests.support.boxes import mp4, sound, video
@@ -166,13 +166,31 @@ async def test_what_lies_behind_the_media_decides_in_an_async_handle(
     assert server.requests == []
 
 
-async def test_a_stream_is_judged_by_its_head(server: Server, api: MediaApi) -> None:
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    """Yield bytes once."""
+    for start in range(0, len(data), 70_000):
+        yield data[start : start + 70_000]
+
+
+async def test_a_stream_of_declared_size_is_judged_by_its_head(server: Server, api: MediaApi) -> None:
     """What cannot be seen in a stream is no reason to refuse it: its name decides."""
+    await api.upload(pieces(FILM), filename="film.mp4", size=len(FILM))
+    assert sent(server) == ("film.mp4", "video/mp4")
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(FILM), 70_000):
-            yield FILM[start : start + 70_000]
 
-    for size in (None, len(FILM)):
-        await api.upload(pieces(), filename="film.mp4", size=size)
-        assert sent(server) == ("film.mp4", "video/mp4")
+async def test_a_spooled_stream_is_judged_by_all_of_it(server: Server, api: MediaApi) -> None:
+    """A stream that is spooled can be read at its end before it is sent."""
+    await api.upload(pieces(SPEECH), filename="recording.mp4")
+    assert sent(server) == ("recording.m4a", "audio/mp4")
+    assert SPEECH in server.requests[-1].body
+    with pytest.raises(UnsupportedMediaTypeError, match=r"MP4 with H\.265"):
+        await api.upload(pieces(FILM), filename="film.mp4")
+    assert len(server.requests) == 1
+
+
+async def test_a_library_keeps_what_is_sent(emulator: Emulator, media: MediaApi) -> None:
+    """A library, which reads a source twice, records the type that Meta gets."""
+    async with MediaLibrary(media, MemoryStore()) as library:
+        entry = await library.ensure(Source.stream(pieces(SPEECH), name="a.mp4", size=len(SPEECH)))
+        info = await media.get_info(entry.id)
+        assert entry.mime_type == info.mime_type == "audio/mp4"
