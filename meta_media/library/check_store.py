@@ -58,7 +58,7 @@ async def check_store(make_store: Callable[[], Store | Awaitable[Store]]) -> Non
     try:
         for check in (_check_empty, _check_put, _check_touch_and_remove, _check_claims, _check_concurrent_claims):
             await check(*stores)
-        for check in (_check_late_put, _check_renew, _check_entries):
+        for check in (_check_find, _check_late_put, _check_renew, _check_entries):
             await check(*stores)
     finally:
         for store in (*stores, *stores):
@@ -143,6 +143,18 @@ async def _check_touch_and_remove(one: Store, other: Store) -> None:
     _require(not await one.remove(newer), "remove of an entry that was removed must return False")
     await one.touch(newer)
     _require(await one.get(newer.key) is None, "touch must not store an entry that was removed")
+
+
+async def _check_find(one: Store, other: Store) -> None:
+    find = getattr(other, "find", None)
+    if find is None:  # which is allowed
+        return
+    entry = await _put(one, _make_entry("5", "50"))
+    _require(await find("50") == entry, "find must return the stored entry with this id")
+    newer = await _put(one, _make_entry("5", "51"))
+    _require(await find("50") is None, "find must not return an entry that was replaced")
+    await one.remove(newer)
+    _require(await find("51") is None, "find must not return an entry that was removed")
 
 
 async def _check_claims(one: Store, other: Store) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import anyio
+import attrs
 
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.http.loop_bound import LoopBound
@@ -49,6 +50,14 @@ if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
 """
 _TOUCH: Final = f"{_IF_STORED} redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL'); return 1"
 _REMOVE: Final = f"{_IF_STORED} return redis.call('DEL', KEYS[2])"
+
+
+@attrs.define
+class _Connections:
+    """The client of one event loop, and how many commands it runs at a time."""
+
+    client: Any = None
+    limiter: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(_MAX_CONNECTIONS))
 
 
 class RedisStore(AsyncCloseable, Store):
@@ -142,32 +151,16 @@ class RedisStore(AsyncCloseable, Store):
             client = connections.client = connections.client or made  # another task may have been faster
         import redis  # `_new_client` has imported it, on a thread
 
-        async with connections.places:
-            for attempt in (work, functools.partial(_on_new_connection, work))[: 1 + repeatable]:
+        async with connections.limiter:
+            for _ in range(2 if repeatable else 1):  # redis-py opens a new connection in place of a lost one
                 try:
-                    return await attempt(client)
+                    return await work(client)
                 except (redis.RedisError, OSError) as error:
                     failure, lost = f"Redis failed: {error}", _is_lost(error)
                 if not lost:
                     break
-        raise StorageError(
-            failure, retryable=lost
-        )  # without a context: redis-py's frames have the password in their locals
-
-
-class _Connections:
-    """The connections of one event loop."""
-
-    def __init__(self) -> None:
-        self.client: Any = None
-        self.places = anyio.Semaphore(_MAX_CONNECTIONS)
-
-
-async def _on_new_connection(work: Callable[[Any], Awaitable[Any]], client: Any) -> Any:
-    """Run a command over a connection that is opened for it. The pool may hold others that the server has closed."""
-    async with client.client() as one:
-        await one.connection.disconnect()
-        return await work(one)
+        # Without a context: the frames of redis-py have the password in their locals.
+        raise StorageError(failure, retryable=lost)
 
 
 def _is_lost(error: Exception) -> bool:

@@ -24,6 +24,9 @@ class Store(Protocol):
 
     Each method is atomic, also between processes. A failure is a `StorageError`. `check_store` tests whether a store keeps
     every promise below.
+
+    A store may also have a method `async find(media_id)`, which returns the entry with an id, or None. Without it, a library
+    cannot remove the entry of media that its client deletes. It then only does not return that id itself.
     """
 
     async def get(self, key: str) -> LibraryEntry | None:

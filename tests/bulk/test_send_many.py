@@ -156,17 +156,3 @@ async def test_a_message_that_waited_is_sent_by_the_next_run(tmp_path: Path) -> 
         server.script = [SENT]
         (sent,) = await outcomes(api.send_many(PEOPLE[:1], "7", kind="image", journal=journal))
     assert sent.result().id == "wamid.1"
-
-
-async def test_a_fatal_error_ends_the_waits(server: Server) -> None:
-    """When a dead token ends a run, messages that wait to be tried again are not waited for."""
-    async with client(server, concurrency=2, max_retries=5, backoff=8.0) as api:
-
-        async def step(request: Received, writer: asyncio.StreamWriter) -> None:
-            first = json.loads(request.body)["to"] == PEOPLE[0]
-            writer.write(refusal(131000, 500) if first else refusal(190, 401))
-
-        server.script = [step]
-        async with asyncio.timeout(20):
-            report = await api.send_many(PEOPLE, "7", kind="image").report()
-    assert (report.failed, report.succeeded, report.ended_by is None) == (2, 0, False)

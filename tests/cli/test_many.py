@@ -375,6 +375,21 @@ def test_reuse_after_a_delete(shell: Shell, options: list[str]) -> None:
     assert shell.stored(again) == shell.sha256(names)
 
 
+def test_a_deleted_id_in_a_journal(shell: Shell) -> None:
+    """`delete` strikes ids out of the journal of an upload, if it is told the journal; else `--verify` finds them."""
+    names = shell.photos(2)
+    upload = ("upload", *names, "--journal", "run.sqlite")
+    first = words_of(shell.run(*upload))
+    assert words_of(shell.run(*upload)) == first
+    assert shell.run("delete", first[0], "--journal", "run.sqlite").returncode == 0
+    second = words_of(shell.run(*upload))
+    assert (second[0] == first[0], second[1] == first[1]) == (False, True)
+    assert shell.run("delete", second[1]).returncode == 0
+    third = words_of(shell.run(*upload, "--verify"))
+    assert (third[0] == second[0], third[1] == second[1]) == (True, False)
+    assert shell.run("info", *third).returncode == 0
+
+
 # Interrupted
 
 

@@ -40,6 +40,16 @@ async def test_memory() -> None:
     await check_store(lambda: store)
 
 
+async def test_without_find() -> None:
+    """A store need not find entries by their ids."""
+
+    class Plain(MemoryStore):
+        find = None  # type: ignore[assignment]  # as if it had no such method
+
+    store = Plain()
+    await check_store(lambda: store)
+
+
 async def test_sqlite(tmp_path: Path) -> None:
     """A store in a file keeps every promise, also between two stores."""
     await check_store(lambda: SQLiteStore(tmp_path / "new" / "library.sqlite"))
@@ -65,6 +75,35 @@ class _Forgets(MemoryStore):
 class _KeepsLittle(MemoryStore):
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
         return await super().put(attrs.evolve(entry, maybe_duplicate=False), claim)
+
+
+@breaks("find must return the stored entry with this id")
+class _FindsNothing(MemoryStore):
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        return None
+
+
+class _FindsTheFirst(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: dict[str, LibraryEntry] = {}
+
+    async def put(self, entry: LibraryEntry, claim: int) -> bool:
+        self._first[entry.id] = entry
+        return await super().put(entry, claim)
+
+
+@breaks("find must not return an entry that was replaced")
+class _FindsTheReplaced(_FindsTheFirst):
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        return self._first.get(media_id)
+
+
+@breaks("find must not return an entry that was removed")
+class _FindsTheRemoved(_FindsTheFirst):
+    async def find(self, media_id: str) -> LibraryEntry | None:
+        found = self._first.get(media_id)
+        return found and (found if self._entries.get(found.key, found).id == media_id else None)
 
 
 @breaks("put with the current claim must return True")
