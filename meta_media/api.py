@@ -71,8 +71,9 @@ class MediaApi(BulkVerbs):
         Upload a file: `POST /{PHONE_NUMBER_ID}/media`. The id is valid for thirty days, on this number.
 
         Args:
-            source: A path (a `str` is always one); bytes; an async file handle or a binary file object, read from its
-                current position; an iterable or async iterable of bytes; an `httpx.Response` being streamed; a `Source`.
+            source: A path (a `str` is always one, and must never come from the network); bytes or any buffer; a handle, plain
+                or async, read from its position; the file of a web form, read whole; the response of any HTTP client; an
+                iterable or async iterable of bytes; an object with `__media_source__`. `Source` documents the rule.
             filename: The name to send, made safe, with an extension of the type. Default: the source's own name.
             mime_type: The media type, which is checked. Default: from the bytes, else from the name.
             size: Bytes of a source whose length is not known. Without it such a source is first stored in memory or in a

@@ -21,6 +21,7 @@ import tempfile
 import threading
 import types
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -205,6 +206,14 @@ async def test_path_of_another_file_system_that_fails(media: MediaApi, emulator:
     error = await refused(media, emulator, Failing(b""), StorageError)
     assert str(error).startswith("could not open 'remote.txt': LookupError: 'no such key: xxx")
     assert len(str(error)) < 200
+
+
+async def test_path_of_another_file_system_that_is_text(media: MediaApi, emulator: Emulator) -> None:
+    """What its `open` returns is judged like any handle, and closed."""
+    opened = io.StringIO("text")
+    wrong = Thing(mode="r", open=lambda: opened)
+    assert "str, not bytes" in str(await refused(media, emulator, wrong, InvalidMediaError))
+    assert opened.closed
 
 
 async def test_paths_that_cannot_be_opened(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
@@ -410,6 +419,8 @@ async def test_response_that_was_read_already(media: MediaApi, emulator: Emulato
 
 async def test_response_whose_client_fails(media: MediaApi, emulator: Emulator) -> None:
     """What another client raises while a response is read is a NetworkError, and so is its OSError."""
+    texts = response("requests", iter_content=lambda size: ["text"])
+    assert "yields str, not bytes" in str(await refused(media, emulator, texts, InvalidMediaError))
     for failure in (LookupError("broken"), ConnectionResetError(104, "reset")):
         broken = _AsyncReader(b"")
         broken.read = AsyncMock(side_effect=failure)  # type: ignore[method-assign]  # it is the one that fails
@@ -748,8 +759,11 @@ async def test_names_in_archives(tmp_path: Path) -> None:
         writing.write(TEXT)
     with gzip.open(tmp_path / "note.txt.gz") as reading:
         assert await name_of(reading) == "note.txt"
-    with path.open("rb") as raw:
+    with tarfile.open(tmp_path / "n.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    with path.open("rb") as raw, (tmp_path / "n.tar").open("rb") as plain:
         assert await name_of(raw) == "n.tar.gz"
+        assert await name_of(plain) == "n.tar"
         assert await name_of(Source.handle(raw, name="other.gz")) == "other.gz"
 
 
@@ -757,8 +771,9 @@ async def test_member_of_an_archive_is_text(media: MediaApi, emulator: Emulator,
     """A text file in a compressed archive is uploaded as text."""
     with gzip.open(tmp_path / "note.txt.gz", "wb") as writing:
         writing.write(TEXT)
-    with gzip.open(tmp_path / "note.txt.gz") as reading:
+    with gzip.open(tmp_path / "note.txt.gz") as reading, warnings.catch_warnings(record=True) as warned:
         assert await arrived(media, emulator, reading) == TEXT
+    assert warned == []  # GzipFile.filename is deprecated
 
 
 async def test_names_of_readers() -> None:
@@ -779,7 +794,9 @@ async def test_names_of_readers() -> None:
 
 
 def test_attribute_that_raises() -> None:
-    """A property that raises, whatever it is, counts as absent."""
+    """A property that raises, whatever it is, counts as absent, and so do headers whose names are not text."""
+    headers = Thing(get=lambda name: name.decode())
+    assert Source.of(Thing(read=_AsyncReader(b"").read, headers=headers)).mime_type is None
 
     class Odd(_AsyncReader):
         @property
