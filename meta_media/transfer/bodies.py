@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
-from meta_media.transfer.adapters import Buffer, name_in_archive
+from meta_media.transfer.adapters import Buffer, name_in_archive, takes
 from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
 from meta_media.transfer.threads import await_completion, call, open_file, prefetch, spooled, storage_errors
 
@@ -90,16 +90,17 @@ async def open_handle(
     `name` is what it is called, which may be the name of the archive that it reads from.
     """
     with storage_errors("read the source"):
-        extent = await _extent(handle) if check_handle(handle) else None
-    if extent is None:
+        position = await _position(handle) if check_handle(handle) else None
+    if position is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
             yield body
         return
-    position, end = extent
     start = 0 if whole else position
     try:
         with storage_errors("read the source"):
+            await call(handle.seek, 0, os.SEEK_END)
+            end = int(await call(handle.tell))
             await call(handle.seek, start)
             head = b""
             while len(head) < HEAD_SIZE and (chunk := await await_completion(call(handle.read, HEAD_SIZE - len(head)))):
@@ -113,12 +114,12 @@ async def open_handle(
             await await_completion(call(handle.seek, position))
 
 
-async def _extent(handle: Any) -> tuple[int, int] | None:
-    """Return the position and the end of a handle, at which it then stands; None if it has none, like a pipe."""
+async def _position(handle: Any) -> int | None:
+    """Return the position of a handle; None if it cannot seek to its end, like a pipe or a socket."""
     try:
         position = await call(handle.tell)
-        await call(handle.seek, 0, os.SEEK_END)
-        return (position, int(await call(handle.tell))) if isinstance(position, int) else None
+        await call(handle.seek, position)
+        return position if isinstance(position, int) and takes(handle.seek, 0, os.SEEK_END) else None
     except (AttributeError, OSError, TypeError):
         return None
 
