@@ -34,7 +34,7 @@ _CODES: Final[dict[int | None, type[ApiError]]] = {
     for kind, codes in (
         (AuthenticationError, (0, 104, 190)),
         (PermissionDeniedError, (3, 10, *range(200, 300), 131005)),
-        (InvalidRequestError, (33, 100, 131008, 131009, 131051, 132012, 2500)),
+        (InvalidRequestError, (33, 100, 131008, 131009, 131051, 131062, 132012, 2500)),
         (RateLimitError, (4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 131064, 133016)),
         (AccountRestrictedError, (368, 130497, 131031, 131042)),
         (ServerError, (1, 2, 131000, 131016, 131057, 133004)),
@@ -91,6 +91,7 @@ _ADVICE: Final[dict[type[ApiError], str]] = {
 _CODE_ADVICE: Final[dict[int | None, str]] = {
     130497: "this account may not send to the recipient's country",
     131056: "too many messages to this recipient in a short time: send it later",
+    131062: "this kind of message cannot go to a user id: send it to a phone number",
     131064: "the messaging limit is used up because templates are in a wrong category: Meta lifts it later",
 }
 

@@ -28,6 +28,13 @@ _EXAMPLES: Final[dict[Kind, str]] = {
 }
 
 
+def _check(recipient: Recipient, _: object, value: str) -> None:
+    kind = recipient.kind
+    if kind not in tuple(_PATTERNS):  # a tuple, because any value may be looked for in one
+        raise ConfigurationError(f"a recipient's kind must be phone, user or group, not {shown(kind)}")
+    matched(_PATTERNS[kind], value, f"a {kind} recipient must be {_EXAMPLES[kind]}, not {shown(value)}")
+
+
 @attrs.frozen
 class Recipient:
     """
@@ -44,15 +51,7 @@ class Recipient:
     """
 
     kind: Kind
-    id: str = attrs.field()
-
-    @id.validator
-    def _check(self, _: object, value: object) -> None:
-        if self.kind not in tuple(_PATTERNS):  # a tuple, because any value may be looked for in one
-            raise ConfigurationError(f"a recipient's kind must be phone, user or group, not {shown(self.kind)}")
-        matched(
-            _PATTERNS[self.kind], value, f"a {self.kind} recipient must be {_EXAMPLES[self.kind]}, not {shown(value)}"
-        )
+    id: str = attrs.field(validator=_check)
 
     @classmethod
     def phone(cls, number: str) -> Recipient:
@@ -91,5 +90,7 @@ class Recipient:
 
 def address(value: object, *kinds: Kind) -> Recipient | None:
     """Return a value of Meta's as a recipient of the first of these kinds that it fits, or None."""
-    fits = (kind for kind in kinds if isinstance(value, str) and _PATTERNS[kind].fullmatch(value))
-    return next((Recipient(kind, str(value)) for kind in fits), None)
+    for kind in kinds:
+        if isinstance(value, str) and _PATTERNS[kind].fullmatch(value):
+            return Recipient(kind, value)
+    return None

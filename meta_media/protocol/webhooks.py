@@ -123,12 +123,12 @@ def verify_signature(
     return any(hmac.compare_digest(f"sha256={digest}".encode(), given) for digest in digests)
 
 
-def verify_subscription(params: Mapping[str, str], verify_token: str | bytes) -> str:
+def verify_subscription(params: Mapping[str, Any], verify_token: str | bytes) -> str:
     """
     Verify Meta's subscription request, and return its challenge. Respond with status 200 and the bare challenge.
 
     Args:
-        params: Query of Meta's GET: `hub.mode`, `hub.verify_token`, `hub.challenge`.
+        params: Query of Meta's GET: `hub.mode`, `hub.verify_token`, `hub.challenge`. Values are text or bytes, or lists of one.
         verify_token: The verify token of your app's dashboard.
 
     Raises:
@@ -137,13 +137,19 @@ def verify_subscription(params: Mapping[str, str], verify_token: str | bytes) ->
     """
     if not verify_token:
         raise ConfigurationError("there is no verify token: pass the one of your app's dashboard")
-    given = params.get("hub.verify_token") or ""
-    challenge = params.get("hub.challenge")
-    same = hmac.compare_digest(_bytes(given), _bytes(verify_token))
-    if not same or params.get("hub.mode") != "subscribe" or not challenge:
+    mode, given, challenge = (_parameter(params, f"hub.{name}") for name in ("mode", "verify_token", "challenge"))
+    if not hmac.compare_digest(_bytes(given), _bytes(verify_token)) or mode != "subscribe" or not challenge:
         message = "the subscription request does not have the verify token: respond with status 403"
         raise PermissionDeniedError(message, status=403)
     return challenge
+
+
+def _parameter(params: Mapping[str, Any], name: str) -> str:
+    """Return a parameter of a query; an empty text for none. Some frameworks have lists, or bytes, as their values."""
+    value = params.get(name)
+    value = value[0] if isinstance(value, list) and value else value
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value if isinstance(value, str) else ""
 
 
 def _bytes(value: str | bytes) -> bytes:

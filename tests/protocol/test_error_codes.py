@@ -66,6 +66,7 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
     (131053, "Media upload error", UploadRejectedError, False),
     (131056, "Pair rate limit hit", RateLimitError, True),
     (131057, "Account in maintenance mode", ServerError, True),
+    (131062, "Business-scoped user ID is not supported", InvalidRequestError, False),
     (131064, "Messaging limit used up by misclassified templates", RateLimitError, False),
     (132012, "Template Parameter Format Mismatch", InvalidRequestError, False),
     (133004, "Server Temporarily Unavailable", ServerError, True),

@@ -396,7 +396,13 @@ def test_statuses(status: dict[str, Any], recipient: Recipient | None) -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(131053, UploadRejectedError), (130429, RateLimitError), (131000, ServerError), (131026, InvalidRequestError)],
+    [
+        (131053, UploadRejectedError),
+        (130429, RateLimitError),
+        (131000, ServerError),
+        (131026, InvalidRequestError),
+        (131062, InvalidRequestError),
+    ],
 )
 def test_failed_statuses(code: int, kind: type[ApiError]) -> None:
     """The errors of a failed status are those that a response with their code would raise."""
@@ -408,6 +414,7 @@ def test_failed_statuses(code: int, kind: type[ApiError]) -> None:
     )
     assert type(found) is kind
     assert (found.code, found.details, found.status) == (code, details["details"], None)
+    assert ("send it to a phone number" in str(found)) == (code == 131062)
 
 
 @pytest.mark.parametrize("metadata", [None, [], "x", {}, {"phone_number_id": None}])
@@ -606,6 +613,17 @@ def test_subscription() -> None:
     """The right token, of any characters, returns the challenge."""
     for token in ("pässwörd✓", "pässwörd✓".encode()):
         assert verify_subscription(HANDSHAKE, token) == "1158201444"
+
+
+@pytest.mark.parametrize(
+    "form", [list, str.encode, lambda text: [text.encode()]], ids=["lists", "bytes", "lists of bytes"]
+)
+def test_forms_of_a_query(form: Callable[[str], Any]) -> None:
+    """Frameworks give a query as text, as bytes, or as lists of one or the other."""
+    params = {name: [value] if form is list else form(value) for name, value in HANDSHAKE.items()}
+    assert verify_subscription(params, "pässwörd✓") == "1158201444"
+    with pytest.raises(PermissionDeniedError):
+        verify_subscription(params | {"hub.challenge": [], "hub.mode": 7}, "pässwörd✓")
 
 
 @pytest.mark.parametrize(
