@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -103,3 +104,11 @@ def test_docstrings_are_plain(file: Path) -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [ast.get_docstring(node, clean=False) or "" for node in nodes if isinstance(node, documented)]
     assert [found for text in docstrings for found in VAGUE.findall(text)] == []
+
+
+def test_hints_name_extras_that_exist() -> None:
+    """A sentence that says what to install names an extra of this project, and no package of an index."""
+    extras = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    hints = [hint for file in FILES for hint in re.findall(r"pip install [^)]{,40}", file.read_text())]
+    named = [re.match(r"pip install '\.\[(\w+)\]' in a checkout", hint) for hint in hints]
+    assert {match and match[1] for match in named} == {"cli", "emulator", "redis", "taskiq"} <= set(extras)

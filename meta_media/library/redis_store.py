@@ -179,7 +179,7 @@ def _new_client(url: str) -> Any:
     try:
         import redis.asyncio
     except ModuleNotFoundError as error:
-        raise ConfigurationError('RedisStore needs a package: pip install "meta-media[redis]"') from error
+        raise ConfigurationError("RedisStore needs a package: pip install '.[redis]' in a checkout") from error
     options: dict[str, Any] = {"socket_timeout": _REDIS_TIMEOUT, "socket_connect_timeout": _REDIS_TIMEOUT}
     with contextlib.suppress(ModuleNotFoundError):  # an older redis-py does not look up its version for each connection
         from redis.driver_info import DriverInfo

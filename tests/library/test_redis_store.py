@@ -349,7 +349,7 @@ async def test_redis_py_is_missing() -> None:
             await store.get("key")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = await anyio.run_process([sys.executable, "-W", "error", "-c", WITHOUT], env=environment)
-    assert done.stdout.decode().splitlines() == ['RedisStore needs a package: pip install "meta-media[redis]"'] * 3
+    assert done.stdout.decode().splitlines() == ["RedisStore needs a package: pip install '.[redis]' in a checkout"] * 3
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -183,7 +183,7 @@ def test_without_taskiq(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "taskiq", None)
     with pytest.raises(ModuleNotFoundError) as missing:
         importlib.import_module("meta_media.library.taskiq")
-    assert str(missing.value) == 'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"'
+    assert str(missing.value) == "meta_media.library.taskiq needs a package: pip install '.[taskiq]' in a checkout"
     assert missing.value.name == "taskiq"
 
 

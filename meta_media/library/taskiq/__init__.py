@@ -5,7 +5,7 @@ try:
     from meta_media.library.taskiq.tasks import MediaTasks, media_tasks
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        'meta_media.library.taskiq needs a package: pip install "meta-media[taskiq]"', name=error.name
+        "meta_media.library.taskiq needs a package: pip install '.[taskiq]' in a checkout", name=error.name
     ) from error
 
 __all__ = ["MediaTasks", "RemoteError", "media_tasks"]
