@@ -116,7 +116,7 @@ class Report:
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False
     """Results and errors only: no progress bars, no remarks."""
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative=())] = False
-    """Log requests and retries to standard error. META_MEDIA_LOG=info or META_MEDIA_LOG=debug does so, too."""
+    """Show the log on standard error: retries, and the requests to `serve`. META_MEDIA_LOG=info does so, too."""
 
     def output(self) -> Output:
         """Make the command's output. Its bars are drawn once they are entered."""

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -22,7 +23,7 @@ import anyio.to_thread
 
 from meta_media import MediaApi, Settings, inbound_media
 from meta_media.emulator.app import Application, ReceivedRequest
-from meta_media.emulator.customer import checked_webhook, post_webhook
+from meta_media.emulator.customer import post_webhook
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.messages import Kind, default_kind, webhook
@@ -81,7 +82,9 @@ class Emulator:
         webhook: str | None = None,
     ) -> None:
         self.clock = Clock()
-        self.webhook = checked_webhook(webhook)
+        if webhook is not None and not re.match(r"https?://[^/]", webhook):
+            raise ValueError("the webhook must be a URL such as http://127.0.0.1:8000/webhook")
+        self.webhook = webhook
         self.settings = settings or EmulatorSettings()
         self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
         self.business_account_id = BUSINESS_ACCOUNT_ID
@@ -154,7 +157,7 @@ class Emulator:
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
         """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
-        self._running.state.add_token(phone_number_id, access_token)
+        self._running.state.add_token(str(phone_number_id), access_token)
 
     def expire_token(self, access_token: str, *, after: float = 0) -> None:
         """Let a token expire, `after` seconds from now."""
@@ -239,7 +242,7 @@ class Emulator:
         if not isinstance(content, bytes):
             filename = filename or Path(content).name
             content = await running.state.in_thread(Path(content).read_bytes)
-        number = phone_number_id or self.phone_number_id
+        number = str(phone_number_id or self.phone_number_id)
         now = self.clock.now()
         async with IncomingFile(running.state) as incoming:
             await incoming.write([content])

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -28,7 +28,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from starlette.responses import Response
 
-from meta_media import MediaApi
+from meta_media import MediaApi, inbound_media
 from meta_media.emulator import Emulator
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock
@@ -355,9 +355,13 @@ def test_another_event_loop() -> None:
 
 async def test_a_number_may_be_an_int() -> None:
     """Phone number ids given as numbers are the same as text."""
-    accounts: dict[Any, str] = {111: "first"}
-    async with Emulator(accounts=accounts) as emulator, client(emulator) as http:
-        assert (await http.get("/v25.0/111")).status_code == 200
+    first, second = cast("Any", 111), cast("Any", 222)
+    async with Emulator(accounts={first: "token"}) as emulator, client(emulator) as http:
+        emulator.add_account(second, "token")
+        for number in (111, 222):
+            assert (await http.get(f"/v25.0/{number}")).status_code == 200
+        body, _ = await emulator.receive(b"x", "text/plain", phone_number_id=second)
+        assert inbound_media(json.loads(body))[0].phone_number_id == "222"
 
 
 async def test_a_cancelled_block_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
