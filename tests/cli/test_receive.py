@@ -165,6 +165,7 @@ def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
         exports: dict[str, str] = {}
         while len(exports) < 4:
             line = process.stdout.readline().decode()
+            assert line.startswith("export ") or "-v" in options, line
             assert line, "it ended"
             exports |= re.findall(r"^export (\w+)=(\S+)$", line)
         try:

@@ -163,35 +163,19 @@ def test_a_wait_that_meta_asks_for(bare: Shell) -> None:
         assert len(re.findall(r"^\d\d:\d\d:\d\d upload: trying again in [12]\.\d s: .*130429", said, re.MULTILINE)) == 2
 
 
+WAITED, WARNED, DETAIL = "Meta asks to wait: 3 s", "meta-media: warned", "TIME a detail \\x1b"
+AGAIN = ["TIME again in 9.5", "TIME again in 0.5", WAITED, "TIME again in 2.5", "TIME again in 2.6"]
+
+
 @pytest.mark.parametrize(
     ("options", "variable", "expected"),
     [
-        ({}, "", ["Meta asks to wait: 3 s", "meta-media: warned"]),
-        (
-            {},
-            "info",
-            [
-                "Meta asks to wait: 3 s",
-                "TIME again in 2.5",
-                "TIME again in 9.5",
-                "TIME again in 0.5",
-                "meta-media: warned",
-            ],
-        ),
+        ({}, "", [WAITED, WARNED]),
+        ({}, "info", [*AGAIN, WARNED]),
         ({"quiet": True}, "", []),
-        (
-            {"quiet": True, "verbose": True},
-            "",
-            [
-                "Meta asks to wait: 3 s",
-                "TIME again in 2.5",
-                "TIME again in 9.5",
-                "TIME again in 0.5",
-                "TIME a detail \\x1b",
-                "meta-media: warned",
-            ],
-        ),
+        ({"quiet": True, "verbose": True}, "", [*AGAIN, DETAIL, WARNED]),
     ],
+    ids=["default", "variable", "quiet", "verbose"],
 )
 def test_levels_of_the_log(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], variable: str, expected: list[str]
@@ -203,7 +187,7 @@ def test_levels_of_the_log(
     log = logging.getLogger("meta_media")
     open_log(Bars(wanted=True), **{"quiet": False, "verbose": False, **options})
     busy = RateLimitError("busy", retry_after=2.5)
-    for delay, error in ((2.5, busy), (9.5, NetworkError("gone")), (0.5, busy)):
+    for delay, error in ((9.5, NetworkError("gone")), (0.5, busy), (2.5, busy), (2.6, busy)):
         log.info("again in %s", delay, extra={"delay": delay, "error": error})
     log.debug("a detail \x1b")
     log.warning("warned")
