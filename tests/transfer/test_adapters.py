@@ -197,15 +197,20 @@ async def test_paths_that_have_an_own_open(tmp_path: Path) -> None:
 
 
 async def test_path_of_another_file_system_that_fails(media: MediaApi, emulator: Emulator) -> None:
-    """What the library of a cloud path raises when it opens the file is a StorageError, shortened."""
+    """What the library of a cloud path raises when it opens the file, at once or late, is a StorageError, shortened."""
 
     class Failing(_Remote):
         def open(self, mode: str = "r", **_: Any) -> io.BytesIO:
             raise LookupError("no such key: " + "x" * 500)
 
-    error = await refused(media, emulator, Failing(b""), StorageError)
-    assert str(error).startswith("could not open 'remote.txt': LookupError: 'no such key: xxx")
-    assert len(str(error)) < 200
+    class FailingLate(_Remote):
+        def open(self, mode: str = "r", **_: Any) -> Any:
+            return Thing(tell=int, close=int, read=functools.partial(_raise, ArithmeticError("no such key: xxx")))
+
+    for failing, kind in ((Failing, "LookupError"), (FailingLate, "ArithmeticError")):
+        error = await refused(media, emulator, failing(b""), StorageError)
+        assert str(error).startswith(f"could not open 'remote.txt': {kind}: 'no such key: xxx")
+        assert len(str(error)) < 200
 
 
 async def test_path_of_another_file_system_that_is_text(media: MediaApi, emulator: Emulator) -> None:
@@ -780,6 +785,7 @@ async def test_member_of_an_archive_is_text(media: MediaApi, emulator: Emulator,
     with gzip.open(tmp_path / "note.txt.gz", "wb") as writing:
         writing.write(TEXT)
     with gzip.open(tmp_path / "note.txt.gz") as reading, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         assert await arrived(media, emulator, reading) == TEXT
     assert warned == []  # GzipFile.filename is deprecated
 
