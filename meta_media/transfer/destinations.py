@@ -91,9 +91,10 @@ def _local_file(destination: str | os.PathLike[str], overwrite: bool, fsync: boo
 
 
 def _copied_file(path: Any, overwrite: bool) -> _FileSink:
-    errors = functools.partial(_library_errors, f"write to {excerpt(str(path))}")
+    name = excerpt(str(adapters.attribute(path, "name") or type(path).__name__))
+    errors = functools.partial(_library_errors, f"write to {name}")
     with errors():
-        return _FileSink(_CopiedFile(path, overwrite), errors)
+        return _FileSink(_CopiedFile(path, name, overwrite), errors)
 
 
 @contextlib.contextmanager
@@ -112,11 +113,11 @@ class _CopiedFile:
 
     name = "of a copy"
 
-    def __init__(self, path: Any, overwrite: bool) -> None:
+    def __init__(self, path: Any, name: str, overwrite: bool) -> None:
         if (is_dir := adapters.attribute(path, "is_dir")) and is_dir():
-            raise ConfigurationError(f"{excerpt(str(path))} is a folder elsewhere: pass the path of a file in it")
+            raise ConfigurationError(f"{name} is a folder elsewhere: pass the path of a file in it")
         if not overwrite and path.exists():
-            raise StorageError(f"{excerpt(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(f"{name} exists already, and overwrite is off", errno=errno.EEXIST)
         self._path = path
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
 
@@ -180,7 +181,8 @@ def _handle_sink(handle: Any) -> Sink:
     kind, inner, mode = type(handle).__name__, getattr(handle, "wrapped", handle), getattr(handle, "mode", None)
     if isinstance(inner, io.TextIOBase) or isinstance(getattr(handle, "encoding", None), str):
         raise ConfigurationError("the destination is open in text mode: open it with mode 'wb', or pass its buffer")
-    closed = getattr(handle, "closed", False) is True
+    closing = getattr(handle, "is_closing", None)  # of an `asyncio.StreamWriter`
+    closed = getattr(handle, "closed", False) is True or (callable(closing) and closing() is True)
     is_file = isinstance(inner, io.IOBase)
     if closed or (isinstance(mode, str) and not set(mode) & set("wax+")) or (is_file and not inner.writable()):
         state = "closed" if closed else "not open for writing"
