@@ -178,15 +178,7 @@ class _FileSink(Sink):
 
 def _handle_sink(handle: Any) -> Sink:
     """Return the sink for an open handle; raise if it cannot take bytes in order."""
-    kind, inner, mode = type(handle).__name__, getattr(handle, "wrapped", handle), getattr(handle, "mode", None)
-    if isinstance(inner, io.TextIOBase) or isinstance(getattr(handle, "encoding", None), str):
-        raise ConfigurationError("the destination is open in text mode: open it with mode 'wb', or pass its buffer")
-    closing = getattr(handle, "is_closing", None)  # of an `asyncio.StreamWriter`
-    closed = getattr(handle, "closed", False) is True or (callable(closing) and closing() is True)
-    is_file = isinstance(inner, io.IOBase)
-    if closed or (isinstance(mode, str) and not set(mode) & set("wax+")) or (is_file and not inner.writable()):
-        state = "closed" if closed else "not open for writing"
-        raise StorageError(f"could not write to the destination: it is {state}; open it with mode 'wb'")
+    kind, mode, inner = type(handle).__name__, getattr(handle, "mode", None), getattr(handle, "wrapped", handle)
     try:
         names = set(inspect.signature(handle.write).parameters)
     except (TypeError, ValueError):  # it is not written in Python
@@ -195,6 +187,15 @@ def _handle_sink(handle: Any) -> Sink:
         raise ConfigurationError(
             f"cannot download to a {kind}, whose write takes a name or an offset: open a file with it, and pass that"
         )
+    is_text = isinstance(getattr(handle, "encoding", None), str)
+    if is_text or isinstance(inner, io.TextIOBase) or isinstance(getattr(handle, "file", None), io.TextIOBase):
+        raise ConfigurationError("the destination is open in text mode: open it with mode 'wb', or pass its buffer")
+    closed = getattr(handle, "closed", False) is True
+    closed |= isinstance(handle, asyncio.StreamWriter) and handle.is_closing()
+    read_only = isinstance(mode, str) and not set(mode) & set("wax+")
+    if closed or read_only or (isinstance(inner, io.IOBase) and not inner.writable()):
+        state = "closed" if closed else "not open for writing"
+        raise StorageError(f"could not write to the destination: it is {state}; open it with mode 'wb'")
     if inspect.iscoroutinefunction(handle.write):
         return _LoopSink(handle)
     blocks = isinstance(handle, io.IOBase) or isinstance(getattr(handle, "file", None), io.IOBase)

@@ -203,7 +203,7 @@ async def test_parts(
     """A part is exactly the bytes from start to end, whether the server knows ranges or sends everything."""
     url = f"{server.base_url}/old"
     server.script = [ranged(honest=honest)]
-    what = {"info": known(server), "webhook": of_a_webhook(url), "url": url}[origin]
+    what: Any = {"info": known(server), "webhook": of_a_webhook(url), "url": url}[origin]
     async with scripted.stream(what, start=start, end=end) as stream:
         assert stream.size == len(CONTENT[start:end])
         assert b"".join([chunk async for chunk in stream]) == CONTENT[start:end]

@@ -82,7 +82,8 @@ class Future(Collector):
         """Be done a turn later."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        loop.call_soon(lambda: (self.take(data), done.set_result(None)))
+        self.take(data)
+        loop.call_soon(done.set_result, None)
         return done
 
 
@@ -186,8 +187,11 @@ class Peer(Listener):
         self._hangs_up = hangs_up
 
     async def __aenter__(self) -> Peer:
-        self._server = await asyncio.start_server(lambda *both: self._keep(self._read(*both)) and None, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._keep(self._read(reader, writer))
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._hangs_up:
@@ -261,6 +265,8 @@ class Sender:
 
 class Positioned:
     """A `write` at an offset, which has no position: `AIOFile`'s."""
+
+    encoding = "utf-8"  # in binary mode, too
 
     async def write(self, data: bytes, offset: int = 0) -> int:
         """Write at an offset."""
