@@ -155,9 +155,14 @@ async def downloads(media: MediaApi, what: str | MediaInfo | InboundMedia) -> No
         assert_type(stream.size, int | None)
         assert_type(stream.filename, str)
         assert_type(stream.sha256, str)
+        assert_type(stream.verified, bool)
+        assert_type(await stream.read(5), bytes)
         async for chunk in stream:
             assert_type(chunk, bytes)
         await media.upload(stream, size=stream.size)
+    assert_type(media.stream(what, start=1, end=2), MediaStream)
+    async for chunk in media.stream(what):
+        assert_type(chunk, bytes)
 
 
 async def messages(media: MediaApi) -> None:

@@ -400,8 +400,9 @@ class CloudPath:
 
         class Object(io.BytesIO):
             def close(self) -> None:
-                if path._error is not None:
-                    raise path._error
+                error, path._error = path._error, None  # once: the collector of garbage closes it again
+                if error is not None:
+                    raise error
                 path.objects[path._uri] = self.getvalue()
                 super().close()
 
