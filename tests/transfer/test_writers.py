@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import io
 import sys
@@ -194,13 +195,15 @@ class Peer(Listener):
         self._keep(self._read(reader, writer))
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._hangs_up:
+        try:
+            if not self._hangs_up:
+                await self.go_on.wait()
+            while not self._hangs_up and (data := await reader.read(2**16)):
+                self.got += data
+        finally:
             writer.transport.abort()
-            return
-        await self.go_on.wait()
-        while data := await reader.read(2**16):
-            self.got += data
-        writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def test_a_stream_writer(media: MediaApi, server: Server) -> None:
@@ -234,7 +237,8 @@ async def test_a_stream_writer_whose_peer_is_gone(media: MediaApi, server: Serve
             await media.download(f"{server.base_url}/old", writer)
         with pytest.raises(StorageError, match="it is closed"):
             await media.download(f"{server.base_url}/old", writer)
-        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def test_the_input_of_a_process(media: MediaApi, server: Server) -> None:
