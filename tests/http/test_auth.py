@@ -21,5 +21,7 @@ async def test_a_callable_is_called_once_for_all_that_wait() -> None:
     assert await asyncio.gather(*(token.get() for _ in range(5))) == ["token-1"] * 5
     for refused in await asyncio.gather(*(token.get() for _ in range(2))):
         token.invalidate(refused)
-    token.invalidate("token-0")
     assert await asyncio.gather(*(token.get() for _ in range(5))) == ["token-2"] * 5
+    for late in ("token-0", "token-1", str(await token.get())):  # another call was refused, of a token that is replaced
+        token.invalidate(late)
+    assert await token.get() == "token-2"
