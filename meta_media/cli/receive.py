@@ -11,7 +11,7 @@ from typing import Final
 
 from meta_media import MediaError
 from meta_media.cli.options import REPORT, Connection, Flag, Report
-from meta_media.cli.output import FAILED, shown
+from meta_media.cli.output import FAILED, FINE, shown
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.media_types import inspect_media, normalise
 from meta_media.transfer.threads import run_in_thread, storage_errors
@@ -67,14 +67,12 @@ async def receive(
         token = os.environ["CLOUD_API_ACCESS_TOKEN"]
         received = await play_customer(media, token, content, mime_type, given)
     await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": mime_type, **received})
-    if received["webhook"] is None:
+    if not (statuses := received["statuses"]):
         await output.remark("no webhook was posted: start the emulator with meta-media serve --webhook URL")
-    for status in received["statuses"]:
-        if not 200 <= status < 300:
-            output.status = FAILED
+    for status in statuses:
         answer = f"answered HTTP {status}" if status else "did not answer"
-        await output.remark(f"the webhook at {shown(received['webhook'])} {answer}")
-    return output.status
+        await output.remark(f"the webhook at {shown(str(received['webhook']))} {answer}")
+    return FINE if all(200 <= status < 300 for status in statuses) else FAILED
 
 
 def _type_of(content: bytes, name: str) -> str:
