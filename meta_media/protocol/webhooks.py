@@ -201,6 +201,10 @@ class _Reader:
 
     def read(self, value: _Json, carrier: str) -> None:
         """Read the value of one change."""
+        contacts = _items(value, "contacts")
+        ids = ((contact.get(name), contact) for name in ("user_id", "wa_id") for contact in contacts)
+        self._contacts = {person: contact for person, contact in ids if isinstance(person, str)}
+        self._only_contact: _Json = contacts[0] if len(contacts) == 1 else {}
         for message in _items(value, "messages"):
             self._message(message, value, carrier)
         for message in _items(value, "message_echoes"):
@@ -241,7 +245,7 @@ class _Reader:
         if "id" not in known:
             self._skip("media whose id is not one")
             return
-        fields = known | _about(message, value, misfits)
+        fields = known | self._about(message, value, misfits)
         if misfits:
             names = ", ".join(misfits)
             _log.warning("media %s of a webhook: %s in an unknown form, kept in extra", known["id"], names)
@@ -250,7 +254,7 @@ class _Reader:
         self.media.append(InboundMedia(kind=kind, carrier=carrier, message=message, extra=extra, **fields))
 
     def _fail(self, errors: list[_Json], message: _Json, value: _Json) -> None:
-        about = _about(message, value, {})
+        about = self._about(message, value, {})
         fields = {name: about[name] for name in _OF_FAILURE if name in about}
         reasons = tuple(message_error(error) for error in errors)
         self.failures.append(InboundFailure(errors=reasons, message=message, **fields))
@@ -266,6 +270,17 @@ class _Reader:
         errors = tuple(message_error(error) for error in _items(status, "errors"))
         extra = {name: other for name, other in status.items() if name not in {*_OF_STATUS, "errors"}} | misfits
         self.statuses.append(MessageStatus(recipient=recipient, errors=errors, extra=extra, **fields))
+
+    def _about(self, message: _Json, value: _Json, misfits: dict[str, Any]) -> dict[str, Any]:
+        """Return who sent a message, when, and to which number."""
+        fields = _fitting(message, _OF_MESSAGE, misfits) | _fitting(value.get("metadata"), _OF_METADATA, misfits)
+        if address(fields.get("sender"), "user"):  # some intermediaries have the user id in the place of the number
+            fields = {"user_id": fields.pop("sender"), **fields}
+        people = (fields.get("sender"), fields.get("user_id"), message.get("to"))
+        theirs = (self._contacts[person] for person in people if isinstance(person, str) and person in self._contacts)
+        contact = next(theirs, self._only_contact)
+        known = _fitting(contact, _OF_CONTACT, misfits) | _fitting(contact.get("profile"), _OF_PROFILE, misfits)
+        return known | fields
 
     def _skip(self, what: str) -> None:
         self.unread += 1
@@ -295,19 +310,6 @@ def _objects(message: object) -> list[tuple[str, _Json]]:
         if isinstance(media, Mapping) and media.get("id") is not None and (kind in _KINDS or "sha256" in media):
             return [(str(kind), media)]
     return []
-
-
-def _about(message: _Json, value: _Json, misfits: dict[str, Any]) -> dict[str, Any]:
-    """Return who sent a message, when, and to which number."""
-    fields = _fitting(message, _OF_MESSAGE, misfits) | _fitting(value.get("metadata"), _OF_METADATA, misfits)
-    if address(fields.get("sender"), "user"):  # some intermediaries have the user id in the place of the number
-        fields = {"user_id": fields.pop("sender"), **fields}
-    people = [person for person in (fields.get("sender"), fields.get("user_id"), message.get("to")) if person]
-    contacts = _items(value, "contacts")
-    theirs = [contact for contact in contacts if contact.get("wa_id") in people or contact.get("user_id") in people]
-    contact = (theirs or (contacts if len(contacts) == 1 else [{}]))[0]
-    known = _fitting(contact, _OF_CONTACT, misfits) | _fitting(contact.get("profile"), _OF_PROFILE, misfits)
-    return known | fields
 
 
 def _fitting(values: object, rules: _Rules, misfits: dict[str, Any]) -> dict[str, Any]:
