@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -185,10 +184,12 @@ def _new_client(url: str) -> Any:
         from redis.driver_info import DriverInfo
 
         options["driver_info"] = DriverInfo()
-    if "maint_notifications_config" in inspect.signature(redis.asyncio.ConnectionPool).parameters:
+    with contextlib.suppress(
+        ModuleNotFoundError
+    ):  # with them, redis-py 8 uses pooled connections that Redis has closed
+        import redis.asyncio.maint_notifications
         from redis.maint_notifications import MaintNotificationsConfig
 
-        # With these notifications, redis-py 8 does not notice that Redis has closed a connection of the pool.
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     with contextlib.suppress(ValueError):
         return redis.asyncio.from_url(url, decode_responses=True, **options)

@@ -25,11 +25,11 @@ def recipients(server: Server) -> list[str]:
     return [json.loads(request.body)["to"].removeprefix("+") for request in server.requests]
 
 
-def refusing(number: str) -> Any:
+def refusing(number: str, code: int, **headers: str) -> Any:
     """Make a step that refuses one recipient."""
 
     async def step(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(refusal(131026) if json.loads(request.body)["to"] == number else SENT)
+        writer.write(refusal(code, **headers) if json.loads(request.body)["to"] == number else SENT)
 
     return step
 
@@ -48,10 +48,11 @@ async def test_a_bad_number_stops_nobody(server: Server, api: MediaApi) -> None:
     assert {message["to"]: message["image"]["caption"] for message in sent} == {PEOPLE[0]: "all", PEOPLE[1]: "Ada"}
 
 
-async def test_a_refusal_stops_nobody(server: Server, api: MediaApi) -> None:
-    """A recipient whom Meta refuses does not disturb the others."""
-    server.script = [refusing(PEOPLE[1])]
-    found = await outcomes(api.send_many(PEOPLE, "7", kind="image"))
+@pytest.mark.parametrize("code", [131026, 131056, 130497])
+async def test_a_refusal_stops_nobody(server: Server, api: MediaApi, code: int) -> None:
+    """A recipient whom Meta refuses does not disturb the others, however long Meta asks to wait with this recipient."""
+    server.script = [refusing(PEOPLE[1], code, retry_after="5000")]
+    found = await outcomes(api.send_many(PEOPLE, "7", kind="image", concurrency=1))
     assert [outcome.error is None for outcome in found] == [True, False, True]
     assert isinstance(found[1].error, MediaError)
 
