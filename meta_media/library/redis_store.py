@@ -150,6 +150,7 @@ class RedisStore(AsyncCloseable, Store):
             client = connections.client = connections.client or made  # another task may have been faster
         import redis  # `_new_client` has imported it, on a thread
 
+        failure, lost = "", False
         async with connections.limiter:
             for _ in range(2 if repeatable else 1):  # redis-py opens a new connection in place of a lost one
                 try:

@@ -29,7 +29,7 @@ def refusing(number: str, code: int, **headers: str) -> Any:
     """Make a step that refuses one recipient."""
 
     async def step(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(refusal(code, **headers) if json.loads(request.body)["to"] == number else SENT)
+        writer.write(refusal(code, 400, "no", **headers) if json.loads(request.body)["to"] == number else SENT)
 
     return step
 
