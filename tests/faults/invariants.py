@@ -33,7 +33,7 @@ def check_files(scene: Scene, *, done: bool | None, ran: Ran | None = None) -> N
     names = {entry.name for entry in scene.folder.iterdir()}
     assert names <= {scene.target.name, *scene.others}
     if scene.target.name in names and scene.target.is_file():
-        downloaded = scene.cell.operation == "download"
+        downloaded = scene.cell.verb == "download"
         allowed = {OLD, CONTENT} if done is None and downloaded else {CONTENT if done and downloaded else OLD}
         assert scene.target.read_bytes() in allowed
     assert all(stored == scene.sent for stored in scene.server.graph.stored)
@@ -64,6 +64,7 @@ def check_error(scene: Scene, error: BaseException) -> None:
     if isinstance(error, MediaError) and not cell.items:
         operation = _VERBS.get(cell.operation, cell.verb)
         about = operation in _ABOUT_MEDIA or cell.operation == "upload verified"
+        about = about and cell.operation != "download of a URL"
         _check_statement(cell, error, operation, "7" if about else None, cell.attempts)
         last = cell.faults[-1] if cell.faults else None
         if last is not None and isinstance(error, ApiError) and (last.status or 0) >= 400 and last.text is None:

@@ -103,6 +103,7 @@ OPERATIONS: Final[dict[str, Callable[[Scene], Awaitable[Any]]]] = {
     "download": lambda scene: scene.api.download(
         scene.what, scene.target, overwrite=scene.overwrite, progress=scene.progress
     ),
+    "download of a URL": lambda scene: scene.api.download(str(scene.known().url), scene.target),
     "read": lambda scene: scene.api.read(scene.what),
     "stream": _streamed,
     "handle": lambda scene: scene.api.download(scene.what, scene.handle),
@@ -129,11 +130,12 @@ def check_value(scene: Scene, value: Any) -> None:
         assert scene.server.graph.deleted == {"7"} or "100/33" in scene.cell.names or "404" in scene.cell.names
     elif operation in {"read", "stream"}:
         assert value == CONTENT
-    elif operation in {"download", "handle"}:
+    elif operation in {"download", "download of a URL", "handle"}:
         assert isinstance(value, DownloadedMedia)
-        path = scene.target if operation == "download" else None
-        assert (value.path, value.size, value.media_id) == (path, len(CONTENT), "7")
-        assert operation == "download" or Path(scene.handle.name).read_bytes() == CONTENT
+        path = None if operation == "handle" else scene.target
+        media_id = None if operation == "download of a URL" else "7"
+        assert (value.path, value.size, value.media_id) == (path, len(CONTENT), media_id)
+        assert operation != "handle" or Path(scene.handle.name).read_bytes() == CONTENT
     else:
         assert (operation, value.id) == ("send", "wamid.7")
         assert scene.server.graph.sent == 1
