@@ -102,10 +102,9 @@ def as_buffer(thing: object) -> Buffer | None:
 
 def is_local_path(thing: object) -> bool:
     """Return whether a path is one of this machine's file system. Cloud paths have an `open` of their own."""
-    libraries = {kind.__module__.partition(".")[0] for kind in type(thing).__mro__}
     if isinstance(thing, str):
         return opener(thing) is None
-    if libraries & _LOCAL_LIBRARIES:
+    if {kind.__module__.partition(".")[0] for kind in type(thing).__mro__} & _LOCAL_LIBRARIES:
         return isinstance(thing, os.PathLike)
     if isinstance(thing, PurePath):
         return getattr(type(thing), "open", None) is Path.open or type(thing).__module__.startswith("pathlib")
