@@ -209,7 +209,8 @@ class Throttles:
 
     def shut(self, tickets: dict[Throttle, int], error: ApiError, first: float) -> None:
         """Shut the one that an error is about."""
-        throttle = self.by_scope.get(error.scope or "number") or self.by_scope["number"]
+        scope: Scope = error.scope if error.scope in self.by_scope else "number"
+        throttle = self.by_scope[scope]
         throttle.shut(tickets[throttle], error.retry_after, first)
 
 

@@ -117,7 +117,7 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
     # A redirect without a target is a ServerError below 400; a retry would meet it again.
     temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
     retryable = temporary and (code is not None or (status or 0) >= 400)
-    scope = _SCOPES.get(code, "number" if kind is RateLimitError else None)
+    scope: Scope | None = _SCOPES.get(code) or ("number" if kind is RateLimitError else None)
     return Meaning(kind, _advice(kind, code, subcode, text), retryable, scope)
 
 
