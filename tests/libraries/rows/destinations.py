@@ -117,7 +117,6 @@ destination(
     "aiofile AIOFile, which has no position",
     Refused("async_open|position|offset", "ConfigurationError"),
     *on_disk(lambda t: t.aenter(lib("aiofile").AIOFile(target(t), "wb"))),
-    fails="it is told that it is open in text mode: AIOFile has `encoding` in binary mode, too",
 )
 destination("anyio file", WRITTEN, *on_disk(lambda t: anyio.open_file(target(t), "wb")))
 destination("anyio Path", WRITTEN, lambda t: anyio.Path(target(t)), lambda t, _: target(t).read_bytes())
