@@ -90,17 +90,16 @@ async def open_handle(
     `name` is what it is called, which may be the name of the archive that it reads from.
     """
     with storage_errors("read the source"):
-        position = await _position(handle) if check_handle(handle) else None
-    if position is None:
+        extent = await _extent(handle) if check_handle(handle) else None
+    if extent is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
             yield body
         return
+    position, end = extent
     start = 0 if whole else position
     try:
         with storage_errors("read the source"):
-            await call(handle.seek, 0, os.SEEK_END)
-            end = int(await call(handle.tell))
             await call(handle.seek, start)
             head = b""
             while len(head) < HEAD_SIZE and (chunk := await await_completion(call(handle.read, HEAD_SIZE - len(head)))):
@@ -114,13 +113,21 @@ async def open_handle(
             await await_completion(call(handle.seek, position))
 
 
-async def _position(handle: Any) -> int | None:
-    """Return the position of a handle; None if it cannot seek to its end, like a pipe or a socket."""
+async def _extent(handle: Any) -> tuple[int, int] | None:
+    """Return the position of a handle, and its end, where it then stands; None if it cannot seek, like a pipe or a socket."""
     try:
         position = await call(handle.tell)
         await call(handle.seek, position)
-        return position if isinstance(position, int) and takes(handle.seek, 0, os.SEEK_END) else None
-    except (AttributeError, OSError, TypeError):
+        if not isinstance(position, int) or not takes(handle.seek, 0, os.SEEK_END):
+            return None
+        try:
+            await call(handle.seek, 0, os.SEEK_END)
+            return position, int(await call(handle.tell))
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                await await_completion(call(handle.seek, position))
+            raise
+    except (AttributeError, OSError, TypeError):  # TypeError: its end is not known, as with s3fs' open_async
         return None
 
 

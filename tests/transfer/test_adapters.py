@@ -566,6 +566,13 @@ class _Relative(_HalfAsync):
         self._file.seek(offset)
 
 
+class _Endless(_HalfAsync):
+    """A reader that does not know its end, as that of s3fs' open_async."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset + (None if whence == os.SEEK_END else 0))  # type: ignore[operator]  # that is its fault
+
+
 class _Chunked(_Decorated):
     """A form's part that is read by `read_chunk`."""
 
@@ -606,6 +613,7 @@ READERS: dict[str, Callable[[], Any]] = {
     "future": lambda: _Future(TEXT),
     "half async": lambda: _HalfAsync(TEXT),
     "no way to its end": lambda: _Relative(TEXT),
+    "no end": lambda: _Endless(TEXT),
     "read_chunk": lambda: _Chunked(TEXT),
     "iterated": lambda: _Iterated(TEXT),
     "messages": lambda: _Messages(TEXT),
