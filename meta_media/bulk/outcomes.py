@@ -9,10 +9,17 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 
+from meta_media.protocol.secrets import excerpt
+
 __all__ = ["BulkReport", "Done", "Outcome", "OutcomeBuffer", "RunningReport"]
 
 T = TypeVar("T")
 _KEPT_FAILURES_COUNT: Final = 100  # outcomes with an error in a report
+
+
+def _shown(source: object) -> str:
+    """Return the `repr` of an item, without the query of a URL, which may be a signature."""
+    return excerpt(source) if isinstance(source, str) else repr(source)
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +48,7 @@ class Outcome(Generic[T]):
     """
 
     index: int
-    source: Any
+    source: Any = attrs.field(repr=_shown)
     value: T | None = None
     error: Exception | None = None
     attempts: int = 0

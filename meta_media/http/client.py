@@ -20,7 +20,7 @@ from meta_media.http.limits import Limits
 from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.convert import converter
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import checked_id
+from meta_media.protocol.validators import checked_id, is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -64,7 +64,7 @@ class Client:
             kind = f"the class {http_client.__name__}" if isinstance(http_client, type) else type(http_client).__name__
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {kind}")
         number = os.environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
-        if isinstance(number, str) and number.startswith("EAA"):  # as Meta's tokens do
+        if is_token(number):
             raise ConfigurationError("phone_number_id is an access token: the token comes first, then the id")
         self.settings = settings or Settings()
         self.token = Token(os.environ.get("CLOUD_API_ACCESS_TOKEN") or None if access_token is None else access_token)

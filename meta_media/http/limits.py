@@ -152,9 +152,9 @@ class Throttle:
         return twin
 
     async def upload_slot(self, per_second: float) -> None:
-        """Wait until another upload may start: a token bucket that holds the uploads of one second."""
+        """Wait until another upload may start: they are evenly spaced, so that no second has more of them."""
         now = self._now()
-        self._next_upload = max(self._next_upload, now - max(per_second - 1, 0) / per_second) + 1 / per_second
+        self._next_upload = max(self._next_upload, now) + 1 / per_second
         if (wait := self._next_upload - 1 / per_second - now) > 0:
             await self._sleep(wait)
 

@@ -14,6 +14,7 @@ _MAX_SIZE: Final = 240  # bytes; file systems allow 255, of which " (2)" and the
 _MAX_EXTENSION_SIZE: Final = 16  # bytes
 # Characters that Windows forbids, the semicolon, at which some form parsers split, and the percent-encodings of browsers,
 # which some form parsers decode.
+_URL: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://([^?#]*).*", re.DOTALL)  # its query may be a signature
 _UNSAFE: Final = re.compile(r'[<>:"|?*;]|%(?=22|0[AaDd])')
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[ ]*(?:\.|$)", re.IGNORECASE)
 # Control, format (with the bidirectional overrides), surrogate, private use, unassigned; line and paragraph separators.
@@ -30,7 +31,7 @@ def safe_filename(name: str | None, fallback: str) -> str:
     dots and spaces. It has at most 240 bytes of UTF-8 and keeps its extension. A second application changes nothing. If
     nothing is left, the result is `fallback`.
     """
-    last = re.split(r"[/\\]", name or "")[-1]
+    last = re.split(r"[/\\]", _URL.sub(r"\1", name or ""))[-1]
     composed = unicodedata.normalize("NFC", "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE))
     spaced = re.sub(r"\s", " ", composed)  # no-break and wide spaces too: a name of those alone would look empty
     safe = _shortened(_UNSAFE.sub("_", spaced).strip(" ."))

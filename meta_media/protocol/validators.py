@@ -35,6 +35,7 @@ __all__ = [
 Validator = Callable[[Any, Any, Any], Any]  # instance, attribute, value
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOKEN_SIZE: Final = 20  # characters, which no id has and each token exceeds
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
 _MAX_SHOWN: Final = 80  # characters of a caller's value in a message
 
@@ -103,10 +104,17 @@ def checked_token(value: object) -> str:
 
 def is_id(value: object) -> TypeGuard[str]:
     """Return whether a value may be an id, and is safe to show."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+    return isinstance(value, str) and _ID.fullmatch(value) is not None and not is_token(value)
+
+
+def is_token(value: object) -> bool:
+    """Return whether a value is an access token of Meta's, which begins with EAA, in the place of something else."""
+    return isinstance(value, str) and value.startswith("EAA") and len(value) > _TOKEN_SIZE
 
 
 def checked_id(value: object, name: str) -> str:
     """Return an id that is safe in a URL's path: it has no slash, dot or colon."""
+    if is_token(value):
+        raise ConfigurationError(f"{name} is an access token: pass the id")
     digits = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return matched(_ID, digits, f"{name} must be digits, not {shown(value)}")[0]

@@ -19,11 +19,12 @@ from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
+from meta_media.protocol.validators import shown
 from meta_media.transfer.adapters import NO_STR_PATHS
 from meta_media.transfer.bodies import Body, open_stream
 from meta_media.transfer.destinations import Destination, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
-from meta_media.transfer.resume import MediaLocation, ResumableBody, wrong_size
+from meta_media.transfer.resume import MediaLocation, ResumableBody, checked_count, wrong_size
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import BackgroundWriter, await_completion
 
@@ -226,6 +227,8 @@ class MediaStream:
 
     async def read(self, n: int | None = -1) -> bytes:
         """Return the next `n` bytes, fewer only at the end; all that are left if `n` is negative or None."""
+        if n is not None and not isinstance(n, int):
+            raise ConfigurationError(f"n must be a number of bytes, or -1 for all, not {shown(n)}")
         left = -1 if n is None else n
         pieces: list[memoryview] = []
         with contextlib.suppress(StopAsyncIteration):
@@ -338,6 +341,7 @@ async def download(
 
 async def read(call: Call, what: object, max_size: int | None) -> bytes:
     """Return a verified download. Wrong bytes are fetched again."""
+    max_size = None if max_size is None else checked_count(max_size, "max_size")
     body = ResumableBody(call, what)
     while True:
         try:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from meta_media.errors import ConfigurationError
 from meta_media.http.call import Call
 from meta_media.protocol.models import Progress
 
@@ -18,6 +19,8 @@ class ProgressReporter:
     """Counts bytes, and calls the caller's callback, plain or async. Its exception ends the transfer, unchanged."""
 
     def __init__(self, callback: ProgressCallback | None, total: int | None) -> None:
+        if callback is not None and not callable(callback):
+            raise ConfigurationError(f"progress must be a function, not {type(callback).__name__}")
         self._callback = callback
         self._total = total
         self.transferred = 0  # bytes so far

@@ -259,13 +259,18 @@ def _essence(mime_type: str) -> str:
 
 def _checked_range(start: int, end: int | None) -> tuple[int, int | None]:
     """Return the offsets of a part, which has at least one byte."""
-    given: dict[str, Any] = {"start": start, "end": 0 if end is None else end}
-    for name, value in given.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ConfigurationError(f"{name} must be a byte offset, a whole number from 0, not {shown(value)}")
+    checked_count(start, "start")
+    checked_count(0 if end is None else end, "end")
     if end is not None and end <= start:
         raise ConfigurationError(f"end is exclusive and must be above start: {end} is not above {start}")
     return start, end
+
+
+def checked_count(value: Any, name: str) -> int:
+    """Return a number of bytes."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(f"{name} must be a number of bytes, a whole number from 0, not {shown(value)}")
+    return value
 
 
 def wrong_size(actual: int | None, expected: int | None) -> IntegrityError:

@@ -249,7 +249,9 @@ def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextM
             return _opened_file(Path(local), small)
         except (OSError, ValueError) as error:
             words, advice = path_in_words(path, local)
-            raise _storage_error(f"open {words}", error, advice) from error
+            failure = _storage_error(f"open {words}", error, advice)
+            failure.__cause__ = None if advice else error  # it shows the text, which may be a signed URL, uncut
+        raise failure
 
     def close(opened: OpenedFile) -> Awaitable[None] | None:
         return None if opened.file.closed else submit(opened.file.close)

@@ -204,10 +204,10 @@ async def test_cancelled_at_the_gate(throttle: Throttle, time: Time) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "slots"),
-    [(25.0, [0.0] * 25 + [0.04, 0.08, 0.12]), (2.0, [0.0, 0.0, 0.5, 1.0]), (1.0, [0.0, 1.0]), (0.5, [0.0, 2.0, 4.0])],
+    [(25.0, [0.0, 0.04, 0.08, 0.12]), (2.0, [0.0, 0.5, 1.0]), (1.0, [0.0, 1.0]), (0.5, [0.0, 2.0, 4.0])],
 )
 async def test_uploads_per_second(time: Time, rate: float, slots: list[float]) -> None:
-    """As many uploads as a second allows go at once, the others at its pace."""
+    """Uploads are evenly spaced: a provider counts those of any second."""
     started = time.now
     asked: list[float] = []
 
