@@ -19,7 +19,6 @@ from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
-from meta_media.protocol.validators import shown
 from meta_media.transfer.adapters import NO_STR_PATHS
 from meta_media.transfer.bodies import Body, open_stream
 from meta_media.transfer.destinations import Destination, open_sink
@@ -226,10 +225,8 @@ class MediaStream:
         return chunk
 
     async def read(self, n: int | None = -1) -> bytes:
-        """Return the next `n` bytes, fewer only at the end; all that are left if `n` is negative or None."""
-        if n is not None and not isinstance(n, int):
-            raise ConfigurationError(f"n must be a number of bytes, or -1 for all, not {shown(n)}")
-        left = -1 if n is None else n
+        """Return the next `n` bytes, fewer only at the end; all that are left if `n` is -1 or None."""
+        left = -1 if n is None or n == -1 else checked_count(n, "n")
         pieces: list[memoryview] = []
         with contextlib.suppress(StopAsyncIteration):
             await self._open()

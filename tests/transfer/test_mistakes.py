@@ -697,3 +697,42 @@ async def test_an_id_that_is_a_url(connect: Connect, sink: Server) -> None:
             with pytest.raises(ConfigurationError):
                 await call(media_id)
     assert (server.connections, sink.connections) == (0, 0)
+
+
+async def test_a_token_in_the_place_of_an_id(connect: Connect, tmp_path: Path) -> None:
+    """A token that is passed as a media id is not sent in a URL, nor shown."""
+    token = "EAAG" + "canary" * 5
+    server, media = await connect()
+    works = (media.get_info(token), media.delete(token), media.read(token), media.send("+15550001111", token))
+    for work in (*works, media.download(token, tmp_path / "a.jpg")):
+        with pytest.raises(ConfigurationError, match="the media id is an access token: pass the id") as caught:
+            await work
+        assert "canary" not in f"{caught.value!r} {vars(caught.value)}"
+    assert server.requests == []
+
+
+async def test_urls_that_name_things(connect: Connect, tmp_path: Path) -> None:
+    """The query of a URL, which may be a signature, is in no name that is sent, and in the `repr` of no outcome."""
+    url = "https://media.test/a/photo.txt?hash=canary"
+    server, media = await connect(json_response({"id": "1"}))
+    await media.upload(b"text", filename=url)
+    assert b'filename="photo.txt"' in server.requests[0].body
+    report = await media.download_many([url], tmp_path).report()
+    assert "canary" not in repr(report)
+    assert report.failures[0].source == url
+
+
+@pytest.mark.parametrize("wrong", ["10MB", -1, True, 1.5])
+async def test_sizes_that_are_none(connect: Connect, wrong: Any) -> None:
+    """A size that is no number of bytes is refused before any request."""
+    server, media = await connect()
+    with pytest.raises(ConfigurationError, match="max_size must be a number of bytes, a whole number from 0, not"):
+        await media.read("7", max_size=wrong)
+    assert server.requests == []
+
+
+async def test_a_progress_that_is_no_function(connect: Connect) -> None:
+    """What cannot be called is refused."""
+    _, media = await connect()
+    with pytest.raises(ConfigurationError, match="progress must be a function, not int"):
+        await media.upload(b"text", progress=5)
