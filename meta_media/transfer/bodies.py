@@ -173,14 +173,10 @@ class MemoryBody(_BodyFacts):
 
 
 def _octets(data: Buffer) -> memoryview:
-    """Return memory as a view of single bytes. It is copied only if it does not lie in one piece."""
+    """Return memory as a view of single bytes. It is copied only if it does not lie in one piece, or is empty."""
     try:
         view = memoryview(data)
-        if not view.c_contiguous:
-            return memoryview(view.tobytes())
-        with contextlib.suppress(TypeError, ValueError):  # a format that only its library knows: a big-endian array
-            return view.cast("B")
-        return memoryview(view.tobytes())
+        return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
     except ValueError as error:
         raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
 

@@ -97,6 +97,7 @@ async def test_media_source_is_asked_of_the_class() -> None:
 
 BUFFERS: dict[str, tuple[Any, bytes]] = {
     "array": (array.array("H", [0x6161, 0x6262]), b"aabb"),
+    "empty": (array.array("H"), b""),
     "ctypes": ((ctypes.c_uint8 * 3)(97, 98, 99), b"abc"),
     "foreign format": ((ctypes.c_uint16.__ctype_be__ * 2)(0x6162, 0x6364), b"abcd"),
     "pickle": (pickle.PickleBuffer(b"abc"), b"abc"),
