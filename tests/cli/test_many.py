@@ -398,9 +398,9 @@ def test_interrupted_and_resumed(shell: Shell) -> None:
     """Ctrl-C prints how far the run came and how to continue. The same command continues, and uploads no file twice."""
     names = shell.photos(30)
     options = ("upload", "-r", "photos", "--journal", "run.sqlite")
-    with shell.start(*options, "--rate", "2", "--concurrency", "2") as process:
+    with shell.start(*options, "--rate", "5", "--concurrency", "2") as process:
         assert process.stdout is not None
-        began = [process.stdout.readline().decode().strip() for _ in range(3)]
+        began = [process.stdout.readline().decode().strip() for _ in range(10)]  # by then the folder is listed
         os.kill(process.pid, signal.SIGINT)
         more, said = process.communicate(timeout=PATIENCE)
     acknowledged = [*began, *more.decode().split()]
