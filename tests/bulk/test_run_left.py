@@ -126,7 +126,7 @@ async def test_leaving_a_generator_that_blocks(leaving: Callable[[BulkRun[Any]],
         await wait_until(blocked.is_set)
         return await echoed(item, move)
 
-    run, _ = running(items(), once_it_blocks, concurrency=6)
+    run, _ = running(items(), once_it_blocks, concurrency=11)  # one more than items: the input is asked for the next
     try:
         async with asyncio.timeout(20):
             await (leaving or BulkRun.report)(run)
