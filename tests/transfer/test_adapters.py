@@ -776,8 +776,9 @@ async def test_names_in_archives(tmp_path: Path) -> None:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     with tarfile.open(path) as archive:
-        assert await name_of(archive.extractfile("note.txt")) is None
-        assert await name_of(archive.extractfile("inner.gz")) == "n.tar.gz"
+        # The name of a member's reader is the archive's in Python 3.11, and since 3.12 the member's.
+        assert await name_of(archive.extractfile("note.txt")) in {None, "note.txt"}
+        assert await name_of(archive.extractfile("inner.gz")) in {"n.tar.gz", "inner.gz"}
     with gzip.open(tmp_path / "note.txt.gz", "wb") as writing:
         writing.write(TEXT)
     with gzip.open(tmp_path / "note.txt.gz") as reading:
