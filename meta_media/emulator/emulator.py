@@ -135,7 +135,7 @@ class Emulator:
             await stopped.wait()
         finally:
             for number, handler in handlers.items():
-                with contextlib.suppress(NotImplementedError):
+                with contextlib.suppress(NotImplementedError):  # Windows, as above
                     loop.remove_signal_handler(number)
                     signal.signal(number, handler)
 

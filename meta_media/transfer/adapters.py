@@ -63,7 +63,7 @@ def attribute(thing: object, name: str, default: Any = None) -> Any:
     """Return an attribute. A property may raise anything, for example because nothing was read yet."""
     try:
         return getattr(thing, name, default)
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:  # noqa: BLE001 - a property of another library may raise anything
         return default
 
 

@@ -287,7 +287,7 @@ class MediaStreamSource(Source):
         """See `Source`."""
         async with contextlib.nullcontext() if self.download.opened else self.download:
             for name, value in {"name": self.download.filename, "mime_type": self.download.mime_type}.items():
-                object.__setattr__(self, name, value)  # frozen for everybody else
+                object.__setattr__(self, name, value)  # known only now; nothing else sets it
             async with open_stream(aiter(self.download), self.download.size) as body:
                 yield body
 
