@@ -171,8 +171,6 @@ class ApiError(MediaError):
 
     def __str__(self) -> str:
         advice = f"{self.advice}. Meta: " if self.advice else ""
-        if self.media_id is not None:
-            advice = advice.replace("the media ", f"media {self.media_id} ", 1)
         facts = {"HTTP": self.status, "code": self.code, "subcode": self.subcode, "fbtrace_id": self.fbtrace_id}
         known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         details = f": {self.details}" if self.details and self.details not in self.message else ""

@@ -170,7 +170,7 @@ class Call:
             body = await response.read(_MAX_ERROR_SIZE)
         except (NetworkError, ServerError):
             body = None
-        error = parse_error(request.operation, response.status, response.headers, body or b"")
+        error = parse_error(request.operation, response.status, response.headers, body or b"", request.media_id)
         if not response.request_sent:  # a request that was cut short is not applied
             error.maybe_applied = False
         return error

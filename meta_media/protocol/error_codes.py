@@ -86,8 +86,9 @@ _UPLOAD_CODES: Final[dict[int | None, tuple[type[InvalidMediaError], str, tuple[
 
 _ADVICE: Final[dict[type[ApiError], str]] = {
     AuthenticationError: "the access token is not valid: make a new one, or pass an async function that returns one",
-    MediaNotFoundError: "the media is not there: expired, deleted, or of another phone number",
+    MediaNotFoundError: "{media} is not there: expired, deleted, or of another phone number",
 }
+_URL_ADVICE: Final = "nothing is at the URL of {media}, which lives for five minutes: pass the media's id, or get its info again"
 _CODE_ADVICE: Final[dict[int | None, str]] = {
     130497: "this account may not send to the recipient's country",
     131056: "too many messages to this recipient in a short time: send it later",
@@ -101,7 +102,7 @@ class Meaning:
     """The meaning of an error response."""
 
     error: type[ApiError | InvalidMediaError]
-    advice: str = ""  # what is wrong and what to do, where Meta's text does not say it
+    advice: str = ""  # what is wrong and what to do, where Meta's text does not say it; `{media}` stands for the media
     retryable: bool = False  # whether the same request may succeed later
     scope: Scope | None = None  # what a limit or a restriction is about
 
@@ -118,7 +119,7 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
     temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
     retryable = temporary and (code is not None or (status or 0) >= 400)
     scope: Scope | None = _SCOPES.get(code) or ("number" if kind is RateLimitError else None)
-    return Meaning(kind, _advice(kind, code, subcode, text), retryable, scope)
+    return Meaning(kind, _advice(operation, kind, code, subcode, text), retryable, scope)
 
 
 def _class_of(operation: Operation, status: int, code: int | None, subcode: int | None, text: str) -> type[ApiError]:
@@ -137,7 +138,9 @@ def _class_of(operation: Operation, status: int, code: int | None, subcode: int 
     return (_STATUSES | special).get(status, InvalidRequestError if 400 <= status < 500 else ServerError)
 
 
-def _advice(kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
+def _advice(operation: Operation, kind: type[ApiError], code: int | None, subcode: int | None, text: str) -> str:
+    if operation == "download" and kind is MediaNotFoundError:
+        return _URL_ADVICE
     if kind is AuthenticationError and "appsecret_proof" in text:
         return "the app secret does not fit the access token: check WA_APP_SECRET"
     # on upload and send, the path's id is the number; the text is that of a `phone_number_id` in a query

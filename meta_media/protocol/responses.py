@@ -41,7 +41,7 @@ def parse_response(request: Request, cls: type[T], status: int, headers: Mapping
 def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T | MediaError:
     content = _json_object(body)
     if not 200 <= status < 300 or (content is not None and "error" in content):
-        return parse_error(request.operation, status, headers, body)
+        return parse_error(request.operation, status, headers, body, request.media_id)
     changes = request.method != "GET"
     unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # its end cannot be verified
     if content is None and (unframed or (request.operation == "upload" and not body.strip())):
@@ -56,7 +56,9 @@ def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, 
     return ServerError(f"Meta's response {what}", status=status, retryable=not changes, maybe_applied=changes)
 
 
-def parse_error(operation: Operation, status: int, headers: Mapping[str, str], body: bytes) -> MediaError:
+def parse_error(
+    operation: Operation, status: int, headers: Mapping[str, str], body: bytes, media_id: str | None = None
+) -> MediaError:
     """
     Convert an error response into an error.
 
@@ -65,7 +67,7 @@ def parse_error(operation: Operation, status: int, headers: Mapping[str, str], b
     content = _json_object(body) or {}
     error = content.get("error")
     facts: Mapping[str, Any] = error if isinstance(error, Mapping) else content
-    answer, kind = _api_error(operation, status, headers, facts, error, _plain_text(headers, body))
+    answer, kind = _api_error(operation, status, headers, facts, error, _plain_text(headers, body), media_id=media_id)
     return answer if issubclass(kind, ApiError) else kind(str(answer), answer=answer)
 
 
@@ -75,7 +77,12 @@ def message_error(facts: Mapping[str, Any]) -> ApiError:
 
 
 def _api_error(
-    operation: Operation, status: int | None, headers: Mapping[str, str], facts: Mapping[str, Any], *texts: object
+    operation: Operation,
+    status: int | None,
+    headers: Mapping[str, str],
+    facts: Mapping[str, Any],
+    *texts: object,
+    media_id: str | None = None,
 ) -> tuple[ApiError, type[ApiError | InvalidMediaError]]:
     """Return an error, and the class that its code stands for, which may be one of the caller's file."""
     data = facts.get("error_data")
@@ -91,7 +98,7 @@ def _api_error(
     kind = meaning.error if issubclass(meaning.error, ApiError) else ApiError
     answer = kind(
         _first_text(messages) or "no explanation in the response",
-        advice=meaning.advice,
+        advice=meaning.advice.replace("{media}", f"media {media_id}" if media_id else "the media"),
         status=status,
         code=code,
         subcode=subcode,

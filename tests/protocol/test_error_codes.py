@@ -124,7 +124,8 @@ def test_missing_object(operation: Operation, kind: type[ApiError]) -> None:
     text = "Unsupported request. Object with ID '1' does not exist, cannot be loaded due to missing permissions"
     meaning = meaning_of(operation, 400, 100, 33, text)
     assert meaning.error is kind
-    assert ("media is not there" if kind is MediaNotFoundError else "check WA_PHONE_NUMBER_ID") in meaning.advice
+    expected = "URL of {media}" if operation == "download" else "{media} is not there"
+    assert (expected if kind is MediaNotFoundError else "check WA_PHONE_NUMBER_ID") in meaning.advice
     assert meaning_of(operation, 400, 100, 34, text) == Meaning(InvalidRequestError)
     assert meaning_of(operation, 400, 33, None, text) == Meaning(InvalidRequestError)
 

@@ -49,6 +49,7 @@ def parsed_json(value: object, operation: Operation = "get_info", status: int = 
 
 
 TOKEN = "the access token is not valid: make a new one, or pass an async function that returns one. Meta: "
+URL = "nothing is at the URL of the media, which lives for five minutes: pass the media's id, or get its info again. Meta: "
 MEDIA = "the media is not there: expired, deleted, or of another phone number. Meta: "
 NUMBER = "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID. Meta: "
 PROOF = "the app secret does not fit the access token: check WA_APP_SECRET. Meta: "
@@ -59,7 +60,7 @@ RECORDED: list[tuple[str, Operation, int, type[MediaError], str]] = [
     ("app_quota.json", "delete", 400, RateLimitError, "(#4) Application request limit reached"),
     ("not_found.json", "get_info", 400, MediaNotFoundError, f"{MEDIA}Unsupported get request."),
     ("not_found.json", "delete", 400, MediaNotFoundError, f"{MEDIA}Unsupported get request."),
-    ("not_found.json", "download", 400, MediaNotFoundError, f"{MEDIA}Unsupported get request."),
+    ("not_found.json", "download", 400, MediaNotFoundError, f"{URL}Unsupported get request."),
     ("not_found.json", "upload", 400, InvalidRequestError, f"{NUMBER}Unsupported get request."),
     ("not_found.json", "send", 400, InvalidRequestError, f"{NUMBER}Unsupported get request."),
     ("unsupported_type_2024.json", "upload", 400, UploadRejectedError, "(#100) Param file must be a file"),
@@ -83,9 +84,9 @@ RECORDED: list[tuple[str, Operation, int, type[MediaError], str]] = [
     ),
     ("account_locked.json", "upload", 403, AccountRestrictedError, "(#131031) Business Account locked"),
     ("download_unauthorized.json", "download", 401, AuthenticationError, f"{TOKEN}Authentication Error (HTTP 401)"),
-    ("url_signature_expired.txt", "download", 403, MediaNotFoundError, f"{MEDIA}URL signature expired (HTTP 403)"),
+    ("url_signature_expired.txt", "download", 403, MediaNotFoundError, f"{URL}URL signature expired (HTTP 403)"),
     ("bad_gateway.html", "upload", 502, ServerError, "no explanation in the response (HTTP 502)"),
-    ("bad_gateway.html", "download", 404, MediaNotFoundError, f"{MEDIA}no explanation in the response (HTTP 404)"),
+    ("bad_gateway.html", "download", 404, MediaNotFoundError, f"{URL}no explanation in the response (HTTP 404)"),
     ("bad_gateway.html", "get_info", 400, InvalidRequestError, "no explanation in the response (HTTP 400)"),
 ]
 
