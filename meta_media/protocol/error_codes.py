@@ -88,7 +88,9 @@ _ADVICE: Final[dict[type[ApiError], str]] = {
     AuthenticationError: "the access token is not valid: make a new one, or pass an async function that returns one",
     MediaNotFoundError: "{media} is not there: expired, deleted, or of another phone number",
 }
-_URL_ADVICE: Final = "nothing is at the URL of {media}, which lives for five minutes: pass the media's id, or get its info again"
+_URL_ADVICE: Final = (
+    "nothing is at the URL of {media}, which lives for five minutes: pass the media's id, or get its info again"
+)
 _CODE_ADVICE: Final[dict[int | None, str]] = {
     130497: "this account may not send to the recipient's country",
     131056: "too many messages to this recipient in a short time: send it later",

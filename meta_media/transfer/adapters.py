@@ -230,8 +230,14 @@ def _header(thing: object, name: str) -> str | None:
 # Why it cannot be uploaded
 
 
-def path_in_words(path: object, text: str) -> tuple[str, str]:
+def path_in_words(path: object, text: str, error: Exception) -> tuple[str, str]:
     """Return what a path that could not be opened is called in a message, and what to do if it is something else."""
+    if not text:
+        return "an empty path", "; pass the path of a file"
+    if isinstance(error, IsADirectoryError):
+        return excerpt(text), "; pass a file, or all files of the folder: upload_many(Path(folder).iterdir())"
+    if text[0] == "~":
+        return excerpt(text), "; only a shell replaces ~: pass Path(path).expanduser()"
     if text[:5].lower() == "data:":
         return excerpt(text), "; that is a data URI, not a path: decode it and pass the bytes"
     if _URL.match(text):

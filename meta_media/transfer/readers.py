@@ -10,6 +10,7 @@ import errno
 import inspect
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from pathlib import PurePath
 from typing import Any, Final
 
 from meta_media.errors import InvalidMediaError, MediaError, StorageError
@@ -31,7 +32,8 @@ _MISUSES: Final = {  # exceptions of the HTTP clients, by the name of their clas
     "StreamConsumedError": "it was read already: pass what was read",
 }
 _WRONG_CHUNKS: Final[dict[type, str]] = {
-    str: "open a file with mode 'rb', or encode the text",
+    str: "open a file with mode 'rb', encode the text, or pass several paths to upload_many",
+    PurePath: "pass several paths to upload_many",
     int: "pass bytes(numbers)",
     tuple: "yield only the bytes of each tuple",
 }

@@ -248,7 +248,7 @@ def open_file(path: str | os.PathLike[str], small: int) -> AbstractAsyncContextM
         try:
             return _opened_file(Path(local), small)
         except (OSError, ValueError) as error:
-            words, advice = path_in_words(path, local)
+            words, advice = path_in_words(path, local, error)
             failure = _storage_error(f"open {words}", error, advice)
             failure.__cause__ = None if advice else error  # it shows the text, which may be a signed URL, uncut
         raise failure

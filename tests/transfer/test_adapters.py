@@ -268,6 +268,9 @@ TEXTS = {
     "long": ("SECRET" * 1000, "pass text.encode() and a filename"),
     "long Path": (Path("SECRET" * 1000), "pass text.encode() and a filename"),
     "words": ("hello world", "a str is a path: for text, pass text.encode()"),
+    "empty": ("", "pass the path of a file"),
+    "folder": ("/tmp", "upload_many(Path(folder).iterdir())"),
+    "home": ("~/photo.jpg", "pass Path(path).expanduser()"),
 }
 
 
@@ -859,7 +862,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "context manager": (lambda: contextlib.nullcontext(b"x"), "enter it by `async with` or `with`"),
     "class": (lambda: UploadFile, "cannot upload the class UploadFile: pass an instance of it"),
     "object": (object, "cannot upload a object: pass a path, bytes, a binary file or async handle"),
-    "text pieces": (lambda: ["text"], "the source yields str, not bytes: open a file with mode 'rb', or encode"),
+    "text pieces": (lambda: ["text"], "the source yields str, not bytes: open a file with mode 'rb', encode the"),
+    "paths": (lambda: [Path("a.jpg")], "the source yields PosixPath, not bytes: pass several paths to upload_many"),
     "numbers": (lambda: [1, 2], "the source yields int, not bytes: pass bytes(numbers)"),
     "tuples": (lambda: slowly((b"x", True)), "the source yields tuple, not bytes: yield only the bytes of each"),
     "other pieces": (lambda: [object()], "the source yields object, not bytes: yield bytes"),
