@@ -42,6 +42,7 @@ class Body(Protocol):
     immutable: bool  # whether the bytes cannot change any more
     stat: os.stat_result | None  # of the regular file whose whole content this is; None for anything else
     name: str | None  # that was found out by opening it
+    mime_type: str | None  # likewise
     seekable: bool  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
     spent: str | None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
 
@@ -62,6 +63,7 @@ class _BodyFacts:
     """What is found out by opening a source, see `Body`."""
 
     name: str | None = None
+    mime_type: str | None = None
     seekable = True
     spent: str | None = None
 

@@ -278,7 +278,7 @@ class MediaStream:
 
 @attrs.frozen(kw_only=True)
 class MediaStreamSource(Source):
-    """A `MediaStream` to upload. Its name and its type are known once it is open. It is opened here unless it is already."""
+    """A `MediaStream` to upload, which has name and type. It is opened here unless it is already."""
 
     download: MediaStream = attrs.field(repr=False)
 
@@ -286,9 +286,8 @@ class MediaStreamSource(Source):
     async def open(self) -> AsyncIterator[Body]:
         """See `Source`."""
         async with contextlib.nullcontext() if self.download.opened else self.download:
-            for name, value in {"name": self.download.filename, "mime_type": self.download.mime_type}.items():
-                object.__setattr__(self, name, value)  # known only now; nothing else sets it
             async with open_stream(aiter(self.download), self.download.size) as body:
+                body.name, body.mime_type = self.download.filename, self.download.mime_type
                 yield body
 
 

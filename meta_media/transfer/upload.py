@@ -86,7 +86,7 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
         body.head,
         filename=name,
         mime_type=options.mime_type,
-        hint=source.mime_type,
+        hint=source.mime_type or body.mime_type,
         validate=options.validate,
         complete=complete,
         signature=signature,
