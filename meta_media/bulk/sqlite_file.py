@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -34,12 +35,19 @@ class SQLiteFile:
     """A SQLite file that is made and opened when it is first needed. Once `run` has returned, its work survives a power cut."""
 
     def __init__(
-        self, path: str | PathLike[str], purpose: tuple[str, int], schema: str, exclusive: bool = False
+        self,
+        path: str | PathLike[str],
+        purpose: tuple[str, int],
+        schema: str,
+        *,
+        exclusive: bool = False,
+        makes_folder: bool = False,
     ) -> None:
         self.path = Path(path)
         self._purpose, self._number = purpose  # a noun for messages; marks files of this kind (`PRAGMA application_id`)
         self._schema = schema  # statements that create missing tables, separated by semicolons
         self._exclusive = exclusive  # whether only one process may have the file open
+        self._makes_folder = makes_folder  # whether a missing folder is made; else it is an error: it may be misspelt
         self._busy_timeout = 0.0 if exclusive else _BUSY_TIMEOUT
         self._connection: sqlite3.Connection | None = None
         self._pending: deque[tuple[Work, Future[Any]]] = deque()
@@ -113,7 +121,8 @@ class SQLiteFile:
         if not isinstance(error, sqlite3.Error | OSError):
             return error
         name = getattr(error, "sqlite_errorname", "")
-        translated: MediaError = StorageError(f"{self} failed: {error}", errno=getattr(error, "errno", None))
+        number = errno.ENOSPC if name == "SQLITE_FULL" else getattr(error, "errno", None)
+        translated: MediaError = StorageError(f"{self} failed: {error}", errno=number)
         if self._exclusive and name.startswith("SQLITE_BUSY"):
             translated = ConfigurationError(f"{self} is in use by another run: wait for its end, or use another file")
         elif name == "SQLITE_NOTADB":
@@ -128,7 +137,7 @@ class SQLiteFile:
         if self._connection is None:
             import sqlite3
 
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_folder()
             timeout = self._busy_timeout
             connection = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
@@ -138,6 +147,14 @@ class SQLiteFile:
                 raise
             self._connection = connection
         return self._connection
+
+    def _check_folder(self) -> None:
+        folder = self.path.parent
+        if self._makes_folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            missing = f"{self} cannot be opened: its folder does not exist: make it, or use another path"
+            raise StorageError(missing, errno=errno.ENOENT)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._exclusive:
@@ -178,7 +195,9 @@ def _attempt(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception
     connection.execute("SAVEPOINT piece")
     try:
         result = work(connection)
-    except Exception as error:  # noqa: BLE001 - the caller of this piece gets it
+    except Exception as error:
+        if not connection.in_transaction:  # a full disk ends the whole transaction: the other pieces are undone, too
+            raise
         connection.execute("ROLLBACK TO piece")
         failure = error
     connection.execute("RELEASE piece")

@@ -32,14 +32,15 @@ class SQLiteStore(AsyncCloseable, Store):
     A store in a file, for any number of processes of one machine. The file must not be on a network drive.
 
     Args:
-        path: Name of the file. A missing file or folder is created. Default: `meta_media/library.sqlite` in the user's
-            cache folder (`XDG_CACHE_HOME`, or `~/.cache`).
+        path: Name of the file. A missing file is created; its folder must exist. Default: `meta_media/library.sqlite` in
+            the user's cache folder (`XDG_CACHE_HOME`, or `~/.cache`), which is created.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        default = path is None
         if path is None:
             path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meta_media" / "library.sqlite"
-        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA)
+        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, makes_folder=default)
 
     @property
     def path(self) -> Path:

@@ -30,7 +30,7 @@ from tests.support.system import unshared
 
 async def test_what_has_returned_is_on_the_disk(tmp_path: Path) -> None:
     """Whatever was asked for together comes back with its own result, and another program finds it in the file."""
-    path = tmp_path / "new folder" / "names.sqlite"
+    path = tmp_path / "names.sqlite"
     async with database(path) as made:
         assert not path.exists(), "it was made before anybody needed it"
         counts = await asyncio.gather(*(made.run(adding(f"{number:03}")) for number in range(200)))
@@ -266,8 +266,8 @@ async def test_another_file_of_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("empty", [True, False])
 async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> None:
-    """An empty file becomes a journal, and a missing one is made, with its folder."""
-    path = tmp_path / "run.sqlite" if empty else tmp_path / "a" / "b" / "run.sqlite"
+    """An empty file becomes a journal, and a missing one is made."""
+    path = tmp_path / "run.sqlite"
     if empty:
         path.touch()
     async with opened(path) as journal, journal.item("delete 1", UploadedMedia) as record:
@@ -280,12 +280,23 @@ async def test_a_folder_is_no_journal(tmp_path: Path) -> None:
         await Journal(tmp_path).open()
 
 
-async def test_a_file_in_the_way_of_its_folder(tmp_path: Path) -> None:
-    """Where the folder cannot be made, that is a StorageError as well."""
+@pytest.mark.parametrize("folder", ["file", "file/folder", "missing"])
+async def test_a_folder_that_is_none(tmp_path: Path, folder: str) -> None:
+    """A folder that may be misspelt is not made: one sentence, before anything is asked of Meta."""
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="Not a directory") as caught:
-        await Journal(tmp_path / "file" / "folder" / "run.sqlite").open()
-    assert isinstance(caught.value.__cause__, NotADirectoryError)
+    with pytest.raises(StorageError, match=r"run\.sqlite' cannot be opened: its folder does not exist: make it"):
+        await Journal(tmp_path / folder / "run.sqlite").open()
+    assert not (tmp_path / "missing").exists()
+
+
+async def test_a_default_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """A folder that is made, and cannot be, is a StorageError as well."""
+    (tmp_path / "file").touch()
+    made = SQLiteFile(tmp_path / "file" / "names.sqlite", ("list of names", 7), "SELECT 1", makes_folder=True)
+    with pytest.raises(StorageError, match="exists") as caught:
+        await made.run(asking("SELECT 1"))
+    assert isinstance(caught.value.__cause__, OSError)
+    await made.aclose()
 
 
 @pytest.mark.parametrize("existing", [False, True])

@@ -52,7 +52,7 @@ async def test_without_find() -> None:
 
 async def test_sqlite(tmp_path: Path) -> None:
     """A store in a file keeps every promise, also between two stores."""
-    await check_store(lambda: SQLiteStore(tmp_path / "new" / "library.sqlite"))
+    await check_store(lambda: SQLiteStore(tmp_path / "library.sqlite"))
 
 
 async def test_redis(redis_server: RedisServer) -> None:

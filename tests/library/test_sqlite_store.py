@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -166,9 +167,33 @@ async def test_not_writable(tmp_path: Path) -> None:
     """A file that cannot be created is a StorageError with its name."""
     (tmp_path / "file").touch()
     store = SQLiteStore(tmp_path / "file" / "library.sqlite")
-    with pytest.raises(StorageError, match=r"the library '.*file/library\.sqlite' failed: "):
+    with pytest.raises(StorageError, match=r"the library '.*file/library\.sqlite' cannot be opened"):
         await store.claim("key", 1)
     await store.aclose()
+
+
+async def test_missing_folder(tmp_path: Path) -> None:
+    """A folder that does not exist may be misspelt: it is a StorageError, and is not made."""
+    async with SQLiteStore(tmp_path / "libary" / "library.sqlite") as store:
+        with pytest.raises(
+            StorageError, match=r"libary/library\.sqlite' cannot be opened: its folder does not"
+        ) as caught:
+            await store.get("key")
+    assert caught.value.errno == errno.ENOENT
+    assert not (tmp_path / "libary").exists()
+
+
+async def test_full_disk(tmp_path: Path) -> None:
+    """A full disk has the system's error number, as everywhere, so that it ends a run. All that waited together is told."""
+    async with SQLiteStore(tmp_path / "library.sqlite") as store:
+        await store._file.run(lambda db: db.execute("PRAGMA max_page_count = 1"))  # SQLite's own limit of the file
+        puts = (put_entry(store, entry_of(str(number))) for number in range(50))
+        failures = [
+            error for error in await asyncio.gather(*puts, return_exceptions=True) if isinstance(error, Exception)
+        ]
+        assert {(type(error), getattr(error, "errno", None)) for error in failures} == {(StorageError, errno.ENOSPC)}
+        assert str(failures[0]).endswith("failed: database or disk is full")
+        assert len([entry async for entry in store.entries()]) == 50 - len(failures)
 
 
 async def test_threads(tmp_path: Path) -> None:
