@@ -74,7 +74,7 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str], deleted: Container[str] = ()) -> None:
         self._deleted = deleted
-        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
+        self._file = SQLiteFile(path, purpose=_PURPOSE, schema=(_SCHEMA,), exclusive=True)
         self.failed = False  # whether the file or its disk has failed, so that no other item can be recorded
         self._locks: dict[str, anyio.Lock] = {}  # of items in progress, by key
         self._new_digests: list[tuple[str, str]] = []  # written with the next item

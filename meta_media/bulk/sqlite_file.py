@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
+import json
 import os
 import threading
 import time
@@ -21,7 +23,7 @@ from meta_media.transfer.threads import await_completion, run_in_thread, submit
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLiteFile"]
+__all__ = ["SQLiteFile", "checksum"]
 
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
@@ -29,23 +31,37 @@ _BUSY_TIMEOUT: Final = 30.0  # seconds to wait for transactions of other process
 _POLL_SECONDS: Final = 0.005
 _of_parents: Final[list[object]] = []  # connections that a fork has copied
 _BATCH_SIZE: Final = 1000  # pieces of work in one transaction
+_ERRNOS: Final = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_READONLY": errno.EROFS, "SQLITE_IOERR": errno.EIO}
+_AWAY: Final = frozenset({"SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_LOCKED"})  # maybe not for long
+_DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_FORMAT", "SQLITE_TOOBIG"})  # ERROR: lost tables
+
+
+def checksum(*parts: str | float | None) -> str:
+    """Return 16 hex digits that tell the parts of a row from damaged ones. SQL has it as a function of the same name."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 class SQLiteFile:
-    """A SQLite file that is made and opened when it is first needed. Once `run` has returned, its work survives a power cut."""
+    """
+    A SQLite file that is made and opened when it is first needed. Once `run` has returned, its work survives a power cut.
+
+    `schema` has, for each version of the format, the statements that lead to it from the version before, separated by
+    semicolons. A file of an earlier version is brought up to date. Text that is not UTF-8 any more is decoded all the same,
+    so that checksums find it.
+    """
 
     def __init__(
         self,
         path: str | PathLike[str],
         purpose: tuple[str, int],
-        schema: str,
+        schema: tuple[str, ...],
         *,
         exclusive: bool = False,
         makes_folder: bool = False,
     ) -> None:
         self.path = Path(path)
         self._purpose, self._number = purpose  # a noun for messages; marks files of this kind (`PRAGMA application_id`)
-        self._schema = schema  # statements that create missing tables, separated by semicolons
+        self._schema = schema
         self._exclusive = exclusive  # whether only one process may have the file open
         self._makes_folder = makes_folder  # whether a missing folder is made; else it is an error: it may be misspelt
         self._busy_timeout = 0.0 if exclusive else _BUSY_TIMEOUT
@@ -115,18 +131,24 @@ class SQLiteFile:
             else:
                 future.set_exception(self._translate(failure))
 
+    def damaged(self, why: object) -> StorageError:
+        """Return the error of a file that cannot be what was written."""
+        return StorageError(f"{self} is damaged ({why}): put back a copy of it, or use another file")
+
     def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
         if not isinstance(error, sqlite3.Error | OSError):
             return error
-        name = getattr(error, "sqlite_errorname", "")
-        number = errno.ENOSPC if name == "SQLITE_FULL" else getattr(error, "errno", None)
-        translated: MediaError = StorageError(f"{self} failed: {error}", errno=number)
-        if self._exclusive and name.startswith("SQLITE_BUSY"):
+        name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])  # without what makes it more precise
+        number = getattr(error, "errno", None) or _ERRNOS.get(name)
+        translated: MediaError = StorageError(f"{self} failed: {error}", errno=number, retryable=name in _AWAY)
+        if self._exclusive and name == "SQLITE_BUSY":
             translated = ConfigurationError(f"{self} is in use by another run: wait for its end, or use another file")
         elif name == "SQLITE_NOTADB":
             translated = self._other("file")
+        elif name in _DAMAGED:
+            translated = self.damaged(error)
         translated.__cause__ = error
         return translated
 
@@ -157,21 +179,35 @@ class SQLiteFile:
             raise StorageError(missing, errno=errno.ENOENT)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        connection.create_function("checksum", -1, checksum, deterministic=True)
         if self._exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         with connection:
-            connection.execute("BEGIN")  # so that both rows are of the same moment
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (number,) = connection.execute("PRAGMA application_id").fetchone()
-        if tables and number != self._number:
-            raise self._other("database")
+            connection.execute("BEGIN")  # so that all it reads is of the same moment
+            self._version(connection)  # raises, before anything of a foreign file is changed
         self._write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in self._schema.split(";"):
+            if missing := self._schema[self._version(connection) :]:
+                missing += (f"PRAGMA application_id = {self._number}", f"PRAGMA user_version = {len(self._schema)}")
+            for statement in ";".join(missing).split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {self._number}")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Return the version of the file's format, 0 for a new file. The first version did not write its number."""
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (number,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if number != self._number:
+            if tables:
+                raise self._other("database")
+            return 0
+        if not 0 <= version <= len(self._schema):
+            what = f"{self} has format {version}, and this version of meta_media knows {len(self._schema)}"
+            raise ConfigurationError(f"{what}: update meta_media, or use another file")
+        return version or 1
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
         """Turn on the write-ahead log. SQLite's busy timeout does not cover this statement, so it is repeated."""
@@ -196,7 +232,7 @@ def _attempt(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception
     try:
         result = work(connection)
     except Exception as error:
-        if not connection.in_transaction:  # a full disk ends the whole transaction: the other pieces are undone, too
+        if not connection.in_transaction:  # a full disk, for example: SQLite has undone all of it
             raise
         connection.execute("ROLLBACK TO piece")
         failure = error

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteStore"]
 
 _PURPOSE: Final = ("library", 0x6D6D_6C31)  # "mml1"
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)
+_TABLES: Final = """
+CREATE TABLE entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL)
 """
+_SCHEMA: Final = (_TABLES, "CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)")
 _LONGEST_CLAIM: Final = 86_400.0  # seconds; a claim that ends later was made before the wall clock was set back
 _PAGE_SIZE: Final = 500  # entries
 

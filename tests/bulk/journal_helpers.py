@@ -37,7 +37,7 @@ async def opened(path: Path) -> AsyncIterator[Journal]:
 @contextlib.asynccontextmanager
 async def database(path: Path, *, exclusive: bool = False) -> AsyncIterator[SQLiteFile]:
     """Open a database with a table of names."""
-    schema = "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY)"
+    schema = ("CREATE TABLE names (name TEXT PRIMARY KEY)",)
     made = SQLiteFile(path, purpose=("list of names", 7), schema=schema, exclusive=exclusive)
     try:
         yield made

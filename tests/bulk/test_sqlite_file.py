@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -96,7 +97,7 @@ async def test_closed(tmp_path: Path) -> None:
 async def test_closed_at_once(tmp_path: Path) -> None:
     """Work that was asked for before closing is done or refused, and the file does not stay open."""
     for _ in range(50):
-        made = SQLiteFile(tmp_path / "names.sqlite", purpose=("list of names", 7), schema="SELECT 1", exclusive=True)
+        made = SQLiteFile(tmp_path / "names.sqlite", purpose=("list of names", 7), schema=("SELECT 1",), exclusive=True)
         work = [asyncio.ensure_future(made.run(lambda _: None)) for _ in range(3)]
         await asyncio.sleep(0)  # a turn of the loop
         await made.aclose()
@@ -264,6 +265,81 @@ async def test_another_file_of_ours(tmp_path: Path) -> None:
         await Journal(path).open()
 
 
+def executed(path: Path, *statements: str) -> None:
+    """Change a closed file, as damage or another program would."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+async def test_a_file_of_a_later_version(tmp_path: Path) -> None:
+    """A file whose format is later than what is known is refused in one sentence, and stays as it was."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+    executed(path, "PRAGMA user_version = 9")
+    before = path.read_bytes()
+    sentence = f"the list of names {str(path)!r} has format 9, and this version of meta_media knows 1"
+    async with database(path) as made:
+        with pytest.raises(ConfigurationError) as caught:
+            await made.run(adding("b"))
+    assert str(caught.value) == f"{sentence}: update meta_media, or use another file"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_a_file_of_an_earlier_version(tmp_path: Path, version: int) -> None:
+    """A file of an earlier version, the first of which had no number, is brought up to date once. What it has stays."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+    executed(path, f"PRAGMA user_version = {version}")
+    schema = ("nothing of this is executed", "CREATE TABLE ages (age INTEGER)")
+    for count in (2, 3):
+        made = SQLiteFile(path, ("list of names", 7), schema)
+        assert await made.run(adding(str(count))) == count
+        assert [await made.run(asking(f"SELECT count(*) FROM {table}")) for table in ("ages", "names")] == [0, count]
+        assert await made.run(asking("PRAGMA user_version")) == 2
+        await made.aclose()
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE names", "ALTER TABLE names RENAME COLUMN name TO title"])
+async def test_a_file_without_its_tables(tmp_path: Path, statement: str) -> None:
+    """A file that is ours and has lost a table is damaged; it is not taken for a new one."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+    executed(path, statement)
+    async with database(path) as made:
+        with pytest.raises(
+            StorageError, match=r"^the list of names '.*' is damaged \(.*\): put back a copy of it, or use"
+        ):
+            await made.run(asking("SELECT name FROM names"))
+
+
+async def test_a_full_disk_has_its_number(tmp_path: Path) -> None:
+    """SQLite's error for a full disk has the system's number, by which a run knows that nothing else can be written."""
+    async with database(tmp_path / "names.sqlite") as made:
+        await made.run(asking("PRAGMA max_page_count = 3"))
+        with pytest.raises(StorageError, match="database or disk is full") as caught:
+            await asyncio.gather(*(made.run(adding(f"{number} " * 1000)) for number in range(10)))
+    assert (caught.value.errno, caught.value.retryable) == (errno.ENOSPC, False)
+
+
+async def test_a_file_that_others_lock(tmp_path: Path) -> None:
+    """A file that another program locks for longer than it is waited for may be free later."""
+    path = tmp_path / "names.sqlite"
+    async with database(path) as made:
+        await made.run(adding("a"))
+        assert made._connection is not None
+        made._connection.execute("PRAGMA busy_timeout = 0")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match="database is locked") as caught:
+                await made.run(adding("b"))
+    assert (caught.value.errno, caught.value.retryable) == (None, True)
+
+
 @pytest.mark.parametrize("empty", [True, False])
 async def test_a_file_that_is_empty_or_missing(tmp_path: Path, empty: bool) -> None:
     """An empty file becomes a journal, and a missing one is made."""
@@ -292,7 +368,7 @@ async def test_a_folder_that_is_none(tmp_path: Path, folder: str) -> None:
 async def test_a_default_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A folder that is made, and cannot be, is a StorageError as well."""
     (tmp_path / "file").touch()
-    made = SQLiteFile(tmp_path / "file" / "names.sqlite", ("list of names", 7), "SELECT 1", makes_folder=True)
+    made = SQLiteFile(tmp_path / "file" / "names.sqlite", ("list of names", 7), ("SELECT 1",), makes_folder=True)
     with pytest.raises(StorageError, match="exists") as caught:
         await made.run(asking("SELECT 1"))
     assert isinstance(caught.value.__cause__, OSError)
@@ -320,7 +396,7 @@ import asyncio, os, sys, threading
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import StorageError
 
-file = SQLiteFile(sys.argv[1], ("test", 7), "CREATE TABLE IF NOT EXISTS names (name TEXT)")
+file = SQLiteFile(sys.argv[1], ("test", 7), ("CREATE TABLE names (name TEXT)",))
 file._busy_timeout = 0.1
 started, over = threading.Event(), threading.Event()
 
