@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -57,4 +58,7 @@ def main(program: str = "benchmarks", description: str | None = __doc__, *, many
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] and sys.argv[1] in {"many", "storm", "soak"}:
+        runpy.run_module(f"benchmarks.{sys.argv.pop(1)}", run_name="__main__", alter_sys=True)
+    else:
+        main()

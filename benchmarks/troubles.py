@@ -13,11 +13,11 @@ from meta_media.emulator.faults import FaultQueue
 
 
 class Trouble(NamedTuple):
-    """A fault, the operations that meet it, the error that it may cause, and whether one of it is enough for that."""
+    """A fault, the operations that meet it, the errors that it may cause, and whether one of it is enough for that."""
 
     name: str
     operations: str
-    fault: Fault
+    fault: Fault | None
     error: str = ""
     at_once: bool = False
 
@@ -48,15 +48,20 @@ TROUBLES: Final = (
     Trouble("silence", _ALL, Fault(end="stall"), "TransferTimeoutError"),
     Trouble("late", _ALL, Fault(delay=0.3)),
     Trouble("trickle", _GRAPH, Fault(rate=2000)),
+    Trouble("trickle of the media", "download", Fault(rate=300), "TransferTimeoutError"),
     Trouble("in chunks", _ALL, Fault(framing="chunked")),
     Trouble("surplus", _ALL, Fault(surplus=b'HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{"id":1}')),
     Trouble("closed afterwards", _ALL, Fault(at="end", end="close")),
+)
+FLOODS: Final = tuple(  # of the server's TLS side, see `soak_server`
+    Trouble(f"{kind} of interim responses", _ALL, None, "NetworkError ServerError TransferTimeoutError", at_once=True)
+    for kind in ("flood", "trickle")
 )
 
 
 def plan(rate: float, seed: int) -> list[PlannedFault]:
     """Plan each trouble for each of its operations, so that a share `rate` of the requests meets one."""
-    pairs = [(operation, trouble.fault) for trouble in TROUBLES for operation in trouble.operations.split()]
+    pairs = [(operation, it.fault) for it in TROUBLES if it.fault for operation in it.operations.split()]
     counts = Counter(operation for operation, _ in pairs)
     return [
         PlannedFault(operation=kind, fault=fault, times=None, probability=rate / counts[kind], seed=seed + number)  # type: ignore[arg-type]
@@ -75,4 +80,7 @@ def met_by_call(folder: Path, rate: float, seed: int) -> tuple[int, dict[str, li
         count += 1
         if (fault := queue.take(operation_of(method, path))) is not None:
             met[agent.rpartition("call/")[2]].append(by_fault[id(fault)])
+    floods = {flood.name: flood for flood in FLOODS}
+    for call, name in json.loads((folder / "flooded").read_text()):
+        met[call].append(floods[name])
     return count, met
