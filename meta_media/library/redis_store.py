@@ -20,7 +20,7 @@ from meta_media.transfer.threads import run_in_thread
 
 __all__ = ["RedisStore"]
 
-_REDIS_TIMEOUT: Final = 10.0  # seconds, to connect and for each answer
+_REDIS_TIMEOUT: Final = 10.0  # seconds to connect, and for a command
 _PAGE_SIZE: Final = 500  # keys
 _MAX_CONNECTIONS: Final = 32  # above its own limit of 100, redis-py fails instead of waiting
 
@@ -154,9 +154,11 @@ class RedisStore(AsyncCloseable, Store):
         async with connections.limiter:
             for _ in range(2 if repeatable else 1):  # redis-py opens a new connection in place of a lost one
                 try:
-                    return await work(client)
+                    with anyio.fail_after(_REDIS_TIMEOUT):
+                        return await work(client)
                 except (redis.RedisError, OSError) as error:
-                    failure, lost = f"Redis failed: {error}", _is_lost(error)
+                    why = str(error) or f"no answer in {_REDIS_TIMEOUT:g} seconds"
+                    failure, lost = f"Redis failed: {why}", _is_lost(error)
                 if not lost:
                     break
         # Without a context: the frames of redis-py have the password in their locals.
@@ -180,7 +182,8 @@ def _new_client(url: str) -> Any:
         import redis.asyncio
     except ModuleNotFoundError as error:
         raise ConfigurationError("RedisStore needs a package: pip install '.[redis]' in a checkout") from error
-    options: dict[str, Any] = {"socket_timeout": _REDIS_TIMEOUT, "socket_connect_timeout": _REDIS_TIMEOUT}
+    # With a socket_timeout, redis-py sends by `asyncio.wait_for`, which swallows a cancellation on Python 3.11.
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": _REDIS_TIMEOUT}
     with contextlib.suppress(ModuleNotFoundError):  # an older redis-py does not look up its version for each connection
         from redis.driver_info import DriverInfo
 

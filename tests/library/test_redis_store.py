@@ -77,6 +77,24 @@ async def test_many_calls_at_once(redis_server: RedisServer) -> None:
     await store.aclose()
 
 
+async def test_a_cancellation_arrives(redis_server: RedisServer) -> None:
+    """A command that is cancelled after any turn of the event loop ends by that, and the store goes on."""
+    store = RedisStore(redis_server.url, prefix=next(PREFIXES))
+    assert await store.get("x") is None
+    cancelled = 0
+    for turns in range(30):
+        reading = asyncio.create_task(store.get("x"))
+        for _ in range(turns):
+            await asyncio.sleep(0)  # a turn
+        if reading.cancel():
+            cancelled += 1
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+    assert cancelled > 3
+    assert await store.get("x") is None
+    await store.aclose()
+
+
 def connected(info: bytes) -> int:
     """Return the number of connections that Redis reports."""
     return int(info.partition(b"connected_clients:")[2].split()[0])
