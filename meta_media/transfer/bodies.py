@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
 from meta_media.transfer.adapters import Buffer, name_in_archive, takes
+from meta_media.transfer.files import open_file, pipe_chunks, spooled
 from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
-from meta_media.transfer.threads import await_completion, call, open_file, prefetch, spooled, storage_errors
+from meta_media.transfer.threads import FileWork, await_completion, prefetch, storage_errors
 
 __all__ = [
     "Body",
@@ -77,22 +78,31 @@ async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
             body.name = opened.name
             yield body
             return
-        async with open_handle(opened.file, None, stat=opened.stat) as whole:
+        chunks = pipe_chunks(opened.file, BATCH_SIZE) if opened.is_pipe else None
+        seekable = open_handle(opened.file, None, stat=opened.stat, work=opened.work)
+        async with seekable if chunks is None else open_stream(_read_errors(chunks), None) as whole:
             whole.name = opened.name
             yield whole
 
 
 @asynccontextmanager
 async def open_handle(
-    handle: Any, size: int | None, *, stat: os.stat_result | None = None, whole: bool = False, name: str | None = None
+    handle: Any,
+    size: int | None,
+    *,
+    stat: os.stat_result | None = None,
+    whole: bool = False,
+    name: str | None = None,
+    work: FileWork | None = None,
 ) -> AsyncIterator[Body]:
     """
     Read a handle from its position, or `whole`. A handle that cannot seek, such as a pipe, is read as a stream.
 
     `name` is what it is called, which may be the name of the archive that it reads from.
     """
+    work = work or FileWork(handle, limit=None)
     with storage_errors("read the source"):
-        extent = await _extent(handle) if check_handle(handle) else None
+        extent = await _extent(handle, work) if check_handle(handle) else None
     if extent is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
@@ -102,32 +112,32 @@ async def open_handle(
     start = 0 if whole else position
     try:
         with storage_errors("read the source"):
-            await call(handle.seek, start)
+            await work.call(handle.seek, start)
             head = b""
-            while len(head) < HEAD_SIZE and (chunk := await await_completion(call(handle.read, HEAD_SIZE - len(head)))):
+            while len(head) < HEAD_SIZE and (chunk := await work.call(handle.read, HEAD_SIZE - len(head))):
                 head += as_bytes(chunk)
-        seekable = _SeekableBody(handle, start, max(end - start, 0), head, stat)
+        seekable = _SeekableBody(handle, work, start, max(end - start, 0), head, stat)
         seekable.name = name_in_archive(name, head)
         seekable.spent = "it stands at its end: call seek(0), or pass getvalue()" if 0 < end <= start else None
         yield seekable
     finally:
         with contextlib.suppress(OSError, ValueError):  # a position that cannot be restored must not hide the outcome
-            await await_completion(call(handle.seek, position))
+            await work.finish(handle.seek, position)
 
 
-async def _extent(handle: Any) -> tuple[int, int] | None:
+async def _extent(handle: Any, work: FileWork) -> tuple[int, int] | None:
     """Return the position of a handle, and its end, where it then stands; None if it cannot seek, like a pipe or a socket."""
     try:
-        position = await call(handle.tell)
-        await call(handle.seek, position)
+        position = await work.call(handle.tell)
+        await work.call(handle.seek, position)
         if not isinstance(position, int) or not takes(handle.seek, 0, os.SEEK_END):
             return None
         try:
-            await call(handle.seek, 0, os.SEEK_END)
-            return position, int(await call(handle.tell))
+            await work.call(handle.seek, 0, os.SEEK_END)
+            return position, int(await work.call(handle.tell))
         except BaseException:
             with contextlib.suppress(OSError, ValueError):
-                await await_completion(call(handle.seek, position))
+                await work.finish(handle.seek, position)
             raise
     except (AttributeError, OSError, TypeError):  # TypeError: its end is not known, as with s3fs' open_async
         return None
@@ -189,8 +199,11 @@ class _SeekableBody(_BodyFacts):
     replayable = True
     immutable = False
 
-    def __init__(self, file: Any, start: int, size: int, head: bytes, stat: os.stat_result | None) -> None:
+    def __init__(
+        self, file: Any, work: FileWork, start: int, size: int, head: bytes, stat: os.stat_result | None
+    ) -> None:
         self._file = file
+        self._work = work
         self._start = start
         self._size = size
         self.size: int | None = size
@@ -204,8 +217,8 @@ class _SeekableBody(_BodyFacts):
         if not self.seekable:
             return b""
         with storage_errors("read the source"):
-            await call(self._file.seek, self._start + offset)
-            return as_bytes(await await_completion(call(self._file.read, size)))
+            await self._work.call(self._file.seek, self._start + offset)
+            return as_bytes(await self._work.call(self._file.read, size))
 
     def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         return prefetch(self._read(chunk_size))
@@ -213,10 +226,10 @@ class _SeekableBody(_BodyFacts):
     async def _read(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
         left = self._size
         with storage_errors("read the source"):
-            await call(self._file.seek, self._start)
+            await self._work.call(self._file.seek, self._start)
         while left:
             with storage_errors("read the source"):
-                chunk = as_bytes(await await_completion(call(self._file.read, min(chunk_size, left))) or b"")
+                chunk = as_bytes(await self._work.call(self._file.read, min(chunk_size, left)) or b"")
             if not chunk:
                 raise CorruptedMediaError(f"the source became shorter while it was sent: {left} bytes are missing")
             left -= len(chunk)
@@ -224,7 +237,7 @@ class _SeekableBody(_BodyFacts):
                 break
             yield chunk
         with storage_errors("read the source"):
-            if left or await await_completion(call(self._file.read, 1)):
+            if left or await self._work.call(self._file.read, 1):
                 raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
@@ -237,7 +250,7 @@ class _StreamBody(_SeekableBody):
     """
 
     def __init__(self, first: bytes, rest: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
-        super().__init__(None, 0, size or 0, first[:HEAD_SIZE], None)
+        super().__init__(None, FileWork("a temporary file"), 0, size or 0, first[:HEAD_SIZE], None)
         self.seekable = False
         self.size = size
         self.spools = size is None

@@ -26,7 +26,7 @@ from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.atomic_file import AtomicFile
-from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
+from meta_media.transfer.threads import FileWork, storage_errors
 
 __all__ = ["Destination", "Sink", "open_sink"]
 
@@ -38,6 +38,7 @@ class Sink:
     """The receiver of a download's bytes. A chunk may be reused once the call that writes it has returned."""
 
     rewindable = False  # whether written bytes can be taken back
+    work: FileWork | None = None  # what is done with it on threads
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
@@ -68,10 +69,12 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
     if callable(getattr(destination, "write", None)) and (not is_path or hasattr(destination, "close")):
         yield _handle_sink(destination)
     elif is_path and adapters.is_local_path(destination):
-        async with _open_file(functools.partial(_local_file, destination, overwrite, fsync)) as sink:
+        work = FileWork(destination)
+        async with _open_file(work, functools.partial(_local_file, destination, overwrite, fsync)) as sink:
             yield sink
     elif adapters.opener(destination) is not None and not hasattr(destination, "mode"):
-        async with _open_file(functools.partial(_copied_file, destination, overwrite)) as sink:
+        work = FileWork(destination, limit=None)  # the copy may take as long as an upload
+        async with _open_file(work, functools.partial(_copied_file, destination, overwrite)) as sink:
             yield sink
     else:
         raise ConfigurationError(
@@ -135,22 +138,24 @@ class _CopiedFile:
 
 
 @asynccontextmanager
-async def _open_file(opening: Callable[[], _FileSink]) -> AsyncIterator[_FileSink]:
-    sink = await await_completion(submit(opening), undo=lambda opened: run_in_thread(opened.file.discard))
+async def _open_file(work: FileWork, opening: Callable[[], _FileSink]) -> AsyncIterator[_FileSink]:
+    sink = await work.run(opening, undo=lambda opened: opened.file.discard())
+    sink.work = work
     try:
         yield sink
     except BaseException as error:
         try:
-            await run_in_thread(sink.file.discard)
+            await work.finish(sink.file.discard)
         except OSError as failed:
             error.add_note(f"the temporary file {sink.file.name} is still there: {failed.strerror}")
         raise
     with contextlib.suppress(OSError):  # the download has succeeded; `clean_stale` removes a leftover
-        await run_in_thread(sink.file.discard)
+        await work.finish(sink.file.discard)
 
 
 class _FileSink(Sink):
     rewindable = True
+    work: FileWork
 
     def __init__(self, file: AtomicFile | _CopiedFile, errors: Callable[[], AbstractContextManager[None]]) -> None:
         self.file = file
@@ -166,11 +171,11 @@ class _FileSink(Sink):
 
     async def rewind(self) -> None:
         with self._errors():
-            await run_in_thread(self.file.truncate)
+            await self.work.run(self.file.truncate)
 
     async def commit(self, name: str) -> Path | None:
         with self._errors():
-            return await run_in_thread(self.file.commit, name)
+            return await self.work.run(self.file.commit, name)
 
 
 # Handles
@@ -231,6 +236,7 @@ class _ThreadSink(_HandleSink):
 
     def __init__(self, handle: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(handle)
+        self.work = FileWork(handle, limit=None)
         self._loop = loop
 
     @property

@@ -20,12 +20,13 @@ from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
 from meta_media.protocol.responses import disposition_filename
 from meta_media.transfer.adapters import NO_STR_PATHS
+from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, open_stream
-from meta_media.transfer.destinations import Destination, open_sink
+from meta_media.transfer.destinations import Destination, Sink, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.resume import MediaLocation, ResumableBody, checked_count, wrong_size
 from meta_media.transfer.sources import Source
-from meta_media.transfer.threads import BackgroundWriter, await_completion
+from meta_media.transfer.threads import await_completion, file_deadline
 
 __all__ = ["MediaStream", "MediaStreamSource", "download", "read"]
 
@@ -79,22 +80,23 @@ class _Transfer:
             sentence = f"the media has at least {size} bytes, more than the allowed {self._max_size}"
             raise DownloadTooLargeError(sentence, limit=self._max_size, actual=size)
 
-    async def views(self, work: Callable[[memoryview], None] | None = None) -> AsyncGenerator[memoryview, None]:
+    async def views(self, sink: Sink | None = None) -> AsyncGenerator[memoryview, None]:
         """
-        Yield the chunks in three buffers by turns: one is filled while the others are hashed, and given to `work`, on a thread.
+        Yield the chunks in three buffers by turns: one is filled while the others are hashed, and written to `sink`, on a thread.
 
         A chunk is valid until the next one is requested.
         """
         room = self._chunk_size if self.size is None else min(self._chunk_size, self.size + 1)  # 1: to notice a surplus
         buffers = deque([memoryview(bytearray(room))])
         received = 0
+        write, files = (None, None) if sink is None else (sink.blocking, sink.work)
 
         def hash_and_write(view: memoryview) -> None:
             self._digest.update(view)
-            if work is not None:
-                work(view)
+            if write is not None:
+                write(view)
 
-        async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1) as writer:
+        async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1, files=files) as writer:
             while count := await self._body.readinto(buffers[0]):
                 received += count
                 self._check_limit(received)
@@ -285,10 +287,10 @@ class MediaStreamSource(Source):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Body]:
         """See `Source`."""
-        async with contextlib.nullcontext() if self.download.opened else self.download:
-            async with open_stream(aiter(self.download), self.download.size) as body:
-                body.name, body.mime_type = self.download.filename, self.download.mime_type
-                yield body
+        opening = contextlib.nullcontext() if self.download.opened else self.download
+        async with opening, open_stream(aiter(self.download), self.download.size) as body:
+            body.name, body.mime_type = self.download.filename, self.download.mime_type
+            yield body
 
 
 async def _chunks(
@@ -310,12 +312,13 @@ async def download(
     if isinstance(destination, str) and not call.settings.str_paths:
         raise ConfigurationError(NO_STR_PATHS)
     body = ResumableBody(call, what)
-    async with open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync) as sink:
+    sink_opening = open_sink(destination, overwrite=overwrite, fsync=call.settings.fsync)
+    async with file_deadline(call.settings.deadline), sink_opening as sink:
         while True:
             try:
                 async with _open_transfer(call, body) as transfer:
                     reporter = ProgressReporter(progress, transfer.size)
-                    async with contextlib.aclosing(transfer.views(sink.blocking)) as views:
+                    async with contextlib.aclosing(transfer.views(sink)) as views:
                         async for view in views:
                             await sink.write(view)
                             await reporter.add(len(view))

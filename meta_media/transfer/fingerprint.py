@@ -14,9 +14,10 @@ from typing import Final, Protocol
 import attrs
 
 from meta_media.protocol.settings import Settings
+from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, make_replayable
 from meta_media.transfer.sources import OpenedSource, Source
-from meta_media.transfer.threads import BackgroundWriter, run_in_thread
+from meta_media.transfer.threads import file_deadline, run_in_thread
 from meta_media.transfer.upload import UploadOptions, prepare
 
 __all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "fingerprint"]
@@ -72,17 +73,19 @@ async def fingerprint(
 ) -> AsyncIterator[Fingerprint]:
     """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
     origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
-    async with origin.open() as body:
-        make_replayable(body)
-        mime_type, size = await prepare(origin, body, options)
-        stamp = _stamp(body.stat) if body.stat else None
-        sha256 = await digests.find(stamp) if stamp else None
-        expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
-        if sha256 is None:
-            sha256 = await _hash(body, size, settings.chunk_size)
-            expected = None if body.immutable else sha256
-            if stamp:
-                await digests.remember(stamp, sha256)
+    async with contextlib.AsyncExitStack() as stack:
+        async with file_deadline(settings.deadline):
+            body = await stack.enter_async_context(origin.open())
+            make_replayable(body)
+            mime_type, size = await prepare(origin, body, options)
+            stamp = _stamp(body.stat) if body.stat else None
+            sha256 = await digests.find(stamp) if stamp else None
+            expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
+            if sha256 is None:
+                sha256 = await _hash(body, size, settings.chunk_size)
+                expected = None if body.immutable else sha256
+                if stamp:
+                    await digests.remember(stamp, sha256)
         opened_source = OpenedSource(
             body=body, name=origin.name or body.name, mime_type=origin.mime_type, sha256=expected
         )

@@ -16,7 +16,7 @@ from typing import Any, Final
 from meta_media.errors import InvalidMediaError, MediaError, StorageError
 from meta_media.http.exceptions import map_exception
 from meta_media.transfer.adapters import Buffer, as_buffer, attribute, is_mock, takes
-from meta_media.transfer.threads import call, submit
+from meta_media.transfer.threads import FileWork, call
 
 __all__ = ["BATCH_SIZE", "as_bytes", "buffers", "called", "check_handle", "handle_chunks", "response_chunks"]
 
@@ -57,8 +57,8 @@ async def buffers(chunks: AsyncIterable[Buffer] | Iterable[Buffer]) -> AsyncIter
         async for chunk in chunks:
             yield chunk
         return
-    iterator = iter(chunks)
-    while batch := await submit(_next_batch, iterator):
+    iterator, work = iter(chunks), FileWork(chunks, limit=None, grace=0)
+    while batch := await work.run(_next_batch, iterator):
         yield batch
 
 

@@ -22,7 +22,7 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.bodies import Body, Buffer, MemoryBody, open_handle, open_path, open_response, open_stream
 from meta_media.transfer.readers import buffers, called
-from meta_media.transfer.threads import call, closing
+from meta_media.transfer.threads import FileWork, storage_errors
 
 __all__ = ["OpenedSource", "Source"]
 
@@ -177,9 +177,11 @@ class OpenableSource(Source):
     async def open(self) -> AsyncIterator[Body]:
         async with AsyncExitStack() as stack:
             name = excerpt(self.name or "the source")
+            work = FileWork(self.name or "the source", limit=None)  # it may download the file
             try:
-                opening = closing(call(self.opener), lambda handle: call(handle.close), name)
-                handle = await stack.enter_async_context(opening)
+                with storage_errors(f"open {name}"):
+                    handle = await work.call(self.opener, undo=lambda undone: undone.close())
+                stack.push_async_callback(_closed, work, handle)
                 body = await stack.enter_async_context(Source.handle(handle, name=self.name).open())
             except MediaError:
                 raise
@@ -187,6 +189,11 @@ class OpenableSource(Source):
                 why = f"{type(error).__name__}: {excerpt(str(error))}"
                 raise StorageError(f"could not open {name}: {why}") from error
             yield body
+
+
+async def _closed(work: FileWork, handle: Any) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nothing is lost: it was only read
+        await work.finish(handle.close)
 
 
 @attrs.frozen(kw_only=True)

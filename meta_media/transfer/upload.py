@@ -25,12 +25,13 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
+from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, Buffer
 from meta_media.transfer.download import MediaStreamSource
 from meta_media.transfer.info import get_info
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
-from meta_media.transfer.threads import BackgroundWriter
+from meta_media.transfer.threads import file_deadline
 
 __all__ = ["UploadOptions", "inspect", "prepare", "upload", "upload_options"]
 
@@ -108,7 +109,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
     if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
-    async with origin.open() as body:
+    async with file_deadline(call.settings.deadline), origin.open() as body:
         mime_type, size = await prepare(origin, body, options)
         filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
         form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from meta_media.transfer import threads
-from meta_media.transfer.threads import BackgroundWriter
+from meta_media.transfer import background_writer as threads
+from meta_media.transfer.background_writer import BackgroundWriter
 from tests.support.stepping import Stepper, settled_at
 
 

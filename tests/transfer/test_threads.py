@@ -15,7 +15,8 @@ import anyio.to_thread
 import pytest
 
 from meta_media.errors import StorageError
-from meta_media.transfer.threads import await_completion, open_file, run_in_thread, spooled, storage_errors, submit
+from meta_media.transfer.files import open_file, spooled
+from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
 from tests.support.servers import open_files, wait_until
 
 
