@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meta_media import MediaApi, MediaLibrary, SQLiteStore
-from meta_media.errors import StorageError
+from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library import RedisStore, Store
 
 from .soak_callers import POOL, Caller, Soak
@@ -145,11 +145,13 @@ class Keeper(Caller):
             self._state.with_name(self._state.name + suffix).unlink(missing_ok=True)
 
     def _damage(self, what: str) -> None:
-        """Damage the file of the state, every other time. A `StorageError` is right from now on."""
+        """Damage the file of the state, every other time. An error that names the file is right from now on."""
         if self._dice.random() < 0.5 and self._state.exists():
             self._soak.hardships[f"{what} damaged"] += 1
             _damage(self._state)
-            self.excuse = lambda error: isinstance(error, StorageError)
+            self.excuse = lambda error: (
+                isinstance(error, StorageError | ConfigurationError) and str(self._state) in str(error)
+            )
 
     async def _damaged(self, call: int, api: MediaApi) -> None:
         await asyncio.to_thread(self._clear)

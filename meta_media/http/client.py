@@ -177,7 +177,8 @@ class DeletedIds:
             self._ids.popitem(last=False)
         for keeper in tuple(self.keepers):
             try:
-                await keeper.strike_out(media_id)
+                if keeper in self.keepers:  # it may have been closed meanwhile
+                    await keeper.strike_out(media_id)
             except MediaError as error:
                 _log.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)
 

@@ -126,6 +126,18 @@ async def test_a_closed_library_hears_of_nothing(media: MediaApi, store: HookedS
     assert "find" not in store.calls
 
 
+async def test_a_library_that_is_closed_during_a_delete(media: MediaApi, caplog: pytest.LogCaptureFixture) -> None:
+    """While one library looks for the id, the other one is closed: its store is not asked, and the log stays empty."""
+    both = HookedStore(), HookedStore()
+    libraries = [MediaLibrary(media, store) for store in both]
+    uploaded = await media.upload(CONTENT, filename="a.txt")
+    for store, other in zip(both, reversed(libraries), strict=True):
+        store.before["find"] = other.aclose
+    await media.delete(uploaded.id)
+    assert sum(store.calls.count("find") for store in both) == 1
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("store", ["library.sqlite", Path("library.sqlite"), MemoryStore, 5])
 async def test_no_store(media: MediaApi, store: Any) -> None:
     """What is no store is one sentence."""
