@@ -1,5 +1,5 @@
 """
-`python -m benchmarks.storm`: clients whose callers give up all the time.
+`python -m benchmarks storm`: clients whose callers give up all the time.
 
 Tasks look media up at a server that takes up to 20 ms. In the storm, half of the calls have a random deadline, which may end
 them at any moment. Calm stretches without deadlines before and after show whether the client has lost connections or slots on
@@ -101,7 +101,7 @@ async def _storm(name: str, count: int) -> bool:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks storm", description=__doc__)
     parser.add_argument("--calls", type=int, default=20_000, help="in the storm (default 20000)")
     calls = parser.parse_args().calls
     print("| | calm/s | finished/s in the storm | calm/s afterwards | out of time | other outcomes | left open |")
