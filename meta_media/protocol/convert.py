@@ -129,10 +129,8 @@ def media_id(value: object) -> str:
 
 def _size(value: object, _: type[int]) -> int:
     """Accept a number or digits: `file_size` is a string in Meta's guide and a number in its live responses."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+    if isinstance(value, str | int) and re.fullmatch(r"[0-9]{1,18}", str(value)):
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
     raise TypeError(f"expected a number of bytes, got {value!r:.40}")
 
 

@@ -17,7 +17,9 @@ from meta_media.protocol.secrets import hide_query
 __all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "message_error", "parse_error", "parse_response"]
 
 MAX_RESPONSE_SIZE: Final = 2**20  # bytes of JSON; real responses are below 2 KB
-_MAX_RETRY_AFTER: Final = 86_400.0  # seconds: one day; a longer wait is a mistake of the server
+_DAY: Final = 86_400.0  # seconds; a longer wait is a mistake of the server
+_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?: *, *[0-9]+(?:\.[0-9]*)?)*")
+_CODE: Final = re.compile(r"-?[0-9]{1,9}")
 _MAX_TEXT_SIZE: Final = 2000  # characters of Meta's text that an error keeps
 _MAX_BODY_SIZE: Final = 500  # bytes of a text/plain body that an error keeps
 
@@ -112,11 +114,15 @@ def _api_error(
     return answer, meaning.error
 
 
-def _json_object(body: bytes) -> Mapping[str, Any] | None:
+def _json(text: bytes | str) -> Any:
     try:
-        value = json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return None
+
+
+def _json_object(body: bytes) -> Mapping[str, Any] | None:
+    value = _json(body)
     return value if isinstance(value, dict) else None
 
 
@@ -134,28 +140,35 @@ def _first_text(candidates: Iterable[object]) -> str | None:
 
 
 def _integer(value: object) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """Return a code, which has at most nine digits."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9
+    return int(value) if is_number or (isinstance(value, str) and _CODE.fullmatch(value)) else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which is compared with the response's own Date."""
+    """
+    Read `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which is compared with the response's own Date.
+
+    Of several numbers the longest counts. More than a day is a day.
+    """
     value = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
+    if _SECONDS.fullmatch(value):
+        seconds = max(map(float, value.split(",")))
+    else:
         seconds = _seconds_between(headers.get("date", ""), value)
-    return min(seconds, _MAX_RETRY_AFTER) if 0 <= seconds < math.inf else None
+    return min(seconds, _DAY) if seconds >= 0 else None
 
 
 def _time_to_regain_access(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Meta's usage header asks for (page "Rate limits"). It has minutes per use case."""
-    usages = _json_object(headers.get("x-business-use-case-usage", "").encode()) or {}
-    entries = [entry for usage in usages.values() if isinstance(usage, list) for entry in usage]
-    waits = [entry.get("estimated_time_to_regain_access") for entry in entries if isinstance(entry, dict)]
+    """Return the seconds that Meta's usage headers ask for (page "Rate limits"). They have minutes per use case."""
+    usages = _json(f"[{headers.get('x-business-use-case-usage', '')}]") or []
+    lists = [
+        cases for usage in usages if isinstance(usage, dict) for cases in usage.values() if isinstance(cases, list)
+    ]
+    cases = [case for cases in lists for case in cases if isinstance(case, dict)]
+    waits = [case.get("estimated_time_to_regain_access") for case in cases]
     minutes = max((wait for wait in waits if isinstance(wait, int | float) and wait > 0), default=None)
-    return None if minutes is None else min(minutes * 60.0, _MAX_RETRY_AFTER)
+    return None if minutes is None else min(minutes, _DAY / 60) * 60.0  # in this order, because an int may be huge
 
 
 def _seconds_between(start: str, end: str) -> float:

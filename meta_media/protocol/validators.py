@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeGuard
 
 import attrs
-from attrs.validators import and_, ge, gt, instance_of, le, lt, matches_re, not_
+from attrs.validators import and_, ge, gt, instance_of, le, matches_re, not_
 
 from meta_media.errors import ConfigurationError
+from meta_media.protocol.secrets import shown
 
 __all__ = [
     "checked_id",
@@ -25,7 +27,6 @@ __all__ = [
     "must_be",
     "not_negative",
     "positive",
-    "shown",
     "text",
     "time_to_live",
     "whole",
@@ -37,7 +38,6 @@ Validator = Callable[[Any, Any, Any], Any]  # instance, attribute, value
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOKEN_SIZE: Final = 20  # characters, which no id has and each token exceeds
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
-_MAX_SHOWN: Final = 80  # characters of a caller's value in a message
 
 
 def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attribute[Any], object], None]:
@@ -54,8 +54,8 @@ def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attrib
 
 
 _NOT_BOOL: Final[Validator] = not_(instance_of(bool))  # a bool is an int in Python
-_NUMBER: Final[Validator] = and_(instance_of((int, float)), _NOT_BOOL, lt(float("inf")))  # NaN passes no comparison
-_INTEGER: Final[Validator] = and_(instance_of(int), _NOT_BOOL)
+_NUMBER: Final[Validator] = and_(instance_of((int, float)), _NOT_BOOL, le(sys.maxsize))  # NaN passes no comparison
+_INTEGER: Final[Validator] = and_(_NUMBER, instance_of(int))
 
 positive: Final = must_be("a positive number", _NUMBER, gt(0))
 not_negative: Final = must_be("a positive number or 0", _NUMBER, ge(0))
@@ -70,12 +70,6 @@ time_to_live: Final = must_be(  # Meta's page "No Storage": 60 to 43,200 minutes
     "a timedelta from one hour to thirty days", instance_of(timedelta), ge(timedelta(hours=1)), le(timedelta(days=30))
 )
 header_text: Final = must_be("printable ASCII, because it is sent in a header", matches_re(r"[ -~]*"))
-
-
-def shown(value: object) -> str:
-    """Return a short `repr` without what may be secret: a URL's password and query, and long runs such as tokens, base64."""
-    shortened = re.sub(r"//[^/@]*@|[?].*|[\w+/=-]{40,}", "…", repr(value)[:1000], flags=re.DOTALL)
-    return shortened if len(shortened) <= _MAX_SHOWN else f"{shortened[:_MAX_SHOWN]}…"
 
 
 def matched(pattern: re.Pattern[str], value: object, sentence: str) -> re.Match[str]:

@@ -171,6 +171,9 @@ def test_details(facts: dict[str, Any], expected: str | None) -> None:
         ("100\n", None),
         ("\u0661", None),
         ("9" * 10, None),
+        (999_999_999, 999_999_999),
+        (10**9, None),
+        (-(10**400), None),
         (1.0, None),
         (True, None),
         (None, None),
@@ -283,7 +286,12 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
         ("Fri, 99 Jan 2027 99:99:99 GMT", NOW, None),
         ("Fri, 01 Jan 2027 00:00:00 +99999999999999999999", NOW, None),
         ("-1", "", None),
-        ("-0.0", "", 0.0),
+        ("-0.0", "", None),
+        ("9" * 400, "", 86400.0),
+        ("9" * 5000, "", 86400.0),
+        ("1_000", "", None),
+        ("+5", "", None),
+        ("5e1", "", None),
         ("nan", "", None),
         ("inf", "", None),
         ("1e999", "", None),
@@ -291,14 +299,58 @@ NOW = "Sun, 22 Nov 2026 10:00:00 GMT"
         ("soon", NOW, None),
         ("", NOW, None),
         ("0x10", "", None),
-        ("60, 120", "", None),
+        ("120, 60", "", 120.0),
+        ("60 ,120,", "", None),
     ],
 )
 def test_retry_after(value: str, date: str, expected: float | None) -> None:
-    """Retry-After is seconds, or a date that is compared with the response's own; other values are ignored."""
+    """Retry-After is seconds, the longest of several, or a date that is compared with the response's own; at most a day."""
     error = parse_error("get_info", 429, {"retry-after": value, "date": date}, b"")
     assert isinstance(error, RateLimitError)
     assert error.retry_after == expected
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [
+        ("5", 300.0),
+        ("0.5", 30.0),
+        ("1440", 86400.0),
+        ("1441", 86400.0),
+        ("9" * 400, 86400.0),
+        ("1e999", 86400.0),
+        ("Infinity", 86400.0),
+        ("9" * 5000, None),
+        ("-" + "9" * 400, None),
+        ("0", None),
+        ("NaN", None),
+        ('"5"', None),
+        ("null", None),
+        ("[]", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_time_to_regain_access(minutes: str, expected: float | None) -> None:
+    """The minutes of the usage header become seconds, at most those of a day; what is no number is ignored."""
+    usage = f'{{"1": [{{"estimated_time_to_regain_access": {minutes}}}, 7], "2": 7}}'
+    error = parse_error("get_info", 429, {"x-business-use-case-usage": usage}, b"")
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == expected
+
+
+def test_several_usage_headers() -> None:
+    """Of several usage headers, which are joined as RFC 9110 has it, the longest wait counts."""
+    usage = ", ".join(f'{{"{n}": [{{"estimated_time_to_regain_access": {n}}}]}}' for n in (2, 7, 3))
+    assert parsed_headers({"x-business-use-case-usage": usage}).retry_after == 420.0
+    assert parsed_headers({"x-business-use-case-usage": f"7, {usage}"}).retry_after == 420.0
+    assert parsed_headers({"x-business-use-case-usage": "{}, {"}).retry_after is None
+
+
+def parsed_headers(headers: dict[str, str]) -> RateLimitError:
+    """Parse a refusal that has nothing but headers."""
+    error = parse_error("get_info", 429, headers, b"")
+    assert isinstance(error, RateLimitError)
+    return error
 
 
 def test_no_retry_after() -> None:
@@ -329,8 +381,9 @@ def test_long_messages_are_cut() -> None:
     assert parsed_json({"error": {"message": "x" * 10_000}}).message == "x" * 2000
 
 
+NUMBERS = st.integers() | st.integers(1, 4299).map(lambda digits: 10**digits - 1) | st.floats()
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | NUMBERS | st.text(),
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=8,
 )
@@ -341,9 +394,12 @@ HEADERS = st.fixed_dictionaries(
     {},
     optional={
         "content-type": st.text() | st.just("text/plain"),
-        "retry-after": st.text() | st.floats().map(str) | st.from_regex(r"\w{3}, \d+ Jan \d+ \d+:\d+:\d+ [+-]?\w+"),
+        "retry-after": st.text() | NUMBERS.map(str) | st.from_regex(r"\w{3}, \d+ Jan \d+ \d+:\d+:\d+ [+-]?\w+"),
         "date": st.text() | st.just(NOW),
         "x-fb-trace-id": st.text(),
+        "x-business-use-case-usage": NUMBERS.map(
+            lambda number: json.dumps({"1": [{"estimated_time_to_regain_access": number}]})
+        ),
     },
 )
 
