@@ -17,11 +17,6 @@ T = TypeVar("T")
 _KEPT_FAILURES_COUNT: Final = 100  # outcomes with an error in a report
 
 
-def _shown(source: object) -> str:
-    """Return the `repr` of an item, without the query of a URL, which may be a signature."""
-    return excerpt(source) if isinstance(source, str) else repr(source)
-
-
 @attrs.frozen(kw_only=True)
 class Done(Generic[T]):
     """The result of a job's work on one item."""
@@ -48,7 +43,7 @@ class Outcome(Generic[T]):
     """
 
     index: int
-    source: Any = attrs.field(repr=_shown)
+    source: Any = attrs.field(repr=excerpt)
     value: T | None = None
     error: Exception | None = None
     attempts: int = 0

@@ -30,7 +30,7 @@ from rich.text import Text
 
 from meta_media import MediaError, Progress
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.secrets import hide_query
+from meta_media.protocol.secrets import TOKEN, hide_query
 from meta_media.transfer.threads import run_in_thread
 
 __all__ = [
@@ -97,8 +97,8 @@ def described(error: MediaError) -> dict[str, Any]:
 
 
 def _unsigned(text: str) -> str:
-    """Remove the queries of all URLs: a signed one may have been passed where an id belongs."""
-    return re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text)
+    """Remove tokens, and the queries of all URLs: a signed one may have been passed where an id belongs."""
+    return TOKEN.sub("EAA...", re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text))
 
 
 def as_json(data: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import attrs
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, UnsupportedMediaTypeError
 from meta_media.protocol.formats import Signature
+from meta_media.protocol.secrets import excerpt, redacted
 from meta_media.protocol.signatures import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text, sniff
 
 __all__ = [
@@ -197,8 +198,8 @@ def normalise(mime_type: str) -> str:
     """
     match = _MIME_TYPE.fullmatch(mime_type)
     if match is None:
-        message = f"{_quoted(mime_type)} is not a MIME type: pass type/subtype in ASCII, such as image/jpeg"
-        raise UnsupportedMediaTypeError(message, limit="type/subtype", actual=mime_type)
+        message = f"{excerpt(mime_type)} is not a MIME type: pass type/subtype in ASCII, such as image/jpeg"
+        raise UnsupportedMediaTypeError(message, limit="type/subtype", actual=redacted(mime_type))
     essence = match[1].lower()
     return _TYPES.get(essence, essence)
 
@@ -249,7 +250,7 @@ def inspect_media(
     if decided not in ACCEPTED:
         right = found if signature and found in ACCEPTED else None
         fix = f'pass mime_type="{right}", which its bytes are' if right else _fix(decided)
-        message = f"{subject} is {_quoted(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
+        message = f"{subject} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=_ALLOWED, actual=decided)
     if signature is not None:
         _check_signature(subject, decided, found, signature)
@@ -327,9 +328,4 @@ def _fix(mime_type: str) -> str:
 
 
 def _subject(filename: str | None) -> str:
-    return "the file" if filename is None else _quoted(re.split(r"[/\\]", filename)[-1])
-
-
-def _quoted(text: str) -> str:
-    """Return the `repr` of untrusted text, of at most a line."""
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return "the file" if filename is None else excerpt(re.split(r"[/\\]", redacted(filename))[-1])

@@ -8,7 +8,8 @@ from typing import Final, Literal
 import attrs
 
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.validators import matched, shown
+from meta_media.protocol.secrets import shown
+from meta_media.protocol.validators import matched
 
 __all__ = ["Recipient", "address"]
 

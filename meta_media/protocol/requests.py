@@ -18,9 +18,9 @@ from attrs.validators import optional
 from meta_media._version import __version__
 from meta_media.errors import ConfigurationError, Operation, ServerError, UntrustedUrlError
 from meta_media.protocol.recipient import Recipient
-from meta_media.protocol.secrets import Secret, hide_query
+from meta_media.protocol.secrets import Secret, hide_query, shown
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.validators import flag, mapping, shown, text
+from meta_media.protocol.validators import flag, mapping, text
 
 __all__ = ["MediaMessage", "Request", "graph_request", "media_request", "redirected_request", "with_proof"]
 

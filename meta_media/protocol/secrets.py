@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from meta_media.errors import ConfigurationError
 
-__all__ = ["Secret", "SecretBytes", "excerpt", "hide_query"]
+__all__ = ["TOKEN", "Secret", "SecretBytes", "excerpt", "hide_query", "redacted", "shown"]
 
 _MAX_EXCERPT: Final = 80  # characters
 _URL: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/?#]*@)?([^?#]*)(.?)", re.DOTALL
 )  # pathlib leaves one slash
+_QUERY: Final = re.compile(r"\?[\w.~%-]+=.*", re.DOTALL)  # of a URL without its scheme; a name may have a question mark
+_ANY_SECRET: Final = re.compile(r"//[^/@]*@|\?.*|[\w+/=-]{40,}", re.DOTALL)
+TOKEN: Final = re.compile(r"EAA\w{18,}")  # an access token of Meta's; see `validators.is_token`
 
 
 class Secret(str):
@@ -42,15 +46,26 @@ def hide_query(url: str) -> str:
     return path + ("?…" if question_mark else "")
 
 
-def excerpt(text: str) -> str:
-    """
-    Return the `repr` of a caller's text for a message: at most 80 characters, with the end, which a path needs most.
-
-    The password and the query of a URL and the content of a data URI are left out.
-    """
+def redacted(text: str) -> str:
+    """Return a caller's text without access tokens, the password and query of a URL, and the content of a data URI."""
     if text[:5].lower() == "data:":
-        text = text[:5] + "…"
-    elif url := _URL.match(text):
+        return text[:5] + "…"
+    if url := _URL.match(text):
         text = url[1] + url[2] + ("?…" if url[3] else "")
-    half = _MAX_EXCERPT // 2
-    return repr(text if len(text) <= _MAX_EXCERPT else f"{text[: half - 1]}…{text[-half:]}")
+    return TOKEN.sub("EAA…", _QUERY.sub("?…", text))
+
+
+def excerpt(value: object) -> str:
+    """Return the `repr` of a caller's value, `redacted`: at most 80 characters, with the end, which a path needs most."""
+    return _short(value, redacted)
+
+
+def shown(value: object) -> str:
+    """Return an `excerpt` of a value in a wrong place, which may be any secret: no long runs, and nothing after a `?`."""
+    return _short(value, lambda text: _ANY_SECRET.sub("…", redacted(text)))
+
+
+def _short(value: object, public: Callable[[str], str]) -> str:
+    text, half = public(value if isinstance(value, str) else repr(value)[:1000]), _MAX_EXCERPT // 2
+    text = text if len(text) <= _MAX_EXCERPT else f"{text[: half - 1]}…{text[-half:]}"
+    return repr(text) if isinstance(value, str) else text

@@ -12,8 +12,8 @@ from attrs.validators import in_, optional
 
 from meta_media.errors import ConfigurationError
 from meta_media.protocol import validators
-from meta_media.protocol.secrets import Secret
-from meta_media.protocol.validators import flag, matched, must_be, not_negative, positive, shown
+from meta_media.protocol.secrets import Secret, shown
+from meta_media.protocol.validators import flag, matched, must_be, not_negative, positive
 
 __all__ = ["Settings"]
 

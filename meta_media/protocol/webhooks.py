@@ -15,7 +15,7 @@ from meta_media.protocol.convert import hex_digest, media_id, of_type, timestamp
 from meta_media.protocol.models import InboundFailure, InboundMedia, MessageStatus, Webhook
 from meta_media.protocol.recipient import address
 from meta_media.protocol.responses import message_error
-from meta_media.protocol.validators import shown
+from meta_media.protocol.secrets import shown
 
 __all__ = ["inbound_media", "parse_webhook", "verify_signature", "verify_subscription"]
 

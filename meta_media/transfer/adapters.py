@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from meta_media.protocol.media_types import ACCEPTED
 from meta_media.protocol.responses import disposition_filename
 from meta_media.protocol.secrets import excerpt
+from meta_media.protocol.validators import is_token
 
 __all__ = [
     "NO_STR_PATHS",
@@ -185,7 +186,11 @@ def own_type(thing: object) -> str | None:
 def own_size(thing: object) -> int | None:
     """Return the number of bytes that an object says it has, unless they are compressed: then others are read."""
     length = _header(thing, "content-length") or ""
-    sizes = (attribute(thing, "size"), attribute(thing, "content_length"), int(length) if length.isdecimal() else 0)
+    sizes = (
+        attribute(thing, "size"),
+        attribute(thing, "content_length"),
+        int(length) if length.isdecimal() and len(length) < 19 else 0,
+    )
     size = next((size for size in sizes if type(size) is int and size > 0), None)
     return None if _header(thing, "content-encoding") else size
 
@@ -234,6 +239,8 @@ def path_in_words(path: object, text: str, error: Exception) -> tuple[str, str]:
     """Return what a path that could not be opened is called in a message, and what to do if it is something else."""
     if not text:
         return "an empty path", "; pass the path of a file"
+    if is_token(text):
+        return "a path that is an access token", "; pass the path of a file"
     if isinstance(error, IsADirectoryError):
         return excerpt(text), "; pass a file, or all files of the folder: upload_many(Path(folder).iterdir())"
     if text[0] == "~":

@@ -28,8 +28,7 @@ from meta_media.http.response import Response
 from meta_media.http.retry import RetryState
 from meta_media.protocol.models import HasMediaId, InboundMedia, MediaInfo, media_id_of
 from meta_media.protocol.requests import Request, media_request
-from meta_media.protocol.secrets import Secret, hide_query
-from meta_media.protocol.validators import shown
+from meta_media.protocol.secrets import Secret, hide_query, shown
 from meta_media.transfer.info import get_info
 
 __all__ = ["MediaLocation", "ResumableBody", "as_secret", "known_id", "wrong_size"]

@@ -8,6 +8,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,7 @@ import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from meta_media import MediaApi, MediaInfo, Settings
+from meta_media import MediaApi, MediaInfo, Settings, Source
 from meta_media.errors import ConfigurationError, MediaError
 from tests.support.servers import Received, Server, Step, cut, json_response, page, reset, silence
 
@@ -208,14 +209,31 @@ async def test_nothing_secret_is_shown(flavour: str, caplog: pytest.LogCaptureFi
         lambda media: media.delete(f"https://lookaside.fbsbx.com/7?hash={SIGNATURE}"),
         lambda media: media.upload(b"text", phone_number_id=TOKEN * 9),
         lambda media: media.send("+15550001111", TOKEN * 9, kind="image"),
+        lambda media: media.upload(TOKEN * 9),
+        lambda media: media.upload(Path(TOKEN * 9)),
+        lambda media: media.upload(Source.path(f"https://bucket.example/a.jpg?X-Amz-Signature={SIGNATURE}")),
+        lambda media: media.upload(b"text", mime_type=TOKEN * 9),
+        lambda media: media.upload(b"", filename=f"a.jpg?X-Amz-Signature=a/{SIGNATURE}"),
+        lambda media: media.upload(b"", filename=TOKEN * 9),
     ],
 )
 async def test_a_secret_in_a_wrong_place(call: Callable[[MediaApi], Awaitable[object]]) -> None:
-    """A signed URL or a token, passed where an id is wanted, is neither shown nor kept by the error."""
+    """A signed URL or a token, passed where an id, a path or a name is wanted, is neither shown nor kept by the error."""
     async with MediaApi(TOKEN, "1") as media:
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(MediaError) as caught:
             await call(media)
-    check(f"{caught.value} {vars(caught.value)} {pickle.dumps(caught.value)!r}", [])
+    assert caught.value.attempts == 0
+    trace = "".join(traceback.format_exception(caught.value))
+    check(f"{trace} {vars(caught.value)} {pickle.dumps(caught.value)!r}", [])
+
+
+async def test_secrets_among_the_items() -> None:
+    """An item that is a token or a signed URL, as text or as a path, is not shown by its outcome."""
+    items = [TOKEN * 9, Path(TOKEN * 9), f"https://a.example/b.jpg?hash={SIGNATURE}", (f"a?hash={SIGNATURE}", {})]
+    async with MediaApi(TOKEN, "1") as media:
+        report = await media.upload_many(items).report()
+    assert report.failed == len(items)
+    check(repr(report), [])
 
 
 async def test_queries_stay_in_the_logs_of_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -382,11 +382,14 @@ class TestUnsigned:
             ("C:\\folder\\a.jpg", "'a.jpg'"),
             ("a\r\n.jpg", "'a\\r\\n.jpg'"),
             ("\ud800.jpg", "'\\ud800.jpg'"),
-            ("x" * 300, f"'{'x' * 77}...'"),
+            ("x" * 300, f"'{'x' * 39}…{'x' * 40}'"),
+            ("photo.jpg?X-Amz-Signature=SE/CRET", "'photo.jpg?…'"),
+            ("https://a.example/photo.jpg?X-Amz-Signature=SE/CRET", "'photo.jpg?…'"),
+            ("EAAG" + "0aZ" * 20 + ".jpg", "'EAA….jpg'"),
         ],
     )
     def test_messages_name_the_file(self, filename: str | None, subject: str) -> None:
-        """Only the last part of the name is shown, escaped and short."""
+        """Only the last part of the name is shown, escaped and short, without the query of a URL and without a token."""
         with pytest.raises(CorruptedMediaError) as caught:
             inspect_media(b"", filename=filename)
         assert str(caught.value).startswith(f"{subject} is empty")

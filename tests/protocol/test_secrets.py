@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meta_media.protocol.secrets import excerpt, hide_query
+from meta_media.protocol.secrets import excerpt, hide_query, shown
 
 EXCERPTS = {
     "photo.jpg": "'photo.jpg'",
@@ -18,6 +18,13 @@ EXCERPTS = {
     "https:/user:SECRET@a.example/b.jpg?SECRET": "'https:/a.example/b.jpg?…'",
     "s3://bucket/key@2x.png": "'s3://bucket/key@2x.png'",
     "DATA:image/png;base64,SECRET": "'DATA:…'",
+    "photo.jpg?X-Amz-Signature=SEC/RET&a=b": "'photo.jpg?…'",
+    "a.example/b.jpg?hash=SECRET": "'a.example/b.jpg?…'",
+    "is 1+1=2?.jpg": "'is 1+1=2?.jpg'",
+    "EAAG0123456789abcdefSECRET": "'EAA…'",
+    "in/EAAG0123456789abcdefSECRET/a.jpg": "'in/EAA…/a.jpg'",
+    "https://a.example/EAAG0123456789abcdefSECRET": "'https://a.example/EAA…'",
+    "EAAutumn in Paris.jpg": "'EAAutumn in Paris.jpg'",
     "a\nb": "'a\\nb'",
     "": "''",
 }
@@ -33,6 +40,28 @@ def test_long_excerpts() -> None:
     """A text of more than 80 characters is cut in its middle."""
     assert excerpt("x" * 80) == repr("x" * 80)
     assert excerpt("a" * 50 + "b" * 50) == repr("a" * 39 + "…" + "b" * 40)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("v25", "'v25'"),
+        ("//user:SECRET@host", "'…host'"),
+        ("host?SECRET", "'host…'"),
+        ("https://user:SECRET@host/a?SECRET", "'https://host/a…'"),
+        ("0f" * 16 + "SECRET--", "'…'"),
+        ("EAAG0123456789abcdefSECRET", "'EAA…'"),
+        ("a b " * 30, repr("a b " * 9 + "a b…" + "a b " * 10)),
+        (["EAAG0123456789abcdefSECRET", 1], "['EAA…', 1]"),
+        (None, "None"),
+        (10**100, "…"),
+        ([1] * 100, "[" + "1, " * 12 + "1,…" + ", 1" * 13 + "]"),
+    ],
+    ids=ascii,
+)
+def test_values_in_wrong_places(value: object, expected: str) -> None:
+    """A value in a wrong place, of any type, is shown without what may be secret: long runs, passwords, queries, tokens."""
+    assert shown(value) == expected
 
 
 def test_hidden_queries() -> None:
