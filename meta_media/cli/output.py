@@ -79,8 +79,8 @@ def printable(text: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Return the name of an item, which may be a signed URL, as one harmless line."""
-    return printable(_unsigned(name))
+    """Return the name of an item, which may be a signed URL or a token, as one harmless line."""
+    return printable(TOKEN.sub("EAA...", _unsigned(name)))
 
 
 def sentence(error: MediaError, item: str | None = None) -> str:
@@ -97,8 +97,8 @@ def described(error: MediaError) -> dict[str, Any]:
 
 
 def _unsigned(text: str) -> str:
-    """Remove tokens, and the queries of all URLs: a signed one may have been passed where an id belongs."""
-    return TOKEN.sub("EAA...", re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text))
+    """Remove the queries of all URLs: a signed one may have been passed where an id belongs."""
+    return re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1...", text)
 
 
 def as_json(data: Mapping[str, Any]) -> str:

@@ -141,8 +141,9 @@ def _first_text(candidates: Iterable[object]) -> str | None:
 
 def _integer(value: object) -> int | None:
     """Return a code, which has at most nine digits."""
-    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9
-    return int(value) if is_number or (isinstance(value, str) and _CODE.fullmatch(value)) else None
+    if isinstance(value, str) and _CODE.fullmatch(value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9 else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

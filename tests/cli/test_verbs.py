@@ -107,6 +107,16 @@ def test_signed_url_in_the_wrong_place(shell: Shell) -> None:
             assert b"canary" not in done.stdout + done.stderr
 
 
+def test_a_token_in_the_place_of_a_file(shell: Shell) -> None:
+    """A token that was passed as a name, alone or among others, is not printed."""
+    token = "EAAG0123456789abcdefcanary"
+    for arguments in (["upload", token], ["upload", token, "x"], ["download", token], ["info", token]):
+        done = shell.run(*arguments)
+        assert done.returncode > 0
+        assert b"access token" in done.stderr
+        assert b"canary" not in done.stdout + done.stderr
+
+
 def test_download_to_a_folder(shell: Shell) -> None:
     """By default the current folder gets a file under a free name, whose path is printed."""
     media_id = shell.upload("report.pdf")
