@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import ssl
 import sys
 import traceback
@@ -19,6 +20,7 @@ __all__ = ["ExceptionMapper", "TransportFailure", "has_rule", "map_exception"]
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})  # reasons of OpenSSL's
 _UNKNOWN_CA: Final = frozenset({18, 19, 20, 21})  # OpenSSL's codes: self-signed, or an issuer that is not known
 _INVALID_CERTIFICATE: Final = frozenset({9, 10, 62, 64})  # not yet valid, expired, of another name, of another address
+_PROXY_IS_BUSY: Final = frozenset({"408", "429"})  # else a refusal is final: wrong passwords lock an account in the end
 
 
 class TransportFailure(Exception):  # noqa: N818 - a wrapper, which never leaves this room
@@ -85,11 +87,8 @@ def map_exception(error: Exception, doing: str, *, changes: bool) -> NetworkErro
     sentence = f"{doing}: {rule.sentence or f'the connection failed ({failed})'}"
     reason, lasting = _reason(_system_cause(error), connecting="ConnectError" in names)
     if "ProxyError" in names and (status := str(error)[:3]).isdecimal():
-        sentence += f" with status {status}"
-        lasting = "300" <= status < "500" and status not in {
-            "408",
-            "429",
-        }  # a wrong password locks an account in the end
+        sentence += f" with status {status}" + (": check its user and password" if status == "407" else "")
+        lasting = "300" <= status < "500" and status not in _PROXY_IS_BUSY
     facts = {"stale": "StaleConnectionError" in names, "lasting": lasting}
     return NetworkError(sentence + reason, retryable=not (lasting or rule.fatal), maybe_applied=applied, **facts)
 
@@ -115,6 +114,9 @@ def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
         return f": {cause.verify_message}{_way_out(cause.verify_code)}", True
     if connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
+    if isinstance(cause, ssl.SSLError):  # its `errno` is one of OpenSSL's
+        words = (cause.reason or re.sub(r"^\[.*?\] | \(_ssl.*", "", cause.strerror)).replace("_", " ").lower()
+        return f" (TLS: {words})", False
     number = cause.errno or 0  # negative in name resolution, which has good words; asyncio's are about its own calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
 

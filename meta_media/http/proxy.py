@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
+import re
 import urllib.request
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -25,7 +27,7 @@ class Proxy:
     host: str
     port: int
     credentials: str = attrs.field(repr=False)  # `user:password`, or empty
-    always: bool  # whether the environment's `NO_PROXY` is ignored
+    exceptions: tuple[str, ...]  # the entries of `NO_PROXY`, which is ignored where the proxy is that of the setting
 
     @classmethod
     def of(cls, setting: str | None) -> Proxy | None:
@@ -42,12 +44,13 @@ class Proxy:
             )
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         login = f"{user}:{password}" if user or password else ""
-        always = name == "Settings.proxy"
-        return cls(host=parts.hostname or "", port=parts.port or 80, credentials=login, always=always)
+        listed = "" if name == "Settings.proxy" else environ.get("no", "").lower()
+        exceptions = tuple(filter(None, re.split(r"[\s,]+", listed)))
+        return cls(host=parts.hostname or "", port=parts.port or 80, credentials=login, exceptions=exceptions)
 
-    def serves(self, host: str) -> bool:
+    def serves(self, host: str, port: int) -> bool:
         """Whether connections to a host use this proxy."""
-        return self.always or not urllib.request.proxy_bypass(host)
+        return not any(_is_about(entry, host.lower().rstrip("."), port) for entry in self.exceptions)
 
     async def tunnel(self, stream: NetworkStream, host: str, port: int, timeouts: TransferTimeouts) -> None:
         """Make the proxy connect to a host; `httpx.ProxyError` if it refuses."""
@@ -59,6 +62,23 @@ class Proxy:
         await cycle.send("CONNECT", target, headers, None)
         if not 200 <= cycle.status < 300:
             raise httpx.ProxyError(str(cycle.status))
+
+
+def _is_about(entry: str, host: str, port: int) -> bool:
+    """Whether an entry of `NO_PROXY` means a host: `*`, a domain, an address or a network (CIDR), each with a port or without."""
+    name, _, its_port = entry.rpartition(":")
+    if not its_port.isdecimal() or (":" in name and not name.endswith("]")):  # all of it is a name, or an IPv6 address
+        name, its_port = entry, str(port)
+    if int(its_port) != port or name == "*":
+        return int(its_port) == port
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = name.removeprefix("*").strip(".")
+        return bool(name) and f".{host}".endswith(f".{name}")
+    with contextlib.suppress(ValueError):  # the entry is a name
+        return address in ipaddress.ip_network(name.strip("[]"), strict=False)
+    return False
 
 
 def _http_url(url: str) -> SplitResult | None:

@@ -122,7 +122,7 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(f"the URL's scheme must be http or https, not {scheme}")
         if self._tls is None:
             self._tls = await anyio.to_thread.run_sync(load_certificates, limiter=self._bound.get().threads)
-        if self._proxy is None or not self._proxy.serves(host):
+        if self._proxy is None or not self._proxy.serves(host, port):
             return await connect(host, port, self._tls, timeouts)
         stream = await connect(self._proxy.host, self._proxy.port, None, timeouts)
         try:

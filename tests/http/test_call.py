@@ -135,6 +135,7 @@ def test_exceptions_of_others() -> None:
     assert sentence(RuntimeError("Bearer EAAGcanary")) == "the connection failed (RuntimeError)"
     assert sentence(httpx.ConnectError("502 is no status here")) == "could not connect"
     assert sentence(httpx.ProxyError("502 Bad Gateway")) == "the proxy refused with status 502"
+    assert sentence(httpx.ProxyError("407")) == "the proxy refused with status 407: check its user and password"
 
 
 def test_what_the_system_says() -> None:
@@ -149,6 +150,27 @@ def test_what_the_system_says() -> None:
         (OSError(0, "it broke"), "it broke"),
     ):
         assert sentence(httpx.ConnectError("x"), cause) == f"could not connect ({words})"
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "words"),
+    [
+        ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "[SSL: X] decryption failed (_ssl.c:2580)", None),
+        ("SSLV3_ALERT_BAD_RECORD_MAC", "[SSL: X] sslv3 alert bad record mac (_ssl.c:2580)", None),
+        (None, "EOF occurred in violation of protocol (_ssl.c:1006)", "eof occurred in violation of protocol"),
+        (None, "[SSL] unknown error (_ssl.c:1006)", "unknown error"),
+    ],
+)
+def test_what_tls_says(reason: str | None, text: str, words: str | None) -> None:
+    """OpenSSL's reason is told in words; its error number is none of the system's, where 1 means "not permitted"."""
+    cause = ssl.SSLError(1, text)
+    cause.reason = reason  # type: ignore[assignment]  # it is None where OpenSSL has none
+    words = words or str(reason).replace("_", " ").lower()
+    assert (
+        sentence(httpx.ReadError("x"), cause)
+        == f"the connection was lost while waiting for the response (TLS: {words})"
+    )
+    assert sentence(cause) == f"the encrypted connection failed (TLS: {words})"
 
 
 @pytest.mark.parametrize(("stage", "hopeful"), [(httpx.ConnectError, False), (httpx.ReadError, True)])

@@ -22,9 +22,10 @@ CONTENT = b"through and through " * 20_000
 class Tunnel:
     """A proxy that makes every connection that it is asked for."""
 
-    def __init__(self, answer: bytes = b"") -> None:
+    def __init__(self, answer: bytes = b"", accepts: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
         self.heads: list[str] = []  # of the requests to it
         self.passed = bytearray()  # what clients sent through it
+        self.accepts = accepts
         self.answer = answer  # to all requests, in place of a connection
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,7 +54,7 @@ class Tunnel:
                 return
             host, _, port = head.split(" ")[1].rpartition(":")
             there, back = await asyncio.open_connection(host.strip("[]"), int(port))
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            writer.write(self.accepts)
             with contextlib.closing(back):
                 await asyncio.gather(self._pass(reader, back, self.passed), self._pass(there, writer, bytearray()))
 
@@ -126,6 +127,76 @@ async def test_hosts_without_proxy(tls: ssl.SSLContext, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
+    ("exceptions", "host", "direct"),
+    [
+        ("*", "graph.facebook.com", True),
+        ("example.com", "example.com", True),
+        ("example.com", "graph.example.com", True),
+        ("EXAMPLE.com.", "graph.example.com", True),
+        ("example.com", "badexample.com", False),
+        ("graph.example.com", "example.com", False),
+        (".example.com", "graph.example.com", True),
+        ("*.example.com", "graph.example.com", True),
+        ("example.com:8443", "graph.example.com", True),
+        ("example.com:443", "graph.example.com", False),
+        ("*:8443", "example.com", True),
+        ("other.example other2.example\texample.com", "example.com", True),
+        ("other.example , example.com", "example.com", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1:8443", "127.0.0.1", True),
+        ("127.0.0.1:443", "127.0.0.1", False),
+        ("0.0.1", "127.0.0.1", False),
+        ("10.0.0.0/8", "10.2.3.4", True),
+        ("10.9.9.9/8", "10.2.3.4", True),
+        ("10.0.0.0/8", "11.2.3.4", False),
+        ("10.0.0.0/8", "10.example", False),
+        ("example.com", "10.2.3.4", False),
+        ("::1", "::1", True),
+        ("[::1]", "::1", True),
+        ("0:0::1", "::1", True),
+        ("[::1]:8443", "::1", True),
+        ("[::1]:443", "::1", False),
+        ("fd00::/8", "fd12::1", True),
+        ("fd00::/8", "10.2.3.4", False),
+        ("", "example.com", False),
+        (". : :8443 [] *. / 99999999999999999999", "example.com", False),
+    ],
+)
+def test_exceptions(exceptions: str, host: str, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NO_PROXY` has domains, addresses and networks, with ports and brackets or without, between commas or spaces."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    proxy = Proxy.of(None)
+    assert proxy is not None
+    assert proxy.serves(host, 8443) is not direct
+    set_by_hand = Proxy.of("http://proxy.example:3128")
+    assert set_by_hand is not None
+    assert set_by_hand.serves(host, 8443)
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ({"HTTPS_PROXY": "http://a:1", "https_proxy": "http://b:1"}, "b"),
+        ({"HTTPS_PROXY": "http://a:1", "https_proxy": ""}, None),
+        ({"HTTPS_PROXY": "", "ALL_PROXY": "http://c:1"}, "c"),
+        ({"HTTPS_PROXY": "http://a:1", "ALL_PROXY": "http://c:1"}, "a"),
+        ({"https_proxy": "HTTP://[::1]:3128/path"}, "::1"),
+        ({"https_proxy": "b:1", "HTTP_PROXY": "http://a:1"}, "b"),
+        ({"HTTP_PROXY": "http://a:1"}, None),
+        ({"NO_PROXY": "*"}, None),
+    ],
+    ids=str,
+)
+def test_variables(environment: dict[str, str], host: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower case wins over upper case, also with an empty value, which means no proxy, as in Python's own urllib and httpx."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    proxy = Proxy.of(None)
+    assert (proxy and proxy.host) == host
+
+
+@pytest.mark.parametrize(
     ("login", "credentials"),
     [
         ("", ""),
@@ -161,6 +232,40 @@ async def test_proxy_that_refuses(status: int, attempts: int, tls: ssl.SSLContex
             assert caught.value.lasting is not caught.value.retryable is (attempts > 1)
             await none_added(before, descriptors)
         assert server.connections == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 407, 302])
+async def test_a_refusal_ends_a_run(status: int, tls: ssl.SSLContext) -> None:
+    """A run of many items ends with the refusals of those in progress: the rest is not tried, and no login repeated."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel(page("no", status)) as proxy:
+        settings = Settings(base_url=server.base_url, proxy=f"http://user:wrong@{proxy.address}")
+        async with MediaApi("token", "1", settings=settings) as api:
+            report = await api.upload_many([b"text"] * 200, concurrency=4).report()
+    assert (report.succeeded, report.failed + report.not_tried) == (0, 200)
+    assert report.failed == len(proxy.heads) <= 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200\r\n\r\n",
+        b"HTTP/1.1 200 OK\n\n",
+        b"HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nVia: \xc3\xa9\r\n\r\n",
+    ],
+)
+async def test_ways_to_accept(answer: bytes, tls: ssl.SSLContext) -> None:
+    """Any success of CONNECT opens the tunnel, whatever its headers say: it has no body (RFC 9110, 9.3.6)."""
+    async with LeanServer(lambda *_: b"", tls) as server, Tunnel(accepts=answer) as proxy:
+        graph(server)
+        settings = Settings(base_url=server.base_url, proxy=f"http://{proxy.address}", max_retries=0)
+        async with MediaApi("token", "1", settings=settings) as api:
+            assert await api.read("7") == CONTENT
 
 
 async def test_proxy_that_is_not_there(tls: ssl.SSLContext) -> None:
