@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
-import sqlite3
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -16,7 +14,7 @@ from cyclopts.validators import Number
 from meta_media import Settings
 from meta_media.cli.options import REPORT, Report
 from meta_media.cli.output import Output, printable
-from meta_media.errors import ConfigurationError, StorageError
+from meta_media.errors import ConfigurationError
 from meta_media.transfer.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -61,33 +59,17 @@ async def serve(
     planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
-    try:
-        async with _made(folder, host=host, port=port, webhook=webhook) as emulator:
-            emulator.plan(planned)
-            if planned:
-                await output.remark(f"faults planned: {len(planned)}")
-            await _announce(output, folder, emulator)
-            await emulator.serve_forever()
-        if sys.stderr.isatty():
-            await output.remark("\nstopped")
-    except OSError as error:
-        doing = f"listen on {host}, port {port}" if error.filename is None else f"keep data in {os.fspath(folder)!r}"
-        why = error.strerror or str(error)
-        if error.errno in {errno.EADDRINUSE, errno.EACCES} and error.filename is None:
-            why += ": choose another --port, or 0 for a free one"
-        raise StorageError(f"the emulator could not {doing}: {why}", errno=error.errno) from error
-    except (RuntimeError, sqlite3.Error) as error:
-        raise StorageError(f"the emulator could not keep data in {os.fspath(folder)!r}: {error}") from error
-    return output.status
-
-
-def _made(folder: Path, **options: Any) -> Emulator:
     from meta_media.emulator import Emulator
 
-    try:
-        return Emulator(folder, **options)
-    except ValueError as error:  # a wrong webhook
-        raise ConfigurationError(str(error)) from error
+    async with Emulator(folder, host=host, port=port, webhook=webhook) as emulator:
+        emulator.plan(planned)
+        if planned:
+            await output.remark(f"faults planned: {len(planned)}")
+        await _announce(output, folder, emulator)
+        await emulator.serve_forever()
+    if sys.stderr.isatty():
+        await output.remark("\nstopped")
+    return output.status
 
 
 def _read_faults(file: Path) -> list[PlannedFault]:

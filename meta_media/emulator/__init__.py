@@ -11,7 +11,8 @@ customer       a customer who sends media: the post of the webhook, and the requ
 messages       POST /{version}/{phone}/messages, and the signed webhooks about inbound media
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
-state          the data folder: tokens and metadata in SQLite, bytes in files
+state          tokens and metadata in SQLite, bytes in files
+folder         whether a data folder is the emulator's, and its database is whole; what is swept away at the start
 settings       a switch for each behaviour of Meta's that is unknown, and the clock
 pytest_plugin  the fixtures
 ```

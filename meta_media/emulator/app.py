@@ -30,7 +30,7 @@ from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia, Token
 from meta_media.emulator.upload import receive_upload
-from meta_media.errors import Operation
+from meta_media.errors import ConfigurationError, Operation
 
 __all__ = ["Application", "ReceivedRequest", "operation_of"]
 
@@ -235,6 +235,8 @@ class Application:
             return GraphResponse(await received)
         except GraphError as error:
             return GraphResponse(error)
+        except ConfigurationError as error:
+            return GraphResponse(GraphError.of("invalid", problem=error))
 
     async def _own_media(self, request: Request, token: Token, verb: str) -> StoredMedia:
         media = await self._find(request.path_params["object_id"])

@@ -10,13 +10,12 @@ import hmac
 import json
 import os
 import re
-import secrets
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar, get_args
 
 import anyio
 import anyio.to_thread
@@ -26,14 +25,20 @@ from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.customer import post_webhook
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
+from meta_media.emulator.folder import shown
 from meta_media.emulator.messages import Kind, default_kind, webhook
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
-from meta_media.emulator.state import IncomingFile, State
+from meta_media.emulator.state import NOT_RUNNING, IncomingFile, State
 from meta_media.emulator.upload import is_animated_webp
+from meta_media.errors import ConfigurationError, StorageError
 
 __all__ = ["Emulator"]
+
+_T = TypeVar("_T")
+_PATH: Final = (str, os.PathLike)
+_MIME_TYPE: Final = re.compile(r"[!-.0-:<-~]+/[!-.0-:<-~]+( *;[ -~]*)?")
 
 
 class Emulator:
@@ -49,7 +54,8 @@ class Emulator:
     A second start on the same data folder has the same number, token, secret, media and URLs, except for the port.
 
     Args:
-        data: The data folder. None: a temporary folder that is removed at the end.
+        data: The data folder: one of an emulator's, an empty one, or a new one. None: a temporary folder that is removed at
+            the end.
         host: Address to listen on. Any but a loopback address is open to other machines.
         port: 0 for a free one.
         accounts: Phone number ids, each with its access token or tokens; the first is the default. None: one is made.
@@ -67,8 +73,10 @@ class Emulator:
         webhook: As given.
 
     Raises:
-        RuntimeError: At the start: another emulator uses the folder, or the event loop is not asyncio's.
-        ValueError: `webhook` is no http or https URL.
+        ConfigurationError: An argument is wrong. At the start: the folder holds other files, its database is damaged, of a later
+            version or in use, or the event loop is not asyncio's. Then nothing in the folder has been changed.
+        NetworkError: At the start: the address is in use, or is not one of this machine.
+        StorageError: At the start: the folder cannot be written to.
     """
 
     def __init__(
@@ -82,18 +90,20 @@ class Emulator:
         webhook: str | None = None,
     ) -> None:
         self.clock = Clock()
-        if webhook is not None and not re.match(r"https?://[^/]", webhook):
-            raise ValueError("the webhook must be a URL such as http://127.0.0.1:8000/webhook")
+        if webhook is not None and not re.match(r"https?://[^/]", _text("webhook", webhook)):
+            raise ConfigurationError("the webhook must be a URL such as http://127.0.0.1:8000/webhook")
         self.webhook = webhook
-        self.settings = settings or EmulatorSettings()
+        self.settings = _of("settings", settings or EmulatorSettings(), EmulatorSettings, "EmulatorSettings")
         self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
         self.business_account_id = BUSINESS_ACCOUNT_ID
-        self._data = None if data is None else Path(data)
+        self._data = None if data is None else Path(os.fsdecode(_of("data", data, _PATH, "a path")))
         self._address = (host, port)
         self._accounts = [
-            (str(number), token)
-            for number, tokens in (accounts or {}).items()
-            for token in ((tokens,) if isinstance(tokens, str) else tokens)
+            (_text("phone_number_id", str(number)), _text("access_token", token))
+            for number, tokens in _of("accounts", accounts or {}, Mapping, "a mapping of numbers to tokens").items()
+            for token in (
+                (tokens,) if isinstance(tokens, str) else _of("accounts", tokens, Sequence, "tokens by number")
+            )
         ]
         self._faults = FaultQueue()
         self._throttle: PlannedFault | None = None
@@ -107,7 +117,7 @@ class Emulator:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            raise RuntimeError(
+            raise ConfigurationError(
                 "the emulator needs asyncio, and this is another event loop such as trio's: run it in a thread, as the"
                 " fixture media_emulator does"
             ) from None
@@ -157,15 +167,16 @@ class Emulator:
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
         """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
-        self._running.state.add_token(str(phone_number_id), access_token)
+        number, token = _text("phone_number_id", str(phone_number_id)), _text("access_token", access_token)
+        self._running.state.add_token(number, token)
 
     def expire_token(self, access_token: str, *, after: float = 0) -> None:
         """Let a token expire, `after` seconds from now."""
-        self._running.state.expire_token(access_token, after)
+        self._running.state.expire_token(access_token, _of("after", after, (int, float), "a number of seconds"))
 
     def forbid(self, access_token: str, *, code: int = 200) -> None:
         """Take a token's permissions away: every request with it fails with 403 and this code, 200 or 10."""
-        self._running.state.forbid_token(access_token, code)
+        self._running.state.forbid_token(access_token, int(_of("code", code, int, "200 or 10")))
 
     def throttle(self, requests: int) -> None:
         """Refuse the next `requests` requests to the Graph API with code 130429. Replaces an earlier call."""
@@ -237,20 +248,40 @@ class Emulator:
             sender: The customer's phone number; or the user id of a customer without one, such as `"US.1349"`.
             group_id: The group that the message was sent to, if any.
             phone_number_id: The number that gets it. Default: the default number.
+
+        Raises:
+            ConfigurationError: An argument is wrong, or the emulator is not running.
+            StorageError: The file cannot be read.
         """
         running = self._running
+        if not _MIME_TYPE.fullmatch(_text("mime_type", mime_type)):
+            raise ConfigurationError(f"mime_type must be a type such as image/jpeg, not {shown(mime_type)}")
+        kind = kind or default_kind(mime_type)
+        if kind not in get_args(Kind):
+            raise ConfigurationError(f"kind must be one of {', '.join(get_args(Kind))}")
+        people = {
+            "sender": sender and _text("sender", str(sender)),
+            "group_id": group_id and _text("group_id", group_id),
+        }
+        caption = caption and _text("caption", caption)
         if not isinstance(content, bytes):
-            filename = filename or Path(content).name
-            content = await running.state.in_thread(Path(content).read_bytes)
-        number = str(phone_number_id or self.phone_number_id)
+            path = Path(os.fsdecode(_of("content", content, _PATH, "bytes or a path")))
+            filename = filename or path.name.encode(errors="replace").decode()
+            try:
+                content = await running.state.in_thread(path.read_bytes)
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+                why = getattr(error, "strerror", None) or error
+                raise StorageError(
+                    f"could not read {shown(path)}: {why}", errno=getattr(error, "errno", None)
+                ) from error
+        filename = filename and _text("filename", filename)
+        number = _text("phone_number_id", str(phone_number_id or self.phone_number_id))
         now = self.clock.now()
         async with IncomingFile(running.state) as incoming:
             await incoming.write([content])
             media = await incoming.keep(number, mime_type, filename, now + self.settings.inbound_lifetime)
         expires = int(now) + self.settings.webhook_url_lifetime
         url = running.signer.url(self.base_url, media.id, "webhook", expires)
-        kind = kind or default_kind(mime_type)
-        people = {"sender": sender, "group_id": group_id}
         body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now), **people)
         return body, "sha256=" + hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
 
@@ -262,8 +293,8 @@ class Emulator:
             The HTTP status of the response; 0 if there was none.
         """
         if self.webhook is None:
-            raise RuntimeError("the emulator has no webhook to post to: pass Emulator(webhook=URL)")
-        return await post_webhook(self.webhook, body, signature)
+            raise ConfigurationError("the emulator has no webhook to post to: pass Emulator(webhook=URL)")
+        return await post_webhook(self.webhook, _of("body", body, bytes, "bytes"), _text("signature", signature))
 
     async def _play_customer(self, content: bytes, mime_type: str, *, twice: bool, **given: Any) -> dict[str, Any]:
         body, signature = await self.receive(content, mime_type, **given)
@@ -274,7 +305,7 @@ class Emulator:
     @property
     def _running(self) -> Application:
         if self._application is None:
-            raise RuntimeError("the emulator is not running: use `async with Emulator() as emulator`")
+            raise ConfigurationError(NOT_RUNNING)
         return self._application
 
     async def _start(self) -> None:
@@ -283,13 +314,7 @@ class Emulator:
             folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-"))
             self._exit.push_async_callback(anyio.to_thread.run_sync, functools.partial(shutil.rmtree, folder))
         state = await self._exit.enter_async_context(State(folder, self.clock))
-        fresh = {
-            "phone_number_id": str(10**14 + secrets.randbelow(9 * 10**14)),
-            "access_token": "EAAG" + secrets.token_hex(40),
-            "url_secret": secrets.token_hex(32),
-            "app_secret": secrets.token_hex(16),
-        }
-        kept = await state.in_thread(state.settings, fresh)
+        kept = state.settings
         accounts = self._accounts or [(kept["phone_number_id"], kept["access_token"])]
         self.phone_number_id, self.access_token = accounts[0]
         for number, token in accounts:
@@ -304,3 +329,18 @@ class Emulator:
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)
         self._application = application
+
+
+def _of(name: str, value: _T, kind: type | tuple[type, ...], expected: str) -> _T:
+    """Return an argument; a `ConfigurationError` if it is of another kind."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be {expected}, not {type(value).__name__}")
+    return value
+
+
+def _text(name: str, value: str) -> str:
+    """Return an argument; a `ConfigurationError` if it is no text, or has half of a surrogate pair."""
+    try:
+        return _of(name, value, str, "text").encode().decode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} has characters that UTF-8 cannot encode: replace them") from None

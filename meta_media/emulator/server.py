@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meta_media.emulator.faults import Fault
+from meta_media.errors import NetworkError
 
 __all__ = ["Connection", "Server", "inject", "scripted"]
 
@@ -126,7 +127,7 @@ class Server:
         self._uvicorn.lifespan = config.lifespan_class(config)
 
     async def start(self, host: str, port: int) -> str:
-        """Listen, and return the base URL; an `OSError` if the address is in use, or not of this machine."""
+        """Listen, and return the base URL; a `NetworkError` if the address is in use, or not of this machine."""
         listener = await anyio.to_thread.run_sync(_listen, host, port)
         await self._uvicorn.startup(sockets=[listener])
         address, port = listener.getsockname()[:2]
@@ -149,16 +150,17 @@ class Server:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in str(host) else socket.AF_INET
     # asyncio switches Nagle's algorithm off only where the protocol is named: with it, each small response takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A port is free again at once after a restart. Outside POSIX the option would let two servers share it instead.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(os.name == "posix"))
         listener.bind((host, port))
-    except OSError:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # not OSError: what is no address at all
         listener.close()
-        raise
+        why = f"{getattr(error, 'strerror', None) or error}: choose another port, 0 for a free one, or another address"
+        raise NetworkError(f"the emulator could not listen on {host}, port {port}: {why}") from error
     return listener
 
 

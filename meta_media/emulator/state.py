@@ -11,38 +11,38 @@ import asyncio
 import functools
 import hashlib
 import json
-import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 import attrs
 
+from meta_media.emulator.folder import folder_errors, open_database, open_media, read_rows, sweep, write_row
 from meta_media.emulator.responses import GraphError
 from meta_media.emulator.settings import Clock
+from meta_media.errors import ConfigurationError
 
-__all__ = ["IncomingFile", "State", "StoredMedia", "Token"]
+__all__ = ["NOT_RUNNING", "IncomingFile", "State", "StoredMedia", "Token"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Piece = bytes | memoryview
 _THREAD_COUNT: Final = 8
 _BATCH_SIZE: Final = 2**20  # bytes
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS token (access_token TEXT PRIMARY KEY, numbers TEXT NOT NULL, expires_at REAL, forbidden INTEGER);
-CREATE TABLE IF NOT EXISTS media (
-    id TEXT PRIMARY KEY, phone_number_id TEXT NOT NULL, mime_type TEXT NOT NULL, sha256 TEXT NOT NULL,
-    file_size INTEGER NOT NULL, filename TEXT, expires_at REAL
-) WITHOUT ROWID;
-"""
+_SETTINGS: Final[Mapping[str, Callable[[], str]]] = {  # made once, and then kept
+    "phone_number_id": lambda: str(10**14 + secrets.randbelow(9 * 10**14)),
+    "access_token": lambda: "EAAG" + secrets.token_hex(40),
+    "url_secret": lambda: secrets.token_hex(32),
+    "app_secret": lambda: secrets.token_hex(16),
+}
+NOT_RUNNING: Final = "the emulator is not running: use `async with Emulator() as emulator`"
 
 
 @attrs.frozen
@@ -72,6 +72,7 @@ class State:
     """A data folder, made if it is missing. One emulator at a time can open it, by `async with`; the next one fails."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
+        self.settings: dict[str, str] = {}  # what `_SETTINGS` has made for this folder
         self._folder = folder
         self._media = folder / "media"
         self._clock = clock
@@ -82,7 +83,8 @@ class State:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.in_thread(self._open)
+            with folder_errors(self._folder):
+                await self.in_thread(self._open)
         except BaseException:
             await self.__aexit__()
             raise
@@ -93,7 +95,7 @@ class State:
 
     async def in_thread(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run file work off the event loop. A cancellation takes effect once the work is done."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
+        running = asyncio.wrap_future(self._submit(functools.partial(work, *args, **kwargs)))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -109,9 +111,9 @@ class State:
 
     async def find(self, media_id: str) -> StoredMedia | None:
         """Return the metadata of an id that has not expired, or None."""
-        statement = "SELECT * FROM media WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
-        rows = await self.in_thread(self._execute, statement, (media_id, self._clock.now()))
-        return StoredMedia(**rows[0]) if rows else None
+        found = await self.in_thread(self._read, "media", StoredMedia, media_id)
+        now = self._clock.now()
+        return next((media for media in found if media.expires_at is None or media.expires_at > now), None)
 
     def has_token(self, phone_number_id: str, access_token: str) -> bool:
         """Return whether a token, valid or not, was added for this number."""
@@ -124,7 +126,7 @@ class State:
 
     def expire_token(self, access_token: str, seconds: float) -> None:
         """Let a token expire some seconds from now."""
-        self._keep(attrs.evolve(self._known(access_token), expires_at=self._clock.now() + seconds))
+        self._keep(attrs.evolve(self._known(access_token), expires_at=max(0.0, self._clock.now() + seconds)))
 
     def forbid_token(self, access_token: str, code: int) -> None:
         """Take a token's permissions away."""
@@ -145,67 +147,80 @@ class State:
 
     def _known(self, access_token: str) -> Token:
         if access_token not in self._tokens:
-            raise LookupError("the emulator has no such access token: give it to add_account first")
+            raise ConfigurationError("the emulator has no such access token: give it to add_account first")
         return self._tokens[access_token]
 
     def _keep(self, token: Token) -> None:
         self._tokens[token.value] = token
-        self._threads.submit(self._write_token, token.value)
+        self._submit(functools.partial(self._write_token, token.value))
+
+    def _submit(self, work: Callable[[], _T]) -> Future[_T]:
+        try:
+            return self._threads.submit(work)
+        except RuntimeError:  # the threads have ended
+            raise ConfigurationError(NOT_RUNNING) from None
 
     # The methods below run on threads.
 
-    def settings(self, defaults: Mapping[str, str]) -> dict[str, str]:
-        """Return values that are written once and then kept."""
-        for default in defaults.items():
-            self._execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", default)
-        return dict(self._execute("SELECT name, value FROM setting"))
-
     def add(self, media: StoredMedia) -> None:
         """Write the metadata of media whose bytes are in place."""
-        self._execute("INSERT INTO media VALUES (?, ?, ?, ?, ?, ?, ?)", attrs.astuple(media))
+        self._write("media", *attrs.astuple(media))
 
     def remove(self, media_id: str) -> None:
         """Delete an id, with its bytes."""
-        self._execute("DELETE FROM media WHERE id = ?", (media_id,))
+        with self._lock:
+            self._database.execute("DELETE FROM media WHERE id = ?", (media_id,))
         self.path(media_id).unlink(missing_ok=True)
 
     def _open(self) -> None:
-        self._media.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = self._folder / "emulator.sqlite3"
-        # It holds the secret that signs URLs. SQLite gives its side files the same mode.
-        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
-        self._connection = sqlite3.connect(database, timeout=0, isolation_level=None, check_same_thread=False)
-        self._connection.row_factory = sqlite3.Row
-        try:
-            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
-                self._execute(f"PRAGMA {pragma}")
-            self._connection.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
-            raise RuntimeError(f"{self._folder} cannot be opened; is another emulator using it? ({error})") from error
-        self._execute("DELETE FROM media WHERE expires_at <= ?", (self._clock.now(),))
-        known = {media_id for (media_id,) in self._execute("SELECT id FROM media")}
-        for path in self._media.iterdir():
-            if path.name not in known:
-                path.unlink()
-        for value, numbers, expires_at, forbidden in self._execute("SELECT * FROM token"):
-            self._tokens[value] = Token(value, frozenset(json.loads(numbers)), expires_at, forbidden)
+        self._connection, folder = open_database(self._folder), open_media(self._folder)
+        settings, tokens = dict(self._read("setting", _pair)), self._read("token", _token)
+        media = self._read("media", StoredMedia)
+        if not (settings or tokens or media):
+            settings = {name: make() for name, make in _SETTINGS.items()}
+            with self._connection:
+                self._connection.execute("BEGIN")
+                for setting in settings.items():
+                    self._write("setting", *setting)
+        elif lost := sorted(_SETTINGS.keys() - settings.keys()):
+            raise ValueError(f"its table setting lacks {lost[0]}")
+        self.settings, self._tokens = settings, {token.value: token for token in tokens}
+        now = self._clock.now()
+        self._connection.execute("DELETE FROM media WHERE expires_at <= ?", (now,))
+        known = {found.id for found in media if found.expires_at is None or found.expires_at > now}
+        sweep(folder, known)
 
     def _close(self) -> None:
         self._threads.shutdown()
         if self._connection is not None:
             self._connection.close()
 
-    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    @property
+    def _database(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise RuntimeError("the emulator's data folder is not open")
+            raise ConfigurationError(NOT_RUNNING)
+        return self._connection
+
+    def _read(self, table: str, make: Callable[..., _T], key: str | None = None) -> list[_T]:
         with self._lock:
-            return self._connection.execute(statement, values).fetchall()
+            return [make(*row) for row in read_rows(self._database, table, key)]
+
+    def _write(self, table: str, *row: object) -> None:
+        with self._lock:
+            write_row(self._database, table, row)
 
     def _write_token(self, value: str) -> None:
         with self._lock:  # two writes of one token may come in any order: each writes the latest state
             token = self._tokens[value]
-            row = (value, json.dumps(sorted(token.numbers)), token.expires_at, token.forbidden)
-            self._execute("INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?)", row)
+            self._write("token", value, json.dumps(sorted(token.numbers)), token.expires_at, token.forbidden)
+
+
+def _pair(name: str, value: str) -> tuple[str, str]:
+    return name, value
+
+
+def _token(value: str, numbers: str, expires_at: float | None, forbidden: int | None) -> Token:
+    return Token(value, frozenset(json.loads(numbers)), expires_at, forbidden)
 
 
 class IncomingFile:

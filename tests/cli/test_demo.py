@@ -172,20 +172,22 @@ def test_serve_prints_what_to_export(bare: Shell, tmp_path: Path, number: signal
 
 
 def test_serve_that_cannot_start(bare: Shell) -> None:
-    """A port in use, a folder in use, and a folder that cannot be one: status 1 and one sentence."""
+    """A port in use, a folder in use, a folder that cannot be one, and a damaged one: one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = bare.run("serve", "--port", str(taken.getsockname()[1]), "--data", "data")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1)
     assert b"could not listen on 127.0.0.1" in done.stderr
-    assert b"Address already in use: choose another --port, or 0 for a free one" in done.stderr
+    assert b"Address already in use: choose another port, 0 for a free one" in done.stderr
     (bare.folder / "file").touch()
     (bare.folder / "broken").mkdir()
     (bare.folder / "broken" / "emulator.sqlite3").write_bytes(b"not a database" * 100)
     with bare.serving("--data", "used"):
         failures = [bare.run("serve", "--port", "0", "--data", name) for name in ("used", "file", "broken")]
-    for failed in failures:
-        assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
-        assert b"could not keep data in" in failed.stderr
+    for failed, status, why in zip(
+        failures, (2, 1, 2), (b"another emulator uses it", b"could not keep data in", b"is damaged"), strict=True
+    ):
+        assert (failed.returncode, len(failed.stderr.splitlines())) == (status, 1)
+        assert why in failed.stderr
 
 
 def test_serve_beyond_loopback_warns(bare: Shell) -> None:

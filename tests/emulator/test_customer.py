@@ -41,12 +41,12 @@ async def test_webhooks_are_posted(server: Server, caplog: pytest.LogCaptureFixt
 async def test_no_webhook() -> None:
     """Without a URL there is nothing to post to, and what is no URL is refused before the start."""
     async with Emulator() as emulator:
-        with pytest.raises(RuntimeError, match=r"pass Emulator\(webhook=URL\)"):
+        with pytest.raises(ConfigurationError, match=r"pass Emulator\(webhook=URL\)"):
             await emulator.deliver(*await emulator.receive(b"x", "text/plain"))
     async with Emulator(webhook="http://[::1") as emulator:
         assert await emulator.deliver(b"", "") == 0
     for wrong in ("", "127.0.0.1:8000", "ftp://host/", "http://"):
-        with pytest.raises(ValueError, match="the webhook must be a URL such as"):
+        with pytest.raises(ConfigurationError, match="the webhook must be a URL such as"):
             Emulator(webhook=wrong)
 
 

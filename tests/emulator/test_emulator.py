@@ -7,12 +7,13 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import re
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -20,7 +21,9 @@ import httpx
 import pytest
 
 from meta_media.emulator import Emulator, EmulatorSettings
+from meta_media.emulator.customer import PATH
 from meta_media.emulator.upload import FormReader
+from meta_media.errors import ConfigurationError, NetworkError, StorageError
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 REFUSAL = (
@@ -478,7 +481,7 @@ async def test_tokens(emulator: Emulator) -> None:
         emulator.forbid(emulator.access_token, code=10)
         lacking = "(#10) Application does not have permission for this action"
         assert error_of(await http.get(path), 403) == {"message": lacking, "type": "OAuthException", "code": 10}
-    with pytest.raises(LookupError, match="add_account"):
+    with pytest.raises(ConfigurationError, match="add_account"):
         emulator.expire_token("unknown")
 
 
@@ -761,6 +764,103 @@ async def test_receive_a_path(emulator: Emulator, http: httpx.AsyncClient, tmp_p
     assert json.loads(body)["entry"][0]["changes"][0]["value"]["messages"][0]["sticker"]["animated"] is True
 
 
+WRONG: list[tuple[Callable[[Emulator], Any], str]] = [
+    (lambda _: Emulator(cast("Any", 5)), "data must be a path, not int"),
+    (lambda _: Emulator(webhook=cast("Any", 5)), "webhook must be text, not int"),
+    (lambda _: Emulator(settings=cast("Any", {"etag": True})), "settings must be EmulatorSettings, not dict"),
+    (lambda _: Emulator(accounts=cast("Any", ["111"])), "accounts must be a mapping of numbers to tokens, not list"),
+    (lambda _: Emulator(accounts=cast("Any", {"111": 5})), "accounts must be tokens by number, not int"),
+    (lambda _: Emulator(accounts=cast("Any", {"111": b"EAAG"})), "access_token must be text, not int"),
+    (lambda e: e.add_account("1", cast("Any", b"EAAG")), "access_token must be text, not bytes"),
+    (lambda e: e.add_account("1", "\ud800"), "access_token has characters that UTF-8 cannot encode: replace them"),
+    (lambda e: e.expire_token(e.access_token, after=cast("Any", "5")), "after must be a number of seconds, not str"),
+    (lambda e: e.forbid(e.access_token, code=cast("Any", "10")), "code must be 200 or 10, not str"),
+    (lambda e: e.receive(b"x", cast("Any", 5)), "mime_type must be text, not int"),
+    (lambda e: e.receive(b"x", "jpeg\n" * 999), "mime_type must be a type such as image/jpeg, not 'jpeg"),
+    (lambda e: e.receive(cast("Any", 5), "text/plain"), "content must be bytes or a path, not int"),
+    (lambda e: e.receive(b"x", "text/plain", kind=cast("Any", "song")), "kind must be one of audio, document, image,"),
+    (lambda e: e.receive(b"x", "text/plain", caption=cast("Any", 5)), "caption must be text, not int"),
+    (lambda e: e.receive(b"x", "text/plain", filename=cast("Any", b"a")), "filename must be text, not bytes"),
+    (lambda e: e.receive(b"x", "text/plain", sender="\ud800"), "sender has characters that UTF-8 cannot encode"),
+    (lambda e: e.receive(b"x", "text/plain", group_id=cast("Any", 5)), "group_id must be text, not int"),
+    (lambda e: e.receive(b"x", "text/plain", phone_number_id="\ud800"), "phone_number_id has characters that UTF-8"),
+    (lambda e: e.receive("missing.jpg", "image/jpeg"), "could not read 'missing.jpg': No such file or directory"),
+    (lambda e: e.receive("\0", "image/jpeg"), r"could not read '\x00': embedded null byte"),
+    (lambda e: e.receive(".", "image/jpeg"), "could not read '.': Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("call", "sentence"), WRONG, ids=[sentence[:40] for _, sentence in WRONG])
+async def test_wrong_arguments_are_one_sentence(call: Callable[[Emulator], Any], sentence: str) -> None:
+    """An argument of a wrong kind is a typed error that names it, and shows none of it uncut."""
+    async with Emulator(webhook="http://127.0.0.1:9") as emulator:
+
+        async def called() -> None:
+            found = call(emulator)
+            if asyncio.iscoroutine(found):
+                await found
+
+        with pytest.raises((ConfigurationError, StorageError)) as caught:
+            await called()
+        assert str(caught.value).startswith(sentence)
+        assert len(str(caught.value)) < 400
+        for body, signature, why in (
+            (5, "", "body must be bytes, not int"),
+            (b"", 5, "signature must be text, not int"),
+        ):
+            with pytest.raises(ConfigurationError, match=why):
+                await emulator.deliver(cast("Any", body), cast("Any", signature))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"port": 70_000},
+        {"port": -1},
+        {"port": "x"},
+        {"host": 5},
+        {"host": "192.0.2.1"},
+        {"host": "é" * 99},
+        {"host": "a\0b"},
+    ],
+    ids=repr,
+)
+async def test_wrong_addresses_are_one_sentence(address: dict[str, Any]) -> None:
+    """What is no address of this machine is a typed error, and nothing stays open."""
+    with pytest.raises(NetworkError, match=r"^the emulator could not listen on .*: choose another port, 0 for a free"):
+        await Emulator(**address).__aenter__()
+
+
+async def test_an_emulator_that_has_ended() -> None:
+    """What has ended says so: no customer, no new account. What it has received can still be looked at."""
+    async with Emulator() as ended:
+        await ended.receive(b"x", "text/plain")
+    with pytest.raises(ConfigurationError, match="the emulator is not running"):
+        ended.add_account("1", "EAAG")
+    with pytest.raises(ConfigurationError, match="the emulator is not running"):
+        ended.expire_token(ended.access_token)
+    with pytest.raises(ConfigurationError, match="the emulator is not running"):
+        await ended.receive(b"x", "text/plain")
+    assert ended.requests == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX are bytes")
+async def test_receive_a_path_that_is_not_utf_8(emulator: Emulator, tmp_path: Path) -> None:
+    """A file whose name is not UTF-8 is a document with a question mark in its name."""
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.pdf")  # noqa: PTH118 - Path has no bytes
+    await anyio.Path(os.fsdecode(path)).write_bytes(b"%PDF-")
+    body, _ = await emulator.receive(os.fsdecode(path), "application/pdf")
+    message = json.loads(body)["entry"][0]["changes"][0]["value"]["messages"][0]
+    assert message["document"]["filename"] == "caf?.pdf"
+
+
+async def test_a_customer_with_a_wrong_type(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """The request of another process with a type that is none is refused in Meta's form."""
+    params = {"phone_number_id": emulator.phone_number_id}
+    refused = await http.post(PATH, content=b"x", params=params, headers={"content-type": "jpeg"})
+    assert error_of(refused) == invalid("(#100) Param mime_type must be a type such as image/jpeg, not 'jpeg'")
+
+
 async def test_requests_are_remembered(emulator: Emulator, http: httpx.AsyncClient) -> None:
     """Tests can see what arrived, but not the token."""
     await upload(http, emulator.phone_number_id)
@@ -786,7 +886,7 @@ async def test_not_running() -> None:
     """What needs the emulator says so when it does not run, and its repr never shows the token."""
     emulator = Emulator()
     assert repr(emulator) == "Emulator(not running)"
-    with pytest.raises(RuntimeError, match="async with"):
+    with pytest.raises(ConfigurationError, match="async with"):
         _ = emulator.requests
     async with emulator:
         assert repr(emulator) == f"Emulator({emulator.base_url})"

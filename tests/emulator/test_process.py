@@ -33,6 +33,7 @@ from meta_media.emulator import Emulator
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock
 from meta_media.emulator.state import State
+from meta_media.errors import ConfigurationError, NetworkError
 
 CURL = shutil.which("curl")
 MEGABYTE = 2**20
@@ -175,7 +176,7 @@ async def test_expired_media_is_swept_away_at_the_start(tmp_path: Path) -> None:
 async def test_one_emulator_per_folder(tmp_path: Path) -> None:
     """A folder that another emulator uses is refused, and free again afterwards."""
     async with Emulator(tmp_path):
-        with pytest.raises(RuntimeError, match="another emulator"):
+        with pytest.raises(ConfigurationError, match="another emulator uses it"):
             await Emulator(tmp_path).__aenter__()
     async with Emulator(tmp_path):
         pass
@@ -349,7 +350,7 @@ async def test_a_client_that_speaks_tls(caplog: pytest.LogCaptureFixture) -> Non
 def test_another_event_loop() -> None:
     """Outside of asyncio, as under trio, it says what it needs and leaves nothing."""
     starting = Emulator().__aenter__()
-    with pytest.raises(RuntimeError, match=r"the emulator needs asyncio, .* run it in a thread"):
+    with pytest.raises(ConfigurationError, match=r"the emulator needs asyncio, .* run it in a thread"):
         starting.send(None)
 
 
@@ -379,7 +380,10 @@ async def test_a_cancelled_block_cleans_up(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_taken_port_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that is taken is an error, and nothing is left."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(NetworkError, match="in use: choose another port, 0 for a free one"),
+    ):
         await Emulator(port=taken.getsockname()[1]).__aenter__()
     assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
 
@@ -391,7 +395,7 @@ async def test_hosts(tmp_path: Path, host: str, shown: str) -> None:
         pytest.skip("this machine has no IPv6")
     try:
         emulator = await Emulator(tmp_path, host=host).__aenter__()
-    except OSError as exc:
+    except NetworkError as exc:
         if ":" not in host:
             raise
         pytest.skip(f"this machine has no IPv6: {exc}")
@@ -442,7 +446,7 @@ async def test_the_state_alone(tmp_path: Path) -> None:
     for wrong in ("", "..", "../1", "1.part", "٣"):
         with pytest.raises(ValueError, match="digits"):
             state.path(wrong)
-    with pytest.raises(RuntimeError, match="not open"):
+    with pytest.raises(ConfigurationError, match="is not running"):
         await state.find("1")
     await state.__aexit__()
 
