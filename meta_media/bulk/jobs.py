@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -32,15 +34,16 @@ from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, SentMessage, UploadedMedia, media_id_of
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
+from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.atomic_file import make_folder
-from meta_media.transfer.fingerprint import fingerprint
+from meta_media.transfer.fingerprint import file_stamp, fingerprint, just_changed
 from meta_media.transfer.info import delete, get_info
 from meta_media.transfer.progress import ItemProgress, delta_callback
 from meta_media.transfer.resume import as_secret, known_id
 from meta_media.transfer.send import send
-from meta_media.transfer.threads import await_completion, run_in_thread
+from meta_media.transfer.threads import FileWork, await_completion, run_in_thread, storage_errors
 from meta_media.transfer.upload import upload_options
 
 __all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "is_fatal", "split_item", "unrecorded"]
@@ -193,12 +196,16 @@ class UploadJob(_JournaledJob[UploadedMedia]):
 
 
 class DownloadJob(_JournaledJob[DownloadedMedia]):
-    """Downloads media into a folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`."""
+    """
+    Downloads media into a folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
+
+    With a journal, a file and its name are on the disk before the journal says so, whatever `Settings.fsync` is.
+    """
 
     _result = DownloadedMedia
 
     def __init__(self, http: Client, journal: StrPath | None, directory: StrPath) -> None:
-        super().__init__(http, journal)
+        super().__init__(http if journal is None else http.with_options(fsync=True), journal)
         self._directory = directory
 
     async def open(self) -> None:
@@ -219,15 +226,39 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         async def work(_: bool) -> DownloadedMedia:
             async with progress.on(self._http.call("download", None, media_id)) as call:
                 report = delta_callback(progress, own.get("progress"))
-                return await downloads.download(call, what, self._folder, overwrite=True, progress=report)
+                value = await downloads.download(call, what, self._folder, overwrite=True, progress=report)
+            if self._journal is not None and (stat := await _file_stat(value)) is not None:
+                await self._journal.remember(file_stamp(stat), value.sha256)
+            return value
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._run_once(f"download {key} {self._absolute}", work, progress, still_holds=_has_file)
+        return await self._run_once(f"download {key} {self._absolute}", work, progress, still_holds=self._has_file)
+
+    async def _has_file(self, value: DownloadedMedia) -> bool:
+        """Return whether the file has the recorded bytes. It is read only if its size, times or inode have changed."""
+        stat = await _file_stat(value)
+        if self._journal is None or stat is None or stat.st_size != value.size:
+            return False
+        stamp = file_stamp(stat)
+        sha256 = await self._journal.find(stamp)
+        if sha256 is None:
+            sha256 = await FileWork(value.path).run(_sha256, value.path)
+            if not just_changed(stat):
+                await self._journal.remember(stamp, sha256)
+        return sha256 == value.sha256
 
 
-async def _has_file(value: DownloadedMedia) -> bool:
-    path = value.path
-    return path is not None and await run_in_thread(lambda: path.is_file() and path.stat().st_size == value.size)
+async def _file_stat(value: DownloadedMedia) -> os.stat_result | None:
+    """Return the status of a downloaded file; None if there is no file any more."""
+    with suppress(OSError, ValueError):  # ValueError: a NUL in the path
+        found = await FileWork(value.path).run(os.stat, value.path)
+        return found if S_ISREG(found.st_mode) else None
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with storage_errors(f"read {excerpt(str(path))}"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class DeleteJob(_JournaledJob[DeletedMedia]):

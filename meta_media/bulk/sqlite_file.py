@@ -36,9 +36,9 @@ _AWAY: Final = frozenset({"SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_LOCKED"})  # ma
 _DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_FORMAT", "SQLITE_TOOBIG"})  # ERROR: lost tables
 
 
-def checksum(*parts: str | float | None) -> str:
+def checksum(*parts: object) -> str:
     """Return 16 hex digits that tell the parts of a row from damaged ones. SQL has it as a function of the same name."""
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(parts, default=repr).encode(), digest_size=8).hexdigest()
 
 
 class SQLiteFile:
@@ -133,11 +133,14 @@ class SQLiteFile:
 
     def damaged(self, why: object) -> StorageError:
         """Return the error of a file that cannot be what was written."""
-        return StorageError(f"{self} is damaged ({why}): put back a copy of it, or use another file")
+        return StorageError(f"{self} is damaged ({why!s:.100}): put back a copy of it, or use another file")
 
     def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
+        if isinstance(error, UnicodeDecodeError):  # Python cannot decode SQLite's sentence, which has a part of the file
+            error = sqlite3.DatabaseError("its text is not UTF-8")
+            error.sqlite_errorname = "SQLITE_CORRUPT"
         if not isinstance(error, sqlite3.Error | OSError):
             return error
         name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])  # without what makes it more precise

@@ -20,7 +20,7 @@ from meta_media.transfer.sources import OpenedSource, Source
 from meta_media.transfer.threads import file_deadline, run_in_thread
 from meta_media.transfer.upload import UploadOptions, prepare
 
-__all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "fingerprint"]
+__all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "file_stamp", "fingerprint", "just_changed"]
 
 _RECENT_COUNT: Final = 10_000  # files whose SHA-256 is kept in memory, 200 bytes for each
 _MTIME_RESOLUTION: Final = 2.0  # seconds in which two changes of a file may get the same time stamp (FAT)
@@ -78,7 +78,7 @@ async def fingerprint(
             body = await stack.enter_async_context(origin.open())
             make_replayable(body)
             mime_type, size = await prepare(origin, body, options)
-            stamp = _stamp(body.stat) if body.stat else None
+            stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else None
             sha256 = await digests.find(stamp) if stamp else None
             expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
             if sha256 is None:
@@ -102,8 +102,11 @@ async def _hash(body: Body, size: int, chunk_size: int) -> str:
     return digest.hexdigest()
 
 
-def _stamp(stat: os.stat_result) -> str | None:
-    """Describe the state of a file; None if it has just changed, because the next change might look the same."""
-    if time.time() - stat.st_mtime < _MTIME_RESOLUTION:
-        return None
+def file_stamp(stat: os.stat_result) -> str:
+    """Return text that describes the state of a file."""
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+
+
+def just_changed(stat: os.stat_result) -> bool:
+    """Return whether a file has changed so recently that the next change might have the same stamp."""
+    return time.time() - stat.st_mtime < _MTIME_RESOLUTION

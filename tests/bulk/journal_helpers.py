@@ -67,6 +67,13 @@ def names(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM names ORDER BY name")]
 
 
+def changed(path: Path, *statements: str) -> None:
+    """Change a closed file, as damage or another program would."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
 @contextlib.contextmanager
 def closed_to_writers(folder: Path) -> Iterator[None]:
     """Make a folder read-only, except for root."""

@@ -17,9 +17,10 @@ import pytest
 
 from meta_media import BulkRun, InboundMedia, MediaApi, Settings, UploadedMedia
 from meta_media.bulk.journal import Record
+from meta_media.bulk.sqlite_file import checksum
 from meta_media.errors import CorruptedMediaError, InvalidRequestError, MediaNotFoundError, NetworkError
 from tests.bulk.helpers import outcomes
-from tests.bulk.journal_helpers import GONE, PHOTO, REFUSED, library, numbered, old, opened, serving
+from tests.bulk.journal_helpers import GONE, PHOTO, REFUSED, changed, library, numbered, old, opened, serving
 from tests.support.servers import Server, cut, json_response, silence, wait_until
 
 # Items
@@ -155,21 +156,6 @@ async def test_a_journal_of_the_first_version(tmp_path: Path) -> None:
     assert (deleted.skipped, deleted.value.success) == (True, True)
 
 
-@pytest.mark.parametrize("damaged", ["{", "7", "{}", '{"id": null}'])
-async def test_a_damaged_result(tmp_path: Path, damaged: str) -> None:
-    """A result that cannot be read is done again, and flagged; a field of a later version does no harm."""
-    journal = tmp_path / "run.sqlite"
-    async with serving(numbered()) as (_, api):
-        await api.upload_many([b"text", b"other"], journal=journal, concurrency=1).report()
-        with contextlib.closing(sqlite3.connect(journal)) as connection:
-            connection.execute("UPDATE items SET value = ? WHERE value LIKE '%\"100\"%'", (damaged,))
-            connection.execute("UPDATE items SET value = json_insert(value, '$.later', 1) WHERE value LIKE '%\"101\"%'")
-            connection.commit()
-        again, known = await outcomes(api.upload_many([b"text", b"other"], journal=journal))
-    assert (again.skipped, again.value.id, again.value.maybe_duplicate) == (False, "102", True)
-    assert (known.skipped, known.value.id) == (True, "101")
-
-
 # Uploads
 
 
@@ -244,16 +230,15 @@ def hashes(path: Path) -> Iterator[tuple[str, str]]:
 async def test_a_file_is_hashed_once(tmp_path: Path) -> None:
     """An unchanged file is known by the hash in the journal; were that wrong, its bytes would still not be sent as others."""
     path, journal = old(tmp_path / "a.txt", "some text"), tmp_path / "run.sqlite"
+    wrong = "0" * 64
     async with serving(numbered()) as (server, api):
         await api.upload_many([path], journal=journal).report()
         ((stamp, sha256),) = hashes(journal)
         assert len(sha256) == 64
-        with contextlib.closing(sqlite3.connect(journal)) as connection:
-            connection.execute("UPDATE files SET sha256 = ?", ("0" * 64,))
-            connection.commit()
+        changed(journal, f"UPDATE files SET sha256 = '{wrong}', sum = '{checksum(stamp, wrong)}'")
         (outcome,) = await outcomes(api.upload_many([path], journal=journal))
     assert isinstance(outcome.error, CorruptedMediaError)
-    assert (outcome.error.limit, outcome.error.actual) == ("0" * 64, sha256)
+    assert (outcome.error.limit, outcome.error.actual) == (wrong, sha256)
     assert len(server.requests) == 1
     assert [known for known, _ in hashes(journal)] == [stamp]
 

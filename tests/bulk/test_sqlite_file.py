@@ -24,7 +24,18 @@ from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.threads import submit
 from tests.bulk.helpers import listing
-from tests.bulk.journal_helpers import PHOTO, THREADS, added, adding, asking, closed_to_writers, database, names, opened
+from tests.bulk.journal_helpers import (
+    PHOTO,
+    THREADS,
+    added,
+    adding,
+    asking,
+    changed,
+    closed_to_writers,
+    database,
+    names,
+    opened,
+)
 from tests.support.servers import open_files, wait_until
 from tests.support.system import unshared
 
@@ -265,19 +276,12 @@ async def test_another_file_of_ours(tmp_path: Path) -> None:
         await Journal(path).open()
 
 
-def executed(path: Path, *statements: str) -> None:
-    """Change a closed file, as damage or another program would."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 async def test_a_file_of_a_later_version(tmp_path: Path) -> None:
     """A file whose format is later than what is known is refused in one sentence, and stays as it was."""
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
-    executed(path, "PRAGMA user_version = 9")
+    changed(path, "PRAGMA user_version = 9")
     before = path.read_bytes()
     sentence = f"the list of names {str(path)!r} has format 9, and this version of meta_media knows 1"
     async with database(path) as made:
@@ -293,7 +297,7 @@ async def test_a_file_of_an_earlier_version(tmp_path: Path, version: int) -> Non
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
-    executed(path, f"PRAGMA user_version = {version}")
+    changed(path, f"PRAGMA user_version = {version}")
     schema = ("nothing of this is executed", "CREATE TABLE ages (age INTEGER)")
     for count in (2, 3):
         made = SQLiteFile(path, ("list of names", 7), schema)
@@ -309,7 +313,7 @@ async def test_a_file_without_its_tables(tmp_path: Path, statement: str) -> None
     path = tmp_path / "names.sqlite"
     async with database(path) as made:
         await made.run(adding("a"))
-    executed(path, statement)
+    changed(path, statement)
     async with database(path) as made:
         with pytest.raises(
             StorageError, match=r"^the list of names '.*' is damaged \(.*\): put back a copy of it, or use"
