@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from meta_media.bulk.verbs import BulkVerbs
+from meta_media.http.client import Client
 from meta_media.protocol.media_types import Kind
 from meta_media.protocol.models import (
     DeletedMedia,
@@ -251,3 +253,9 @@ class MediaApi(BulkVerbs):
 
     def _checked_number(self, phone_number_id: str | None) -> str | None:
         return None if phone_number_id is None else self.number_or(phone_number_id)
+
+
+for _base in (Client, BulkVerbs):
+    for _name, _function in vars(_base).items():
+        if inspect.isfunction(_function):
+            _function.__qualname__ = f"MediaApi.{_name}"  # by which Python names it in its own errors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import errno
 import hashlib
 import os
 import time
@@ -16,21 +15,13 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from meta_media import errors
+from meta_media.bulk.ending import is_fatal, split_item
 from meta_media.bulk.journal import Journal, deletion_key, usable_for
 from meta_media.bulk.keywords import SendKeywords
 from meta_media.bulk.outcomes import Done
-from meta_media.errors import (
-    ApiError,
-    ConfigurationError,
-    MediaError,
-    MediaNotFoundError,
-    NetworkError,
-    RateLimitError,
-    StorageError,
-)
+from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
+from meta_media.http.call import Call
 from meta_media.http.client import Client
-from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, SentMessage, UploadedMedia, media_id_of
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
@@ -46,30 +37,11 @@ from meta_media.transfer.send import send
 from meta_media.transfer.threads import FileWork, await_completion, run_in_thread, storage_errors
 from meta_media.transfer.upload import upload_options
 
-__all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "is_fatal", "split_item", "unrecorded"]
+__all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "unrecorded"]
 
 T = TypeVar("T", bound=UploadedMedia | DownloadedMedia | DeletedMedia | SentMessage)
 StrPath = str | os.PathLike[str]
 _ANYONE: Final = Recipient.phone("+15550001111")  # in whose place each recipient is put
-_FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-
-
-def is_fatal(error: Exception) -> bool:
-    """Return whether every other item would meet the same error: dead token, locked account, no trust, full disk."""
-    if isinstance(error, ApiError) and error.scope == "recipient":
-        return False
-    too_long = isinstance(error, RateLimitError) and (error.retry_after or 0) > MAX_RETRY_AFTER
-    untrusted = isinstance(error, NetworkError) and error.lasting
-    full = isinstance(error, StorageError) and error.errno in _FULL_DISK_ERRNOS
-    refused = isinstance(error, errors.AuthenticationError | errors.AccountRestrictedError)
-    return refused or too_long or untrusted or full
-
-
-def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Split a pair of a source and its own keywords. Any other item has no keywords."""
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Mapping):
-        return item
-    return item, {}
 
 
 @contextmanager
@@ -300,8 +272,16 @@ class SendJob(_JournaledJob[SentMessage]):
     async def open(self) -> None:
         """Look up the type of the media, if it is needed and not known, once for all recipients."""
         await super().open()
-        if self._keywords.get("kind") is None and getattr(self._media, "mime_type", None) is None:
-            async with self._http.call("get_info", None, self._message.media_id) as call:
+        try:
+            await self._look_up(self._keywords)
+        except MediaError as error:
+            if not (error.retryable or is_fatal(error)):
+                raise
+            # else the recipients meet it: it ends the run like any other
+
+    async def _look_up(self, keywords: Mapping[str, Any], on: Callable[[Call], Call] = lambda call: call) -> None:
+        if keywords.get("kind") is None and getattr(self._media, "mime_type", None) is None:
+            async with on(self._http.call("get_info", None, self._message.media_id)) as call:
                 self._media = await get_info(call, self._message.media_id)
 
     async def __call__(self, item: Any, progress: ItemProgress) -> Done[SentMessage]:
@@ -310,6 +290,7 @@ class SendJob(_JournaledJob[SentMessage]):
         keywords = {**self._keywords, **_send_keywords(own)}
         message = attrs.evolve(_message(self._message, own), to=Recipient.of(to))
         number = self._http.number_or(keywords.get("phone_number_id"))
+        await self._look_up(keywords, progress.on)
 
         async def work(again: bool) -> SentMessage:
             if again:

@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Container
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -96,14 +96,17 @@ class Journal:
         self._file = SQLiteFile(path, purpose=_PURPOSE, schema=_SCHEMA, exclusive=True)
         self.failed = False  # whether the file or its disk has failed, so that no other item can be recorded
         self._locks: dict[str, anyio.Lock] = {}  # of items in progress, by key
-        self._new_digests: list[tuple[str, str, str]] = []  # rows to be written with the next item
+        self._new_digests: list[tuple[str, str, str]] = []  # rows to be written with the next item, or at the end
 
     async def open(self) -> None:
         """Open and check the file. It is a `ConfigurationError` if another run has it open, or if it is not a journal."""
         await self._run(self._check)
 
     async def aclose(self) -> None:
-        """Close the file."""
+        """Write the hashes that are left, and close the file."""
+        if self._new_digests and not self.failed:
+            with suppress(MediaError):  # they are read from the files again
+                await self._run(self._write_digests)
         await self._file.aclose()
 
     @asynccontextmanager

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeV
 import anyio.lowlevel
 import attrs
 
+from meta_media.bulk.ending import is_shared
 from meta_media.bulk.outcomes import BulkReport, Done, Outcome, OutcomeBuffer, RunningReport
 from meta_media.bulk.work_queue import WorkQueue
-from meta_media.errors import ConfigurationError, MediaError, NetworkError, StorageError
+from meta_media.errors import ConfigurationError, MediaError
 from meta_media.http.loop_bound import LoopBound
 from meta_media.transfer.progress import ItemProgress
 from meta_media.transfer.threads import await_completion
@@ -28,9 +29,7 @@ from meta_media.transfer.threads import await_completion
 __all__ = ["BulkOptions", "BulkRun", "Job", "as_failure", "checked_concurrency"]
 
 T = TypeVar("T")
-_NETWORK_ERRORS_COUNT: Final = (
-    10  # in a row, or two for each worker, after which Meta or the store counts as unreachable
-)
+_SHARED_ERRORS_COUNT: Final = 10  # in a row, or two for each worker, which the other items would meet as well
 _ROOM_COUNT: Final = 2  # items for each worker that may be read without their outcomes having been taken
 _ROOM_IN_ORDER_COUNT: Final = 16  # the same, where outcomes wait for earlier ones
 
@@ -125,7 +124,7 @@ class BulkRun(Generic[T]):
         self._in_progress: set[ItemProgress] = set()
         self._bound = LoopBound("BulkRun", lambda _: None)
         self._exhausted = False  # whether the end was reached inside the block
-        self._network_errors_count = 0  # in a row
+        self._shared_errors_count = 0  # in a row
 
     async def __aenter__(self) -> BulkRun[T]:
         self._bound.get()
@@ -161,7 +160,10 @@ class BulkRun(Generic[T]):
             raise ConfigurationError("this BulkRun was left before its end: take all outcomes inside its block")
         raise StopAsyncIteration
 
-    if not TYPE_CHECKING:  # type checkers find `await run` themselves
+    if not TYPE_CHECKING:  # type checkers find `await run` and `for outcome in run` themselves
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a BulkRun is iterated with async for: async with run, then async for outcome in run")
 
         def __await__(self) -> NoReturn:
             raise ConfigurationError("a BulkRun cannot be awaited: use async with run, or await run.report()")
@@ -237,7 +239,6 @@ class BulkRun(Generic[T]):
                 outcome: Outcome[T] = Outcome(index=index, source=item, error=self._report.ended_by, tried=False)
             else:
                 outcome = await self._attempt(index, item)
-                self._end_if_fatal(outcome.error)
             self._outcomes.add(outcome)
 
     async def _attempt(self, index: int, item: Any) -> Outcome[T]:
@@ -252,9 +253,11 @@ class BulkRun(Generic[T]):
                 return Outcome(index=index, source=item, error=self._report.ended_by, tried=False)
             attempts = getattr(error, "attempts", progress.attempts)
             seconds = time.monotonic() - started_at
+            await self._end_if_shared(error, item, progress)
             return Outcome(index=index, source=item, error=error, attempts=attempts, seconds=seconds)
         finally:
             self._in_progress.remove(progress)
+        self._shared_errors_count = 0
         seconds = time.monotonic() - started_at
         value, attempts, skipped = done.value, done.attempts, done.skipped
         return Outcome(index=index, source=item, value=value, attempts=attempts, seconds=seconds, skipped=skipped)
@@ -263,13 +266,13 @@ class BulkRun(Generic[T]):
         self._report.bytes += size
         await self._report_progress()
 
-    def _end_if_fatal(self, error: Exception | None) -> None:
+    async def _end_if_shared(self, error: Exception, item: Any, progress: ItemProgress) -> None:
         """End the run if the other items would meet the same error."""
-        away = isinstance(error, NetworkError) or (isinstance(error, StorageError) and error.retryable)
-        self._network_errors_count = self._network_errors_count + 1 if away else 0
-        unreachable = self._network_errors_count >= max(_NETWORK_ERRORS_COUNT, 2 * self._options.concurrency)
-        if error is not None and (self._options.stop_on_error or unreachable or self._job.is_fatal(error)):
+        shared = await is_shared(error, item, progress)
+        self._shared_errors_count = self._shared_errors_count + 1 if shared else 0
+        many = self._shared_errors_count >= max(_SHARED_ERRORS_COUNT, 2 * self._options.concurrency)
+        if self._options.stop_on_error or many or self._job.is_fatal(error):
             self._report.ended_by = self._report.ended_by or error
-            for progress in self._in_progress:
-                progress.stop_waiting()
+            for other in self._in_progress:
+                other.stop_waiting()
             self._queue.stop()

@@ -133,12 +133,14 @@ class SQLiteFile:
 
     def damaged(self, why: object) -> StorageError:
         """Return the error of a file that cannot be what was written."""
-        return StorageError(f"{self} is damaged ({why!s:.100}): put back a copy of it, or use another file")
+        return StorageError(f"{self} is damaged ({why!s:.200}): put back a copy of it, or use another file")
 
     def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
-        if isinstance(error, UnicodeDecodeError):  # Python cannot decode SQLite's sentence, which has a part of the file
+        if isinstance(
+            error, UnicodeDecodeError
+        ):  # Python cannot decode SQLite's sentence, which has a part of the file
             error = sqlite3.DatabaseError("its text is not UTF-8")
             error.sqlite_errorname = "SQLITE_CORRUPT"
         if not isinstance(error, sqlite3.Error | OSError):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 import attrs
 
 from meta_media import Source
-from meta_media.bulk.jobs import split_item
+from meta_media.bulk.ending import split_item
 from meta_media.cli.output import Bars, printable, shown
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.transfer.bodies import Body

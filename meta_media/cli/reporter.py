@@ -14,7 +14,7 @@ import attrs
 from rich.filesize import decimal
 
 from meta_media import BulkReport, BulkRun, MediaError, Outcome
-from meta_media.bulk.jobs import split_item
+from meta_media.bulk.ending import split_item
 from meta_media.bulk.outcomes import Done
 from meta_media.bulk.run import BulkOptions
 from meta_media.cli.items import Items

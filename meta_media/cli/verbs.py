@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SQLiteStore
-from meta_media.bulk.jobs import split_item
+from meta_media.bulk.ending import split_item
 from meta_media.cli.items import STANDARD, Files, Items, label_of
 from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, Report
 from meta_media.cli.output import printable, result_object, shown

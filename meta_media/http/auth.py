@@ -21,6 +21,7 @@ class Token:
     def __init__(self, source: str | Callable[[], Awaitable[str]] | None) -> None:
         self._source = source if callable(source) else None
         self._token = None if source is None or callable(source) else Secret(checked_token(source))
+        self.failed = False  # whether the callable did not return a token when it was last called
         self._lock = LoopBound("MediaApi", lambda _: anyio.Lock())
 
     @property
@@ -34,7 +35,9 @@ class Token:
             return self._token
         async with self._lock.get():
             if self._token is None:
+                self.failed = True
                 self._token = Secret(checked_token(await self._fetch()))
+                self.failed = False
             return self._token
 
     async def _fetch(self) -> str | None:

@@ -106,6 +106,11 @@ class Call:
         """Whether it failed before its first request because of `stop_waiting`."""
         return self._slot.interrupted and not self.attempts
 
+    @property
+    def token_failed(self) -> bool:
+        """Whether the caller's token callable failed when it was last called."""
+        return self._client.token.failed
+
     def stop_waiting(self) -> None:
         """Fail instead of waiting for a slot, for the throttle or for a retry. A request in progress goes on."""
         self._slot.stop_waiting()

@@ -15,7 +15,8 @@ import anyio
 import attrs
 
 from meta_media.api import MediaApi
-from meta_media.bulk.jobs import is_fatal, split_item, unrecorded
+from meta_media.bulk.ending import is_fatal, split_item
+from meta_media.bulk.jobs import unrecorded
 from meta_media.bulk.keywords import EnsureKeywords
 from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency

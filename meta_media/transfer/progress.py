@@ -34,16 +34,18 @@ class ProgressReporter:
                 await result
 
 
-def delta_callback(report: Callable[[int], Awaitable[None]], callback: ProgressCallback | None) -> ProgressCallback:
+def delta_callback(item: ItemProgress, callback: ProgressCallback | None) -> ProgressCallback:
     """Make a callback that reports the bytes since its last call, negative after a restart, then calls the caller's own."""
     before = 0
 
     async def progress(now: Progress) -> None:
         nonlocal before
         delta, before = now.transferred - before, now.transferred
-        await report(delta)
+        item.in_callback = True
+        await item(delta)
         if callback is not None and inspect.isawaitable(result := callback(now)):
             await result
+        item.in_callback = False
 
     return progress
 
@@ -54,6 +56,7 @@ class ItemProgress:
     def __init__(self, report: Callable[[int], Awaitable[None]]) -> None:
         self.size = 0  # bytes so far
         self.call: Call | None = None  # the item's latest call
+        self.in_callback = False  # stays True if the caller's callback raises
         self._report = report
         self._stopped_waiting = False
 
@@ -61,6 +64,11 @@ class ItemProgress:
     def attempts(self) -> int:
         """Requests sent by the item's latest call."""
         return self.call.attempts if self.call is not None else 0
+
+    @property
+    def callback_failed(self) -> bool:
+        """Whether the caller's progress callback or token callable has failed."""
+        return self.in_callback or (self.call is not None and self.call.token_failed)
 
     def on(self, call: Call) -> Call:
         """Note the call, before it is entered."""

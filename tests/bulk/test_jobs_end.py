@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Settings, UploadedMedia
+from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Settings, Source, UploadedMedia
 from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -180,6 +180,92 @@ async def test_between_two_requests_of_an_item(server: Server, tmp_path: Path) -
         *("the run ended while this item waited for a connection: try it again", True, 1),
     )
     assert (len(server.requests), found[2].tried) == (2, False)
+
+
+# What the caller's own things do, item after item
+
+
+@pytest.mark.parametrize(("left", "tried"), [("nothing", 10), ("an empty folder", 10), ("another file", 30)])
+@pytest.mark.parametrize("kind", [str, Path, Source.path, lambda path: (path, {"filename": "a.txt"})])
+async def test_a_folder_that_is_gone(
+    server: Server, api: MediaApi, tmp_path: Path, left: str, tried: int, kind: Callable[[Path], Any]
+) -> None:
+    """A folder of sources that is gone, or empty as after an unmount, ends a run. Files that are missing in it do not."""
+    folder = tmp_path / "mount"
+    if left != "nothing":
+        folder.mkdir()
+    if left == "another file":
+        (folder / "another").touch()
+    found = await outcomes(api.upload_many([kind(folder / f"{number}.txt") for number in range(30)], concurrency=1))
+    assert [outcome.tried for outcome in found] == [True] * tried + [False] * (30 - tried)
+    assert {type(outcome.error) for outcome in found} == {StorageError}
+    assert server.requests == []
+
+
+async def test_a_folder_that_comes_back(server: Server, api: MediaApi, tmp_path: Path) -> None:
+    """A folder that is gone for some items in a row is theirs."""
+    server.script = [json_response({"id": "7"})]
+    sources = [b"text" if number % 9 == 8 else tmp_path / "gone" / f"{number}.txt" for number in range(30)]
+    report = await api.upload_many(sources, concurrency=1).report()
+    assert (report.succeeded, report.failed, report.ended_by) == (3, 27, None)
+
+
+async def test_a_token_callable_that_fails(server: Server) -> None:
+    """A token callable that fails every time, once Meta has refused its first token, ends a run after ten items."""
+    server.script = [json_response({"success": True}), refusal(190, 401)]
+    given = itertools.count()
+
+    async def token() -> str:
+        if next(given):
+            raise LookupError("the vault is closed")
+        return "a-token"
+
+    async with MediaApi(token, "1", settings=Settings(base_url=server.base_url)) as api:
+        report = await api.delete_many([str(number) for number in range(30)], concurrency=1).report()
+    assert (report.succeeded, report.failed, report.not_tried) == (1, 10, 19)
+    assert isinstance(report.ended_by, LookupError)
+    assert len(server.requests) == 2
+
+
+async def test_a_token_callable_that_fails_once(server: Server) -> None:
+    """A token callable that fails now and then costs the items that met it."""
+    server.script = [json_response({"success": True}), refusal(190, 401), json_response({"success": True})]
+    given = itertools.count()
+
+    async def token() -> str:
+        if 0 < next(given) < 6:
+            raise LookupError("the vault is busy")
+        return "a-token"
+
+    async with MediaApi(token, "1", settings=Settings(base_url=server.base_url)) as api:
+        report = await api.delete_many([str(number) for number in range(30)], concurrency=1).report()
+    assert (report.succeeded, report.failed, report.ended_by) == (25, 5, None)
+
+
+@pytest.mark.parametrize("verb", ["upload", "ensure", "download"])
+async def test_a_progress_callback_that_fails(server: Server, api: MediaApi, tmp_path: Path, verb: str) -> None:
+    """A progress callback of the items that fails every time ends a run after ten; one that fails for a few does not."""
+    server.script = [page(b"text", content_type="text/plain") if verb == "download" else json_response({"id": "7"})]
+
+    def fails(_: object) -> None:
+        raise LookupError("no terminal")
+
+    def run(bad: Callable[[int], bool]) -> BulkRun[Any]:
+        own = [{"progress": fails} if bad(number) else {} for number in range(30)]
+        if verb == "download":
+            return api.download_many(
+                [*zip([f"{server.base_url}/file"] * 30, own, strict=True)], tmp_path, concurrency=1
+            )
+        sources = [(b"text %d" % number, keywords) for number, keywords in enumerate(own)]
+        if verb == "upload":
+            return api.upload_many(sources, concurrency=1)
+        return MediaLibrary(api, MemoryStore()).ensure_many(sources, concurrency=1)
+
+    report = await run(lambda _: True).report()
+    assert (report.succeeded, report.failed, report.not_tried) == (0, 10, 20)
+    assert isinstance(report.ended_by, LookupError)
+    report = await run(lambda number: number % 5 > 0).report()
+    assert (report.succeeded, report.failed, report.ended_by) == (6, 24, None)
 
 
 @pytest.mark.parametrize("name", HARMLESS)

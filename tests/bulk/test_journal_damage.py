@@ -31,7 +31,7 @@ async def kept(journal: Path) -> Known:
     known: Known = {}
     async with opened(journal) as made:
         for number in range(ITEMS):
-            values = {
+            values: dict[str, UploadedMedia | DownloadedMedia | DeletedMedia] = {
                 f"upload 1 {number:064} text/plain None None": UploadedMedia(id=f"77{number}", mime_type="text/plain"),
                 f"download {number} /inbox": DownloadedMedia(
                     path=Path(f"/inbox/{number}.txt"), size=number, sha256=f"{number:064}", mime_type="text/plain"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
+from meta_media import MediaApi
 from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.errors import ConfigurationError, NetworkError
@@ -425,3 +426,20 @@ async def test_an_outcome_is_not_lost_with_a_timeout() -> None:
         hold.set()
         taken = [outcome.value async for outcome in run]
     assert taken == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda api: type(api)(retries=3), "__init__"),
+        (lambda api: api.upload_many(), "upload_many"),
+        (lambda api: api.download_many([], "inbox", retries=3), "download_many"),
+        (lambda api: api.delete_many([], retries=3), "delete_many"),
+        (lambda api: api.send_many([]), "send_many"),
+        (lambda api: api.with_options(1), "with_options"),
+    ],
+)
+async def test_pythons_errors_name_what_was_called(call: Callable[[Any], Any], name: str) -> None:
+    """A keyword that does not exist, or one that is missing, is an error of `MediaApi`, whatever class has the method."""
+    with pytest.raises(TypeError, match=rf"^MediaApi\.{name}\(\) "):
+        call(MediaApi("a-token", "1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -162,6 +163,14 @@ async def test_no_way_to_meta(concurrency: int, most: int) -> None:
 async def test_a_store_that_is_away(retryable: bool, failed: int) -> None:
     """A store that is away ends a run as the network does. Files that cannot be read are each item's own."""
     errors = [StorageError(f"away {number}", retryable=retryable) for number in range(50)]
+    report = await running(errors, concurrency=1)[0].report()
+    assert (report.failed, report.not_tried) == (failed, 50 - failed)
+
+
+@pytest.mark.parametrize(("number", "failed"), [(errno.EIO, 10), (errno.ESTALE, 10), (errno.EACCES, 50), (None, 50)])
+async def test_a_disk_that_is_away(number: int | None, failed: int) -> None:
+    """A disk or a mount that does not respond ends a run likewise. A file that may not be read is the item's own."""
+    errors = [StorageError(f"could not read {item}", errno=number) for item in range(50)]
     report = await running(errors, concurrency=1)[0].report()
     assert (report.failed, report.not_tried) == (failed, 50 - failed)
 

@@ -222,6 +222,14 @@ async def test_awaiting_a_run() -> None:
         await run
 
 
+async def test_a_plain_for_over_a_run() -> None:
+    """`for outcome in run` says what to write, as a `TypeError`, which Python raises for what cannot be iterated over."""
+    run: Any = running(range(3))[0]
+    for misuse in (iter, list, set):
+        with pytest.raises(TypeError, match=r"^a BulkRun is iterated with async for: async with run, then async for"):
+            misuse(run)
+
+
 async def test_leaving_at_once() -> None:
     """A block that is left before anything has begun ends as well."""
     source = AsyncInput()

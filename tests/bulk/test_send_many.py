@@ -11,10 +11,18 @@ import pytest
 
 from meta_media import MediaApi, SentMessage
 from meta_media.emulator import Emulator
-from meta_media.errors import ConfigurationError, InvalidRequestError, MediaError, MediaNotFoundError, NetworkError
+from meta_media.errors import (
+    AccountRestrictedError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequestError,
+    MediaError,
+    MediaNotFoundError,
+    NetworkError,
+)
 from tests.bulk.helpers import client, outcomes, refusal
 from tests.bulk.journal_helpers import serving
-from tests.support.servers import Received, Server, cut, json_response, silence, wait_until
+from tests.support.servers import Received, Server, cut, info, json_response, silence, wait_until
 
 SENT = json_response({"messages": [{"id": "wamid.1"}], "contacts": [{"input": "1", "wa_id": "15550001111"}]})
 PEOPLE = ["+15550001111", "+15550001112", "+15550001113"]
@@ -66,6 +74,32 @@ async def test_meta_is_asked_for_the_type_once(media: MediaApi, emulator: Emulat
         assert (report.succeeded, len(emulator.requests) - before) == (4, 4 + lookups)
     with pytest.raises(MediaNotFoundError):
         await media.send_many(PEOPLE, "404").report()
+
+
+@pytest.mark.parametrize(
+    ("first", "failed", "kind"),
+    [
+        (refusal(190, 401), 1, AuthenticationError),
+        (refusal(368), 1, AccountRestrictedError),
+        (cut(b""), 10, NetworkError),
+    ],
+)
+async def test_a_type_that_cannot_be_looked_up(
+    server: Server, api: MediaApi, first: Any, failed: int, kind: type
+) -> None:
+    """A dead token ends a run in the same way, whether it is met at the look-up of the type or at a message."""
+    server.script = [first]
+    report = await api.send_many(PEOPLE * 10, "7", concurrency=1).report()
+    assert (report.failed, report.not_tried, type(report.ended_by)) == (failed, 30 - failed, kind)
+    assert not any(request.body for request in server.requests), "a message was sent"
+
+
+async def test_a_look_up_that_fails_once(server: Server, api: MediaApi) -> None:
+    """A look-up that fails at first is done again for the first recipient, once for all. One's own kind needs none."""
+    server.script = [refusal(2, 500), info("https://lookaside.fbsbx.com/7", media_id="7"), SENT]
+    people = [*PEOPLE, ("+15550001114", {"kind": "document"})]
+    report = await api.send_many(people, "7", concurrency=1).report()
+    assert (report.succeeded, len(server.requests)) == (4, 2 + 4)
 
 
 @pytest.mark.parametrize(

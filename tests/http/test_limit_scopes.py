@@ -110,7 +110,7 @@ async def test_back_off_of_a_pair() -> None:
 )
 async def test_a_recipient_ends_no_run(code: int, kind: type[Exception], scope: str) -> None:
     """An error that is about one recipient is not one that all items of a run would meet."""
-    from meta_media.bulk.jobs import is_fatal
+    from meta_media.bulk.ending import is_fatal
 
     async with (
         Server(refused(code, retry_after="600")) as server,
