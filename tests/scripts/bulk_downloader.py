@@ -20,12 +20,12 @@ from meta_media import MediaApi, Settings
 ORDER: dict[str, Any] = json.loads(sys.argv[1])
 
 
-def note(descriptor: Any) -> None:
+def note(fd: Any) -> None:
     """Note what a descriptor is open on, in one piece."""
-    status = os.fstat(descriptor)
+    status = os.fstat(fd)
     noted: dict[str, Any] = {"inode": status.st_ino}
     if stat.S_ISDIR(status.st_mode):
-        with os.scandir(descriptor) as entries:
+        with os.scandir(fd) as entries:
             noted["names"] = {entry.name: entry.inode() for entry in entries}
     os.write(NOTES, json.dumps(noted).encode() + b"\n")
 
