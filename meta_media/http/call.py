@@ -193,8 +193,11 @@ class Call:
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content, hooked=sender.hooked)
-            self.timeouts.extend(int(headers.get("Content-Length", 0)))
-            body = UntimedSource(content, self.timeouts) if isinstance(content, AsyncIterable) else content
+            self.timeouts.extend(0)
+            body = content  # None or JSON, or a form of that length
+            if isinstance(content, AsyncIterable):
+                self.timeouts.extend(int(headers["Content-Length"]))
+                body = UntimedSource(content, self.timeouts)
             self.attempts += 1
             tickets, succeeded = self._slot.throttles.enter(), False
             try:
@@ -209,8 +212,9 @@ class Call:
             mapper.hooked = cycle.hooked
             try:
                 async with Response(cycle, timeouts=self.timeouts, mapper=mapper, token=token) as response:
-                    self.timeouts.extend(response.length or self.settings.max_download_size)
                     status = response.status
+                    media_size = response.length or self.settings.max_download_size
+                    self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small
                     if status not in _REDIRECTS or "location" not in response.headers:
                         yield response
                         return

@@ -21,6 +21,11 @@ __all__ = ["Headers", "RequestResponseCycle"]
 
 _MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
 _WRITE_SIZE: Final = 2**18  # bytes of small pieces that are joined, to be sent in one system call
+_MAX_INTERIM_RESPONSES: Final = 32  # before the final response (RFC 9110, section 15.2); Go's client takes 5
+_MAX_OVERHEAD: Final = (
+    2**14
+)  # bytes of chunked framing beyond 16 for each chunk and twice its data, as in Go's net/http
+_EVENTS_PER_TURN: Final = 64  # of h11, after which other tasks get their turn: a chunk may have one byte
 _CUT_SHORT: Final = "the server hung up before the end of the body"
 Headers = Iterable[tuple[Any, Any]]  # names and values, both text or both bytes
 
@@ -45,6 +50,8 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._remaining: int | None = None  # bytes of the body still to arrive, if its length is known
         self._ended = False  # whether the whole body has arrived
         self._surplus = False  # whether bytes follow that belong to no response
+        self._fed = 0  # bytes of headers that h11 received; from the body on, those of chunked framing
+        self._events = 0  # interim responses; from the body on, pieces of the body
 
     async def send(
         self, method: str, target: str | bytes, headers: Headers, content: AsyncIterable[Any] | bytes | None
@@ -69,6 +76,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                         pending, size = [], 0
             if response is None:
                 response = await self._write([*pending, *self._framed(h11.EndOfMessage())])
+            self._timeouts.restart()
             while response is None:
                 await self._feed()
                 response = self._response()
@@ -83,13 +91,14 @@ class RequestResponseCycle(httpx.AsyncByteStream):
     async def _write(self, pending: list[Any]) -> h11.Response | None:
         """Send bytes, and return the response if it arrives meanwhile; interim responses are skipped."""
         data = memoryview(pending[0] if len(pending) == 1 else b"".join(pending))
-        while data:
+        while True:
             data = data[await self.stream.write(data, self._timeouts) :]
             if self.stream.received_any:
                 await self._feed()
                 if response := self._response():
                     return response
-        return None
+            elif not data:
+                return None
 
     async def _feed(self) -> None:
         piece: Any = b""  # h11 takes a memoryview as well
@@ -99,13 +108,20 @@ class RequestResponseCycle(httpx.AsyncByteStream):
             if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
                 raise  # otherwise it is the end of a server that did not want the rest of the request (RFC 9112, 9.6)
         self.received_any = self.received_any or bool(piece)
+        self._fed += len(piece)
         self._h11.receive_data(piece)
 
     def _response(self) -> h11.Response | None:
-        """Return the final response if its headers have arrived."""
+        """Return the final response if its headers have arrived. The responses before it are limited in number and size."""
         while isinstance(event := self._event(), h11.InformationalResponse):
-            pass
-        return event if isinstance(event, h11.Response) else None
+            self._events += 1
+            if self._events > _MAX_INTERIM_RESPONSES:
+                raise httpx.RemoteProtocolError(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
+        if isinstance(event, h11.Response):
+            return event
+        if self._fed > _MAX_HEADERS_SIZE:
+            raise httpx.RemoteProtocolError(f"more than {_MAX_HEADERS_SIZE} bytes of interim responses and headers")
+        return None
 
     def _event(self) -> Any:
         try:
@@ -117,10 +133,12 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     def _begin_body(self, method: str, response: h11.Response) -> None:
         headers = dict(response.headers)
+        arrived = memoryview(self._h11.trailing_data[0])  # of the body
+        self._fed, self._events = len(arrived), 0
         if method == "HEAD" or response.status_code in {204, 304} or b"transfer-encoding" in headers:
             return
         if b"content-length" in headers:  # one number: h11 has checked that
-            self._buffer(memoryview(self._h11.trailing_data[0]), int(headers[b"content-length"]))
+            self._buffer(arrived, int(headers[b"content-length"]))
 
     def _buffer(self, piece: memoryview, remaining: int) -> None:
         """Buffer the next piece of a body of which `remaining` bytes have not arrived before it."""
@@ -139,9 +157,15 @@ class RequestResponseCycle(httpx.AsyncByteStream):
             self._buffer(piece, self._remaining)
             return
         while (event := self._event()) is h11.NEED_DATA:
+            if self._fed > _MAX_OVERHEAD:
+                raise httpx.RemoteProtocolError("more bytes between the chunks of the body than in them")
             await self._feed()
         if isinstance(event, h11.Data):
             self._buffered = memoryview(event.data)
+            self._fed -= 2 * len(event.data) + 16 * event.chunk_start
+            self._events += 1
+            if self._events % _EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
             self._timeouts.record("read", len(event.data))
         else:
             self._ended = True

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from meta_media.http.connection import Headers, RequestResponseCycle
 from meta_media.http.exceptions import TransportFailure, has_rule
-from meta_media.http.timeouts import TransferTimeouts
+from meta_media.http.timeouts import Phase, TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
 from meta_media.protocol.secrets import SecretBytes
 
@@ -174,7 +174,7 @@ class InjectedResponse:
 
     async def _receive(self) -> bool:
         receive = functools.partial(anext, self._pieces, b"")
-        self._buffered = memoryview(await _in_time(self._timeouts, self._trace, receive))
+        self._buffered = memoryview(await _in_time(self._timeouts, self._trace, receive, "read"))
         self._timeouts.record("read", len(self._buffered))
         return bool(self._buffered)
 
@@ -187,10 +187,16 @@ class InjectedResponse:
             await shield_native_cancel(self._response.aclose)
 
 
-async def _in_time(timeouts: TransferTimeouts, trace: _Trace, work: Callable[[], Awaitable[T]], **options: Any) -> T:
-    """Run shielded work up to the deadline, with queries hidden in logs."""
+async def _in_time(
+    timeouts: TransferTimeouts,
+    trace: _Trace,
+    work: Callable[[], Awaitable[T]],
+    phase: Phase | None = None,
+    **options: Any,
+) -> T:
+    """Run shielded work up to the deadline, and the timeout of a phase, with queries hidden in logs."""
     outside = _sending.set(True)
-    timer = timeouts.timer = asyncio.timeout_at(timeouts.ends())
+    timer = timeouts.timer = asyncio.timeout_at(timeouts.ends(phase))
     try:
         async with timer:
             return await shield_native_cancel(work, **options)

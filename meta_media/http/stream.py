@@ -30,6 +30,7 @@ __all__ = ["NetworkStream", "connect", "secure"]
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
 _UNREAD_PIECE_SIZE: Final = 120 * 2**10  # bytes that no reader waits for; malloc maps fresh pages above 128 KiB
 _UNREAD_LIMIT: Final = 2**18  # bytes received ahead of the reader, above which receiving is paused
+_UNREAD_PIECES: Final = 2**10  # likewise; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**18  # bytes received or sent at a time, so that other tasks get their turn
 _ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
@@ -63,6 +64,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._reading = True
         self._writable = True
+        self._pending = 0  # bytes in asyncio's buffer when writing was paused, or last timed
         self._waiter: asyncio.Future[bool] | None = None
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
             # megabytes in the system's buffers would still be on their way while the response is waited for
@@ -106,6 +108,7 @@ class NetworkStream(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Make `write` wait until the peer has received more."""
         self._writable = False
+        self._pending = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """Let `write` go on."""
@@ -145,6 +148,7 @@ class NetworkStream(asyncio.BufferedProtocol):
                 return memoryview(b"")
             if not await self._changed(timeouts.wait("read")):
                 raise timeouts.error("read")
+        timeouts.check_deadline()
         return self._next_unread()
 
     async def readinto(self, buffer: memoryview, timeouts: TransferTimeouts) -> int:
@@ -178,10 +182,14 @@ class NetworkStream(asyncio.BufferedProtocol):
     def _next_unread(self) -> memoryview:
         piece = self._unread.popleft()
         self._unread_size -= len(piece)
-        if not self._reading and self._unread_size < _UNREAD_LIMIT and not self._ended:
+        if not self._reading and not self._full and not self._ended:
             self._reading = True
             self._transport.resume_reading()
         return piece
+
+    @property
+    def _full(self) -> bool:
+        return self._unread_size >= _UNREAD_LIMIT or len(self._unread) >= _UNREAD_PIECES
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -192,7 +200,7 @@ class NetworkStream(asyncio.BufferedProtocol):
             return 0
         self._unread.append(memoryview(piece))
         self._unread_size += len(piece)
-        if self._unread_size >= _UNREAD_LIMIT and self._reading and not self._ended:
+        if self._full and self._reading and not self._ended:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
@@ -229,28 +237,35 @@ class NetworkStream(asyncio.BufferedProtocol):
     # Writing
 
     async def write(self, data: memoryview, timeouts: TransferTimeouts) -> int:
-        """Send bytes until the peer responds or hangs up; return how many were handed to the transport."""
+        """
+        Send bytes until the peer responds or hangs up; return how many were handed to the transport.
+
+        None are handed to it before it has sent nearly all of those before, however often the peer says something meanwhile.
+        """
         given = 0
-        while given < len(data) and not self.received_any:
+        while not self.received_any:
+            if not self._writable:
+                await self._drain(timeouts)
+                continue
+            if given == len(data):
+                break
             if given:
                 await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
             piece = data[given : given + _PIECE_SIZE]
             given += len(piece)
+            timeouts.restart()
             if self._tls is None:
                 self._transport.write(piece)
             else:
                 self._tls.write(piece)
                 self._send_encrypted()
-            if not self._writable:
-                await self._drain(timeouts)
         return given
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
-        left = self._transport.get_write_buffer_size()
         while not self._writable and not self.received_any:
             if not await self._changed(timeouts.wait("write")):
-                before, left = left, self._transport.get_write_buffer_size()
-                timeouts.check_idle("write", before - left)
+                before, self._pending = self._pending, self._transport.get_write_buffer_size()
+                timeouts.check_idle("write", before - self._pending)
 
     def _send_encrypted(self) -> None:
         if self._outgoing.pending:
@@ -329,6 +344,7 @@ async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts
 @contextlib.asynccontextmanager
 async def _connecting(timeouts: TransferTimeouts) -> AsyncIterator[None]:
     try:
+        timeouts.restart()
         async with asyncio.timeout(timeouts.wait("connect")):
             yield
     except TimeoutError as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 __all__ = ["DeadlineError", "TooSlowError", "TransferTimeouts", "UntimedSource"]
 
 Phase = Literal["connect", "read", "write"]
+_LONGEST: Final = 2**63  # bytes; a Content-Length above it is no number that a float can hold
 
 
 class TooSlowError(Exception):
@@ -24,9 +25,10 @@ class TransferTimeouts:
     """
     The timeouts of one call. Time counts inside `with timeouts` only: while the network is waited for, not the caller.
 
-    `connect` (with TLS), `read` and `write` are the seconds in which nothing moves. `rate` is the bytes per second that must
-    move on average over such a timeout, 0 for any. `deadline` is the seconds in all. Without one, each `extend` allows the
-    three timeouts and the time for its bytes at `rate`.
+    `connect` (with TLS), `read` and `write` are the seconds in which no byte of a body moves. Headers, interim responses,
+    chunk extensions and trailers do not count: the headers of a response arrive within `read` in all. `rate` is the bytes of
+    a body per second that must move on average over such a timeout, 0 for any. `deadline` is the seconds in all. Without one,
+    each `extend` begins a part, which may take the three timeouts and the time for its bytes at `rate`.
     """
 
     def __init__(
@@ -36,44 +38,60 @@ class TransferTimeouts:
         self._limits = {phase: limit or math.inf for phase, limit in limits.items()}
         self._rate = rate
         self._scales = deadline is None
-        self._allowed = deadline or 0.0
-        self._spent = 0.0
-        self._began = math.inf  # when the time was last resumed
-        self._since, self._moved = 0.0, 0  # bytes that moved since `_spent` had this value
+        self._allowed = deadline or math.inf
+        self._spent = 0.0  # when the time was last paused
+        self._began: float | None = None  # when the time was last resumed; None while it is paused
+        self._idle_since = 0.0  # the time spent when a byte of a body last moved, or something else was begun
+        self._since, self._moved = 0.0, 0  # bytes that moved since the time spent was this
         self.timer: Any = None  # an `asyncio.Timeout`, paused whenever the time does not count
 
     def extend(self, size: int) -> None:
-        """Allow time for one more request or response of `size` bytes."""
+        """Begin a request or response with a body of `size` bytes. What the one before left of its time is lost."""
+        spent = self._now()
         if self._scales:
-            self._allowed += sum(self._limits.values()) + (size / self._rate if self._rate else math.inf)
-        self._since, self._moved = self._spent, 0
+            transfer = min(size, _LONGEST) / self._rate if self._rate else math.inf
+            self._allowed = spent + sum(self._limits.values()) + (transfer if size else 0.0)
+        self._idle_since = self._since = spent
+        self._moved = 0
+
+    def restart(self) -> None:
+        """Begin a wait for something else than the next byte of a body."""
+        self._idle_since = self._now()
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        self._reschedule(self.ends())
+        self._reschedule()
 
     def __exit__(self, *_: object) -> None:
-        self._spent += time.monotonic() - self._began
-        self._reschedule(None)
+        self._spent, self._began = self._now(), None
+        self._reschedule()
 
-    def _reschedule(self, when: float | None) -> None:
+    def _reschedule(self) -> None:
         if self.timer is not None and not self.timer.expired():
-            self.timer.reschedule(when)
+            self.timer.reschedule(None if self._began is None else self.ends())
+
+    def _now(self) -> float:
+        """Return the time spent, in seconds."""
+        return self._spent if self._began is None else self._spent + time.monotonic() - self._began
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline, while the time is paused."""
-        return self._allowed - self._spent
+        """Seconds that a wait before the next attempt may take: those until the deadline, which `extend` will not move."""
+        left = self._allowed - self._now()
+        return math.inf if self._scales and left > 0 else left
 
     @property
     def deadline(self) -> str:
         """The seconds in all, in words."""
         return f"{round(self._allowed, 3)} s"
 
-    def ends(self) -> float | None:
-        """Return the event loop's time of the deadline, if the time counts until then; None if there is none."""
-        ends = self._began + self._allowed - self._spent
-        return None if ends == math.inf else ends
+    def ends(self, phase: Phase | None = None) -> float | None:
+        """Return the event loop's time of the deadline, or that of the phase's timeout if it is earlier; None for neither."""
+        spent = self._now()
+        seconds = self._allowed - spent
+        if phase is not None:
+            seconds = min(seconds, self._limits[phase] + self._idle_since - spent)
+        return None if seconds == math.inf else time.monotonic() + seconds
 
     def timeouts(self) -> dict[str, float]:
         """Return the timeouts in httpx's form."""
@@ -81,9 +99,13 @@ class TransferTimeouts:
 
     def wait(self, phase: Phase) -> float | None:
         """Return the seconds that the next wait may take; None for no limit."""
-        left = self._began + self._allowed - self._spent - time.monotonic()
-        seconds = min(self._limits[phase], max(left, 0.0))
-        return None if seconds == math.inf else seconds
+        ends = min(self._limits[phase] + self._idle_since, self._allowed)
+        return None if ends == math.inf else max(ends - self._now(), 0.0)
+
+    def check_deadline(self) -> None:
+        """Raise if the deadline has passed, also where there is nothing to wait for."""
+        if self._late():
+            raise self._deadline_error()
 
     def check_idle(self, phase: Phase, moved: int) -> None:
         """Raise after a wait that timed out if nothing moved in it, the rate was too low, or the deadline has passed."""
@@ -91,11 +113,14 @@ class TransferTimeouts:
             raise self.error(phase)
         if moved < self._rate * self._limits[phase]:
             raise self._too_slow(moved, self._limits[phase])
+        self.restart()
 
     def record(self, phase: Phase, count: int) -> None:
-        """Count bytes of a body that moved, and raise if the rate was too low."""
+        """Count bytes of a body that moved, and raise if the rate was too low or the deadline has passed."""
+        spent = self._idle_since = self._now()
+        if spent >= self._allowed:
+            raise self._deadline_error()
         self._moved += count
-        spent = self._spent + time.monotonic() - self._began
         seconds = spent - self._since
         if seconds >= self._limits[phase]:
             if self._moved < self._rate * seconds:
@@ -107,12 +132,15 @@ class TransferTimeouts:
         import httpx
 
         if self._late():
-            return DeadlineError(f"it took longer than its deadline of {self.deadline}")
+            return self._deadline_error()
         idle = {"connect": httpx.ConnectTimeout, "read": httpx.ReadTimeout, "write": httpx.WriteTimeout}
         return idle[phase]("no progress")
 
     def _late(self) -> bool:
-        return time.monotonic() >= self._began + self._allowed - self._spent
+        return self._now() >= self._allowed
+
+    def _deadline_error(self) -> DeadlineError:
+        return DeadlineError(f"it took longer than its deadline of {self.deadline}")
 
     def _too_slow(self, moved: int, seconds: float) -> TooSlowError:
         return TooSlowError(f"{moved} bytes in {seconds:.1f} seconds")
@@ -134,6 +162,9 @@ class UntimedSource:
         self._timeouts.__exit__()
         try:
             piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._timeouts.extend(0)  # the time for the body is not to be spent on the response's headers
+            raise
         finally:
             self._timeouts.__enter__()
         self._piece_size = len(piece)

@@ -98,12 +98,13 @@ class Settings:
         media_hosts: Hosts that serve bytes and never receive the token; a leading dot includes all subdomains. Default:
             `.fbcdn.net` and `.whatsapp.net`, Meta's content delivery networks.
         connect_timeout: Seconds to connect, TLS included. Default: 10.
-        read_timeout: Seconds without a byte from Meta. Default: 30.
+        read_timeout: Seconds without a byte of a body from Meta, and for a response's headers in all. Default: 30.
         write_timeout: Seconds to send one piece of at most `chunk_size` bytes. Default: 30.
         minimum_rate: Bytes per second. A transfer is given up when it is slower, on average over one timeout; 0 allows any
             rate. Default: 1024.
         deadline: Seconds for all requests of a call together. Waits for a connection slot and for the reader of a stream do
-            not count. Default: for each request and response the three timeouts, and its size at `minimum_rate`.
+            not count. Default: for each request and each response the three timeouts, and for media its size at
+            `minimum_rate`; what one of them leaves of its time is not given to the next.
         proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown nor pickled.
             Default: the variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
         max_retries: Retries of a request, or of a download's transfer. Default: 2.

@@ -27,7 +27,7 @@ When = Literal["connection", "head", "request"]
 Handshake = Literal["", "reset", "end", "silence", "flip", "plain"]
 Sends = Literal["nothing", "half the head", "the head", "half the body", "everything"]
 Ends = Literal["keep", "end", "cut", "reset", "stall", "drain"]
-Framing = Literal["length", "chunked", "unterminated", "close"]
+Framing = Literal["length", "chunked", "unterminated", "trailers", "close"]
 Ranges = Literal["obey", "ignore", "shift", "refuse"]
 
 
@@ -52,10 +52,13 @@ class Fault:
     padding: int = 0  # bytes added to the body, which the length in the head includes
     flips: bool = False  # a bit in the middle of the body
     flips_record: bool = False  # a bit in the second half of the body after it was encrypted
-    framing: Framing = "length"  # `unterminated` is chunked without the last chunk
+    framing: Framing = (
+        "length"  # `unterminated` is chunked without the last chunk, `trailers` with it but without the end
+    )
     surplus: bool = False  # a whole response about another media follows in the same piece
     sends: Sends = "everything"
-    pace: float = 0.0  # seconds between the single bytes of the body; 0: all at once
+    pace: float = 0.0  # seconds between the single bytes of the body, or between two of `endless`; 0: all at once
+    endless: str = ""  # sent again and again after what is sent, until the client hangs up
     # `end` is FIN (in TLS after close_notify), `cut` is FIN alone; until the client hangs up, `drain` takes, `stall` does not
     ends: Ends = "keep"
 
@@ -187,7 +190,12 @@ class FaultServer(Listener):
             body = body[: len(body) // 2]
         if fault.sends in {"nothing", "half the head", "the head"}:
             head, body = {"nothing": b"", "half the head": head[: len(head) // 2], "the head": head}[fault.sends], b""
-        if fault.pace:
+        if fault.endless:
+            await wire.send(head + body)
+            while True:
+                await wire.send(fault.endless.encode() * (1 if fault.pace else 200))
+                await asyncio.sleep(fault.pace)  # the pace
+        elif fault.pace:
             await wire.send(head)
             for byte in body:
                 await wire.send(bytes([byte]))
@@ -257,11 +265,11 @@ def _framed(status: int, headers: Mapping[str, str], body: bytes, framing: Frami
     lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers.items())]
     if framing == "length" and "content-length" not in headers:
         lines.append(f"content-length: {len(body)}")
-    elif framing in {"chunked", "unterminated"}:
+    elif framing in {"chunked", "unterminated", "trailers"}:
         lines.append("transfer-encoding: chunked")
         halves = (body[: len(body) // 2], body[len(body) // 2 :])
         framed = b"".join(b"%x\r\n%s\r\n" % (len(half), half) for half in halves if half)
-        body = framed + (b"0\r\n\r\n" if framing == "chunked" else b"")
+        body = framed + {"chunked": b"0\r\n\r\n", "unterminated": b"", "trailers": b"0\r\n"}[framing]
     elif framing == "close":
         lines.append("connection: close")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n", body

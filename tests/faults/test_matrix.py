@@ -59,6 +59,8 @@ ROWS: Final = {
     "stall before the reply": "a",
     "stall in the reply's body": "get_info download",
     "trickle": "a",
+    "trickle beside the body": "a",
+    "flood": "a",
     "server reads slowly but steadily": "upload",
     "body too long": "get_info download delete",
     "one bit wrong": "upload get_info download",

@@ -63,6 +63,8 @@ def test_waits_end_with_the_deadline(clock_time: Time) -> None:
         assert [timeouts.wait(phase) for phase in PHASES] == [1, 2, 3]
         assert remaining(timeouts) == 3
         clock_time.now += 1.5
+        assert [timeouts.wait(phase) for phase in PHASES] == [0, 0.5, 1.5]  # nothing has moved meanwhile
+        timeouts.restart()
         assert [timeouts.wait(phase) for phase in PHASES] == [1, 1.5, 1.5]
         clock_time.now += 2
         assert [timeouts.wait(phase) for phase in PHASES] == [0, 0, 0]
@@ -102,20 +104,67 @@ def test_only_time_inside_counts(clock_time: Time) -> None:
 
 
 def test_default_deadline_grows_with_what_is_expected(clock_time: Time) -> None:
-    """Without a deadline, each request may take all of its waits, and its bytes at the least rate; with one, no more."""
+    """Without a deadline, each part may take its waits and its bytes at the least rate, and leaves none of it to the next."""
     timeouts = made(rate=100)
     timeouts.extend(1000)
     with timeouts:
         assert remaining(timeouts) == 7 + 10
-        clock_time.now += 10
+        clock_time.now += 1
     timeouts.extend(0)
     with timeouts:
-        assert remaining(timeouts) == 14
+        assert remaining(timeouts) == 7
     fixed, any_rate = made(deadline=3), made(rate=0)
-    for other, left in ((fixed, 3), (any_rate, None)):
-        other.extend(1000)
+    for other, size, left in ((fixed, 1000, 3), (any_rate, 1000, None), (any_rate, 0, 7)):
+        other.extend(size)
         with other:
             assert remaining(other) == left
+    timeouts.extend(10**400)  # as a server may state it
+    assert timeouts.left == math.inf
+
+
+def test_waits_before_another_attempt(clock_time: Time) -> None:
+    """The deadline that was set limits them; one that follows from the timeouts does not, until it has passed."""
+    fixed, scaled = made(deadline=3), made()
+    assert (fixed.left, scaled.left) == (3, math.inf)
+    scaled.extend(0)
+    for left, timeouts in ((-5, fixed), (-1, scaled)):
+        with timeouts:
+            clock_time.now += 8
+        assert timeouts.left == left
+
+
+def test_only_bytes_of_a_body_restart_the_time(clock_time: Time) -> None:
+    """Each wait has what is left of the time since a byte of a body moved, or something else was begun."""
+    timeouts = made(rate=0, deadline=1000)
+    begun: list[Callable[[], None]] = [
+        lambda: timeouts.extend(0),
+        timeouts.restart,
+        lambda: timeouts.record("read", 1),
+        lambda: timeouts.check_idle("read", 200),
+    ]
+    with timeouts:
+        for begin in begun:
+            clock_time.now += 1.5
+            begin()
+            assert timeouts.wait("read") == 2
+            clock_time.now += 0.5
+            assert timeouts.wait("read") == 1.5
+            assert timeouts.ends("read") == clock_time.now + 1.5
+    clock_time.now += 100  # not ours
+    assert timeouts.wait("read") == 1.5
+
+
+def test_deadline_where_nothing_is_waited_for(clock_time: Time) -> None:
+    """It is noticed whenever bytes are at hand, too."""
+    timeouts = made(deadline=3)
+    with timeouts:
+        timeouts.check_deadline()
+        timeouts.record("read", 10**6)
+        clock_time.now += 3
+        with pytest.raises(DeadlineError):
+            timeouts.check_deadline()
+        with pytest.raises(DeadlineError):
+            timeouts.record("read", 10**6)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -388,8 +437,8 @@ async def test_deadline_of_a_reply_whose_head_trickles(
 
 async def test_default_deadline(client: httpx.AsyncClient | None, tmp_path: Path) -> None:
     """Without a deadline of the caller's, the waits together are one for what no rate applies to."""
-    waits = {"connect_timeout": 0.5, "read_timeout": 1, "write_timeout": 0.5}
-    async with Server(trickled(HEAD, b"x")) as server:
+    waits = {"connect_timeout": 0.5, "read_timeout": 1, "write_timeout": 0.5, "minimum_rate": 1}
+    async with Server(trickled(HEAD + b"\r\n", b" ")) as server:
         assert await ended(get_info, server.base_url, tmp_path, client, **waits) == "deadline"
 
 
