@@ -25,21 +25,8 @@ from meta_media.transfer.threads import FileWork
 __all__ = ["is_fatal", "is_shared", "split_item"]
 
 _FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-_AWAY_ERRNOS: Final = frozenset(  # of a disk or mount that does not respond, and of a process without free descriptors
-    getattr(errno, name, errno.EIO)
-    for name in (
-        "EIO",
-        "EMFILE",
-        "ENFILE",
-        "ENODEV",
-        "ENOTCONN",
-        "ENXIO",
-        "ESTALE",
-        "ETIMEDOUT",
-        "EHOSTDOWN",
-        "ENETDOWN",
-    )
-)
+_AWAY: Final = "EIO ENODEV ENOTCONN ENXIO ESTALE ETIMEDOUT EHOSTDOWN ENETDOWN EMFILE ENFILE"  # mounts, descriptors
+_AWAY_ERRNOS: Final = frozenset(getattr(errno, name, errno.EIO) for name in _AWAY.split())
 
 
 def split_item(item: Any) -> tuple[Any, Mapping[str, Any]]:

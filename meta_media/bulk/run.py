@@ -100,8 +100,9 @@ class BulkRun(Generic[T]):
     use `await media.upload_many(paths).report()`.
 
     An item that fails does not disturb the others. An error that all items would meet ends the run: a dead token, a locked
-    account, an untrusted certificate, a full disk, an unreachable network. Requests in progress are then finished, and waits
-    for a retry or a rate limit end. The rest of a list is reported as not tried; an iterator is read no further.
+    account, an untrusted certificate, a full disk; and, ten times in a row, an unreachable network, store or folder, or a
+    callback that raises. Requests in progress are then finished, and waits for a retry or a rate limit end. The rest of a
+    list is reported as not tried; an iterator is read no further.
 
     Leaving the block ends all work. An error of the input itself is raised after the outcomes of the items before it.
 

@@ -69,7 +69,8 @@ class BulkVerbs(Client):
             items: What `download` takes, or pairs of that and a mapping with a `progress` of its own.
             directory: A folder, which is made if it is missing.
             concurrency: As for `upload_many`.
-            journal: As for `upload_many`. An item is known by its media id, and skipped while its file is in the folder.
+            journal: As for `upload_many`. An item is known by its media id, and skipped while its file has its bytes. The
+                file is on the disk before the journal says so, whatever `Settings.fsync` is.
             stop_on_error: As for `upload_many`.
             in_order: As for `upload_many`.
             progress: As for `upload_many`.
