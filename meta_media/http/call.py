@@ -167,7 +167,7 @@ class Call:
             changes = request.method != "GET"
             what = f"Meta's response is longer than {MAX_RESPONSE_SIZE} bytes, which no response of its API is"
             raise ServerError(what, status=response.status, retryable=not changes, maybe_applied=changes)
-        return parse_response(request, cls, response.status, response.headers, body)
+        return parse_response(request, cls, response.status, response.headers, body, response.secret)
 
     async def refused(self, request: Request, response: Response) -> MediaError:
         """Return the error that an unexpected response stands for. Its status is enough if the body cannot be read."""
@@ -175,7 +175,8 @@ class Call:
             body = await response.read(_MAX_ERROR_SIZE)
         except (NetworkError, ServerError):
             body = None
-        error = parse_error(request.operation, response.status, response.headers, body or b"", request.media_id)
+        facts = response.status, response.headers, body or b""
+        error = parse_error(request.operation, *facts, request.media_id, response.secret)
         if not response.request_sent:  # a request that was cut short is not applied
             error.maybe_applied = False
         return error
@@ -192,7 +193,7 @@ class Call:
             await self._slot.acquire()
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
-            mapper = ExceptionMapper(request, content, hooked=sender.hooked)
+            mapper = ExceptionMapper(request, content, hooked=sender.hooked, secret=token)
             self.timeouts.extend(0)
             body = content  # None or JSON, or a form of that length
             if isinstance(content, AsyncIterable):
@@ -211,7 +212,7 @@ class Call:
                 self._slot.throttles.leave(tickets, succeeded=succeeded)
             mapper.hooked = cycle.hooked
             try:
-                async with Response(cycle, timeouts=self.timeouts, mapper=mapper, token=token) as response:
+                async with Response(cycle, timeouts=self.timeouts, mapper=mapper) as response:
                     status = response.status
                     media_size = response.length or self.settings.max_download_size
                     self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small

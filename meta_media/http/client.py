@@ -81,8 +81,9 @@ class Client:
         The `httpx.AsyncClient` that this object and its `with_options` copies send over.
 
         It is the caller's `http_client`, or one of our own, which is made at the first access. Its event hooks see every
-        request. Anything else may be fetched over its connections, too: `await media.client.get(url)`. None of its default
-        headers, cookies and parameters are sent to Meta. `aclose` closes it if it is our own.
+        request. Anything else may be fetched over its connections, too: `await media.client.get(url)`; over our own, httpx
+        logs the URL without its query. None of its default headers, cookies and parameters are sent to Meta. `aclose`
+        closes it if it is our own.
 
         Raises:
             ConfigurationError: This object is closed.
@@ -210,13 +211,12 @@ class Shared:
         """See `Client.client`."""
         client: httpx.AsyncClient | None = self._client
         if client is None and not self.closed:
-            import httpx
-
+            from meta_media.http.injected import OwnClient
             from meta_media.http.proxy import Proxy
             from meta_media.http.transport import Transport
 
             self._transport = Transport(proxy=Proxy.of(self._proxy))
-            client = self._client = httpx.AsyncClient(transport=self._transport)
+            client = self._client = OwnClient(transport=self._transport)
         if client is None or self.closed:
             raise ConfigurationError("this MediaApi is closed: make a new one")
         if getattr(client, "is_closed", False):

@@ -135,7 +135,10 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         headers = dict(response.headers)
         arrived = memoryview(self._h11.trailing_data[0])  # of the body
         self._fed, self._events = len(arrived), 0
-        if method == "HEAD" or response.status_code in {204, 304} or b"transfer-encoding" in headers:
+        if b"transfer-encoding" in headers:  # it overrides a Content-Length, which no honest server sends beside it
+            self._surplus = b"content-length" in headers
+            return
+        if method == "HEAD" or response.status_code in {204, 304}:
             return
         if b"content-length" in headers:  # one number: h11 has checked that
             self._buffer(arrived, int(headers[b"content-length"]))

@@ -14,6 +14,7 @@ import attrs
 
 from meta_media.errors import MediaError, NetworkError, TransferTimeoutError
 from meta_media.protocol.requests import Request
+from meta_media.protocol.secrets import Secret, masked
 
 __all__ = ["ExceptionMapper", "TransportFailure", "has_rule", "map_exception"]
 
@@ -115,7 +116,7 @@ def _reason(cause: OSError | None, *, connecting: bool) -> tuple[str, bool]:
     if connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:  # later, it means damaged bytes
         return ": the server does not speak TLS there", True
     if isinstance(cause, ssl.SSLError):  # its `errno` is one of OpenSSL's
-        words = (cause.reason or re.sub(r"^\[.*?\] | \(_ssl.*", "", cause.strerror)).replace("_", " ").lower()
+        words = (cause.reason or re.sub(r"^\[.*?\] | \(_ssl.*", "", cause.strerror or "")).replace("_", " ").lower()
         return f" (TLS: {words})", False
     number = cause.errno or 0  # negative in name resolution, which has good words; asyncio's are about its own calls
     return f" ({os.strerror(number) if number > 0 else cause.strerror})", False
@@ -140,12 +141,14 @@ class ExceptionMapper:
     Attributes:
         changes: Whether the request would have changed something.
         hooked: Whether code of the caller may run in the block. It raised then what has no rule.
+        secret: The token that is sent, or nothing. An echo of it is masked: h11 quotes what it cannot read.
     """
 
-    def __init__(self, request: Request, content: Any, *, hooked: bool) -> None:
+    def __init__(self, request: Request, content: Any, *, hooked: bool, secret: Secret) -> None:
         self._request = request
         self._content = content
         self.hooked = hooked
+        self.secret = secret
         self.changes = request.method != "GET"
 
     def __enter__(self) -> None:
@@ -158,12 +161,13 @@ class ExceptionMapper:
             self._content.raise_source_error()
         if isinstance(error, MediaError) or (self.hooked and not has_rule(error)):
             return
-        self._clear_locals(error)
+        self._hide_secrets(error)
         doing = f"{self._request.operation} at {self._request.url.split('/')[2]}"
         raise map_exception(error, doing, changes=self.changes) from error
 
-    def _clear_locals(self, error: BaseException | None) -> None:
-        """Drop the local variables of frames that have ended: other libraries keep the token and signed URLs in them."""
+    def _hide_secrets(self, error: BaseException | None) -> None:
+        """Mask the token, and drop the local variables of frames that have ended: other libraries keep signed URLs in them."""
         while error is not None and error is not self._handled:
             traceback.clear_frames(error.__traceback__)
+            error.args = tuple(masked(list(error.args), self.secret))
             error = error.__cause__ or error.__context__

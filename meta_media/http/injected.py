@@ -18,14 +18,15 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
+import httpx
 
 from meta_media.http.connection import Headers, RequestResponseCycle
 from meta_media.http.exceptions import TransportFailure, has_rule
 from meta_media.http.timeouts import Phase, TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
-from meta_media.protocol.secrets import SecretBytes
+from meta_media.protocol.secrets import Secret, SecretBytes, masked
 
-__all__ = ["InjectedClient", "shield_native_cancel"]
+__all__ = ["InjectedClient", "OwnClient", "shield_native_cancel"]
 
 T = TypeVar("T")
 _CANCEL_TIMEOUT: Final = 5.0  # seconds that cancelled work may take to end
@@ -37,7 +38,9 @@ _LOGGERS: Final = (  # hpack's log every header at DEBUG, `:path` among them
         for part in ("connection", "http11", "http2", "proxy", "socks")
     ),
 )
-_sending: ContextVar[bool] = ContextVar("meta_media_sending", default=False)  # whether queries are hidden in logs
+_hidden_token: ContextVar[str | None] = ContextVar(
+    "meta_media_token", default=None
+)  # in logs, with queries; None for neither
 
 
 async def shield_native_cancel(
@@ -78,6 +81,18 @@ async def _ended(task: Any) -> None:
                 continue
 
 
+class OwnClient(httpx.AsyncClient):
+    """`MediaApi.client`. What it sends is logged without queries, because that of a media URL is a signature."""
+
+    async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        """See `httpx.AsyncClient.send`."""
+        outside = _hidden_token.set(_hidden_token.get() or "")
+        try:
+            return await super().send(*args, **kwargs)
+        finally:
+            _hidden_token.reset(outside)
+
+
 class InjectedClient:
     """Sends over an `httpx.AsyncClient`, or a client like it, without its own headers, cookies and parameters."""
 
@@ -95,7 +110,7 @@ class InjectedClient:
         Over our own transport the result is its cycle, unless an event hook has read the body.
         """
         request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
-        trace = _Trace()
+        trace = _Trace(Secret(dict(headers).get("Authorization", "").removeprefix("Bearer ")))
         extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": trace.note, TIMEOUTS: timeouts}
         request = request_class(method, url, content=content, headers=headers, extensions=extensions)
         target = SecretBytes(split_url(url)[1].encode())
@@ -122,7 +137,8 @@ class _Trace:
     cancellation arrives between handshake and request. A failure that it does not report is of a hook or a mock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, token: str) -> None:
+        self.token = token  # that is sent, or nothing
         self.failures: list[BaseException] = []
         self._opened: list[Any] = []
 
@@ -194,8 +210,8 @@ async def _in_time(
     phase: Phase | None = None,
     **options: Any,
 ) -> T:
-    """Run shielded work up to the deadline, and the timeout of a phase, with queries hidden in logs."""
-    outside = _sending.set(True)
+    """Run shielded work up to the deadline, and the timeout of a phase, with queries and the token hidden in logs."""
+    outside = _hidden_token.set(trace.token)
     timer = timeouts.timer = asyncio.timeout_at(timeouts.ends(phase))
     try:
         async with timer:
@@ -209,15 +225,20 @@ async def _in_time(
     finally:
         timeouts.timer = None
         trace.failures.clear()  # their frames refer to it
-        _sending.reset(outside)
+        _hidden_token.reset(outside)
 
 
-def _hide_queries(record: logging.LogRecord) -> bool:
-    """Hide signatures: httpx logs every URL at INFO, httpcore every redirect's at DEBUG, hpack all headers as compressed."""
-    if _sending.get():
-        record.msg, record.args = re.sub(r"\?[^\s'\"]+|(?<=header block to ).*", "?…", record.getMessage()), ()
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    """
+    Hide signatures, and echoes of the token.
+
+    httpx logs every URL at INFO. At DEBUG, httpcore logs every header, and hpack all headers as compressed.
+    """
+    if (token := _hidden_token.get()) is not None:
+        said = re.sub(r"\?[^\s'\"]+|(?<=header block to ).*", "?…", record.getMessage())
+        record.msg, record.args = masked(said, token), ()
     return True
 
 
 for _name in _LOGGERS:
-    logging.getLogger(_name).addFilter(_hide_queries)
+    logging.getLogger(_name).addFilter(_hide_secrets)

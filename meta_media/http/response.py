@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from meta_media.errors import ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.timeouts import TransferTimeouts
-from meta_media.protocol.secrets import Secret, SecretBytes
+from meta_media.protocol.responses import disposition_filename
+from meta_media.protocol.secrets import SecretBytes, masked
 
 __all__ = ["Response"]
 
-_MIN_TOKEN_LENGTH: Final = 8  # characters; a shorter token is a toy, and may be part of any word
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _UNKNOWN_LENGTH: Final = 2**14  # bytes to make room for if there is no Content-Length
 
 
 class Response:
-    """A response whose body has not been read; it is left by `async with`."""
+    """
+    A response whose body has not been read; it is left by `async with`.
 
-    def __init__(self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper, token: Secret) -> None:
+    Attributes:
+        headers: By their names in lower case. An echo of the token is masked in them.
+    """
+
+    def __init__(self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper) -> None:
         self._cycle = cycle  # a `RequestResponseCycle` or an `InjectedResponse`
         self._timeouts = timeouts
         self._mapper = mapper
-        self._token = token  # that was sent, or nothing
+        self.secret = mapper.secret
         self.status: int = cycle.status
         self.request_sent: bool = cycle.request_sent  # the whole of it, when the response arrived
-        self.headers: Mapping[str, str] = {
-            name.lower().decode("latin-1"): value.decode("latin-1") for name, value in cycle.headers
-        }
+        self.headers: dict[str, str] = masked(_joined(cycle.headers), self.secret)
         length = self.headers.get("content-length", "")
-        self.length = int(length) if length.isdecimal() else None  # Content-Length in bytes
+        known = _LENGTH.fullmatch(length) and "transfer-encoding" not in self.headers  # which overrides it
+        self.length = int(length) if known else None  # Content-Length in bytes
 
     async def __aenter__(self) -> Response:
         return self
@@ -43,24 +49,32 @@ class Response:
             await self._cycle.aclose()
 
     @property
+    def mime_type(self) -> str | None:
+        """Content-Type, with its parameters; None if there is none, or several."""
+        value = self.headers.get("content-type", "")
+        return None if "," in value else value or None
+
+    @property
+    def filename(self) -> str | None:
+        """The file name of Content-Disposition, decoded, which is not safe as a path."""
+        name: str | None = masked(disposition_filename(self.headers), self.secret)
+        return name
+
+    @property
     def filled(self) -> int:
         """The number of bytes that the last `readinto` received, also if it failed."""
         return int(self._cycle.filled)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body, exactly as sent; return their number: fewer only at its end."""
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
+        if self.headers.get("content-encoding", "").lower() not in {"", "identity"}:
             what = "Meta's response is compressed although the request accepts `identity` only"
             raise ServerError(what, status=self.status, maybe_applied=self._mapper.changes)
         with self._mapper, self._timeouts:
             return int(await self._cycle.readinto(buffer))
 
     async def read(self, limit: int) -> bytes | None:
-        """
-        Return the whole body, or None if it is longer than `limit` bytes.
-
-        The token is masked in it: Meta quotes a malformed one in its error message, with escaped slashes.
-        """
+        """Return the whole body, or None if it is longer than `limit` bytes."""
         body = bytearray()
         while True:
             expected = _UNKNOWN_LENGTH if self.length is None else self.length
@@ -71,7 +85,13 @@ class Response:
                 return None
             if count < len(piece):
                 break
-        token = str(self._token)
-        for quoted in map(Secret, {token, token.replace("/", "\\/")}) if len(token) >= _MIN_TOKEN_LENGTH else ():
-            body = body.replace(quoted.encode(), b"***")
         return SecretBytes(body)
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Join the values of headers that are repeated, unless they are the same (RFC 9110, 5.3): no single one is the right one."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        joined[key] = text if joined.setdefault(key, text) == text else f"{joined[key]}, {text}"
+    return joined

@@ -12,7 +12,7 @@ from meta_media.errors import ApiError, InvalidMediaError, MediaError, Operation
 from meta_media.protocol.convert import structure
 from meta_media.protocol.error_codes import meaning_of
 from meta_media.protocol.requests import Request
-from meta_media.protocol.secrets import hide_query
+from meta_media.protocol.secrets import hide_query, masked
 
 __all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "message_error", "parse_error", "parse_response"]
 
@@ -21,29 +21,35 @@ _DAY: Final = 86_400.0  # seconds; a longer wait is a mistake of the server
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?: *, *[0-9]+(?:\.[0-9]*)?)*")
 _CODE: Final = re.compile(r"-?[0-9]{1,9}")
 _MAX_TEXT_SIZE: Final = 2000  # characters of Meta's text that an error keeps
-_MAX_BODY_SIZE: Final = 500  # bytes of a text/plain body that an error keeps
+_MAX_BODY_SIZE: Final = 500  # characters of a text/plain body that an error keeps
 
 T = TypeVar("T")
 
 
-def parse_response(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+def parse_response(
+    request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes, secret: str = ""
+) -> T:
     """
     Convert a response into a model, a class of `models`. The names of the headers are in lower case.
+
+    `secret` is the token that was sent, which is masked in the body: Meta quotes a malformed one in her error message.
 
     Raises:
         ApiError: Meta refused the request. On an upload, `InvalidMediaError` as well.
         ServerError: The response is not a valid response of Meta's API.
     """
-    outcome = _outcome(request, cls, status, headers, body)
+    outcome = _outcome(request, cls, status, headers, body, secret)
     if isinstance(outcome, MediaError):
         raise outcome  # in this frame, because the locals of the others hold the body, whose URL is signed
     return outcome
 
 
-def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes) -> T | MediaError:
-    content = _json_object(body)
+def _outcome(
+    request: Request, cls: type[T], status: int, headers: Mapping[str, str], body: bytes, secret: str
+) -> T | MediaError:
+    content = _json_object(body, secret)
     if not 200 <= status < 300 or (content is not None and "error" in content):
-        return parse_error(request.operation, status, headers, body, request.media_id)
+        return parse_error(request.operation, status, headers, body, request.media_id, secret)
     changes = request.method != "GET"
     unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # its end cannot be verified
     if content is None and (unframed or (request.operation == "upload" and not body.strip())):
@@ -59,17 +65,23 @@ def _outcome(request: Request, cls: type[T], status: int, headers: Mapping[str, 
 
 
 def parse_error(
-    operation: Operation, status: int, headers: Mapping[str, str], body: bytes, media_id: str | None = None
+    operation: Operation,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    media_id: str | None = None,
+    secret: str = "",
 ) -> MediaError:
     """
     Convert an error response into an error.
 
     The body may be Graph's error object, the problem document of the download host, plain text, or anything else.
     """
-    content = _json_object(body) or {}
+    content = _json_object(body, secret) or {}
     error = content.get("error")
     facts: Mapping[str, Any] = error if isinstance(error, Mapping) else content
-    answer, kind = _api_error(operation, status, headers, facts, error, _plain_text(headers, body), media_id=media_id)
+    text = _plain_text(headers, body, secret)
+    answer, kind = _api_error(operation, status, headers, facts, error, text, media_id=media_id)
     return answer if issubclass(kind, ApiError) else kind(str(answer), answer=answer)
 
 
@@ -114,21 +126,21 @@ def _api_error(
     return answer, meaning.error
 
 
-def _json(text: bytes | str) -> Any:
+def _json(text: bytes | str, secret: str = "") -> Any:
     try:
-        return json.loads(text)
+        return masked(json.loads(text), secret)
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return None
 
 
-def _json_object(body: bytes) -> Mapping[str, Any] | None:
-    value = _json(body)
+def _json_object(body: bytes, secret: str) -> Mapping[str, Any] | None:
+    value = _json(body, secret)
     return value if isinstance(value, dict) else None
 
 
-def _plain_text(headers: Mapping[str, str], body: bytes) -> str | None:
+def _plain_text(headers: Mapping[str, str], body: bytes, secret: str) -> str | None:
     is_text = headers.get("content-type", "").lower().startswith("text/plain")
-    return body[:_MAX_BODY_SIZE].decode(errors="replace") if is_text else None
+    return masked(body.decode(errors="replace"), secret)[:_MAX_BODY_SIZE] if is_text else None
 
 
 def _first_text(candidates: Iterable[object]) -> str | None:
@@ -182,7 +194,11 @@ def _seconds_between(start: str, end: str) -> float:
 
 
 def disposition_filename(headers: Mapping[str, str]) -> str | None:
-    """Return the file name of Content-Disposition; `filename*` wins (RFC 6266, 4.3). It is not safe as a path."""
+    """
+    Return the file name of Content-Disposition; `filename*` wins (RFC 6266, 4.3). It is not safe as a path.
+
+    None if there are several of one form, as in a repeated header.
+    """
     import email.message
     from email.utils import collapse_rfc2231_value
 
@@ -190,7 +206,9 @@ def disposition_filename(headers: Mapping[str, str]) -> str | None:
     message["content-disposition"] = headers.get("content-disposition", "")
     try:
         parameters = message.get_params([], "content-disposition")
-        names = [collapse_rfc2231_value(value) for name, value in parameters if name.lower() == "filename"]
+        values = [value for name, value in parameters if name.lower() == "filename"]
+        names = [collapse_rfc2231_value(value) for value in values]
     except (TypeError, ValueError):  # an invalid charset, or segments that the email package cannot sort
         return None
-    return (names[-1] or None) if names else None
+    ambiguous = sum(isinstance(value, str) for value in values) > 1
+    return (names[-1] or None) if names and not ambiguous else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from meta_media.errors import ConfigurationError
 
-__all__ = ["TOKEN", "Secret", "SecretBytes", "excerpt", "hide_query", "redacted", "shown"]
+__all__ = ["TOKEN", "Secret", "SecretBytes", "excerpt", "hide_query", "masked", "redacted", "shown"]
 
 _MAX_EXCERPT: Final = 80  # characters
+_MIN_SECRET_LENGTH: Final = 8  # characters
 _URL: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/?#]*@)?([^?#]*)(.?)", re.DOTALL
 )  # pathlib leaves one slash
@@ -44,6 +45,17 @@ def hide_query(url: str) -> str:
     """Return a URL without its query. The query of a media URL is a signature, which grants access."""
     path, question_mark, _ = url.partition("?")
     return path + ("?…" if question_mark else "")
+
+
+def masked(value: Any, secret: str) -> Any:
+    """Return JSON in whose texts each echo of a secret is `***`. One of less than 8 characters is a toy, and may be in any word."""
+    if len(secret) < _MIN_SECRET_LENGTH:
+        return value
+    if isinstance(value, dict):
+        return {masked(name, secret): masked(item, secret) for name, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item, secret) for item in value]
+    return value.replace(secret, "***") if isinstance(value, str) else value
 
 
 def redacted(text: str) -> str:

@@ -18,7 +18,6 @@ from meta_media.http.call import Call
 from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia, MediaInfo
-from meta_media.protocol.responses import disposition_filename
 from meta_media.transfer.adapters import NO_STR_PATHS
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, open_stream
@@ -50,9 +49,9 @@ class _Transfer:
 
     def __init__(self, body: ResumableBody, chunk_size: int, max_size: int) -> None:
         location = body.location
-        self.mime_type = location.mime_type or body.headers.get("content-type") or "application/octet-stream"
+        self.mime_type = location.mime_type or body.response.mime_type or "application/octet-stream"
         self.size = body.size
-        name, stem = location.filename or disposition_filename(body.headers), location.media_id or "media"
+        name, stem = location.filename or body.response.filename, location.media_id or "media"
         self.filename = typed_filename(name, self.mime_type, stem, sent=False)
         self._body = body
         self._max_size = max_size

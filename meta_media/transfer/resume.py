@@ -154,7 +154,7 @@ class ResumableBody:
                     request = self._request()
                     response = await stack.enter_async_context(self._call.open(request))
                     await self._accept(request, response)
-                    self._response, self.headers, self._stack = response, response.headers, stack.pop_all()
+                    self.response, self._stack = response, stack.pop_all()
                     return
             except MediaError as error:
                 await self.recover(error, about_url=use_ranges == self._use_ranges)
@@ -180,13 +180,13 @@ class ResumableBody:
         buffer = buffer if self._end is None else buffer[: self._end - begin]
         while buffer:
             try:
-                self._offset += await self._response.readinto(buffer[self._offset - begin :])
+                self._offset += await self.response.readinto(buffer[self._offset - begin :])
                 if self._offset - begin == len(buffer) or self._stop is None or self._offset >= self._stop:
                     break
                 raise wrong_size(self._offset - self._start, self.size)
             except (NetworkError, IntegrityError) as error:
                 if isinstance(error, NetworkError):
-                    self._offset += self._response.filled
+                    self._offset += self.response.filled
                     if self._offset == self._stop:  # every byte has come, and the SHA-256 shows whether they are right
                         break
                 if self.location.sha256 is None:
@@ -215,9 +215,10 @@ class ResumableBody:
             raise ServerError("Meta serves no parts of this media", status=response.status, retryable=True)
         if response.status != 200 and not (part and response.status == 206):
             raise await self._call.refused(request, response)
-        served_type = _essence(response.headers.get("content-type", ""))
-        self._of_another_type = served_type not in {"", _essence(self.location.mime_type or served_type)}
-        if self._of_another_type and served_type == "text/html":
+        expected = _essence(self.location.mime_type or "")
+        served_types = {_essence(part) for part in response.headers.get("content-type", "").split(",")}  # if repeated
+        self._of_another_type = bool(expected) and not served_types <= {"", expected}
+        if self._of_another_type and "text/html" in served_types:
             raise ServerError("Meta served an HTML page where the media should be", status=response.status)
         if response.status == 206:
             return

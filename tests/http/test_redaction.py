@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import pickle
 import traceback
@@ -22,6 +23,7 @@ from anyio.from_thread import start_blocking_portal
 
 from meta_media import MediaApi, MediaInfo, Settings, Source
 from meta_media.errors import ConfigurationError, MediaError
+from meta_media.protocol.responses import parse_error
 from tests.support.servers import Received, Server, Step, cut, json_response, page, reset, silence
 
 TOKEN = "EAAGcanary0token"
@@ -56,6 +58,26 @@ FAILURES: dict[str, Failure] = {
     "reset": (reset(), lambda media, url: media.read(url)),
     "reset an upload": (reset(), lambda media, _: media.upload(b"text")),
     "cut": (cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"), lambda media, url: media.read(url)),
+    "an echo in a header": (
+        json_response({"error": {"message": "no"}}, 401, x_fb_trace_id=f"a{TOKEN}"),
+        lambda media, _: media.get_info("7"),
+    ),
+    "an escaped echo": (
+        page(json.dumps({"error": ERROR | {"error_data": {"details": TOKEN}}}).replace("EAA", "\\u0045AA"), 401),
+        lambda media, _: media.upload(b"text"),
+    ),
+    "an echo of a wrong type": (json_response({"id": [TOKEN], TOKEN: 1}), lambda media, _: media.get_info("7")),
+    "an echo as the id": (json_response({"id": TOKEN}), lambda media, _: media.upload(b"text")),
+    "an echo in a URL": (
+        json_response({"id": "7", "url": f"https://{TOKEN}.example/", "mime_type": "image/png"}),
+        lambda media, _: media.read("7"),
+    ),
+    "an echo in a redirect": (page("", 302, location=f"https://{TOKEN}.example/"), lambda media, url: media.read(url)),
+    "an echo of no HTTP": (cut(f"{TOKEN}\r\n\r\n".encode()), lambda media, url: media.get_info("7")),
+    "an echo in a bad header": (
+        cut(f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode()),
+        lambda media, url: media.read(url),
+    ),
     "garbage": (cut(b"garbage\r\n\r\n"), lambda media, url: media.get_info("7")),
     "read timeout": (silence, lambda media, _: media.with_options(read_timeout=0.05).get_info("7")),
     "deadline": (silence, lambda media, url: media.with_options(deadline=0.05).read(url)),
@@ -236,6 +258,38 @@ async def test_secrets_among_the_items() -> None:
     check(repr(report), [])
 
 
+@pytest.mark.parametrize(
+    "disposition", [f'attachment; filename="{TOKEN}.png"', f"x; filename*=utf-8''%45{TOKEN[1:]}.png"]
+)
+async def test_echoes_in_results(disposition: str, tmp_path: Path) -> None:
+    """An echo of the token in a success, as a value, a key, a type or a name, is masked as well."""
+    async with Server(page()) as server:
+        settings = Settings(base_url=server.base_url)
+        async with MediaApi(TOKEN, "1", settings=settings) as media:
+            facts = {
+                "id": "7",
+                "url": f"{server.base_url}/{TOKEN}",
+                "mime_type": f"image/{TOKEN}",
+                TOKEN: [{"a": TOKEN}],
+            }
+            server.script = [page(json.dumps(facts).replace("EAA", "\\u0045AA"))]
+            found = await media.get_info("7")
+            assert found.extra == {"***": [{"a": "***"}]}
+            check(f"{found!r} {found.url} {found.extra}", [])
+            server.script = [page(), page("text", content_type=f"image/{TOKEN}", content_disposition=disposition)]
+            saved = await media.download(f"{server.base_url}/media", tmp_path)
+            check(repr(saved), [])
+
+
+def test_an_echo_that_is_cut() -> None:
+    """A text that is shortened is masked before that, so that no part of a token is left."""
+    error = parse_error("delete", 400, {"content-type": "text/plain"}, b"." * 495 + TOKEN.encode(), secret=TOKEN)
+    assert str(error).startswith("." * 495 + "***")
+    assert "EAA" not in str(error)
+    error = parse_error("delete", 400, {}, json.dumps({"error": "." * 1995 + TOKEN}).encode(), secret=TOKEN)
+    assert "EAA" not in str(error)
+
+
 async def test_queries_stay_in_the_logs_of_others(caplog: pytest.LogCaptureFixture) -> None:
     """What the rest of the program sends is logged as ever."""
     caplog.set_level(logging.INFO)
@@ -244,6 +298,19 @@ async def test_queries_stay_in_the_logs_of_others(caplog: pytest.LogCaptureFixtu
         with pytest.raises(MediaError):
             await media.get_info("1")
         await client.get(f"{server.base_url}/other?query=kept")
+    assert "/other?query=kept" in caplog.text
+
+
+async def test_queries_over_our_own_client(caplog: pytest.LogCaptureFixture) -> None:
+    """A media URL that the caller fetches over `media.client` is logged without its signature; other clients log as ever."""
+    caplog.set_level(logging.INFO)
+    async with Server(page("text")) as server, httpx.AsyncClient() as other, MediaApi(TOKEN, "1") as media:
+        assert (await media.client.get(f"{server.base_url}/media?hash={SIGNATURE}")).text == "text"
+        async with media.client.stream("GET", f"{server.base_url}/media?hash={SIGNATURE}") as response:
+            await other.get(f"{server.base_url}/other?query=kept")
+            assert await response.aread() == b"text"
+    assert caplog.text.count("/media?…") == 2
+    assert SIGNATURE not in caplog.text
     assert "/other?query=kept" in caplog.text
 
 
