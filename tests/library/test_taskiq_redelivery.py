@@ -1,4 +1,4 @@
-"""Tasks that are delivered again: after a kill, after a retry, or while they run; and result backends that fail."""
+"""Tasks that are delivered again: after a kill, after a retry, or while they run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import pytest
 from taskiq import SmartRetryMiddleware
-from taskiq.depends.progress_tracker import TaskState
 from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
 
@@ -103,23 +102,3 @@ async def test_killed_and_then_refused(path: Path) -> None:
             await made.tasks.result(await again.kiq(path))
         assert (await made.tasks.result(await again.kiq(path))).maybe_duplicate
         await made.broker.shutdown()
-
-
-@pytest.mark.parametrize("what", ["get_progress", "set_progress", "is_result_ready"])
-async def test_backend_fails(what: str, emulator: Emulator, worker: Worker, path: Path) -> None:
-    """A result backend that fails before anything is sent is a StorageError that may be retried."""
-    worker.start_elsewhere("one")
-    worker.backend.broken.add(what)
-    task = await worker.tasks.upload.kicker().with_task_id("one").kiq(path)
-    worker.backend.broken.clear()
-    with pytest.raises(errors.StorageError, match=f"the result backend failed: no {what}") as failed:
-        await worker.tasks.result(task)
-    assert failed.value.retryable
-    assert emulator.requests == []
-
-
-async def test_backend_fails_after(worker: Worker) -> None:
-    """A result backend that fails afterwards hides no error."""
-    worker.backend.broken.add(TaskState.FAILURE.value)
-    with pytest.raises(errors.MediaNotFoundError):
-        await worker.tasks.result(await worker.tasks.delete.kiq("1045500012345678"))

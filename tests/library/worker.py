@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from taskiq.result import TaskiqResult
 from taskiq.serializers import JSONSerializer
 
 from meta_media import MediaApi, MemoryStore
+from meta_media.library import Store
 from meta_media.library.taskiq import MediaTasks, media_tasks
 from tests.support.servers import json_response
 
@@ -22,40 +24,54 @@ UPLOADED: Final = json_response({"id": "77"})
 
 
 class Backend(AsyncResultBackend[Any]):
-    """Keeps results and progress as bytes, as a backend on a network does. It can be made to fail."""
+    """
+    Keeps results and progress as bytes, as a backend on a network does.
+
+    An outage begins with a method, and makes that call and the next ones fail: a number of them, or all. With None, they hang.
+    """
 
     def __init__(self, serializer: TaskiqSerializer | None = None) -> None:
         self.serializer = serializer or JSONSerializer()
         self.results: dict[str, bytes] = {}
         self.progress: dict[str, bytes] = {}
-        self.broken: set[str] = set()
+        self.outages: dict[str, float | None] = {}
+        self.left: float | None = 0  # calls that fail
+        self.failed = 0
+        self.error: type[Exception] = ConnectionError
 
-    def _fail_if_broken(self, *what: str) -> None:
-        """Raise if a method was made to fail."""
-        if self.broken.intersection(what):
-            raise ConnectionError(f"no {what[0]}")
+    async def _meet_outage(self, method: str) -> None:
+        """Fail or hang if there is an outage."""
+        self.left = self.outages.pop(method, self.left)
+        if self.left is None:
+            self.failed += 1
+            await asyncio.Event().wait()
+        elif self.left > 0:
+            self.left, self.failed = self.left - 1, self.failed + 1
+            raise self.error(f"no {method}")
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """See taskiq."""
+        await self._meet_outage("set_result")
         self.results[task_id] = self.serializer.dumpb(result.model_dump(mode="json"))
 
     async def is_result_ready(self, task_id: str) -> bool:
         """See taskiq."""
-        self._fail_if_broken("is_result_ready")
+        await self._meet_outage("is_result_ready")
         return task_id in self.results
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
         """See taskiq."""
+        await self._meet_outage("get_result")
         return TaskiqResult[Any].model_validate(self.serializer.loadb(self.results[task_id]))
 
     async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
         """See taskiq."""
-        self._fail_if_broken("set_progress", str(progress.state.value if isinstance(progress.state, TaskState) else ""))
+        await self._meet_outage(f"set_{TaskState(progress.state).name}")
         self.progress[task_id] = self.serializer.dumpb(progress.model_dump(mode="json"))
 
     async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
         """See taskiq."""
-        self._fail_if_broken("get_progress")
+        await self._meet_outage("get_progress")
         kept = self.progress.get(task_id)
         return None if kept is None else TaskProgress[Any].model_validate(self.serializer.loadb(kept))
 
@@ -93,12 +109,13 @@ class RecordingStore(MemoryStore):
         self.closed.append("store")
 
 
-def make_worker(media: Callable[[], MediaApi], *, store: bool = True, backend: Backend | None = None) -> Worker:
+def make_worker(media: Callable[[], MediaApi], *, store: Store | bool = True, backend: Backend | None = None) -> Worker:
     """Make a broker whose worker is this process. It runs between `startup` and `shutdown`."""
     broker, backend = InMemoryBroker(await_inplace=True), backend or Backend()
     closed: list[str] = []
     broker.with_result_backend(backend)
-    tasks = media_tasks(broker, media=media, store=(lambda: RecordingStore(closed)) if store else None, claim_seconds=7)
+    chosen = RecordingStore(closed) if store is True else store
+    tasks = media_tasks(broker, media=media, store=(lambda: chosen) if chosen else None, claim_seconds=7)
     return Worker(broker=broker, backend=backend, tasks=tasks, closed=closed)
 
 

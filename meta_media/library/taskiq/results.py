@@ -25,7 +25,9 @@ class PlainResults(TaskiqMiddleware):
     """Replaces our results and errors by plain data, after middlewares that retry have seen them."""
 
     def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Replace the result and the error of a task before they are saved."""
+        """Replace the result and the error of a task before they are saved. A task that was cancelled has no result."""
+        if message.task_name.startswith("meta_media.") and not isinstance(result.error, Exception | None):
+            raise result.error  # taskiq would save it as the task's error, and acknowledge the task
         if isinstance(result.error, MediaError):
             result.error = _sendable(result.error)
         if isinstance(result.return_value, UploadedMedia | DownloadedMedia | DeletedMedia | LibraryEntry):

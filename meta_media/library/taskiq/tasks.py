@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import PlainValidator
 from taskiq import AsyncBroker, AsyncTaskiqTask, Context, TaskiqDepends, TaskiqEvents
+from taskiq.exceptions import ResultGetError, ResultIsReadyError, TaskiqResultTimeoutError
+from taskiq.result import TaskiqResult
 from taskiq.result_backends.dummy import DummyResultBackend
 
 from meta_media.api import MediaApi
-from meta_media.errors import ConfigurationError
+from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library.claims import CLAIM_SECONDS
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.store import Store
@@ -27,6 +30,8 @@ __all__ = ["MediaTasks", "media_tasks"]
 T = TypeVar("T")
 _ACKNOWLEDGED: Final = {"ack_type": "when_saved"}  # a task's own label, which overrides the worker's --ack-type
 _CONTEXT: Final[Any] = TaskiqDepends()
+_LONGEST_OUTAGE: Final = 30.0  # seconds that `result` waits for a result backend that fails
+_POLL: Final = 0.2  # seconds, as in taskiq
 
 
 def media_tasks(
@@ -54,7 +59,7 @@ def media_tasks(
     if broker.find_task("meta_media.upload") is not None:
         raise ConfigurationError("this broker already has media tasks: call media_tasks once for each broker")
     stored_converter()  # cattrs is imported with the tasks, not on the event loop
-    worker = Worker(media, store, claim_seconds)
+    worker = Worker(broker, media, store, claim_seconds)
     broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, worker.open)
     broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, worker.aclose)
     broker.add_middlewares(PlainResults())
@@ -152,18 +157,47 @@ class MediaTasks(_UploadTasks):
 
     async def result(self, task: AsyncTaskiqTask[T], *, within: float | None = None) -> T:
         """
-        Wait for a task. Return its result, or raise its error.
+        Wait for a task. Return its result, or raise its error. The wait outlasts a restart of the result backend.
 
         `task.wait_result()` is taskiq's own way. Its `return_value` and `error` are of our classes, too.
 
         Args:
             task: The task that `kiq` returned.
-            within: Seconds to wait before taskiq's `TaskiqResultTimeoutError` is raised. Default: no limit.
+            within: Seconds to wait. Default: no limit.
 
         Raises:
             MediaError: The error of the call in the worker, with all attributes.
             ConfigurationError: The broker has no result backend.
+            StorageError: Also if the result backend has failed for 30 seconds. This one is `retryable`.
+            taskiq.TaskiqResultTimeoutError: The task has taken longer than `within`.
+            Exception: Another error of the task, such as a `TypeError` for arguments that it does not take.
         """
         if isinstance(self._broker.result_backend, DummyResultBackend):
             raise ConfigurationError("the broker has no result backend: add one by broker.with_result_backend(...)")
-        return (await task.wait_result(timeout=within or -1.0)).raise_for_error().return_value
+        try:
+            async with asyncio.timeout(within):
+                result = await _result_of(task)
+        except TimeoutError as error:
+            raise TaskiqResultTimeoutError(timeout=within) from error
+        return result.raise_for_error().return_value
+
+
+async def _result_of(task: AsyncTaskiqTask[T]) -> TaskiqResult[T]:
+    """Wait for a result. The clock starts anew each time the result backend answers that there is none yet."""
+    failure: BaseException | None = None
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(_LONGEST_OUTAGE) as clock:
+            while True:
+                try:
+                    if await task.is_ready():
+                        return await task.get_result()
+                    clock.reschedule(now() + _LONGEST_OUTAGE)
+                except (ResultIsReadyError, ResultGetError) as error:
+                    failure = error.__cause__
+                await asyncio.sleep(_POLL)
+    except TimeoutError:
+        text = (
+            f"the result backend has failed for {_LONGEST_OUTAGE:.0f} seconds: check it, and ask for the result again"
+        )
+        raise StorageError(text, retryable=True) from failure

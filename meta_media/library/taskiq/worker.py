@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar, cast
 
 import attrs
-from taskiq import Context, TaskiqState
+from taskiq import AsyncBroker, AsyncResultBackend, Context, TaskiqState
 from taskiq.depends.progress_tracker import TaskProgress, TaskState
 
 from meta_media.api import MediaApi
@@ -18,7 +18,8 @@ from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.library import MediaLibrary
 from meta_media.library.store import Store
-from meta_media.library.taskiq.results import result_from_plain
+from meta_media.library.taskiq.outages import LOGGER, Outages, PersistentBackend, on_shutdown
+from meta_media.protocol.convert import from_plain
 from meta_media.protocol.models import DeletedMedia, UploadedMedia
 
 __all__ = ["Worker"]
@@ -30,6 +31,7 @@ T = TypeVar("T")
 class Worker:
     """The client and the library that the tasks of a worker process share."""
 
+    _broker: AsyncBroker
     _make_media: Callable[[], MediaApi]
     _make_store: Callable[[], Store] | None
     _claim_seconds: float
@@ -39,6 +41,7 @@ class Worker:
     _media: MediaApi | None = None
     _library: MediaLibrary | None = None
     _exit: AsyncExitStack = attrs.field(factory=AsyncExitStack)
+    _outages: Outages = attrs.field(factory=Outages)
     _running: dict[str, asyncio.Future[Any]] = attrs.field(factory=dict)
 
     async def open(self, state: TaskiqState) -> None:
@@ -52,14 +55,16 @@ class Worker:
                 opening.push_async_callback(store.aclose)
                 self._library = MediaLibrary(media, store, claim_seconds=self._claim_seconds)
                 state["media_library"] = self._library
+            self._watch_backend(opening)
             if self.pulse is not None:
                 opening.callback(asyncio.create_task(_beat(*self.pulse)).cancel)
             self._exit = opening.pop_all()
 
     async def aclose(self, _: TaskiqState) -> None:
         """Wait for the tasks in progress, and close the client and the store."""
-        # Tasks are not cancelled: a cancelled upload would be acknowledged as failed. If they take longer than taskiq's
-        # `--shutdown-timeout`, the process ends, and other workers repeat them.
+        # Calls to Meta are not cancelled. If they take longer than taskiq's `--shutdown-timeout`, the process ends, and other
+        # workers repeat them.
+        self._outages.stop()
         while self._running:
             await asyncio.wait(self._running.values())
         self._media = self._library = None
@@ -99,30 +104,60 @@ class Worker:
             running.add_done_callback(lambda _: self._running.pop(task_id))
         return cast("T", await running)
 
+    def _watch_backend(self, opening: AsyncExitStack) -> None:
+        """Let the tasks of this worker wait while the result backend is away, until the worker stops."""
+        self._outages, backend = Outages(), self._broker.result_backend
+        if type(backend).set_progress is AsyncResultBackend.set_progress:
+            LOGGER.warning(
+                "%s stores no progress: if a worker is killed, its uploads are repeated without maybe_duplicate, and its deletes "
+                "may fail. Use a result backend that does, such as RedisAsyncResultBackend",
+                type(backend).__name__,
+            )
+        self._broker.result_backend = cast("AsyncResultBackend[Any]", PersistentBackend(backend, self._outages))
+        opening.callback(setattr, self._broker, "result_backend", backend)
+        if self._broker.is_worker_process:
+            opening.callback(on_shutdown(self._outages.stop))
+
     async def _run(self, context: Context, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
+        if again := await self._was_begun(context):
+            saved = await self._saved_result(context, kind)
+            if saved is not None:  # its worker was killed before it could acknowledge the task
+                return saved
+        await self._outages.outlast(lambda: _set_progress(context, TaskState.STARTED))
+        failures = 0
+        while True:
+            try:
+                return await work(again)
+            except MediaError as error:
+                again = again or error.maybe_applied
+                if not (isinstance(error, StorageError) and error.retryable):
+                    if not again:
+                        await self._outages.outlast(lambda: _set_progress(context, TaskState.FAILURE))
+                    raise
+                failures += 1  # of the store, which is away
+                await self._outages.pause(failures, error)
+
+    async def _was_begun(self, context: Context) -> bool:
+        """Return whether an earlier delivery has begun the task. If its progress is damaged, it may have."""
         backend, task_id = context.broker.result_backend, context.message.task_id
-        progress = await _ask_backend(backend.get_progress(task_id))
-        again = progress is not None and progress.state == TaskState.STARTED
-        if again and await _ask_backend(backend.is_result_ready(task_id)):
-            saved = await _ask_backend(backend.get_result(task_id))
-            if saved.return_value is not None:  # its worker was killed before it could acknowledge the task
-                return cast("T", result_from_plain(kind, saved.return_value))
-        await _ask_backend(_set_progress(context, TaskState.STARTED))
-        try:
-            return await work(again)
-        except MediaError as error:
-            if not (again or error.maybe_applied):
-                with suppress(Exception):  # a retry is then flagged without need
-                    await _set_progress(context, TaskState.FAILURE)
-            raise
 
+        async def load() -> bool:
+            progress = await backend.get_progress(task_id)
+            return progress is not None and progress.state == TaskState.STARTED
 
-async def _ask_backend(answer: Awaitable[T]) -> T:
-    """Await the result backend. Its failure can be retried, because nothing has been sent to Meta yet."""
-    try:
-        return await answer
-    except Exception as error:
-        raise StorageError(f"the result backend failed: {error}", retryable=True) from error
+        return await self._outages.read(load, lambda: backend.is_result_ready(task_id), True)
+
+    async def _saved_result(self, context: Context, kind: type[T]) -> T | None:
+        """Return the saved result of an earlier delivery. If there is none, if it is an error or damaged, return None."""
+        backend, task_id = context.broker.result_backend, context.message.task_id
+
+        async def load() -> T | None:
+            if not await backend.is_result_ready(task_id):
+                return None
+            value = (await backend.get_result(task_id)).return_value
+            return from_plain(kind, value) if isinstance(value, Mapping) else None
+
+        return await self._outages.read(load, lambda: backend.is_result_ready(task_id), None)
 
 
 async def _beat(seconds: float, pulse: Callable[[], Awaitable[object]]) -> None:
