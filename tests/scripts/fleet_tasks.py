@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from taskiq import TaskiqDepends
+from taskiq import AsyncBroker, TaskiqDepends
 from taskiq.context import Context
+from taskiq_aio_pika import AioPikaBroker
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from meta_media import RedisStore
@@ -15,14 +16,19 @@ from meta_media.library.taskiq import media_tasks
 URL = os.environ["FLEET_REDIS"]
 NAME = os.environ["FLEET_NAME"]  # prefix of this test
 IDLE = int(os.environ["FLEET_IDLE"])  # milliseconds
+RABBITMQ = os.environ.get("FLEET_RABBITMQ")  # its URL, if it is the broker
 _CONTEXT = TaskiqDepends(Context)
 
 # Seconds. A worker that a test has stopped for a while can go on.
 TIMEOUTS: dict[str, Any] = {"socket_timeout": 60}
 
 results: RedisAsyncResultBackend[Any] = RedisAsyncResultBackend(URL, prefix_str=NAME, **TIMEOUTS)
-broker = RedisStreamBroker(
-    URL, queue_name=NAME, consumer_id="0", idle_timeout=IDLE, xread_count=4, xread_block=500, **TIMEOUTS
+broker: AsyncBroker = (
+    AioPikaBroker(RABBITMQ, qos=4)
+    if RABBITMQ
+    else RedisStreamBroker(
+        URL, queue_name=NAME, consumer_id="0", idle_timeout=IDLE, xread_count=4, xread_block=500, **TIMEOUTS
+    )
 ).with_result_backend(results)
 tasks = media_tasks(broker, store=lambda: RedisStore(URL, prefix=NAME), claim_seconds=IDLE / 1000)
 

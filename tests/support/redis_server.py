@@ -22,7 +22,7 @@ import pytest
 
 _START_TIMEOUT = 60.0  # seconds
 _PORT_COUNT = 5  # another process may take a free port before the server does
-_OPTIONS = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1", "--databases", "16")
+_OPTIONS = ("--save", "", "--daemonize", "no", "--bind", "127.0.0.1", "--databases", "16")
 
 
 @attrs.frozen(kw_only=True)
@@ -59,11 +59,11 @@ def redis_executable() -> str:
 
 
 @contextlib.contextmanager
-def running_redis(*, password: str | None = None, port: int = 0) -> Iterator[RedisServer]:
-    """Run a server until the block ends; port 0 chooses a free one."""
+def running_redis(*, password: str | None = None, port: int = 0, folder: Path | None = None) -> Iterator[RedisServer]:
+    """Run a server until the block ends; port 0 chooses a free one. With a folder, its data outlives it there."""
     executable = redis_executable()
-    with tempfile.TemporaryDirectory(prefix="meta-media-redis-") as folder:
-        server = _start(executable, Path(folder), password, port)
+    with tempfile.TemporaryDirectory(prefix="meta-media-redis-") as temporary:
+        server = _start(executable, folder or Path(temporary), password, port, "no" if folder is None else "yes")
         try:
             yield server
         finally:
@@ -81,11 +81,21 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-def _start(executable: str, folder: Path, password: str | None, port: int) -> RedisServer:
+def _start(executable: str, folder: Path, password: str | None, port: int, appendonly: str) -> RedisServer:
     log = folder / "log"
     for _ in range(_PORT_COUNT):
         chosen = port or _free_port()
-        options = (*_OPTIONS, "--dir", str(folder), "--logfile", str(log), "--port", str(chosen))
+        options = (
+            *_OPTIONS,
+            "--appendonly",
+            appendonly,
+            "--dir",
+            str(folder),
+            "--logfile",
+            str(log),
+            "--port",
+            str(chosen),
+        )
         wanted = ("--requirepass", password) if password else ()
         process = subprocess.Popen(
             (executable, *options, *wanted), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder
