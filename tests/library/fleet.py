@@ -99,7 +99,6 @@ async def fleet(
         credentials = {"WA_BASE_URL": base_url, "CLOUD_API_ACCESS_TOKEN": token, "WA_PHONE_NUMBER_ID": number}
         client = runpy.run_path(str(SCRIPTS / "fleet_tasks.py"))
         await client["broker"].startup()
-        await client["broker"].result_backend.is_result_ready("none")  # redis-py reads a file for each new connection
         try:
             yield Fleet(
                 folder=folder, environment={**environment, **credentials}, client=client, url=server.url, name=name
