@@ -2,7 +2,7 @@
 Claims of a library: while one process uploads the content of a key, the others wait.
 
 A claim runs out by itself, so that the claim of a killed process can be taken over soon. It is renewed during a long upload.
-Claims have rising numbers: a process that lost its claim cannot overwrite the entry of its successor.
+No claim has the number of another: a process that lost its claim cannot overwrite the entry of its successor.
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import attrs
 
+from meta_media.errors import ConfigurationError
 from meta_media.library.store import Store
 from meta_media.transfer.threads import await_completion
 
-__all__ = ["CLAIM_SECONDS", "Claims"]
+__all__ = ["CLAIM_SECONDS", "Claims", "checked_claim_seconds"]
 
 CLAIM_SECONDS: Final = 30.0  # after which the claim of a killed process can be taken over
 _RELEASE_TIMEOUT: Final = 5.0  # seconds
+
+
+def checked_claim_seconds(value: Any) -> float:
+    """Return the length of claims; `ConfigurationError` if it cannot be one."""
+    if isinstance(value, int | float) and 0.01 <= value <= 86_400:
+        return value
+    raise ConfigurationError(f"claim_seconds must be a number of seconds from 0.01 to 86400, not {value!r:.40}")
 
 
 @attrs.frozen

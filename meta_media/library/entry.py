@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from meta_media.bulk.journal import usable_for
+from meta_media.bulk.sqlite_file import checksum
 from meta_media.errors import StorageError
 from meta_media.protocol.convert import from_plain, to_plain
 from meta_media.protocol.models import HasMediaId, UploadedMedia
+from meta_media.protocol.validators import is_id
 
-__all__ = ["LibraryEntry", "entry_key"]
+__all__ = ["LibraryEntry", "UnreadableEntryError", "entry_key", "readable_entries", "stored_entry"]
 
+_log: Final = logging.getLogger("meta_media")
 _USE_PRECISION: Final = timedelta(hours=1)  # of `used_at`
+_CHECKSUM: Final = "checksum"  # its name in the JSON; the first version had none
+
+
+class UnreadableEntryError(StorageError):
+    """A stored entry is damaged. A library treats it as missing: it uploads the content again, as a possible duplicate."""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,7 +43,7 @@ class LibraryEntry(HasMediaId):
         expires_at: The library returns the id until this time. It is a day before Meta forgets the media (after 30 days or
             the upload's `ttl`), or a tenth of a `ttl` shorter than 10 days.
         used_at: When the id was last returned, to the hour.
-        maybe_duplicate: As in `UploadedMedia`.
+        maybe_duplicate: As in `UploadedMedia`. It is also set if an earlier entry was damaged, whose media may still exist.
         reused: Whether the entry existed before this call.
     """
 
@@ -77,16 +88,63 @@ class LibraryEntry(HasMediaId):
         return datetime.now(UTC) - self.used_at > _USE_PRECISION
 
     def to_json(self) -> str:
-        """Return the entry as JSON text, for a store. `reused` is not stored."""
-        return json.dumps(to_plain(self, omit=("reused",)))
+        """Return the entry as JSON text with a checksum, for a store. `reused` is not stored."""
+        plain = to_plain(self, omit=("reused",))
+        return json.dumps({**plain, _CHECKSUM: _checksum(plain)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LibraryEntry:
-        """Make an entry from the text that `to_json` returned. Any other text is a `StorageError`."""
+        """
+        Make an entry from the text that `to_json` returned, in this version or another one.
+
+        Raises:
+            StorageError: The text is any other, or is damaged.
+        """
         try:
-            return from_plain(cls, json.loads(text))
-        except ValueError as error:
-            raise StorageError(f"the library has an entry that cannot be read: {error}") from error
+            plain = json.loads(text)
+            entry = from_plain(cls, plain)
+            _check(entry, plain)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UnreadableEntryError(f"the library has an entry that cannot be read: {error!s:.100}") from error
+        return entry
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return checksum(json.dumps({name: value for name, value in plain.items() if name != _CHECKSUM}, sort_keys=True))
+
+
+def _check(entry: LibraryEntry, plain: dict[str, Any]) -> None:
+    """Raise a `ValueError` if an entry is not as it was stored."""
+    if _CHECKSUM in plain:
+        intact = plain[_CHECKSUM] == _checksum(plain)
+    else:  # of the first version, which had these fields alone
+        intact = plain.keys() <= {field.name for field in attrs.fields(LibraryEntry)}
+    ids = is_id(entry.id) and is_id(entry.phone_number_id)
+    if not (intact and ids and re.fullmatch("[0-9a-f]{64}", entry.sha256)):
+        raise ValueError("it is damaged")
+
+
+def stored_entry(place: object, text: Any, key: object, media_id: str | None = None) -> LibraryEntry:
+    """Return the entry that a place has under a key, and an id where it keeps that apart. The error names both."""
+    cause: UnreadableEntryError | None = None
+    try:
+        entry = LibraryEntry.from_json(text)
+        if entry.key == key and media_id in (None, entry.id):
+            return entry
+    except UnreadableEntryError as error:
+        cause = error
+    raise UnreadableEntryError(f"{place} has a damaged entry, {key!r:.250}: ensure its source again") from cause
+
+
+def readable_entries(place: object, rows: Iterable[tuple[Any, ...]]) -> list[LibraryEntry]:
+    """Return the entries of rows as `stored_entry` takes them. The log names those that are damaged."""
+    entries = []
+    for row in rows:
+        try:
+            entries.append(stored_entry(place, *row))
+        except UnreadableEntryError as error:
+            _log.warning("%s", error)
+    return entries
 
 
 def entry_key(phone_number_id: str, sha256: str, mime_type: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import attrs
 
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.http.loop_bound import LoopBound
-from meta_media.library.entry import LibraryEntry
+from meta_media.library.entry import LibraryEntry, UnreadableEntryError, readable_entries, stored_entry
 from meta_media.library.store import AsyncCloseable, Store
 from meta_media.protocol.convert import stored_converter
 from meta_media.protocol.secrets import Secret
@@ -22,30 +23,38 @@ __all__ = ["RedisStore"]
 
 _REDIS_TIMEOUT: Final = 10.0  # seconds to connect, and for a command
 _PAGE_SIZE: Final = 500  # keys
+_DAY: Final = 86_400_000  # milliseconds
 _MAX_CONNECTIONS: Final = 32  # above its own limit of 100, redis-py fails instead of waiting
 
+_TOKEN_DIGITS: Final = 12
+
 # Each script gets the keys of `_keys`, and times in milliseconds. Redis runs it without any other command in between.
-_CLAIM: Final = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-local number = redis.call('INCR', KEYS[3])
-redis.call('PEXPIRE', KEYS[3], 86400000 + ARGV[1])
-redis.call('SET', KEYS[1], number, 'PX', ARGV[1])
+# A claim is its number and its length. The number ends with a random token: Redis may lose its data, and count from 1 again.
+_HOLDER: Final = "local holder, lasts = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) ?(%d*)$');"
+_CLAIM: Final = f"""{_HOLDER}
+if holder and string.sub(holder, -{_TOKEN_DIGITS}) == ARGV[2] then return holder end -- its reply was lost
+local left = redis.call('PTTL', KEYS[1]) -- more than its length if the clock of Redis was put back
+if holder and left >= 0 and left <= (tonumber(lasts) or {_DAY}) then return '0' end
+local count = string.match(redis.call('GET', KEYS[3]) or '', '^(%d+){"%d" * _TOKEN_DIGITS}$')
+if not count or #count > {_TOKEN_DIGITS} then count = 0 end -- it is lost or damaged
+local number = (count + 1) .. ARGV[2]
+redis.call('SET', KEYS[3], number, 'PX', {_DAY} + ARGV[1])
+redis.call('SET', KEYS[1], number .. ' ' .. ARGV[1], 'PX', ARGV[1])
 return number
 """
-_PUT: Final = """
-local holder = redis.call('GET', KEYS[1])
-local latest = redis.call('GET', KEYS[3])
-if (holder or latest) ~= ARGV[1] then return 0 end
+_PUT: Final = f"""{_HOLDER}
+local current = holder or redis.call('GET', KEYS[3]) -- neither if Redis has lost its data since
+if current ~= ARGV[1] and (current or redis.call('EXISTS', KEYS[2]) == 1) then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PXAT', ARGV[3])
 redis.call('DEL', KEYS[1])
 return 1
 """
-_IF_CLAIMED: Final = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end;"
-_RENEW: Final = f"{_IF_CLAIMED} return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+_IF_CLAIMED: Final = f"{_HOLDER} if holder ~= ARGV[1] then return 0 end;"
+_RENEW: Final = f"{_IF_CLAIMED} redis.call('SET', KEYS[1], holder .. ' ' .. ARGV[2], 'PX', ARGV[2]); return 1"
 _RELEASE: Final = f"{_IF_CLAIMED} return redis.call('DEL', KEYS[1])"
 _IF_STORED: Final = """
-local stored = redis.call('GET', KEYS[2])
-if not stored or cjson.decode(stored)['id'] ~= ARGV[1] then return 0 end
+local decoded, stored = pcall(cjson.decode, redis.call('GET', KEYS[2]) or '')
+if not decoded or type(stored) ~= 'table' or stored['id'] ~= ARGV[1] then return 0 end
 """
 _TOUCH: Final = f"{_IF_STORED} redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL'); return 1"
 _REMOVE: Final = f"{_IF_STORED} return redis.call('DEL', KEYS[2])"
@@ -63,10 +72,11 @@ class RedisStore(AsyncCloseable, Store):
     """
     A store in Redis 6.2 or later, for any number of machines.
 
-    Claims run out by the clock of Redis. Redis deletes an entry when it expires. The first call opens the connection, and
-    raises a `ConfigurationError` if redis-py is not installed or the URL is not one of Redis.
+    Claims run out by the clock of Redis. Redis deletes an entry when it expires, by the clock of the machine that uploaded.
+    The clocks of all machines must therefore agree to an hour. An entry that is damaged counts as missing.
 
-    If the connection is lost, a command is repeated once over a new one. `claim` and `remove` are not, because a repetition
+    The first call opens the connection, and raises a `ConfigurationError` if redis-py is not installed or the URL is not one
+    of Redis. If the connection is lost, a command is repeated once over a new one. `remove` is not, because a repetition
     would meet what the first try did. A `StorageError` is `retryable` if Redis was away, was loading or did not answer.
 
     Args:
@@ -84,16 +94,19 @@ class RedisStore(AsyncCloseable, Store):
 
     async def get(self, key: str) -> LibraryEntry | None:
         text = await self._ask(lambda redis: redis.get(self._keys(key)[1]))
-        return None if text is None else LibraryEntry.from_json(text)
+        return None if text is None else stored_entry(self, text, key)
 
     async def find(self, media_id: str) -> LibraryEntry | None:
         """Return the entry with a media id, or None."""
         key = await self._ask(lambda redis: redis.get(self._id_key(media_id)))
-        entry = None if key is None else await self.get(key)
-        return entry if entry is not None and entry.id == media_id else None
+        with contextlib.suppress(UnreadableEntryError):
+            entry = None if key is None else await self.get(key)
+            return entry if entry is not None and entry.id == media_id else None
+        return None
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        return await self._run(_CLAIM, key, round(seconds * 1000), repeatable=False) or None
+        token = f"{secrets.randbelow(10**_TOKEN_DIGITS):0{_TOKEN_DIGITS}}"
+        return await self._run(_CLAIM, key, round(seconds * 1000), token) or None
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
         return await self._run(_RENEW, key, claim, round(seconds * 1000)) > 0
@@ -115,10 +128,10 @@ class RedisStore(AsyncCloseable, Store):
     async def entries(self) -> AsyncIterator[LibraryEntry]:
         cursor: int | None = None
         while cursor != 0:
-            cursor, texts = await self._ask(functools.partial(_read_page, cursor or 0, f"{self._prefix}:entry:*"))
-            for text in texts:
-                if text is not None:  # else it has expired, or is not a string and not ours
-                    yield LibraryEntry.from_json(text)
+            cursor, page = await self._ask(functools.partial(_read_page, cursor or 0, f"{self._prefix}:entry:*"))
+            start = len(f"{self._prefix}:entry:{{")
+            for entry in readable_entries(self, ((text, name[start:-1]) for name, text in page)):
+                yield entry
 
     async def aclose(self) -> None:
         """Close the connections. The next call opens new ones."""
@@ -159,20 +172,22 @@ class RedisStore(AsyncCloseable, Store):
                 except (redis.RedisError, OSError) as error:
                     why = str(error) or f"no answer in {_REDIS_TIMEOUT:g} seconds"
                     failure, lost = f"Redis failed: {why}", _is_lost(error)
-                if not lost:
+                    slow = isinstance(error, TimeoutError | redis.TimeoutError)
+                if slow or not lost:
                     break
         # Without a context: the frames of redis-py have the password in their locals.
         raise StorageError(failure, retryable=lost)
 
 
 def _is_lost(error: Exception) -> bool:
-    """Return whether Redis may answer the next call: it was away, restarted or did not answer in time."""
+    """Return whether Redis may answer the next call: it was away, restarted, was busy or did not answer in time."""
     from redis import exceptions
 
-    lost = OSError | exceptions.ConnectionError | exceptions.TimeoutError | exceptions.ReadOnlyError
-    return isinstance(error, lost) and not isinstance(
-        error, exceptions.AuthenticationError | exceptions.AuthorizationError
-    )
+    refused = exceptions.AuthenticationError | exceptions.AuthorizationError
+    down = exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.TryAgainError
+    lost = OSError | exceptions.ConnectionError | exceptions.TimeoutError | down
+    busy = str(error).startswith(("BUSY ", "NOREPLICAS "))
+    return busy or (isinstance(error, lost) and not isinstance(error, refused))
 
 
 def _new_client(url: str) -> Any:
@@ -196,10 +211,12 @@ def _new_client(url: str) -> Any:
 
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     with contextlib.suppress(ValueError):
-        return redis.asyncio.from_url(url, decode_responses=True, **options)
+        return redis.asyncio.from_url(url, decode_responses=True, encoding_errors="replace", **options)
     raise ConfigurationError('the URL of a RedisStore must be like "redis://host:6379/0"')
 
 
-async def _read_page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[str | None]]:
-    cursor, keys = await redis.scan(cursor, match=pattern, count=_PAGE_SIZE)
-    return cursor, await redis.mget(keys) if keys else []
+async def _read_page(cursor: int, pattern: str, redis: Any) -> tuple[int, list[tuple[str, str]]]:
+    """Return the next cursor, and names and values. A value of None has expired, or is not a string and not ours."""
+    cursor, names = await redis.scan(cursor, match=pattern, count=_PAGE_SIZE)
+    values = await redis.mget(names) if names else []
+    return cursor, [(name, value) for name, value in zip(names, values, strict=True) if value is not None]

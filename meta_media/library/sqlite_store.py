@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from meta_media.bulk.sqlite_file import SQLiteFile
-from meta_media.library.entry import LibraryEntry
+from meta_media.library.entry import LibraryEntry, readable_entries, stored_entry
 from meta_media.library.store import AsyncCloseable, Store
 
 if TYPE_CHECKING:
@@ -22,14 +22,25 @@ _TABLES: Final = """
 CREATE TABLE entries (key TEXT PRIMARY KEY, id TEXT NOT NULL, entry TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, until REAL NOT NULL)
 """
-_SCHEMA: Final = (_TABLES, "CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)")
-_LONGEST_CLAIM: Final = 86_400.0  # seconds; a claim that ends later was made before the wall clock was set back
+_CHANGES: Final = """
+CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id);
+ALTER TABLE claims ADD COLUMN seconds REAL
+"""
+_SCHEMA: Final = (_TABLES, _CHANGES)
+# A claim is until `seconds` after the `time.monotonic()` of its last renewal. All processes of a machine share that clock,
+# which cannot be set. A claim that would last longer was made before the machine restarted, or by the first version.
+_END_OLD: Final = "DELETE FROM claims WHERE key = ? AND (until - ? BETWEEN 0 AND seconds) IS NOT TRUE"
+_CLAIM: Final = "INSERT INTO claims (key, until, seconds) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_RENEW: Final = "UPDATE claims SET until = ?, seconds = ? WHERE key = ? AND number = ?"
+_END: Final = "DELETE FROM claims WHERE key = ? AND number = ?"
 _PAGE_SIZE: Final = 500  # entries
 
 
 class SQLiteStore(AsyncCloseable, Store):
     """
     A store in a file, for any number of processes of one machine. The file must not be on a network drive.
+
+    Claims do not depend on the wall clock. An entry that is damaged counts as missing.
 
     Args:
         path: Name of the file. A missing file is created; its folder must exist. Default: `meta_media/library.sqlite` in
@@ -48,44 +59,37 @@ class SQLiteStore(AsyncCloseable, Store):
         return self._file.path
 
     async def get(self, key: str) -> LibraryEntry | None:
-        found = await self._select("SELECT entry FROM entries WHERE key = ?", key)
-        return found[0] if found else None
+        rows = await self._select("WHERE key = ?", key)
+        return stored_entry(self._file, *rows[0]) if rows else None
 
     async def find(self, media_id: str) -> LibraryEntry | None:
         """Return the entry with a media id, or None."""
-        found = await self._select("SELECT entry FROM entries WHERE id = ?", media_id)
-        return found[0] if found else None
+        return next(iter(readable_entries(self._file, await self._select("WHERE id = ?", media_id))), None)
 
     async def claim(self, key: str, seconds: float) -> int | None:
-        now = time.time()  # the only clock that all processes share
-        end_old = "DELETE FROM claims WHERE key = ? AND (until <= ? OR until > ?)"
-        insert = "INSERT INTO claims (key, until) VALUES (?, ?) ON CONFLICT DO NOTHING"
-
         def write(connection: sqlite3.Connection) -> int | None:
-            connection.execute(end_old, (key, now, now + _LONGEST_CLAIM))
-            inserted = connection.execute(insert, (key, now + seconds))
+            now = time.monotonic()  # while no other process can write
+            connection.execute(_END_OLD, (key, now))
+            inserted = connection.execute(_CLAIM, (key, now + seconds, seconds))
             return inserted.lastrowid if inserted.rowcount else None
 
         return await self._file.run(write)
 
     async def renew(self, key: str, claim: int, seconds: float) -> bool:
-        update = "UPDATE claims SET until = ? WHERE key = ? AND number = ?"
-        return await self._change(update, time.time() + seconds, key, claim)
+        return await self._change(_RENEW, time.monotonic() + seconds, seconds, key, claim)
 
     async def put(self, entry: LibraryEntry, claim: int) -> bool:
-        end = "DELETE FROM claims WHERE key = ? AND number = ?"
-        insert = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)"
-
         def write(connection: sqlite3.Connection) -> bool:
-            ended = connection.execute(end, (entry.key, claim)).rowcount > 0
+            ended = connection.execute(_END, (entry.key, claim)).rowcount > 0
             if ended:
+                insert = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)"
                 connection.execute(insert, (entry.key, entry.id, entry.to_json()))
             return ended
 
         return await self._file.run(write)
 
     async def release(self, key: str, claim: int) -> None:
-        await self._change("DELETE FROM claims WHERE key = ? AND number = ?", key, claim)
+        await self._change(_END, key, claim)
 
     async def touch(self, entry: LibraryEntry) -> None:
         update = "UPDATE entries SET entry = ? WHERE key = ? AND id = ?"
@@ -95,17 +99,23 @@ class SQLiteStore(AsyncCloseable, Store):
         return await self._change("DELETE FROM entries WHERE key = ? AND id = ?", entry.key, entry.id)
 
     async def entries(self) -> AsyncIterator[LibraryEntry]:
-        last, select = "", "SELECT entry FROM entries WHERE key > ? ORDER BY key LIMIT ?"
-        while page := await self._select(select, last, _PAGE_SIZE):
-            for entry in page:
+        last = before = ""
+        while rows := await self._select("WHERE key > ? ORDER BY key LIMIT ?", last, _PAGE_SIZE):
+            entries = readable_entries(self._file, rows)
+            for entry in entries:
                 yield entry
-            last = page[-1].key
+            # A damaged key may be anything: the next page begins after an intact one, if there is one.
+            keys = [entry.key for entry in entries] or [key for _, key, _ in rows if isinstance(key, str)]
+            before, last = last, max([last, *keys])
+            if last == before:
+                return
 
     async def aclose(self) -> None:
         await self._file.aclose()
 
-    async def _select(self, select: str, *values: object) -> list[LibraryEntry]:
-        return await self._file.run(lambda db: [LibraryEntry.from_json(text) for (text,) in db.execute(select, values)])
+    async def _select(self, where: str, *values: object) -> list[tuple[Any, Any, Any]]:
+        select = f"SELECT entry, key, id FROM entries {where}"  # noqa: S608 - of the callers above
+        return await self._file.run(lambda db: db.execute(select, values).fetchall())
 
     async def _change(self, statement: str, *values: object) -> bool:
         return await self._file.run(lambda db: db.execute(statement, values).rowcount > 0)

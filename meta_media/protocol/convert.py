@@ -105,7 +105,7 @@ def stored_converter() -> cattrs.Converter:
     stored = cattrs.Converter()
     for kind in (str, bool, int):
         stored.register_structure_hook(kind, of_type)
-    stored.register_structure_hook(datetime, lambda value, _: datetime.fromtimestamp(value, UTC))
+    stored.register_structure_hook(datetime, _moment)
     stored.register_unstructure_hook(datetime, datetime.timestamp)
     stored.register_structure_hook(Path, lambda value, _: Path(value))
     stored.register_unstructure_hook(Path, os.fspath)
@@ -125,6 +125,12 @@ def media_id(value: object) -> str:
     if not is_id(text):
         raise TypeError(f"expected an id, got {text!r:.40}")
     return text
+
+
+def _moment(value: object, _: type[datetime]) -> datetime:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected unix seconds, got {value!r:.40}")
+    return datetime.fromtimestamp(value, UTC)
 
 
 def _size(value: object, _: type[int]) -> int:

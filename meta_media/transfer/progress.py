@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import anyio
 
 from meta_media.errors import ConfigurationError
 from meta_media.http.call import Call
@@ -58,7 +61,7 @@ class ItemProgress:
         self.call: Call | None = None  # the item's latest call
         self.in_callback = False  # stays True if the caller's callback raises
         self._report = report
-        self._stopped_waiting = False
+        self._stopped = asyncio.Event()
 
     @property
     def attempts(self) -> int:
@@ -73,13 +76,19 @@ class ItemProgress:
     def on(self, call: Call) -> Call:
         """Note the call, before it is entered."""
         self.call = call
-        if self._stopped_waiting:
+        if self._stopped.is_set():
             call.stop_waiting()
         return call
 
+    async def wait(self, seconds: float) -> bool:
+        """Wait until the seconds are over, or until `stop_waiting`. Return whether the item may go on."""
+        with anyio.move_on_after(seconds):
+            await self._stopped.wait()
+        return not self._stopped.is_set()
+
     def stop_waiting(self) -> None:
         """Let neither this nor a later call of the item wait; see `Call.stop_waiting`."""
-        self._stopped_waiting = True
+        self._stopped.set()
         if self.call is not None:
             self.call.stop_waiting()
 

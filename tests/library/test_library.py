@@ -369,6 +369,33 @@ async def test_purge(emulator: Emulator, media: MediaApi, library: MediaLibrary,
     assert (await library.purge()).succeeded == 0
 
 
+@pytest.mark.parametrize("unused_for", [5, None, "7 days"])
+async def test_purge_of_no_time(library: MediaLibrary, unused_for: Any) -> None:
+    """A number is no time: it could be days or seconds. One sentence says what is one, and nothing is deleted."""
+    entry = await library.ensure(SMALL)
+    with pytest.raises(ConfigurationError, match=r"^unused_for must be a timedelta such as timedelta\(days=7\), not "):
+        await library.purge(unused_for=unused_for)
+    assert await list_entries(library) == [entry]
+    assert (await library.purge(unused_for=timedelta.max)).succeeded == 0, "for longer than time can be counted back"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "30", None, float("nan"), float("inf"), timedelta(seconds=30)])
+async def test_claims_of_no_length(media: MediaApi, store: HookedStore, seconds: Any) -> None:
+    """A claim has a length in seconds."""
+    with pytest.raises(
+        ConfigurationError, match=r"^claim_seconds must be a number of seconds from 0\.01 to 86400, not "
+    ):
+        MediaLibrary(media, store, claim_seconds=seconds)
+
+
+async def test_forget_what_has_an_id(media: MediaApi, library: MediaLibrary) -> None:
+    """Whatever has a media id can be given to `forget`. What has none is a ConfigurationError, and not "unknown"."""
+    entry = await library.ensure(SMALL)
+    assert await library.forget(await media.get_info(entry.id))
+    with pytest.raises(ConfigurationError, match="the media id must be"):
+        await library.forget(None)  # type: ignore[arg-type]  # which is no id
+
+
 async def test_purge_that_fails(emulator: Emulator, media: MediaApi, library: MediaLibrary) -> None:
     """A failed delete is reported with its id, and its entry is gone. Media that Meta no longer has is no failure."""
     entry = await library.ensure(CONTENT)

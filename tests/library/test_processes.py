@@ -63,7 +63,7 @@ async def workers(count: int, **order: Any) -> AsyncIterator[list[Worker]]:
     pipe, started = asyncio.subprocess.PIPE, []
     try:
         for number in range(count):
-            order_text = json.dumps({"doomed": False, "work": "ensure", "name": f"process {number}", **order})
+            order_text = json.dumps({"doomed": False, "work": "ensure", "name": f"process-{number}", **order})
             command = (sys.executable, "-W", "error", str(WORKER), order_text)
             process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
             started.append(Worker(process))

@@ -15,10 +15,12 @@ from typing import cast
 
 import anyio
 import pytest
+import redis
 from anyio.from_thread import start_blocking_portal
 
 from meta_media import LibraryEntry, RedisStore
 from meta_media.errors import ConfigurationError, StorageError
+from meta_media.library.redis_store import _is_lost
 from tests.library.helpers import OLD_ENTRY, entry_of, put_entry
 from tests.support.redis_server import RedisServer, running_redis
 
@@ -168,6 +170,43 @@ async def test_wrong_password(password: str | None) -> None:
         await store.aclose()
 
 
+@pytest.mark.parametrize(
+    ("name", "retryable"),
+    [
+        ("ConnectionError", True),
+        ("TimeoutError", True),
+        ("BusyLoadingError", True),
+        ("ReadOnlyError", True),
+        ("ClusterDownError", True),
+        ("MasterDownError", True),
+        ("TryAgainError", True),
+        ("ResponseError BUSY Redis is busy running a script", True),
+        ("ResponseError NOREPLICAS Not enough good replicas to write", True),
+        ("OutOfMemoryError", False),
+        ("AuthenticationError", False),
+        ("AuthorizationError", False),
+        ("NoPermissionError", False),
+        ("ResponseError MISCONF Redis is configured to save RDB snapshots", False),
+    ],
+)
+def test_which_errors_are_retryable(name: str, retryable: bool) -> None:
+    """A Redis that is away, starts, fails over or is busy may answer later. One that refuses or is full will not by itself."""
+    name, _, text = name.partition(" ")
+    assert _is_lost(getattr(redis.exceptions, name)(text or "TRYAGAIN")) is retryable
+
+
+async def test_a_full_redis() -> None:
+    """A Redis that is out of memory is a StorageError that a retry cannot help. What it has can still be read."""
+    with running_redis() as server:
+        async with RedisStore(server.url) as store:
+            entry = await put_entry(store, entry_of("1"))
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(StorageError, match=r"^Redis failed: .*maxmemory") as caught:
+                await store.claim("key", 60)
+            assert not caught.value.retryable
+            assert await store.get(entry.key) == entry
+
+
 async def test_server_dies() -> None:
     """If Redis dies, each call is a StorageError. When it is back, the same store works again."""
     with running_redis(password=CANARY) as server:
@@ -252,19 +291,112 @@ async def test_a_lost_reply(redis_server: RedisServer, name: str) -> None:
         assert await store.get(entry.key) == entry
 
 
-async def test_a_lost_reply_to_what_is_not_repeated(redis_server: RedisServer) -> None:
-    """A claim and a remove are not repeated: the error can be retried, and the first try has had its effect."""
+async def test_a_lost_reply_to_a_claim(redis_server: RedisServer) -> None:
+    """A claim whose reply is lost is asked for again, and is the one that the first try made: its token shows that."""
     async with Cable(redis_server) as cable, RedisStore(cable.url, prefix=next(PREFIXES)) as store:
-        entry, claim = await stored(store)
-        await store.release(entry.key, claim)
-        calls: list[Callable[[], Awaitable[object]]] = [lambda: store.claim(entry.key, 60), lambda: store.remove(entry)]
-        for call in calls:
-            cable.cut_at = b"EVAL"
-            with pytest.raises(StorageError, match="Redis failed: ") as caught:
-                await call()
-            assert caught.value.retryable
-        assert await store.claim(entry.key, 60) is None
+        cable.cut_at = b"EVAL"
+        claim = await store.claim("key", 60)
+        assert not cable.cut_at
+        assert claim is not None
+        assert await store.claim("key", 60) is None
+        assert await store.renew("key", claim, 60)
+        await store.release("key", claim)
+        later = await store.claim("key", 60)
+        assert later is not None
+        assert later > claim
+
+
+async def test_a_lost_reply_to_what_is_not_repeated(redis_server: RedisServer) -> None:
+    """A remove is not repeated: the error can be retried, and the first try has had its effect."""
+    async with Cable(redis_server) as cable, RedisStore(cable.url, prefix=next(PREFIXES)) as store:
+        entry, _ = await stored(store)
+        cable.cut_at = b"EVAL"
+        with pytest.raises(StorageError, match="Redis failed: ") as caught:
+            await store.remove(entry)
+        assert caught.value.retryable
         assert await store.get(entry.key) is None
+
+
+# Claims
+
+
+def forget_all(server: RedisServer, prefix: str) -> None:
+    """Delete all data of a store, as Redis does that restarts without its file."""
+    with redis.Redis(port=server.port) as other:
+        other.delete(*other.keys(f"{prefix}:*"))
+
+
+async def test_claims_after_redis_has_lost_its_data(redis_server: RedisServer) -> None:
+    """A claim of before cannot end, renew or store over a later one that has the same count."""
+    prefix = next(PREFIXES)
+    async with RedisStore(redis_server.url, prefix=prefix) as store:
+        entry = entry_of("1")
+        first = await store.claim(entry.key, 60)
+        forget_all(redis_server, prefix)
+        second = await store.claim(entry.key, 60)
+        assert first is not None
+        assert second is not None
+        assert first != second
+        assert not await store.put(entry, first)
+        assert not await store.renew(entry.key, first, 60)
+        await store.release(entry.key, first)
+        assert await store.claim(entry.key, 60) is None
+        assert await store.put(entry, second)
+        assert not await store.put(entry_of("1", "8"), first)
+        assert await store.get(entry.key) == entry
+
+
+async def test_the_only_claim_is_good_after_redis_has_lost_its_data(redis_server: RedisServer) -> None:
+    """An upload of before is stored if nothing was claimed or stored since, so that it is not made again."""
+    prefix = next(PREFIXES)
+    async with RedisStore(redis_server.url, prefix=prefix) as store:
+        entry = entry_of("1")
+        claim = await store.claim(entry.key, 60)
+        assert claim is not None
+        forget_all(redis_server, prefix)
+        assert await store.put(entry, claim)
+        assert await store.get(entry.key) == entry
+        redis_server.command("DEL", f"{prefix}:count:{{{entry.key}}}")  # it runs out after a day
+        assert not await store.put(entry_of("1", "8"), claim)
+
+
+@pytest.mark.parametrize("left", ["PEXPIRE 3600000", "PERSIST", "SET x", "SET 5"])
+async def test_a_claim_that_cannot_end(redis_server: RedisServer, left: str) -> None:
+    """A claim that would last for more than its length is ignored: the clock of Redis was put back, or it is damaged."""
+    prefix = next(PREFIXES)
+    async with RedisStore(redis_server.url, prefix=prefix) as store:
+        first = await store.claim("key", 60)
+        assert first is not None
+        name, _, value = left.partition(" ")
+        redis_server.command(name, f"{prefix}:claim:{{key}}", *value.split())
+        second = await store.claim("key", 60)
+        assert second is not None
+        assert second > first
+        assert await store.claim("key", 60) is None
+
+
+async def test_a_claim_of_an_older_version(redis_server: RedisServer) -> None:
+    """A claim of the first version, a number alone, holds until it runs out. The next one has a larger number."""
+    prefix = next(PREFIXES)
+    async with RedisStore(redis_server.url, prefix=prefix) as store:
+        redis_server.command("SET", f"{prefix}:claim:{{key}}", "5", "PX", "60000")
+        redis_server.command("SET", f"{prefix}:count:{{key}}", "5")
+        assert await store.claim("key", 60) is None
+        redis_server.command("DEL", f"{prefix}:claim:{{key}}")
+        assert (await store.claim("key", 60) or 0) > 5
+
+
+@pytest.mark.parametrize("count", ["", "x", "-1", "1e300", "9" * 40])
+async def test_a_damaged_count(redis_server: RedisServer, count: str) -> None:
+    """A count that is damaged does not keep a key from being claimed."""
+    prefix = next(PREFIXES)
+    async with RedisStore(redis_server.url, prefix=prefix) as store:
+        redis_server.command("SET", f"{prefix}:count:{{key}}", count)
+        claim = await store.claim("key", 60)
+        assert claim is not None
+        assert await store.renew("key", claim, 60)
+        await store.release("key", claim)
+        assert await store.claim("key", 60) is not None
 
 
 @pytest.mark.parametrize("count", [1, 40])

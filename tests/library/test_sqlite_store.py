@@ -7,13 +7,15 @@ import contextlib
 import errno
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import attrs
 import pytest
+import time_machine
 
 from meta_media import LibraryEntry, SQLiteStore
 from meta_media.errors import ConfigurationError, StorageError
@@ -83,25 +85,68 @@ async def test_closed_by_async_with(tmp_path: Path) -> None:
         await store.get("key")
 
 
-async def test_damaged_entry(tmp_path: Path) -> None:
-    """An entry that cannot be read is a StorageError that says why."""
+JUMPS = [timedelta(hours=1), timedelta(days=1), timedelta(days=366)]
+
+
+@pytest.mark.parametrize("jump", [*JUMPS, *(-jump for jump in JUMPS)], ids=str)
+async def test_clock_set(tmp_path: Path, jump: timedelta) -> None:
+    """A claim lasts as long as it was made for, and no longer, if the wall clock is put back or forward meanwhile."""
+    async with SQLiteStore(tmp_path / "library.sqlite") as store:
+        for number, seconds in enumerate((600, 0.2)):
+            first = await store.claim(f"{number}", seconds)
+            assert first is not None
+            with time_machine.travel(datetime.now(UTC) + jump):
+                if seconds == 600:
+                    assert await store.claim(f"{number}", 0.1) is None
+                    assert await store.renew(f"{number}", first, 0.2)
+                    assert await store.claim(f"{number}", 600) is None
+                async with asyncio.timeout(60):
+                    while await store.claim(f"{number}", 600) is None:  # noqa: ASYNC110 - a claim has no event
+                        await anyio.sleep(0.05)  # until it has run out
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"), [(30.0, 30.0), (1e9, 30.0), (1e300, 30.0), (1e9, None), ("text", 30.0), (b"", 30.0)], ids=str
+)
+async def test_impossible_claim(tmp_path: Path, until: object, seconds: object) -> None:
+    """A claim that would last for more than its seconds is ignored: of before a restart of the machine, or damaged."""
+    path = tmp_path / "library.sqlite"
+    async with SQLiteStore(path) as store:
+        assert await store.claim("key", 600) == 1
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            shift = time.monotonic() if isinstance(until, float) else 0
+            value = until + shift + 1 if isinstance(until, float) else until
+            other.execute("UPDATE claims SET until = ?, seconds = ?", (value, seconds))
+        assert await store.claim("key", 600) == 2
+        assert await store.claim("key", 600) is None
+
+
+async def test_claim_of_an_older_version(tmp_path: Path) -> None:
+    """A claim of the first version, which is until a time by the wall clock, is not waited for."""
+    path = tmp_path / "library.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(OLD_SCHEMA)
+        old.execute("INSERT INTO claims (key, until) VALUES (?, ?)", ("key", time.time() + 86_000))
+        old.commit()
+    async with SQLiteStore(path) as store:
+        assert await store.claim("key", 600) == 2
+        assert await store.claim("key", 600) is None
+
+
+async def test_later_version(tmp_path: Path) -> None:
+    """A file of a later version is refused in one sentence, and not changed."""
     path = tmp_path / "library.sqlite"
     async with SQLiteStore(path) as store:
         entry = await put_entry(store, entry_of("1"))
-        with contextlib.closing(sqlite3.connect(path)) as other:
-            other.execute("UPDATE entries SET entry = '{}'")
-            other.commit()
-        with pytest.raises(StorageError, match="the library has an entry that cannot be read: 'id' is missing"):
+    with contextlib.closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version = 99")
+    async with SQLiteStore(path) as store:
+        with pytest.raises(ConfigurationError, match=r"has format 99, .*: update meta_media, or use another file$"):
             await store.get(entry.key)
-
-
-async def test_clock_set_back(tmp_path: Path) -> None:
-    """A claim that would last for more than a day was made before the clock was set back, and is ignored."""
-    store = SQLiteStore(tmp_path / "library.sqlite")
-    assert await store.claim("key", 86_400 * 1.5) == 1
-    assert await store.claim("key", 600) == 2
-    assert await store.claim("key", 600) is None
-    await store.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version = 2")
+    async with SQLiteStore(path) as store:
+        assert await store.get(entry.key) == entry
 
 
 async def test_closed(tmp_path: Path) -> None:
