@@ -182,7 +182,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
 
     async def open(self) -> None:
         """Make the folder as well, if it is missing."""
-        folder = await run_in_thread(make_folder, self._directory)
+        folder = await FileWork(self._directory).run(make_folder, self._directory)
         self._folder = f"{folder}{os.sep}"  # it stays a folder even if it is removed during the run
         self._absolute = await run_in_thread(folder.absolute)  # asks the system for the current folder
         await super().open()

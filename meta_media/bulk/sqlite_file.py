@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import json
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.http.loop_bound import running_loop
-from meta_media.transfer.threads import await_completion, run_in_thread, submit
+from meta_media.transfer.threads import FileWork, submit
 
 if TYPE_CHECKING:
     import sqlite3
@@ -88,14 +87,15 @@ class SQLiteFile:
             self._process, self._connection = os.getpid(), None
             self._pending, self._lock = deque(), threading.Lock()
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # it is done even if its caller leaves a stuck thread behind
         self._pending.append((work, future))
         submit(self._drain)
-        return await await_completion(asyncio.wrap_future(future))
+        return await FileWork(self.path).result(future)
 
     async def aclose(self) -> None:
         """Finish pending work and close the file. Closing twice is fine."""
         self._closed = True
-        await run_in_thread(self._close)
+        await FileWork(self.path).run(self._close)
 
     def __str__(self) -> str:
         return f"the {self._purpose} {str(self.path)!r}"

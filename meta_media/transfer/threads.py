@@ -162,7 +162,10 @@ class FileWork:
     async def run(self, work: Callable[..., T], *args: Any, undo: Callable[[T], object] | None = None) -> T:
         """Run work on a thread. A cancelled caller leaves a stuck thread behind; then `undo(result)` follows."""
         running_loop()
-        started = self.start(work, *args)
+        return await self.result(self.start(work, *args), undo=undo)
+
+    async def result(self, started: Future[T], *, undo: Callable[[T], object] | None = None) -> T:
+        """Wait for work that was started; see `run`."""
         future = asyncio.wrap_future(started)
         try:
             await settled(future, self.what, self.limit, self._grace)
