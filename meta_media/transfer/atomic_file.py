@@ -1,6 +1,9 @@
 """
 A file that appears under its name whole, or not at all: it is written to a temporary file beside it.
 
+There is one exception. A new name is empty for a moment on a file system without hard links whose `rename` always replaces;
+a process that is killed in this moment leaves an empty file. Linux's FAT, exFAT and SMB have another `rename`.
+
 Everything except `clean_stale` blocks, and belongs on a thread. The folder is held open where the system supports that, so
 that nothing is written elsewhere if another folder takes its path meanwhile.
 """
@@ -20,7 +23,7 @@ from typing import Final
 
 from meta_media.errors import StorageError
 from meta_media.protocol.secrets import excerpt
-from meta_media.transfer.threads import run_in_thread, storage_errors
+from meta_media.transfer.threads import FileWork, storage_error, storage_errors
 
 __all__ = ["AtomicFile", "clean_stale", "make_folder"]
 
@@ -29,14 +32,18 @@ _HAS_DIR_FD: Final = {os.link, os.open, os.rename, os.stat, os.unlink} <= os.sup
 _FOLDER: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # O_PATH: without the right to list it
 _NO_FOLLOW: Final = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 _SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
+_MAX_LINKS: Final = 40  # that Linux follows (path_resolution(7))
+_OF_THE_SYSTEM: Final = ("/dev/", "/proc/")  # folders whose links are the system's
+_RENAME_NOREPLACE: Final = 1  # of renameat2(2)
 _SUFFIX: Final = ".meta-media.part"
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the path of a folder, which is made if it is missing, with its parents. It blocks."""
-    path = Path(os.fsdecode(folder))
-    with storage_errors(f"make the folder {excerpt(os.fsdecode(folder))}"):
+    text = os.fsdecode(folder)
+    path = Path(text)
+    with storage_errors(f"make the folder {excerpt(text)}"):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -55,6 +62,7 @@ class AtomicFile:
         in_folder = path.is_dir()
         self._folder_path = path if in_folder else path.parent
         self._name = None if in_folder else path.name
+        self._shown = excerpt(str(path))
         self._overwrite = overwrite
         self._fsync = fsync
         self.name = f".{os.urandom(8).hex()}{_SUFFIX}"  # of the temporary file
@@ -66,7 +74,8 @@ class AtomicFile:
             cure = f"make it first, or pass a folder, such as {f'inbox{os.sep}'!r}, which is made"
             raise StorageError(f"{missing}: {cure}", errno=errno.ENOENT) from error
         try:
-            self._check(path)
+            self._identity = None if self._folder is None else os.fstat(self._folder)
+            self._check()
             self.file = os.fdopen(self._create(self.name), "wb")
         except BaseException:
             self._close()
@@ -92,14 +101,18 @@ class AtomicFile:
         except FileNotFoundError:
             return None
 
-    def _check(self, path: Path) -> None:
+    def _check(self) -> os.stat_result | None:
+        """Return the status of what the file replaces; None if there is nothing. Raise if it must not be replaced."""
         found = None if self._name is None else self._stat(self._name)
         if found is None:
-            return
+            return None
         if not self._overwrite:
-            raise StorageError(f"{excerpt(str(path))} exists already, and overwrite is off", errno=errno.EEXIST)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):  # such as /dev/null
-            raise StorageError(f"{excerpt(str(path))} is not a file: open it and pass the handle to write to it")
+            raise StorageError(f"{self._shown} exists already, and overwrite is off", errno=errno.EEXIST)
+        is_link = stat.S_ISLNK(found.st_mode)
+        replaceable = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a folder refuses by itself
+        if not replaceable and not (is_link and _leads_to_file(self._absolute / str(self._name))):
+            raise StorageError(f"{self._shown} is not a file: open it and pass the handle to write to it")
+        return found
 
     def truncate(self) -> None:
         """Take back all written bytes."""
@@ -130,11 +143,25 @@ class AtomicFile:
             self._claim(self._name)
         if self._fsync and _HAS_DIR_FD:  # Windows cannot open a folder, and flushes names by itself
             self._sync_folder()
-        return self._folder_path / (self._name or name)
+        return self._place() / (self._name or name)
+
+    def _place(self) -> Path:
+        """Return the path of the folder as it is now: it may have been renamed, or was relative to another folder."""
+        if self._identity is None:
+            return self._folder_path
+        places = [self._folder_path, self._absolute]
+        with contextlib.suppress(OSError):  # only Linux has it
+            places.append(Path(f"/proc/self/fd/{self._folder}").readlink())
+        for place in places:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(place.stat(), self._identity):
+                    return place
+        what = f"the folder of {self._shown} was moved while the file was written"
+        raise StorageError(f"{what}: look for the file in it, which is complete")
 
     def _mode(self) -> int:
         """Return the permissions of the file that is replaced, or the default for a new file."""
-        found = None if self._name is None else self._stat(self._name)
+        found = self._check() if self._overwrite else None
         return found.st_mode & 0o777 if found is not None and stat.S_ISREG(found.st_mode) else 0o666 & ~_umask()
 
     def _claim_similar(self, name: Path) -> str:
@@ -162,7 +189,10 @@ class AtomicFile:
             self._claim_without_links(name)
 
     def _claim_without_links(self, name: str) -> None:
-        """Create an empty file under the name, then replace it, on a file system without hard links."""
+        """Move to a free name on a file system without hard links: at once, or by way of an empty file."""
+        if self._folder is not None and _rename_new(self._folder, self.name, name):
+            self._temporary_exists = False
+            return
         claimed = self._create(name)
         try:
             os.close(claimed)
@@ -191,6 +221,31 @@ class AtomicFile:
             self._close()
 
 
+def _leads_to_file(link: Path) -> bool:
+    """Return whether a link may be replaced: it leads to a file or nowhere, and not by a descriptor, like /dev/stdout."""
+    path = link
+    for _ in range(_MAX_LINKS):
+        folder = path.parent.resolve()
+        if f"{folder}/".startswith(_OF_THE_SYSTEM):
+            return False
+        if not path.is_symlink():
+            break
+        path = folder / path.readlink()
+    return link.is_file() or not link.exists()
+
+
+def _rename_new(folder: int, old: str, new: str) -> bool:
+    """Rename a file, and raise if the new name exists. Return False where the system or the file system cannot do that."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux, since glibc 2.28
+    if rename is None or rename(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+        return rename is not None
+    if ctypes.get_errno() == errno.EEXIST:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    return False
+
+
 @functools.cache
 def _umask() -> int:
     mask = os.umask(0o077)  # it can only be read by setting it; other threads may create files meanwhile
@@ -200,7 +255,7 @@ def _umask() -> int:
 
 async def clean_stale(folder: str | os.PathLike[str], *, older_than: timedelta = timedelta(hours=1)) -> list[Path]:
     """
-    Remove temporary files that killed downloads left in a folder.
+    Remove temporary files that killed downloads left in a folder. Downloads beside it go on.
 
     Args:
         folder: Folder to clean, without the folders in it.
@@ -210,16 +265,26 @@ async def clean_stale(folder: str | os.PathLike[str], *, older_than: timedelta =
         Paths of the removed files.
 
     Raises:
-        StorageError: The folder cannot be listed, or a file cannot be removed.
+        StorageError: The folder cannot be listed, or a file cannot be removed. The other files are.
     """
-    with storage_errors(f"clean {os.fsdecode(folder)!r}"):
-        return await run_in_thread(_clean, Path(os.fsdecode(folder)), older_than.total_seconds())
+    return await FileWork(folder).run(_clean, folder, older_than.total_seconds())
 
 
-def _clean(folder: Path, seconds: float) -> list[Path]:
-    removed = []
-    for path in sorted(folder.iterdir()):
-        if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= seconds:
-            path.unlink(missing_ok=True)
-            removed.append(path)
+def _clean(folder: str | os.PathLike[str], seconds: float) -> list[Path]:
+    removed, refusal = [], None
+    path = Path(os.fsdecode(folder))
+    with storage_errors(f"clean {excerpt(str(path))}"):
+        entries = sorted(entry for entry in path.iterdir() if _TEMPORARY.fullmatch(entry.name))
+    for entry in entries:
+        try:
+            found = entry.lstat()
+            if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= seconds:
+                entry.unlink()
+                removed.append(entry)
+        except FileNotFoundError:  # its download is complete, or another program removed it
+            pass
+        except OSError as error:
+            refusal = refusal or storage_error(f"remove {excerpt(str(entry))}", error)
+    if refusal is not None:
+        raise refusal
     return removed

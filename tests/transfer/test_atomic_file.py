@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import errno
 import os
 import re
+import socket
 import stat
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -213,7 +219,7 @@ def test_a_folder_that_is_moved(folder: Path, tmp_path: Path) -> None:
         inner.rename(moved)
         inner.mkdir()
         (inner / f"{overwrite}").write_bytes(OLD)
-        draft.commit("")
+        assert draft.commit("") == moved / f"{overwrite}", "where the file is"
         draft.discard()
         assert listing(inner) == {f"{overwrite}": OLD}
         assert listing(moved) == {f"{overwrite}": NEW}
@@ -222,8 +228,27 @@ def test_a_folder_that_is_moved(folder: Path, tmp_path: Path) -> None:
         moved.rmdir()
     draft = AtomicFile(inner, overwrite=True, fsync=False)
     inner.rename(moved)
+    inner.symlink_to(tmp_path)
+    assert draft.commit("a") == moved / "a"
     draft.discard()
-    assert listing(moved) == {}
+    assert listing(moved) == {"a": b""}
+
+
+def test_a_folder_that_is_removed(folder: Path) -> None:
+    """Where the file is in no folder any more, that is an error."""
+    inner = folder / "inner"
+    inner.mkdir()
+
+    def remove() -> None:
+        (inner / "a").unlink()
+        inner.rmdir()
+
+    with Sabotage(folder).watching() as watch:
+        placed(folder / "b")
+    at = watch.operations.index("replace") + 1
+    gone = "the folder of '.*a' was moved while the file was written: look for the file"
+    with Sabotage(folder, at, remove, late=True).watching(), pytest.raises(StorageError, match=gone):
+        placed(inner / "a")
 
 
 def test_another_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -231,18 +256,36 @@ def test_another_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(folder)
     draft = AtomicFile(Path("a"), overwrite=True, fsync=False)
     monkeypatch.chdir(tmp_path)
-    assert draft.commit("") == Path("a")
+    assert draft.commit("") == folder / "a"
     draft.discard()
     assert listing(folder) == {"a": b""}
 
 
+def without(*_: object, **__: object) -> None:
+    """Do what a file system does that has no hard links."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has renameat2")
 def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are no hard links, a free name is claimed, and let go of if the file cannot be moved there after all."""
-
-    def without(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
+    """Where there are no hard links, a name appears with all of its bytes as well, and no file is replaced."""
     monkeypatch.setattr(os, "link", without)
+    with Sabotage(folder).watching() as watch:
+        assert placed(folder / "a", overwrite=False) == folder / "a"
+        assert placed(folder, "a") == folder / "a (2)"
+    assert watch.operations.count("open") == 4, "a folder and a temporary file each, and no empty file"
+    draft = AtomicFile(folder / "b", overwrite=False, fsync=False)
+    (folder / "b").write_bytes(OLD)
+    with pytest.raises(FileExistsError):
+        draft.commit("")
+    draft.discard()
+    assert listing(folder) == {"a": NEW, "a (2)": NEW, "b": OLD}
+
+
+def test_without_hard_links_and_renameat2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a rename always replaces, a free name is claimed, and let go of if the file cannot be moved there after all."""
+    monkeypatch.setattr(os, "link", without)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())  # a libc without it
     with Sabotage(folder).watching() as watch:
         assert placed(folder / "a", overwrite=False) == folder / "a"
     assert placed(folder, "a") == folder / "a (2)"
@@ -258,6 +301,64 @@ def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert listing(folder) == {"a": NEW, "a (2)": NEW, "b": OLD}
 
 
+def test_file_system_that_cannot_rename_without_replacing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that refuses renameat2's flag gets an empty file first."""
+
+    class Libc:
+        @staticmethod
+        def renameat2(*_: object) -> int:
+            ctypes.set_errno(errno.EINVAL)
+            return -1
+
+    monkeypatch.setattr(os, "link", without)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc)
+    assert placed(folder / "a", overwrite=False) == folder / "a"
+    assert listing(folder) == {"a": NEW}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "descriptor", "descriptor of a file", "two links", "device"])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_link_to_what_is_no_file(folder: Path, tmp_path: Path, kind: str, when: str) -> None:
+    """A link that leads to a pipe, a device, a socket or a descriptor is not replaced, like /dev/stdout."""
+    target = folder / "stdout"
+    other = AtomicFile(target, overwrite=True, fsync=False)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "log").open("wb") as log, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{log.fileno()}")
+        ends: dict[str, str | Path] = {
+            "pipe": "../pipe",
+            "socket": tmp_path / "socket",
+            "descriptor": f"/proc/self/fd/{os.open(tmp_path / 'pipe', os.O_RDWR)}",
+            "descriptor of a file": f"/dev/fd/{log.fileno()}",
+            "two links": "../link",
+            "device": "/dev/null",
+        }
+        target.symlink_to(ends[kind])
+        before = target.readlink()
+        refused = r"'.*stdout' is not a file: open it and pass the handle"
+        attempt = (
+            (lambda: AtomicFile(target, overwrite=True, fsync=False))
+            if when == "before"
+            else (lambda: other.commit(""))
+        )
+        with pytest.raises(StorageError, match=refused):
+            attempt()
+        os.close(int(str(ends["descriptor"]).rpartition("/")[2]))
+        assert target.readlink() == before
+    other.discard()
+    target.unlink()
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"])
+def test_standard_streams(path: str) -> None:
+    """The links of the standard streams are refused as they are, wherever they lead, and root replaces none."""
+    if not os.path.lexists(path):  # a small container
+        pytest.skip(f"there is no {path}")
+    with pytest.raises(StorageError, match=f"'{path}' is not a file: open it and pass the handle"):
+        AtomicFile(path, overwrite=True, fsync=False)
+
+
 def test_a_temporary_file_that_cannot_be_removed(folder: Path) -> None:
     """A draft that cannot be removed says so, and lets the folder go all the same."""
     draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
@@ -269,40 +370,107 @@ def test_a_temporary_file_that_cannot_be_removed(folder: Path) -> None:
 
 
 async def test_clean_stale(folder: Path) -> None:
-    """What downloads left and nobody wrote to for an hour, or whatever is said, is removed and named; nothing else is."""
+    """Files that downloads left and that nothing wrote to for an hour, or the time asked for, are removed and named."""
     temporary = [folder / f".{number:016x}.meta-media.part" for number in range(4)]
     others = [
         folder / "a.par",
         folder / ".0123456789abcdef.meta-media.part.txt",
         folder / "x.0123456789abcdef.meta-media.part",
+        folder / ".0123456789abcde.meta-media.part",
+        folder / ".0123456789abcdeF.meta-media.part",
     ]
     now = time.time()
-    for age, path in zip((7200, 3601, 3500, 0), temporary, strict=True):
+    for age, path in zip((7200, 3601, 3500, -100), temporary, strict=True):
         path.touch()
         os.utime(path, (now, now - age))
     for path in others:
         path.touch()
         os.utime(path, (now, now - 7200))
-    temporary[3].unlink()
-    temporary[3].symlink_to(folder / "nowhere")
     assert await clean_stale(folder) == temporary[:2]
     assert await clean_stale(str(folder), older_than=timedelta(minutes=30)) == [temporary[2]]
-    assert await clean_stale(folder, older_than=timedelta(0)) == [temporary[3]]
-    assert set(listing(folder)) == {path.name for path in others}
+    assert await clean_stale(folder, older_than=timedelta(0)) == []
+    assert set(listing(folder)) == {path.name for path in [*others, temporary[3]]}
+    temporary[3].unlink()
     with pytest.raises(StorageError, match=r"could not clean '.*nowhere'"):
         await clean_stale(folder / "nowhere")
-    others[-1].unlink()
+    others[2].unlink()
+    others[3].unlink()
+    others[4].unlink()
 
 
-async def test_clean_stale_twice_at_once(folder: Path) -> None:
-    """What somebody else removes just before it would have been is not an error."""
+async def test_clean_stale_keeps_what_is_no_file(folder: Path) -> None:
+    """A folder, a link and a pipe of such a name are no files of downloads. They stay, and do not keep the rest."""
+    names = [folder / f".{number:016x}.meta-media.part" for number in range(4)]
+    names[0].mkdir()
+    names[1].symlink_to(folder / "nowhere")
+    os.mkfifo(names[2])
+    names[3].touch()
+    assert await clean_stale(folder, older_than=timedelta(0)) == [names[3]]
+    names[0].rmdir()
+    for path in names[1:3]:
+        path.unlink()
+
+
+async def test_clean_stale_is_refused_once(folder: Path) -> None:
+    """A file that cannot be removed is named in the error. All others are removed."""
+    names = [folder / f".{number:016x}.meta-media.part" for number in range(3)]
+    with Sabotage(folder).watching() as watch:
+        names[0].touch()
+        await clean_stale(folder, older_than=timedelta(0))
+    at = watch.operations.index("unlink") + 1
+    with Sabotage(folder).watching() as watch:
+        names[0].touch()
+    at -= len(watch.operations)
+    for path in names:
+        path.touch()
+    with (
+        Sabotage(folder, at, refuse).watching(),
+        pytest.raises(
+            StorageError, match=r"could not remove '.*\.0000000000000000\.meta-media\.part': Input/output"
+        ) as caught,
+    ):
+        await clean_stale(folder, older_than=timedelta(0))
+    assert caught.value.errno == errno.EIO
+    assert list(listing(folder)) == [names[0].name]
+    names[0].unlink()
+
+
+async def test_clean_stale_beside_another(folder: Path) -> None:
+    """A file that is gone when it would be removed is not an error, and is not named."""
     path = folder / ".0123456789abcdef.meta-media.part"
     with Sabotage(folder).watching() as watch:
         path.touch()
         before = len(watch.operations)
         assert await clean_stale(folder, older_than=timedelta(0)) == [path]
-    at = watch.operations.index("unlink") + 1 - before
-    path.touch()
-    with Sabotage(folder, at, path.unlink).watching() as watch:
-        assert await clean_stale(folder, older_than=timedelta(0)) == [path]
-    assert watch.operations.count("unlink") == 2
+    unlink = watch.operations.index("unlink") + 1 - before
+    for at, operation in ((unlink - 1, "stat"), (unlink, "unlink")):
+        path.touch()
+        with Sabotage(folder, at, path.unlink).watching() as struck:
+            assert await clean_stale(folder, older_than=timedelta(0)) == []
+        assert struck.struck == operation
+
+
+def test_clean_stale_beside_downloads(folder: Path) -> None:
+    """Files appear and are replaced beside many sweeps. Each sweep and each file succeeds."""
+    over = threading.Event()
+
+    def write(name: str) -> int:
+        for _ in range(300):
+            placed(folder / name)
+            placed(folder, name).unlink()
+        return 1
+
+    async def sweep() -> list[Path]:
+        removed = []
+        while not over.is_set():
+            removed += await clean_stale(folder)
+        return removed
+
+    with ThreadPoolExecutor(6) as threads:
+        sweeps = [threads.submit(asyncio.run, sweep()) for _ in range(2)]
+        writes = [threads.submit(write, f"{number}.txt") for number in range(4)]
+        try:
+            assert sum(write.result() for write in writes) == 4
+        finally:
+            over.set()
+        assert [swept.result() for swept in sweeps] == [[], []]
