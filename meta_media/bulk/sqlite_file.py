@@ -133,7 +133,8 @@ class SQLiteFile:
 
     def damaged(self, why: object) -> StorageError:
         """Return the error of a file that cannot be what was written."""
-        return StorageError(f"{self} is damaged ({why!s:.200}): put back a copy of it, or use another file")
+        words = repr(f"{why!s:.200}")[1:-1]  # SQLite's may have a part of the file, with any characters
+        return StorageError(f"{self} is damaged ({words}): put back a copy of it, or use another file")
 
     def _translate(self, error: Exception) -> Exception:
         import sqlite3

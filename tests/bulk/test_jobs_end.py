@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
+import os
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Settings, Source, UploadedMedia
+from meta_media.bulk.ending import is_shared
 from meta_media.errors import (
     AccountRestrictedError,
     AuthenticationError,
@@ -28,6 +33,8 @@ from meta_media.errors import (
     StorageError,
     UnsupportedMediaTypeError,
 )
+from meta_media.transfer.progress import ItemProgress
+from meta_media.transfer.threads import file_deadline
 from tests.bulk.helpers import client, listing, outcomes, refusal
 from tests.support.servers import Received, Server, Step, cut, info, json_response, page, silence, wait_until
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
@@ -200,6 +207,18 @@ async def test_a_folder_that_is_gone(
     assert [outcome.tried for outcome in found] == [True] * tried + [False] * (30 - tried)
     assert {type(outcome.error) for outcome in found} == {StorageError}
     assert server.requests == []
+
+
+async def test_a_folder_that_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not respond when it is looked at, after one of its files was missing, is away as well."""
+    over = threading.Event()
+    monkeypatch.setattr(os, "scandir", lambda _: over.wait())
+    try:
+        async with file_deadline(0.05):
+            missing = StorageError("could not open 'a.txt'", errno=errno.ENOENT)
+            assert await is_shared(missing, "mount/a.txt", ItemProgress(anyio.sleep))
+    finally:
+        over.set()
 
 
 async def test_a_folder_that_comes_back(server: Server, api: MediaApi, tmp_path: Path) -> None:

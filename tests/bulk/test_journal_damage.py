@@ -72,7 +72,7 @@ async def read(journal: Path, known: Known) -> Counter[str]:
     finally:
         await made.aclose()
     assert str(journal) in sentence
-    assert "\n" not in sentence
+    assert sentence.isprintable()
     assert len(sentence) < 400 + len(str(journal))
     return came
 
@@ -118,6 +118,16 @@ async def test_a_journal_that_was_cut_off(tmp_path: Path, keep: float) -> None:
     for damaged in (whole[: int(len(whole) * keep)], whole[: int(len(whole) * keep)].ljust(len(whole), b"\0")):
         (tmp_path / "run.sqlite").write_bytes(damaged)
         assert set(await read(tmp_path / "run.sqlite", known)) & {"StorageError", "ConfigurationError"}
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe\xbf", b"\n\n\n", b"\x1b[2", b"''\"", b"\0\0\0"])
+async def test_a_damaged_schema(tmp_path: Path, text: bytes) -> None:
+    """SQLite's sentence may have a part of the file, with any bytes: what is said of it is one line of plain text."""
+    known = await kept(tmp_path / "run.sqlite")
+    whole = (tmp_path / "run.sqlite").read_bytes()
+    assert whole.count(b"TABLE files (sta") == 1
+    (tmp_path / "run.sqlite").write_bytes(whole.replace(b"TABLE files (sta", b"TABLE files (" + text))
+    assert await read(tmp_path / "run.sqlite", known) == {"StorageError": 1}
 
 
 @pytest.mark.parametrize("lost", ["items", "files"])
