@@ -88,7 +88,9 @@ def test_no_bound_admits_a_version_with_an_advisory(requirement: Requirement) ->
     assert requirement.name in ADVISORIES, f"look up the advisories of {requirement.name}, and add it to the table"
     if (known := ADVISORIES[requirement.name]) is not None:
         first, advisory = known
-        assert bound >= Version(first), f"{requirement} admits versions with {advisory}: write {requirement.name}>={first}"
+        assert bound >= Version(first), (
+            f"{requirement} admits versions with {advisory}: write {requirement.name}>={first}"
+        )
 
 
 def test_the_table_has_what_is_declared_only() -> None:
