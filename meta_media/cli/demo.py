@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -245,6 +246,8 @@ async def samples(folder: Path, /, *, report: Report = REPORT) -> int:
         report: How to print.
     """
     output = report.output()
+    with storage_errors(f"make the folder {os.fspath(folder)!r}"):
+        await run_in_thread(functools.partial(folder.mkdir, parents=True, exist_ok=True))
     for sample in await run_in_thread(paths):
         target = folder / sample.name
         try:
@@ -259,7 +262,6 @@ async def samples(folder: Path, /, *, report: Report = REPORT) -> int:
 def _write_new(target: Path, sample: Path) -> Any:
     content = sample.read_bytes()
     with storage_errors(f"write {os.fspath(target)!r}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with target.open("xb") as file:
                 file.write(content)

@@ -25,8 +25,9 @@ __all__ = ["FilePart", "FormReader", "is_animated_webp", "receive_upload"]
 _HEAD_SIZE: Final = 32  # bytes, in which an animated WebP can be seen
 _MAX_FIELD_SIZE: Final = 64 * 1024
 _MAX_FIELD_COUNT: Final = 64
-# python-multipart's own limits are 8 headers and 4 KiB: clients with longer names would be told of a missing field.
-_HEADER_LIMITS: Final = {"max_header_count": 64, "max_header_size": 64 * 1024}
+_MAX_HEADERS_SIZE: Final = 64 * 1024  # bytes of all headers of a part
+# python-multipart's own limits are 8 headers and 4 KiB each: clients with longer names would be told of a missing field.
+_HEADER_LIMITS: Final = {"max_header_count": 64, "max_header_size": _MAX_HEADERS_SIZE}
 _MAX_PREAMBLE_SIZE: Final = 64 * 1024
 _TTL: Final = range(60, 43_200 + 1)  # minutes; Meta's page "No storage"
 _MINUTES: Final = re.compile(r"[0-9]{1,9}")
@@ -75,6 +76,7 @@ class FormReader:
         self._settings = settings
         self._pieces: list[memoryview] = []
         self._headers: dict[bytes, bytes] = {}
+        self._headers_size = 0
         self._header_name = self._header_value = b""
         self._field: tuple[str, bytes] | None = None
         self._in_file = False
@@ -103,25 +105,33 @@ class FormReader:
     def _after_preamble(self, data: bytes) -> bytes:
         """Return the body from its first delimiter on, without the blanks behind it: the parser takes neither of both."""
         self._preamble = (self._preamble or b"") + data
-        if (found := self._first_delimiter.search(self._preamble)) is None:
-            if len(self._preamble) > _MAX_PREAMBLE_SIZE:
-                raise FormParserError("the preamble is too long")
+        found = self._first_delimiter.search(self._preamble)
+        if (found.start() if found else len(self._preamble)) > _MAX_PREAMBLE_SIZE:
+            raise FormParserError("the preamble is too long")
+        if found is None:
             return b""
         rest, self._preamble = found[1] + self._preamble[found.end() :], None
         return rest
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
+        self._count_header(end - start)
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header_value += data[start:end]
+        self._count_header(end - start)
+
+    def _count_header(self, size: int) -> None:
+        self._headers_size += size
+        if self._headers_size > _MAX_HEADERS_SIZE:
+            raise FormParserError("the headers of a part are too long")
 
     def _on_header_end(self) -> None:
         self._headers[self._header_name.lower()] = self._header_value
         self._header_name = self._header_value = b""
 
     def _on_headers_finished(self) -> None:
-        headers, self._headers = self._headers, {}
+        headers, self._headers, self._headers_size = self._headers, {}, 0
         _, options = parse_options_header(headers.get(b"content-disposition"))
         name = options.get(b"name", b"").decode(errors="replace")
         self._in_file = name == "file" and b"filename" in options and self.file is None

@@ -224,3 +224,13 @@ def test_samples(bare: Shell) -> None:
     assert (done.returncode, len(words_of(done))) == (1, len(SAMPLES) - 1)
     assert done.stderr == b"meta-media: could not write 'photo.jpg': File exists\n"
     assert (bare.folder / "photo.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("folder", "why"), [("file", "File exists"), ("file/in", "Not a directory")])
+def test_samples_into_what_is_no_folder(bare: Shell, folder: str, why: str) -> None:
+    """A file in the place of the folder is one sentence, not one for each sample, and stays as it is."""
+    (bare.folder / "file").write_bytes(b"mine")
+    done = bare.run("samples", folder)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"meta-media: could not make the folder {folder!r}: {why}\n"
+    assert (bare.folder / "file").read_bytes() == b"mine"

@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from python_multipart.exceptions import FormParserError
 
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.emulator.customer import PATH
@@ -246,10 +247,19 @@ def test_forms_as_the_rfc_allows_them(preamble: bytes, blanks: bytes, headers: b
 
 
 @pytest.mark.parametrize(
-    "start", [b"x" * 70_000 + b"\r\n--B\r\n", b"--B\r\n" + HEADERS * 2, b"--B\r\nX: " + b"x" * 70_000]
+    "start",
+    [
+        b"x" * 70_000 + b"\r\n--B\r\n",
+        b"--B\r\n" + HEADERS * 2,
+        b"--B\r\nX: " + b"x" * 70_000,
+        b"--B\r\n" + (b"X: " + b"x" * 3000 + b"\r\n") * 30,
+    ],
+    ids=["preamble", "many headers", "a long header", "long headers"],
 )
 async def test_forms_beyond_the_limits(emulator: Emulator, http: httpx.AsyncClient, start: bytes) -> None:
-    """A preamble or a header without end is not kept: the form cannot be read."""
+    """A preamble, a header or the headers of a part without end are not kept: the form cannot be read."""
+    with pytest.raises(FormParserError):
+        FormReader(b"B", EmulatorSettings()).feed(start)
     headers = {"content-type": "multipart/form-data; boundary=B"}
     refused = await http.post(f"/v25.0/{emulator.phone_number_id}/media", content=start, headers=headers)
     assert error_of(refused) == invalid("(#100) The parameter messaging_product is required.")
