@@ -119,10 +119,9 @@ class Worker:
             opening.callback(on_shutdown(self._outages.stop))
 
     async def _run(self, context: Context, kind: type[T], work: Callable[[bool], Awaitable[T]]) -> T:
-        if again := await self._was_begun(context):
-            saved = await self._saved_result(context, kind)
-            if saved is not None:  # its worker was killed before it could acknowledge the task
-                return saved
+        again, saved = await self._earlier_delivery(context, kind)
+        if saved is not None:  # its worker was killed before it could acknowledge the task
+            return saved
         await self._outages.outlast(lambda: _set_progress(context, TaskState.STARTED))
         failures = 0
         while True:
@@ -137,27 +136,18 @@ class Worker:
                 failures += 1  # of the store, which is away
                 await self._outages.pause(failures, error)
 
-    async def _was_begun(self, context: Context) -> bool:
-        """Return whether an earlier delivery has begun the task. If its progress is damaged, it may have."""
+    async def _earlier_delivery(self, context: Context, kind: type[T]) -> tuple[bool, T | None]:
+        """Return whether an earlier delivery has begun the task, and its saved result. If these are damaged, it may have."""
         backend, task_id = context.broker.result_backend, context.message.task_id
 
-        async def load() -> bool:
+        async def load() -> tuple[bool, T | None]:
             progress = await backend.get_progress(task_id)
-            return progress is not None and progress.state == TaskState.STARTED
+            if progress is None or progress.state != TaskState.STARTED:
+                return False, None
+            saved = (await backend.get_result(task_id)).return_value if await backend.is_result_ready(task_id) else None
+            return True, from_plain(kind, saved) if isinstance(saved, Mapping) else None
 
-        return await self._outages.read(load, lambda: backend.is_result_ready(task_id), True)
-
-    async def _saved_result(self, context: Context, kind: type[T]) -> T | None:
-        """Return the saved result of an earlier delivery. If there is none, if it is an error or damaged, return None."""
-        backend, task_id = context.broker.result_backend, context.message.task_id
-
-        async def load() -> T | None:
-            if not await backend.is_result_ready(task_id):
-                return None
-            value = (await backend.get_result(task_id)).return_value
-            return from_plain(kind, value) if isinstance(value, Mapping) else None
-
-        return await self._outages.read(load, lambda: backend.is_result_ready(task_id), None)
+        return await self._outages.read(load, lambda: backend.is_result_ready(task_id), (True, None))
 
 
 async def _beat(seconds: float, pulse: Callable[[], Awaitable[object]]) -> None:
