@@ -68,6 +68,20 @@ async def test_an_error_outlasts_an_outage(worker: Worker) -> None:
     assert worker.backend.failed == 3
 
 
+@pytest.mark.parametrize("what", ["get_progress", "set_STARTED", "set_result"])
+async def test_a_silent_backend_is_asked_again(
+    what: str, worker: Worker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that gets no answer, for example because the machine is gone, is repeated."""
+    monkeypatch.setattr("meta_media.library.taskiq.outages._LONGEST_CALL", 0.05)
+    worker.backend.outages[what] = None
+    delivery, acknowledged = deliver(worker, path)
+    await wait_until(lambda: worker.backend.failed > 1)
+    worker.backend.left = 0
+    await delivery
+    assert acknowledged == ["one"]
+
+
 @pytest.mark.parametrize("calls", [FOREVER, None], ids=["fails", "hangs"])
 @pytest.mark.parametrize("what", ["get_progress", "set_STARTED", "set_result"])
 async def test_a_worker_stops_in_an_outage(
@@ -180,7 +194,10 @@ def failing(times: float) -> Callable[[], Awaitable[None]]:
 async def test_ensure_outlasts_the_store(method: str, uploads: int, emulator: Emulator, path: Path) -> None:
     """`ensure` waits for its store. An upload whose entry could not be stored is repeated, and flagged."""
     store = HookedStore()
-    made = make_worker(emulator.api, store=store)
+    settings = Settings(base_url=emulator.base_url, max_retries=0)  # the library asks once
+    made = make_worker(
+        lambda: MediaApi(emulator.access_token, emulator.phone_number_id, settings=settings), store=store
+    )
     store.before[method] = failing(2)
     await made.broker.startup()
     entry = await made.tasks.result(await made.tasks.ensure.kiq(path))

@@ -23,6 +23,7 @@ T = TypeVar("T")
 LOGGER: Final = logging.getLogger("meta_media")
 _FIRST_DELAY: Final = 0.1  # seconds, at most, before the second try; doubled for each of the next three
 _DOUBLINGS: Final = 3
+_LONGEST_CALL: Final = 30.0  # seconds that a call to the result backend may take; it is then repeated
 _GRACE: Final = 2.0  # seconds that a call to the result backend may take after the worker was told to stop
 
 
@@ -53,7 +54,7 @@ class Outages:
         nth = 0
         while True:
             try:
-                async with self._until_stopped(_GRACE):
+                async with self._until_stopped(_LONGEST_CALL, _GRACE):
                     return await call()
             except Exception as error:  # noqa: BLE001 - each backend has its own classes
                 nth += 1
@@ -68,7 +69,7 @@ class Outages:
                     return await call()
                 except Exception as error:  # noqa: BLE001 - each backend, and each serializer, has its own classes
                     await alive()
-                    LOGGER.warning("the result backend cannot read what it stored: %s", excerpt(str(error)))
+                    LOGGER.warning("the result backend cannot read what it stored: %s", excerpt(repr(error)))
             return damaged
 
         return await self.outlast(twice)
@@ -76,13 +77,13 @@ class Outages:
     async def pause(self, nth: int, error: Exception) -> None:
         """Wait after the nth failure in a row."""
         if nth == 1:
-            LOGGER.warning("a task waits until its result backend or store is back: %s", excerpt(str(error)))
-        async with self._until_stopped(0.0):
+            LOGGER.warning("a task waits until its result backend or store is back: %s", excerpt(repr(error)))
+        async with self._until_stopped(None, 0.0):
             await asyncio.sleep(backoff_delay(min(nth, 1 + _DOUBLINGS), _FIRST_DELAY, random.random))
 
     @asynccontextmanager
-    async def _until_stopped(self, grace: float) -> AsyncIterator[None]:
-        clock = asyncio.timeout(grace if self._stopped else None)
+    async def _until_stopped(self, limit: float | None, grace: float) -> AsyncIterator[None]:
+        clock = asyncio.timeout(grace if self._stopped else limit)
         try:
             async with clock:
                 self._clocks[clock] = grace
@@ -91,7 +92,7 @@ class Outages:
                 finally:
                     del self._clocks[clock]
         except TimeoutError:
-            if not clock.expired():
+            if not (clock.expired() and self._stopped):
                 raise
             raise asyncio.CancelledError("the worker stops while its result backend or store is away") from None
 
