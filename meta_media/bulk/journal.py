@@ -166,7 +166,7 @@ class Journal:
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Raise if the file is damaged in a way that hides items; it would be done again, without a mark."""
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise self._file.damaged(found.splitlines()[-1])
         for (key,) in connection.execute(_BAD_KEY):

@@ -139,11 +139,8 @@ class SQLiteFile:
     def _translate(self, error: Exception) -> Exception:
         import sqlite3
 
-        if isinstance(
-            error, UnicodeDecodeError
-        ):  # Python cannot decode SQLite's sentence, which has a part of the file
-            error = sqlite3.DatabaseError("its text is not UTF-8")
-            error.sqlite_errorname = "SQLITE_CORRUPT"
+        if isinstance(error, UnicodeDecodeError):  # of SQLite's sentence, which has a part of the file
+            return self.damaged("its text is not UTF-8")
         if not isinstance(error, sqlite3.Error | OSError):
             return error
         name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])  # without what makes it more precise

@@ -120,14 +120,30 @@ async def test_a_journal_that_was_cut_off(tmp_path: Path, keep: float) -> None:
         assert set(await read(tmp_path / "run.sqlite", known)) & {"StorageError", "ConfigurationError"}
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe\xbf", b"\n\n\n", b"\x1b[2", b"''\"", b"\0\0\0"])
+@pytest.mark.parametrize("text", [b"\xbf\xbfBLE", b"T\n\nLE", b"\x1b[2JE", b"T'\"LE", b"TA\0LE"])
 async def test_a_damaged_schema(tmp_path: Path, text: bytes) -> None:
     """SQLite's sentence may have a part of the file, with any bytes: what is said of it is one line of plain text."""
     known = await kept(tmp_path / "run.sqlite")
     whole = (tmp_path / "run.sqlite").read_bytes()
-    assert whole.count(b"TABLE files (sta") == 1
-    (tmp_path / "run.sqlite").write_bytes(whole.replace(b"TABLE files (sta", b"TABLE files (" + text))
+    assert whole.count(b"CREATE TABLE files") == 1
+    (tmp_path / "run.sqlite").write_bytes(whole.replace(b"CREATE TABLE files", b"CREATE " + text + b" files"))
     assert await read(tmp_path / "run.sqlite", known) == {"StorageError": 1}
+
+
+async def test_rows_out_of_order(tmp_path: Path) -> None:
+    """Rows that are whole, but not where SQLite looks for them, would be new: such a journal is refused."""
+    known = await kept(tmp_path / "run.sqlite")
+    whole = bytearray((tmp_path / "run.sqlite").read_bytes())
+    size = int.from_bytes(whole[16:18], "big")
+    leaves = [at for at in range(size, len(whole), size) if whole[at] == 10 and b"upload 2 1" in whole[at : at + size]]
+    for at in leaves:  # swap the pointers to the first two rows of the page
+        whole[at + 8 : at + 12] = whole[at + 10 : at + 12] + whole[at + 8 : at + 10]
+    (tmp_path / "run.sqlite").write_bytes(whole)
+    assert await read(tmp_path / "run.sqlite", known) == {"StorageError": 1}
+    with pytest.raises(
+        StorageError, match=r"is damaged \(row not in PRIMARY KEY order for (items|files)\): put back a copy"
+    ):
+        await Journal(tmp_path / "run.sqlite").open()
 
 
 @pytest.mark.parametrize("lost", ["items", "files"])
