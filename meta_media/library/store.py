@@ -22,22 +22,27 @@ class Store(Protocol):
     """
     Entries by key, and claims. A claim lets one process at a time upload the content of a key.
 
-    Each method is atomic, also between processes. A failure is a `StorageError`. `check_store` tests whether a store keeps
-    every promise below.
+    Each method is atomic, also between processes. A failure is a `StorageError`, which is `retryable` if the store may answer
+    the next call. `check_store` tests whether a store keeps every promise below.
 
     A store may also have a method `async find(media_id)`, which returns the entry with an id, or None. Without it, a library
     cannot remove the entry of media that its client deletes. It then only does not return that id itself.
     """
 
     async def get(self, key: str) -> LibraryEntry | None:
-        """Return the entry of a key, or None. An expired entry may be returned or be gone."""
+        """
+        Return the entry of a key, or None. An expired entry may be returned or be gone.
+
+        For a damaged entry, raise the `StorageError` of `LibraryEntry.from_json`. A library then makes the entry anew.
+        """
         ...
 
     async def claim(self, key: str, seconds: float) -> int | None:
         """
         Claim a key for a number of seconds. Return None while another claim holds the key.
 
-        Otherwise return the claim's number, which is larger than that of every earlier claim of the key.
+        Otherwise return the claim's number, which is larger than that of every earlier claim of the key. A
+        store that can lose its data adds a random part. A wall clock that is set makes no claim last longer.
         """
         ...
 
@@ -64,7 +69,7 @@ class Store(Protocol):
         ...
 
     def entries(self) -> AsyncIterator[LibraryEntry]:
-        """Iterate over all entries. One that is stored or removed meanwhile may appear or not."""
+        """Iterate over all entries but damaged ones. One that is stored or removed meanwhile may appear or not."""
         ...
 
     async def aclose(self) -> None:
