@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -110,7 +111,8 @@ class LibraryEntry(HasMediaId):
 
 
 def _checksum(plain: dict[str, Any]) -> str:
-    return checksum(json.dumps({name: value for name, value in plain.items() if name != _CHECKSUM}, sort_keys=True))
+    """Return the checksum of all names and values, in an order that a store may not keep."""
+    return checksum(*itertools.chain.from_iterable(sorted(item for item in plain.items() if item[0] != _CHECKSUM)))
 
 
 def _check(entry: LibraryEntry, plain: dict[str, Any]) -> None:

@@ -210,10 +210,10 @@ class MediaLibrary(AsyncCloseable):
                 if not error.retryable or count > settings.max_retries:
                     raise
                 _log.info("ensure: trying again in %.1f s: %s", delay, error, extra={"delay": delay, "error": error})
-                if progress is not None and not await progress.wait(delay):
+                if progress is None:
+                    await limits.sleep(delay)
+                elif not await progress.wait(delay):
                     raise
-            if progress is None:
-                await limits.sleep(delay)
 
     async def _check_store(self) -> None:
         """Check that the store works, so that a broken one ends a run before its first item."""
