@@ -49,6 +49,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
         self._remaining: int | None = None  # bytes of the body still to arrive, if its length is known
         self._ended = False  # whether the whole body has arrived
+        self._until_closed = False  # whether the end of the connection is that of the body
         self._surplus = False  # whether bytes follow that belong to no response
         self._fed = 0  # bytes of headers that h11 received; from the body on, those of chunked framing
         self._events = 0  # interim responses; from the body on, pieces of the body
@@ -142,6 +143,8 @@ class RequestResponseCycle(httpx.AsyncByteStream):
             return
         if b"content-length" in headers:  # one number: h11 has checked that
             self._buffer(arrived, int(headers[b"content-length"]))
+        else:
+            self._until_closed = True
 
     def _buffer(self, piece: memoryview, remaining: int) -> None:
         """Buffer the next piece of a body of which `remaining` bytes have not arrived before it."""
@@ -180,6 +183,8 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                 yield bytes(piece)
             else:
                 await self._receive()
+        if self.cut:
+            raise httpx.RemoteProtocolError(_CUT_SHORT)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""
@@ -209,6 +214,11 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._timeouts.record("read", count)
         self._remaining = (self._remaining or 0) - count
         self._ended = not self._remaining
+
+    @property
+    def cut(self) -> bool:
+        """Whether TLS was cut (RFC 8446, 6.1) where only the end of the connection ends the body: more may have been sent."""
+        return self._until_closed and self.stream.cut
 
     @property
     def request_sent(self) -> bool:

@@ -166,6 +166,7 @@ class InjectedResponse:
     """A response over another transport than ours, with the interface of `RequestResponseCycle`."""
 
     hooked: Final = True  # see `ExceptionMapper`
+    cut: Final = False  # httpx does not say how TLS ended
 
     def __init__(self, response: Any, timeouts: TransferTimeouts, trace: _Trace) -> None:
         self._response = response

@@ -49,6 +49,11 @@ class Response:
             await self._cycle.aclose()
 
     @property
+    def cut(self) -> bool:
+        """Whether the body that was read may not be all that was sent, although it ended without an error."""
+        return bool(self._cycle.cut)
+
+    @property
     def mime_type(self) -> str | None:
         """Content-Type, with its parameters; None if there is none, or several."""
         value = self.headers.get("content-type", "")

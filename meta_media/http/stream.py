@@ -61,6 +61,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._wanted: memoryview | None = None  # the rest of a waiting reader's buffer
         self.filled = 0  # bytes that the last `readinto` received, also if it failed
         self._ended = False
+        self.cut = False  # whether TLS ended without the peer's close_notify: it may be the work of an attacker
         self._error: Exception | None = None
         self._reading = True
         self._writable = True
@@ -95,6 +96,7 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """Note the end of what the peer sends; asyncio closes the connection then."""
+        self.cut = self._tls is not None and not self._ended
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -39,6 +39,9 @@ _GONE: Final = frozenset({404, 410})  # status of a URL that leads to nothing
 _URL_LIFETIME: Final = 240.0  # seconds in which a URL is tried; Meta's Media guide gives it five minutes
 _NO_RANGES: Final = frozenset({400, 416})  # status by which a server may refuse a Range
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,15})-([0-9]{1,15})|\*)/([0-9]{1,15})")  # RFC 9110, section 14.4
+_CUT: Final = (
+    "the server hung up in the middle of TLS, so the bytes may not be all: pass the media id, which has a SHA-256"
+)
 _SKIP_SIZE: Final = 2**16  # bytes read at a time to get past what was delivered
 
 
@@ -194,7 +197,13 @@ class ResumableBody:
                 await self.aclose()
                 await self._call.recover(error, self._retry)
                 await self._open_rest()
+        if self._offset - begin < len(buffer) and self._stop is None and self.response.cut and not self._has_checksum:
+            raise NetworkError(_CUT, retryable=True)
         return self._offset - begin
+
+    @property
+    def _has_checksum(self) -> bool:
+        return self.whole and self.location.sha256 is not None
 
     def _request(self) -> Request:
         """Build the request for the bytes from the offset on, or for all if the server serves no parts."""

@@ -615,6 +615,7 @@ async def test_tls_end(notified: bool, tls: ssl.SSLContext) -> None:
             connection.close()
         assert await read_whole(stream) == b"text"
         assert stream.received_any
+        assert stream.cut is not notified
         stream.abort()
 
 
