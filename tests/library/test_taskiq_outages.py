@@ -18,6 +18,7 @@ from taskiq.receiver import Receiver
 from meta_media import MediaApi, Settings, errors
 from meta_media.emulator import Emulator
 from meta_media.library.taskiq import media_tasks
+from meta_media.library.taskiq.outages import Outages
 from tests.library.helpers import HookedStore, fail, upload_count
 from tests.library.worker import UPLOADED, Backend, Worker, make_worker, upload_one
 from tests.support.servers import Server, stalled, wait_until
@@ -104,6 +105,21 @@ async def test_a_worker_stops_in_an_outage(
     await delivery
     assert acknowledged == ["one"]
     assert (await worker.tasks.result(upload_one(worker))).maybe_duplicate == (what == "set_result")
+
+
+async def test_a_call_ends_when_the_worker_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may be told to stop just when a call has taken too long."""
+    monkeypatch.setattr("meta_media.library.taskiq.outages._LONGEST_CALL", 0.01)
+    outages = Outages()
+
+    async def silent() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            outages.stop()
+
+    with pytest.raises(asyncio.CancelledError, match="the worker stops"):
+        await outages.outlast(silent)
 
 
 async def test_a_stopping_worker_saves_results(path: Path) -> None:

@@ -37,9 +37,7 @@ class Outages:
 
     def __init__(self) -> None:
         self._stopped = False
-        self._clocks: dict[
-            asyncio.Timeout, float
-        ] = {}  # of the waits in progress, with the seconds that each has at a stop
+        self._clocks: dict[asyncio.Timeout, float] = {}  # of the waits in progress, and their seconds after a stop
 
     def stop(self) -> None:
         """End all waits, because the worker stops."""
@@ -47,7 +45,8 @@ class Outages:
             self._stopped = True
             now = asyncio.get_running_loop().time()
             for clock, grace in self._clocks.items():
-                clock.reschedule(now + grace)
+                if not clock.expired():
+                    clock.reschedule(now + grace)
 
     async def outlast(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call the result backend until it succeeds."""
@@ -67,9 +66,9 @@ class Outages:
             for _ in range(2):  # the first try may meet a connection that was lost
                 try:
                     return await call()
-                except Exception as error:  # noqa: BLE001 - each backend, and each serializer, has its own classes
+                except Exception:  # noqa: BLE001 - each backend, and each serializer, has its own classes
                     await alive()
-                    LOGGER.warning("the result backend cannot read what it stored: %s", excerpt(repr(error)))
+            LOGGER.warning("what the result backend stored of a task is damaged: the task may have been done before")
             return damaged
 
         return await self.outlast(twice)

@@ -48,7 +48,7 @@ def media_tasks(
     `context.state.media_library`.
 
     Args:
-        broker: Any taskiq broker. Results, and the detection of repeated deliveries, need a result backend.
+        broker: Any taskiq broker. Results need a result backend. To recognize repeated deliveries, it must store progress.
         media: Makes the client of a worker process. Default: `MediaApi()`, from the environment.
         store: Makes a store that all workers share, such as `lambda: RedisStore(url)`. `ensure` needs one.
         claim_seconds: As for `MediaLibrary`.
