@@ -120,14 +120,10 @@ class NetworkStream(asyncio.BufferedProtocol):
     @property
     def stale(self) -> bool:
         """Whether an idle connection has received bytes or has ended, even if the event loop has not noticed yet."""
-        if self.received_any:
-            return True
         try:
             self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
+        except OSError as error:
+            return self.received_any or not isinstance(error, BlockingIOError)
         return True
 
     @property
@@ -166,8 +162,7 @@ class NetworkStream(asyncio.BufferedProtocol):
                 self._next_unread()
             buffer[: len(piece)] = piece
             buffer = buffer[len(piece) :]
-        self._wanted = buffer or None
-        before = len(buffer)
+        self._wanted, before = buffer or None, len(buffer)
         try:
             while self._wanted is not None and not self._ended:
                 if not await self._changed(timeouts.wait("read")):
