@@ -177,6 +177,28 @@ async def test_a_later_version(tmp_path: Path) -> None:
     assert (len(server.requests), journal.read_bytes()) == (1, before)
 
 
+async def test_a_journal_without_checksums(tmp_path: Path) -> None:
+    """A journal of the version before is brought up to date when it is opened. What it has as done is done."""
+    path, journal = old(tmp_path / "a.txt", "some text"), tmp_path / "run.sqlite"
+    async with serving(numbered()) as (server, api):
+        await api.upload_many([path], journal=journal).report()
+        changed(
+            journal,
+            "ALTER TABLE items DROP COLUMN key_sum",
+            "ALTER TABLE items DROP COLUMN value_sum",
+            "ALTER TABLE files DROP COLUMN sum",
+            "PRAGMA user_version = 0",
+        )
+        for _ in range(2):
+            (again,) = await outcomes(api.upload_many([path], journal=journal))
+            assert (again.skipped, again.value.id) == (True, "100")
+    assert len(server.requests) == 1
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        assert list(connection.execute("PRAGMA user_version")) == [(2,)]
+        ((key, mark),) = connection.execute("SELECT key, key_sum FROM items")
+        assert mark == checksum(key)
+
+
 async def test_the_first_version_does_not_write_to_it(tmp_path: Path) -> None:
     """The first version cannot add items without checksums. It would else make rows that look damaged."""
     async with opened(tmp_path / "run.sqlite"):
