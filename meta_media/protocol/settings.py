@@ -103,7 +103,8 @@ class Settings:
         minimum_rate: Bytes per second. A transfer is given up when it is slower, on average over one timeout; 0 allows any
             rate. Default: 1024.
         deadline: Seconds for all requests of a call together. Waits for a connection slot and for the reader of a stream do
-            not count. Default: for each request and each response the three timeouts, and for media its size at
+            not count. It is also the limit of each single wait for a file or handle; without it, that is 60 for work on a
+            path, and none for a handle, which may be a pipe. Default: for each request and each response the three timeouts, and for media its size at
             `minimum_rate`; what one of them leaves of its time is not given to the next.
         proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown nor pickled.
             Default: the variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
