@@ -25,7 +25,7 @@ from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.customer import post_webhook
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
-from meta_media.emulator.folder import shown
+from meta_media.emulator.folder import folder_errors, shown
 from meta_media.emulator.messages import Kind, default_kind, webhook
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
@@ -311,7 +311,8 @@ class Emulator:
     async def _start(self) -> None:
         folder = self._data
         if folder is None:
-            folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-"))
+            with folder_errors(Path("a temporary folder")):
+                folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "meta-media-emulator-"))
             self._exit.push_async_callback(anyio.to_thread.run_sync, functools.partial(shutil.rmtree, folder))
         state = await self._exit.enter_async_context(State(folder, self.clock))
         kept = state.settings

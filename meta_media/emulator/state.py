@@ -174,7 +174,7 @@ class State:
 
     def _open(self) -> None:
         self._connection, folder = open_database(self._folder), open_media(self._folder)
-        settings, tokens = dict(self._read("setting", _pair)), self._read("token", _token)
+        settings, tokens = dict(self._read("setting", lambda *row: row)), self._read("token", _token)
         media = self._read("media", StoredMedia)
         if not (settings or tokens or media):
             settings = {name: make() for name, make in _SETTINGS.items()}
@@ -213,10 +213,6 @@ class State:
         with self._lock:  # two writes of one token may come in any order: each writes the latest state
             token = self._tokens[value]
             self._write("token", value, json.dumps(sorted(token.numbers)), token.expires_at, token.forbidden)
-
-
-def _pair(name: str, value: str) -> tuple[str, str]:
-    return name, value
 
 
 def _token(value: str, numbers: str, expires_at: float | None, forbidden: int | None) -> Token:

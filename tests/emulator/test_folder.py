@@ -339,6 +339,13 @@ async def test_of_two_that_start_at_once_one_runs(tmp_path: Path, rounds: int) -
             await process.wait()
 
 
+async def test_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary folder can be made, one sentence says so."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StorageError, match="could not keep data in 'a temporary folder': No such file"):
+        await Emulator().__aenter__()
+
+
 async def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     """A path that cannot be a folder is a storage error with its number, and a long one is cut."""
     (tmp_path / "file").touch()
