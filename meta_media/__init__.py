@@ -22,7 +22,7 @@ from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.webhooks import inbound_media, parse_webhook, verify_signature, verify_subscription
 from meta_media.transfer.atomic_file import clean_stale
-from meta_media.transfer.download import MediaStream
+from meta_media.transfer.media_stream import MediaStream
 from meta_media.transfer.sources import Source
 
 __all__ = [

@@ -27,8 +27,8 @@ from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
 from meta_media.transfer.destinations import Destination
-from meta_media.transfer.download import MediaStream
 from meta_media.transfer.info import delete, deleted_after, get_info
+from meta_media.transfer.media_stream import MediaStream
 from meta_media.transfer.progress import ProgressCallback
 from meta_media.transfer.resume import as_secret, known_id
 from meta_media.transfer.send import send

@@ -150,7 +150,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
 
         if self._journal is None:
             return Done(value=await upload(source), attempts=progress.attempts)
-        async with fingerprint(source, options, self._journal, self._http.settings) as identity:
+        async with fingerprint(source, options, self._journal, self._http) as identity:
 
             async def work(again: bool) -> UploadedMedia:
                 value = await upload(identity.source)

@@ -28,6 +28,7 @@ from meta_media.errors import (
 )
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.limits import Slot, Throttle
+from meta_media.http.memory import Share
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
@@ -98,6 +99,10 @@ class Call:
             error.operation, error.elapsed = self.operation, time.monotonic() - self._started
             error.attempts = self.attempts
             error.media_id = error.media_id or self._media_id
+
+    def share(self) -> Share:
+        """Return the share of the client's memory of a transfer that is about to begin."""
+        return self._client.shared.share(self.settings.chunk_size)
 
     # Waiting
 

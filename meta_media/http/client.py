@@ -18,6 +18,7 @@ from meta_media.http.auth import Token
 from meta_media.http.call import Call
 from meta_media.http.limits import Limits
 from meta_media.http.loop_bound import LoopBound
+from meta_media.http.memory import Memory, Share
 from meta_media.protocol.convert import converter
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import checked_id, is_token
@@ -120,9 +121,9 @@ class Client:
         Args:
             access_token: As for the constructor; default the original's.
             phone_number_id: Likewise.
-            **changes: Fields of `Settings`, except `concurrency` and `proxy`, which belong to the connections.
+            **changes: Fields of `Settings`, except `concurrency`, `memory` and `proxy`, which belong to the connections.
         """
-        if shared := {"concurrency", "http_client", "proxy"}.intersection(changes):
+        if shared := {"concurrency", "http_client", "memory", "proxy"}.intersection(changes):
             raise ConfigurationError(
                 f"{min(shared)} belongs to the connections, which a copy shares: make a new MediaApi"
             )
@@ -202,6 +203,7 @@ class Shared:
         self._proxy = settings.proxy
         self._loaded = False
         self._threads = LoopBound("MediaApi", lambda _: anyio.CapacityLimiter(1))  # the default one is everyone's
+        self._memory = LoopBound("MediaApi", lambda _: Memory(settings.memory))
         self._bound = LoopBound(  # of the Graph API, and of downloads
             "MediaApi", lambda _: [anyio.Semaphore(settings.concurrency, fast_acquire=True) for _ in range(2)]
         )
@@ -228,6 +230,10 @@ class Shared:
     def limiter(self, operation: Operation) -> anyio.Semaphore:
         """Return the concurrency limiter of an operation; `ConfigurationError` if another event loop uses this object."""
         return self._bound.get()[operation == "download"]
+
+    def share(self, chunk_size: int) -> Share:
+        """Return the share of the memory of a transfer that is about to begin."""
+        return Share(self._memory.get(), chunk_size)
 
     async def load(self) -> None:
         """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""

@@ -20,7 +20,7 @@ from meta_media.http.timeouts import TransferTimeouts
 __all__ = ["Headers", "RequestResponseCycle"]
 
 _MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
-_WRITE_SIZE: Final = 2**18  # bytes of small pieces that are joined, to be sent in one system call
+_WRITE_SIZE: Final = 2**15  # bytes of small pieces that are joined, to be sent in one system call
 _MAX_INTERIM_RESPONSES: Final = 32  # before the final response (RFC 9110, section 15.2); Go's client takes 5
 _MAX_OVERHEAD: Final = (
     2**14

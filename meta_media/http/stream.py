@@ -28,9 +28,8 @@ from meta_media.http.timeouts import TransferTimeouts
 __all__ = ["NetworkStream", "connect", "secure"]
 
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
-_UNREAD_PIECE_SIZE: Final = 120 * 2**10  # bytes that no reader waits for; malloc maps fresh pages above 128 KiB
-_UNREAD_LIMIT: Final = 2**18  # bytes received ahead of the reader, above which receiving is paused
-_UNREAD_PIECES: Final = 2**10  # likewise; a TLS record may have one byte
+_SMALL_SIZE: Final = 2**15  # bytes received ahead of the reader, or encrypted at a time: OpenSSL's buffers never shrink
+_UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**18  # bytes received or sent at a time, so that other tasks get their turn
 _ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
@@ -54,17 +53,15 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._tls: Any = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._handshaking = False
         self._buffer = _shared.buffer
         self._unread: deque[memoryview] = deque()
         self._unread_size = 0
         self._wanted: memoryview | None = None  # the rest of a waiting reader's buffer
         self.filled = 0  # bytes that the last `readinto` received, also if it failed
-        self._ended = False
+        self._ended = self._handshaking = False
         self.cut = False  # whether TLS ended without the peer's close_notify: it may be the work of an attacker
         self._error: Exception | None = None
-        self._reading = True
-        self._writable = True
+        self._reading = self._writable = True
         self._pending = 0  # bytes in asyncio's buffer when writing was paused, or last timed
         self._waiter: asyncio.Future[bool] | None = None
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
@@ -77,9 +74,9 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: the reader's buffer, or the one that all connections share."""
-        if self._tls or self._handshaking:
-            return self._buffer
-        return self._buffer[:_UNREAD_PIECE_SIZE] if self._wanted is None else self._wanted[:_PIECE_SIZE]
+        if self._wanted is None:
+            return self._buffer[:_SMALL_SIZE]
+        return self._buffer[: len(self._wanted) + _TLS_RECORD_SIZE] if self._tls else self._wanted[:_PIECE_SIZE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Use the bytes that were received."""
@@ -87,8 +84,9 @@ class NetworkStream(asyncio.BufferedProtocol):
             self._incoming.write(self._buffer[:nbytes])
             self._wake()
         elif self._tls is not None:
-            self._incoming.write(self._buffer[:nbytes])
-            self._decrypt()
+            for start in range(0, nbytes, _SMALL_SIZE):
+                self._incoming.write(self._buffer[start : min(start + _SMALL_SIZE, nbytes)])
+                self._decrypt()
         elif self._wanted is not None:
             self._filled_up_to(self._wanted[nbytes:])
         else:
@@ -186,7 +184,7 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     @property
     def _full(self) -> bool:
-        return self._unread_size >= _UNREAD_LIMIT or len(self._unread) >= _UNREAD_PIECES
+        return self._unread_size >= _SMALL_SIZE or len(self._unread) >= _UNREAD_PIECES
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -254,8 +252,9 @@ class NetworkStream(asyncio.BufferedProtocol):
             if self._tls is None:
                 self._transport.write(piece)
             else:
-                self._tls.write(piece)
-                self._send_encrypted()
+                for start in range(0, len(piece), _SMALL_SIZE):
+                    self._tls.write(piece[start : start + _SMALL_SIZE])
+                    self._send_encrypted()
         return given
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:

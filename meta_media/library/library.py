@@ -193,7 +193,7 @@ class MediaLibrary(AsyncCloseable):
     async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[_Item]:
         self._bound.get()
         options, number = _upload_options(self._media, keywords)
-        async with fingerprint(source, options, self._digests, self._media.settings) as hashed:
+        async with fingerprint(source, options, self._digests, self._media) as hashed:
             yield _Item(hashed, options, number, progress)
 
     async def _ask(self, work: Callable[[], Awaitable[T]], progress: ItemProgress | None = None) -> T:

@@ -115,8 +115,13 @@ class Settings:
             360dialog allows 25.
         info_errors_per_hour: Failed lookups of media ids per hour and phone number. At this number, `get_info` raises
             `RateLimitError` without a request. Default: None, no limit. 360dialog blocks a number for half an hour at 20.
-        concurrency: Connections to the Graph API, and as many again to the download hosts; further calls wait. Default: 16.
-        chunk_size: Bytes that are read, sent or written at a time. Default: 1 MiB.
+        concurrency: Connections to the Graph API, and as many again to the download hosts; further calls wait. Their transfers
+            share `memory`. Default: 16.
+        chunk_size: Bytes that are read, sent or written at a time, at most. Default: 1 MiB.
+        memory: Bytes that all transfers of a `MediaApi` and its copies hold together. A transfer holds up to four chunks,
+            and up to 160 KiB beside them. So a chunk has at most `memory / transfers / 4 - 40 KiB`, but never less than
+            16 KiB. By default this is 1 MiB for up to 61 transfers under way, and 25 KiB for 1,000. Sources that are in
+            memory already, and what `read` returns, are not counted. Default: 256 MiB.
         max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
         fsync: Whether a download to a path is flushed before its file appears, to survive a power cut. Default: False.
         validate: Whether `upload` checks type and size before it sends. Default: True.
@@ -155,6 +160,7 @@ class Settings:
     info_errors_per_hour: int | None = attrs.field(default=None, validator=optional(validators.count))
     concurrency: int = attrs.field(default=16, validator=validators.count)
     chunk_size: int = attrs.field(default=2**20, validator=validators.count)
+    memory: int = attrs.field(default=256 * 2**20, validator=validators.count)
     max_download_size: int = attrs.field(default=100 * 2**20, validator=validators.count)
     fsync: bool = attrs.field(default=False, validator=flag)
     validate: bool = attrs.field(default=True, validator=flag)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
@@ -23,6 +23,7 @@ from meta_media.transfer.threads import FileWork, await_completion, prefetch, st
 __all__ = [
     "Body",
     "Buffer",
+    "ChunkSize",
     "MemoryBody",
     "make_replayable",
     "open_handle",
@@ -31,7 +32,7 @@ __all__ = [
     "open_stream",
 ]
 
-_SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
+ChunkSize = Callable[[], int]  # returns the bytes of the next chunk, at most
 
 
 class Body(Protocol):
@@ -47,16 +48,20 @@ class Body(Protocol):
     seekable: bool  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
     spent: str | None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
 
-    async def measure(self, limit: int) -> int:
-        """Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit."""
+    async def measure(self, limit: int, memory: int) -> int:
+        """
+        Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit.
+
+        `memory` is the bytes of the spool that are kept in memory, at most.
+        """
         ...
 
     async def at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none if it is not seekable."""
         ...
 
-    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
-        """Yield all bytes in chunks of at most `chunk_size`. `CorruptedMediaError`: there are not `size` bytes."""
+    def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
+        """Yield all bytes in chunks of at most `chunk_size()`. `CorruptedMediaError`: there are not `size` bytes."""
         ...
 
 
@@ -170,7 +175,7 @@ class MemoryBody(_BodyFacts):
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
         self.stat = stat
 
-    async def measure(self, limit: int) -> int:
+    async def measure(self, limit: int, memory: int) -> int:
         """See `Body`."""
         return self._view.nbytes
 
@@ -178,10 +183,17 @@ class MemoryBody(_BodyFacts):
         """See `Body`."""
         return bytes(self._view[offset : offset + size])
 
-    async def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    async def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         """See `Body`."""
-        for start in range(0, self._view.nbytes, chunk_size):
-            yield self._view[start : start + chunk_size]
+        for chunk in _slices(self._view, chunk_size):
+            yield chunk
+
+
+def _slices(view: memoryview, chunk_size: ChunkSize) -> Iterator[memoryview]:
+    while view:
+        size = chunk_size()
+        yield view[:size]
+        view = view[size:]
 
 
 def _octets(data: Buffer) -> memoryview:
@@ -210,7 +222,7 @@ class _SeekableBody(_BodyFacts):
         self.head = head
         self.stat = stat
 
-    async def measure(self, limit: int) -> int:
+    async def measure(self, limit: int, memory: int) -> int:
         return self._size
 
     async def at(self, offset: int, size: int) -> bytes:
@@ -220,16 +232,16 @@ class _SeekableBody(_BodyFacts):
             await self._work.call(self._file.seek, self._start + offset)
             return as_bytes(await self._work.call(self._file.read, size))
 
-    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         return prefetch(self._read(chunk_size))
 
-    async def _read(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    async def _read(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         left = self._size
         with storage_errors("read the source"):
             await self._work.call(self._file.seek, self._start)
         while left:
             with storage_errors("read the source"):
-                chunk = as_bytes(await self._work.call(self._file.read, min(chunk_size, left)) or b"")
+                chunk = as_bytes(await self._work.call(self._file.read, min(chunk_size(), left)) or b"")
             if not chunk:
                 raise CorruptedMediaError(f"the source became shorter while it was sent: {left} bytes are missing")
             left -= len(chunk)
@@ -259,11 +271,11 @@ class _StreamBody(_SeekableBody):
         self._rest = rest
         self._stack = stack  # closes the temporary file
 
-    async def measure(self, limit: int) -> int:
+    async def measure(self, limit: int, memory: int) -> int:
         if self.spools and self._file is None:
-            file = await self._stack.enter_async_context(spooled(_SPOOL_MEMORY_SIZE))
+            file = await self._stack.enter_async_context(spooled(memory))
             self.size = self._size = await self._spool(file, limit)
-            self._file, self.seekable = file, True
+            self._file, self.seekable, self._first = file, True, b""
         return self._size
 
     async def _spool(self, file: Any, limit: int) -> int:
@@ -279,15 +291,15 @@ class _StreamBody(_SeekableBody):
             await await_completion(file.flush())  # reports a full disk now, not when the file is read
         return total
 
-    def chunks(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         self.replayable = self.spools
         return super().chunks(chunk_size) if self.spools else self._pass_on(chunk_size)
 
-    async def _pass_on(self, chunk_size: int) -> AsyncGenerator[Buffer, None]:
+    async def _pass_on(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         async with contextlib.aclosing(self._batches()) as batches:
             async for batch in batches:
-                for start in range(0, len(batch), chunk_size):
-                    yield memoryview(batch)[start : start + chunk_size]
+                for chunk in _slices(memoryview(batch), chunk_size):
+                    yield chunk
 
     async def _batches(self) -> AsyncGenerator[bytes, None]:
         """Yield the stream. `CorruptedMediaError`: it does not have the declared size."""

@@ -13,12 +13,12 @@ from typing import Final, Protocol
 
 import attrs
 
-from meta_media.protocol.settings import Settings
+from meta_media.http.client import Client
 from meta_media.transfer.background_writer import BackgroundWriter
-from meta_media.transfer.bodies import Body, make_replayable
+from meta_media.transfer.bodies import Body, ChunkSize, make_replayable
 from meta_media.transfer.sources import OpenedSource, Source
 from meta_media.transfer.threads import file_deadline, run_in_thread
-from meta_media.transfer.upload import UploadOptions, prepare
+from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, UploadOptions, prepare
 
 __all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "file_stamp", "fingerprint", "just_changed"]
 
@@ -69,20 +69,21 @@ class Fingerprint:
 
 @asynccontextmanager
 async def fingerprint(
-    source: object, options: UploadOptions, digests: DigestCache, settings: Settings
+    source: object, options: UploadOptions, digests: DigestCache, client: Client
 ) -> AsyncIterator[Fingerprint]:
     """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
+    settings = client.settings
     origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
     async with contextlib.AsyncExitStack() as stack:
-        async with file_deadline(settings.deadline):
+        async with file_deadline(settings.deadline), client.shared.share(settings.chunk_size) as chunk_size:
             body = await stack.enter_async_context(origin.open())
             make_replayable(body)
-            mime_type, size = await prepare(origin, body, options)
+            mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
             stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else None
             sha256 = await digests.find(stamp) if stamp else None
             expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
             if sha256 is None:
-                sha256 = await _hash(body, size, settings.chunk_size)
+                sha256 = await _hash(body, size, chunk_size)
                 expected = None if body.immutable else sha256
                 if stamp:
                     await digests.remember(stamp, sha256)
@@ -92,7 +93,7 @@ async def fingerprint(
         yield Fingerprint(source=opened_source, sha256=sha256, mime_type=mime_type, size=size)
 
 
-async def _hash(body: Body, size: int, chunk_size: int) -> str:
+async def _hash(body: Body, size: int, chunk_size: ChunkSize) -> str:
     if body.immutable and size == len(body.head):
         return (await run_in_thread(hashlib.sha256, body.head)).hexdigest()
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from meta_media.transfer.threads import FileWork, call
 
 __all__ = ["BATCH_SIZE", "as_bytes", "buffers", "called", "check_handle", "handle_chunks", "response_chunks"]
 
-BATCH_SIZE: Final = 2**18  # bytes of a stream that are joined to one chunk
+BATCH_SIZE: Final = 2**16  # bytes of a stream that are joined to one chunk
 _CHUNK_METHODS: Final = ("chunks", "stream", "iter_chunks")  # of a reader whose `read` takes no size
 _OF_SEVERAL: Final = (["filenames"], ["key"], ["name"], ["path"])  # what `read` of an archive begins with
 _RESPONSE_METHODS: Final = {"aiter_bytes": (), "iter_content": (BATCH_SIZE,), "stream": (BATCH_SIZE,)}

@@ -26,16 +26,17 @@ from meta_media.protocol.settings import Settings
 from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.background_writer import BackgroundWriter
-from meta_media.transfer.bodies import Body, Buffer
-from meta_media.transfer.download import MediaStreamSource
+from meta_media.transfer.bodies import Body, Buffer, ChunkSize
 from meta_media.transfer.info import get_info
+from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import file_deadline
 
-__all__ = ["UploadOptions", "inspect", "prepare", "upload", "upload_options"]
+__all__ = ["SPOOL_MEMORY_SIZE", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
 
 _SMALL_SIZE: Final = 2**17  # bytes up to which a file is sent in one piece
+SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
 
 
 @attrs.frozen(kw_only=True)
@@ -61,10 +62,12 @@ def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOpt
     return attrs.evolve(options, validate=options.validate and settings.validate)
 
 
-async def inspect(source: Source, body: Body, options: UploadOptions) -> tuple[Inspection, int]:
+async def inspect(
+    source: Source, body: Body, options: UploadOptions, memory: int = SPOOL_MEMORY_SIZE
+) -> tuple[Inspection, int]:
     """Return the decision of `inspect_media` for an opened source, and its size in bytes, which may be above the maximum."""
     inspection, streamed = await _decide(source, body, options), not body.seekable
-    size = await body.measure(inspection.max_size)
+    size = await body.measure(inspection.max_size, memory)
     if streamed and body.seekable and size <= inspection.max_size:  # it is spooled now
         inspection = await _decide(source, body, options)
     return inspection, size
@@ -94,9 +97,9 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
     )
 
 
-async def prepare(source: Source, body: Body, options: UploadOptions) -> tuple[str, int]:
+async def prepare(source: Source, body: Body, options: UploadOptions, memory: int) -> tuple[str, int]:
     """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
-    inspection, size = await inspect(source, body, options)
+    inspection, size = await inspect(source, body, options, memory)
     if options.validate or size > inspection.max_size:
         check_size(inspection, size, filename=options.filename or source.name or body.name)
     if options.size not in {None, size}:
@@ -109,13 +112,13 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
     if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
-    async with file_deadline(call.settings.deadline), origin.open() as body:
-        mime_type, size = await prepare(origin, body, options)
+    async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
+        mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
         filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
         form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
-        content = _Content(form, size, origin, options, call.settings.chunk_size)
+        content = _Content(form, size, origin, options, chunk_size)
         uploaded = await call.request(
             request, UploadedMedia, functools.partial(content.open, body), replayable=lambda: body.replayable
         )
@@ -155,7 +158,7 @@ def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
 class _Content:
     """The request's body: the file between head and tail of its form. `open` starts it anew for each attempt."""
 
-    def __init__(self, form: Form, size: int, source: Source, options: UploadOptions, chunk_size: int) -> None:
+    def __init__(self, form: Form, size: int, source: Source, options: UploadOptions, chunk_size: ChunkSize) -> None:
         self._form = form
         self._size = size
         self._expected = source.sha256
@@ -193,7 +196,7 @@ class _Content:
 
     async def _join(self, body: Body) -> bytes:
         """Join a small file with its form: one piece costs a third of three to send."""
-        async with contextlib.aclosing(body.chunks(_SMALL_SIZE)) as chunks:
+        async with contextlib.aclosing(body.chunks(lambda: _SMALL_SIZE)) as chunks:
             content = [chunk async for chunk in chunks]
         if self._hashes:
             for chunk in content:

@@ -141,6 +141,7 @@ async def test_clients_that_fit(flavour: Any) -> None:
         ({"settings": Settings()}, "with_options takes the settings themselves: with_options(read_timeout=3)"),
         ({"http_client": None}, "http_client belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"proxy": "http://proxy"}, "proxy belongs to the connections, which a copy shares: make a new MediaApi"),
+        ({"memory": 3}, "memory belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"concurrency": 3}, "concurrency belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"x" * 500: 1}, "there is no setting named " + "x" * 80),
         ({"access_token": 5}, "access_token must be a str or an async function that returns one, not int"),

@@ -20,7 +20,7 @@ from meta_media.protocol.validators import checked_id, checked_token
 NAMES = [field.name for field in attrs.fields(Settings)]
 RATES = (0, 0.5, 10**6)
 SECONDS = ("connect_timeout", "read_timeout", "write_timeout")
-COUNTS = ("concurrency", "chunk_size", "max_download_size")
+COUNTS = ("concurrency", "chunk_size", "max_download_size", "memory")
 
 
 def changed(name: str, value: Any) -> Settings:
@@ -53,6 +53,7 @@ def test_defaults() -> None:
         "max_download_size": 104857600,
         "fsync": False,
         "validate": True,
+        "memory": 2**28,
         "str_paths": True,
         "user_agent_suffix": "",
     }

@@ -52,8 +52,8 @@ pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 async def body_of(source: object, **options: Any) -> bytes:
     """Read a source to its end, without an upload."""
     async with Source.of(source, **options).open() as body:
-        await body.measure(2**30)
-        return b"".join([bytes(chunk) async for chunk in body.chunks(2**16)])
+        await body.measure(2**30, 2**20)
+        return b"".join([bytes(chunk) async for chunk in body.chunks(lambda: 2**16)])
 
 
 async def name_of(source: object) -> str | None:
@@ -679,7 +679,7 @@ async def test_declared_sizes_of_readers() -> None:
         setattr(reader, name, len(LONG))
         async with Source.of(reader).open() as body:
             assert (body.size, body.replayable) == (len(LONG), True)
-            assert sum([len(chunk) async for chunk in body.chunks(2**16)]) == len(LONG)
+            assert sum([len(chunk) async for chunk in body.chunks(lambda: 2**16)]) == len(LONG)
             assert not body.replayable
     cut = Thing(read=_AsyncReader(TEXT).read, size=len(TEXT) + 1)
     with pytest.raises(CorruptedMediaError, match="ended after"):

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from meta_media import Settings
+from meta_media import MediaApi, Settings
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, StorageError, UnsupportedMediaTypeError
 from meta_media.transfer.fingerprint import RecentDigestCache, fingerprint
 from meta_media.transfer.upload import UploadOptions
 from tests.support.servers import open_files
 
-SETTINGS = Settings(chunk_size=65_536)
+CLIENT = MediaApi("token", "1", settings=Settings(chunk_size=65_536))
 CONTENT = b"To be known again by its bytes.\n" * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 OTHER = CONTENT.swapcase()
@@ -51,10 +51,10 @@ def settle(path: Path, at: float = LONG_AGO) -> None:
 async def sha256_of(source: Any, digests: RecentDigestCache, **options: Any) -> str:
     """Identify a source."""
     options.setdefault("mime_type", "text/plain")
-    async with fingerprint(source, UploadOptions(**options), digests, SETTINGS) as identity:
+    async with fingerprint(source, UploadOptions(**options), digests, CLIENT) as identity:
         assert identity.source.sha256 in {None, identity.sha256}
         async with identity.source.open() as body:
-            content = b"".join([bytes(chunk) async for chunk in body.chunks(10_000)])
+            content = b"".join([bytes(chunk) async for chunk in body.chunks(lambda: 10_000)])
         assert hashlib.sha256(content).hexdigest() == identity.sha256 or identity.sha256 == "f" * 64
         assert identity.size == len(content)
         return identity.sha256
@@ -84,13 +84,13 @@ async def test_sources(tmp_path: Path, kind: str) -> None:
     before = open_files(tmp_path)
     source, options = SOURCES[kind](path)
     async with fingerprint(
-        source, UploadOptions(mime_type="text/plain", **options), RecentDigestCache(), SETTINGS
+        source, UploadOptions(mime_type="text/plain", **options), RecentDigestCache(), CLIENT
     ) as identity:
         assert (identity.sha256, identity.mime_type, identity.size) == (SHA256, "text/plain", len(CONTENT))
         for _ in range(2):
             async with identity.source.open() as body:
                 assert body.replayable
-                assert b"".join([bytes(chunk) async for chunk in body.chunks(10_000)]) == CONTENT
+                assert b"".join([bytes(chunk) async for chunk in body.chunks(lambda: 10_000)]) == CONTENT
     if kind == "handle":
         assert source.tell() == 0
         source.close()
@@ -101,7 +101,7 @@ async def test_names_and_types(tmp_path: Path) -> None:
     """Name and type are those that the source would be sent with."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n")
-    async with fingerprint(path, UploadOptions(validate=False), RecentDigestCache(), SETTINGS) as identity:
+    async with fingerprint(path, UploadOptions(validate=False), RecentDigestCache(), CLIENT) as identity:
         assert (identity.source.name, identity.mime_type) == ("a.csv", "text/csv")
 
 
@@ -233,6 +233,6 @@ async def test_what_is_refused(tmp_path: Path) -> None:
     ]
     for source, options, kind in wrong:
         with pytest.raises(kind):
-            async with fingerprint(source, UploadOptions(**options), digests, SETTINGS):
+            async with fingerprint(source, UploadOptions(**options), digests, CLIENT):
                 raise AssertionError("it was let through")
     assert digests.found == []

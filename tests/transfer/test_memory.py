@@ -133,3 +133,67 @@ def test_memory_stays_flat(case: str, big: Path, server: list[str]) -> None:
     sys.stdout.write(f"{case}: client {client / 1024:.1f} MiB, emulator {emulator / 1024:.1f} MiB over idle\n")
     assert client < ALLOWED
     assert emulator < ALLOWED
+
+
+# Prints how many KiB the client grew at most while 64 transfers were under way, and a little later.
+CROWD = """
+import asyncio, gc, sys
+from pathlib import Path
+
+from meta_media import MediaApi, Settings
+
+case, path, url, token, number, emulator = sys.argv[1:]
+COUNT, MEMORY = 64, 48 * 2**20
+
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+def pieces():
+    with open(path, "rb") as file:
+        while piece := file.read(50_000):
+            yield piece
+
+async def main():
+    async with MediaApi(token, number, settings=Settings(base_url=url, concurrency=COUNT, memory=MEMORY)) as media:
+        uploaded = await media.upload(path)
+
+        async def one(number):
+            if case == "upload":
+                await media.upload(path)
+            elif case == "iterator":
+                await media.upload(pieces(), filename="a.txt")
+            elif case == "download":
+                await media.download(uploaded.id, f"{path}.{case}.{number}")
+            else:
+                async with media.stream(uploaded.id) as stream:
+                    async for chunk in stream:
+                        pass
+
+        await one(0)
+        gc.collect()
+        idle = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        await asyncio.gather(*map(one, range(COUNT)))
+        peak = status("VmHWM") - idle
+        gc.collect()
+        print(peak, status("VmRSS") - idle)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["upload", "iterator", "download", "stream"])
+def test_a_crowd_stays_within_its_memory(case: str, big: Path, server: list[str], tmp_path: Path) -> None:
+    """64 transfers at a time, which may hold 48 MiB together, hold no more; without the limit, they would hold 190 MiB."""
+    path = tmp_path / "text.txt"
+    with big.open("rb") as file:
+        path.write_bytes(file.read(4 * 2**20))
+    command = [sys.executable, "-c", CROWD, case, str(path), *server]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=240).stdout
+    peak, later = (int(number) / 1024 for number in printed.split())
+    sys.stdout.write(f"{case}: {peak:.1f} MiB over idle at most, {later:.1f} MiB later\n")
+    heaps = 40 if case == "iterator" else 16  # malloc's, one for each thread: what a thread reads, another one frees
+    assert peak < 48 + heaps
+    assert later < 36
