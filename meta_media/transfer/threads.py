@@ -128,6 +128,11 @@ def _too_late(what: object, seconds: float) -> MediaError:
     return TransferTimeoutError(sentence, phase="deadline", retryable=False)
 
 
+def _ignore(future: asyncio.Future[Any]) -> None:
+    """Look at the exception of a future, which asyncio would log otherwise."""
+    _ = future.cancelled() or future.exception()
+
+
 class FileWork:
     """
     The blocking work on one file or handle: on threads, one piece after another.
@@ -171,8 +176,7 @@ class FileWork:
             await settled(future, self.what, self.limit, self._grace)
         except BaseException:
             left = not future.cancel()  # what still waits for a thread is dropped
-            if left and not future.cancelled():
-                future.exception()  # is retrieved
+            future.add_done_callback(_ignore)
             if undo is not None:
                 undoing = self.start(lambda: undo(started.result()))
                 if left:
@@ -206,8 +210,7 @@ class FileWork:
             await settled(task, self.what, self.limit, self._grace)
         except BaseException:
             self._left_behind = task.cancel()
-            if not self._left_behind and not task.cancelled():
-                task.exception()  # is retrieved
+            task.add_done_callback(_ignore)
             raise
         return task.result()
 
@@ -259,8 +262,7 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         finally:
             step.cancel()
             cancelled = await outwait(step, math.inf)
-            if not step.cancelled():
-                step.exception()  # is retrieved: the consumer did not ask for this step
+            _ignore(step)  # the consumer did not ask for it
             if cancelled is not None:
                 raise cancelled
 

@@ -350,6 +350,22 @@ def test_link_to_what_is_no_file(folder: Path, tmp_path: Path, kind: str, when: 
     target.unlink()
 
 
+def test_link_to_itself(folder: Path) -> None:
+    """A link that leads nowhere, because it leads to itself, is replaced."""
+    target = folder / "loop"
+    target.symlink_to(target)
+    assert placed(target) == target
+    assert listing(folder) == {"loop": NEW}
+
+
+def test_without_descriptors_of_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system that cannot open a folder, such as Windows, the path is used."""
+    monkeypatch.setattr(atomic_file, "_HAS_DIR_FD", False)
+    assert placed(folder / "a") == folder / "a"
+    assert placed(folder, "a") == folder / "a (2)"
+    assert listing(folder) == {"a": NEW, "a (2)": NEW}
+
+
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"])
 def test_standard_streams(path: str) -> None:
     """The links of the standard streams are refused as they are, wherever they lead, and root replaces none."""

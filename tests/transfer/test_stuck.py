@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,9 @@ from meta_media import MediaLibrary
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import StorageError, TransferTimeoutError
 from meta_media.transfer import thread_pool
+from meta_media.transfer.files import open_file, pipe_chunks
 from meta_media.transfer.thread_pool import ThreadPool
-from meta_media.transfer.threads import FileWork
+from meta_media.transfer.threads import FileWork, prefetch
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import LeanServer
@@ -363,6 +365,8 @@ async def test_all_threads_are_taken(stuck: Stuck, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(thread_pool, "_PATIENCE", 0.5)
     pool = ThreadPool()
     works = [pool.submit(stuck.wait) for _ in range(200)]
+    cancelled = works.pop()
+    assert cancelled.cancel()
     await wait_until(lambda: stuck.count == 80)
     for work in works[80:]:
         with pytest.raises(StorageError, match=r"all 80 threads for files wait for .* that does not respond: look at"):
@@ -397,6 +401,67 @@ async def test_work_on_a_file_is_done_in_order(stuck: Stuck) -> None:
     stuck.go.set()
     await wait_until(lambda: len(done) == 2)
     assert done == ["undone", "finished"]
+
+
+async def test_clean_up_that_does_not_respond(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clean-up of a file is waited for only for a while."""
+    monkeypatch.setattr("meta_media.transfer.threads._CLEANUP_TIMEOUT", 0.1)
+    await FileWork().finish(stuck.wait)
+    assert (stuck.count, stuck.released) == (1, 0)
+
+
+async def test_two_readers_of_one_pipe(fifo: Path) -> None:
+    """A reader that finds a pipe empty, because another one was faster, goes on waiting."""
+    async with open_file(fifo, 0) as one, open_file(fifo, 0) as two:
+        chunks = [pipe_chunks(opened.file, 100) for opened in (one, two)]
+        steps = {asyncio.ensure_future(anext(chunk)) for chunk in chunks}
+        with fifo.open("wb", buffering=0) as writer:
+            writer.write(b"first")
+            done, waiting = await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
+            assert [step.result() for step in done] == [b"first"]
+            writer.write(b"second")
+            assert [await step for step in waiting] == [b"second"]
+        for chunk in chunks:
+            await chunk.aclose()
+
+
+async def test_cancelled_while_a_step_is_left() -> None:
+    """A cancellation that arrives while an early end waits for the next step is not lost."""
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def steps() -> AsyncGenerator[int, None]:
+        yield 1
+        with anyio.CancelScope(shield=True):
+            with contextlib.suppress(asyncio.CancelledError):
+                entered.set()
+                await asyncio.sleep(SOON)  # until it is cancelled
+            leaving.set()
+            await go.wait()
+
+    async def consume() -> None:
+        async with contextlib.aclosing(prefetch(steps())) as values:
+            assert await anext(values) == 1
+            await entered.wait()
+
+    leaving = asyncio.Event()
+    task = asyncio.ensure_future(consume())
+    await leaving.wait()
+    task.cancel()
+    await asyncio.sleep(0.01)  # in which the cancellation arrives
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_exit_of_a_child_process() -> None:
+    """The exit of a forked process waits for no thread of its parent."""
+    pool, go = ThreadPool(), threading.Event()
+    work = pool.submit(go.wait)
+    pool._process = -1
+    pool._finish()
+    assert not work.done()
+    go.set()
+    work.result()
 
 
 EXIT: Final = """
