@@ -14,6 +14,9 @@ import pytest
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError, TransferTimeoutError
+from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.stream import NetworkStream
+from meta_media.http.timeouts import TransferTimeouts
 from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, endless, json_response
 
@@ -105,7 +108,7 @@ async def test_trickle(part: str, call: str, serve: Serve, client: object) -> No
         assert phase == ("read" if "read_timeout" in settings else "deadline")
 
 
-@pytest.mark.parametrize(("part", "call"), slow_except(QUICK, CASES))
+@pytest.mark.parametrize(("part", "call"), slow_except([("extensions", "read"), ("interim", "send")], CASES))
 async def test_flood(part: str, call: str, serve: Serve, client: object) -> None:
     """What floods beside a body is ended: by its size, or by the deadline over an injected client that has no such limit."""
     before, more = PARTS[part]
@@ -139,6 +142,22 @@ async def test_deadline_of_a_flood(call: str, serve: Serve) -> None:
     """The deadline ends a body that always has bytes ready, in chunks of one byte."""
     async with serve(endless(CHUNKED, b"1\r\nx\r\n" * 1000), deadline=0.5) as (_, api):
         assert await phase_of(CALLS[call](api)) == "deadline"
+
+
+async def test_deadline_of_a_flood_of_headers() -> None:
+    """The deadline is noticed though the next byte of the headers is always there before the loop has looked at the time."""
+
+    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0)
+
+    async with (
+        Server(step) as server,
+        MediaApi("token", "1", settings=Settings(base_url=server.base_url, max_retries=0, deadline=0.3)) as api,
+    ):
+        assert await phase_of(api.get_info("7")) == "deadline"
 
 
 async def test_other_tasks_in_a_flood() -> None:
@@ -254,3 +273,67 @@ async def test_flood_during_an_upload(secured: bool, tls: ssl.SSLContext) -> Non
                 await api.upload(bytes(8 * 10**6), filename="a.txt", mime_type="text/plain")
     assert not isinstance(caught.value, TransferTimeoutError)
     assert caught.value.maybe_applied
+
+
+async def test_headers_have_their_time_when_the_body_has_left() -> None:
+    """A server that takes the end of a request late, and responds late, has the time for each."""
+    size = 200_000
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.7)  # in which nothing leaves
+            await reader.readexactly(size)
+            await asyncio.sleep(0.7)  # the response's delay
+            writer.write(json_response({"id": "7"}))
+            await writer.drain()
+
+    timeouts = TransferTimeouts(connect=9, read=1.2, write=9, rate=0, deadline=None)
+    with socket.socket() as listener, socket.socket() as connected:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**12)  # so that the last piece is one that waits
+        listener.bind(("127.0.0.1", 0))
+        async with await asyncio.start_server(take, sock=listener, limit=2**12):
+            connected.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(connected, listener.getsockname())
+            stream = NetworkStream(connected)
+            await loop.create_connection(lambda: stream, sock=connected)
+            cycle = RequestResponseCycle(stream, timeouts, lambda cycle: cycle.abort())
+            with timeouts:
+                headers = [("Host", "localhost"), ("Content-Length", str(size))]
+                await cycle.send("POST", "/", headers, bytes(size))
+            assert cycle.status == 200
+            await cycle.aclose()
+
+
+# Before a request
+
+
+@pytest.mark.parametrize("injected", [False, True], ids=["ours", "injected"])
+async def test_handshake_that_trickles(injected: bool, tls: ssl.SSLContext) -> None:
+    """A TLS handshake has the time to connect in all."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            writer.write(b"\x16\x03\x03\x40\x00")  # the beginning of a record (RFC 8446, section 5.1)
+            while not writer.is_closing():
+                writer.write(b"\x02")
+                await asyncio.sleep(0.02)  # the pace
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(await asyncio.start_server(greet, "127.0.0.1", 0))
+        given = await stack.enter_async_context(httpx.AsyncClient()) if injected else None
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = Settings(base_url=url, max_retries=0, connect_timeout=0.4)
+        api = await stack.enter_async_context(MediaApi("token", "1", settings=settings, http_client=given))
+        assert await phase_of(api.get_info("7")) == "connect"
+
+
+@pytest.mark.parametrize("part", ["one header", "interim"])
+async def test_proxy_that_trickles(part: str, tls: ssl.SSLContext) -> None:
+    """The response of a proxy to CONNECT has the time of headers."""
+    async with Server(trickled(*PARTS[part])) as proxy:
+        settings = Settings(proxy=proxy.base_url, base_url="https://graph.invalid", max_retries=0, read_timeout=0.3)
+        async with MediaApi("token", "1", settings=settings) as api:
+            assert await phase_of(api.get_info("7")) == "read"

@@ -263,7 +263,9 @@ async def test_slow_but_steady_peer() -> None:
     with reader(0.01) as (port, received):
         stream = await connect("127.0.0.1", port, None, patient())
         started = time.monotonic()
-        assert await stream.write(memoryview(bytes(LARGE)), patient(write=0.4, rate=1000)) == LARGE
+        timeouts = patient(write=0.4, rate=1000)
+        with timeouts:
+            assert await stream.write(memoryview(bytes(LARGE)), timeouts) == LARGE
         await wait_until(lambda: not stream.unsent)
         stream.abort()
         await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
@@ -597,6 +599,23 @@ async def test_tls_garbage(read: Callable[[NetworkStream], Awaitable[bytes]], tl
             with pytest.raises(httpx.ReadError):
                 await read(stream)
             assert await stream.write(memoryview(b"more"), patient()) == 0
+        stream.abort()
+
+
+async def test_tls_records_of_one_byte(tls: ssl.SSLContext) -> None:
+    """Receiving is paused for many small records as for a few large ones, and all of them can be read."""
+    count = 40_000
+    with secured(tls) as (port, accepted):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        connection = await asyncio.to_thread(accepted.get)
+        await asyncio.to_thread(lambda: [connection.send(b"x") for _ in range(count)])
+        await asyncio.sleep(0.1)  # the loop receives what it wants
+        ahead = 0
+        while stream.received_any:
+            ahead += len(await stream.read(patient()))  # which waits for nothing
+        assert 1000 < ahead < 30_000  # one system call may receive 22,795
+        while ahead < count:
+            ahead += len(await stream.read(patient()))
         stream.abort()
 
 
