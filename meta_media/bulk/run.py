@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import anyio.lowlevel
@@ -37,14 +37,15 @@ _ROOM_IN_ORDER_COUNT: Final = 16  # the same, where outcomes wait for earlier on
 class Job(Protocol[T]):
     """The work that a run does on each item."""
 
-    async def open(self) -> None:
+    def open(self) -> Awaitable[None]:
         """Prepare, before an item is read. The run raises an error of this."""
+        ...
 
     async def __call__(self, item: Any, progress: ItemProgress, /) -> Done[T]:
         """Work on an item, and report the bytes that moved."""
         ...
 
-    def is_fatal(self, error: Exception) -> bool:
+    def is_fatal(self, error: Exception, /) -> bool:
         """Return whether all other items would meet the same error."""
         ...
 
