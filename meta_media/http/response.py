@@ -34,7 +34,9 @@ class Response:
         self.secret = mapper.secret
         self.status: int = cycle.status
         self.request_sent: bool = cycle.request_sent  # the whole of it, when the response arrived
-        self.headers: dict[str, str] = masked(_joined(cycle.headers), self.secret)
+        self.headers = _joined(cycle.headers)
+        if self.secret in "\n".join(self.headers.values()):  # a glance at all is cheaper than one at each
+            self.headers = masked(self.headers, self.secret)
         length = self.headers.get("content-length", "")
         known = _LENGTH.fullmatch(length) and "transfer-encoding" not in self.headers  # which overrides it
         self.length = int(length) if known else None  # Content-Length in bytes
