@@ -468,17 +468,21 @@ EXIT: Final = """
 import asyncio, threading
 from meta_media import MediaApi
 
+entered = threading.Event()
+
 class Stuck:
     def __fspath__(self):
+        entered.set()
         threading.Event().wait()
 
 async def main():
     async with MediaApi("token", "1") as media:
-        try:
-            async with asyncio.timeout(0.1):
-                await media.upload(Stuck())
-        except TimeoutError:
-            print("left")
+        upload = asyncio.create_task(media.upload(Stuck()))
+        while not entered.is_set():
+            await asyncio.sleep(0.01)
+        upload.cancel()
+        await asyncio.wait([upload])
+        print("left")
 
 asyncio.run(main())
 """
