@@ -38,7 +38,7 @@ class Sink:
     """The receiver of a download's bytes. A chunk may be reused once the call that writes it has returned."""
 
     rewindable = False  # whether written bytes can be taken back
-    work: FileWork | None = None  # what is done with it on threads
+    work: Any = None  # the `FileWork` of a sink that is written on threads
 
     @property
     def blocking(self) -> Callable[[memoryview], None] | None:
