@@ -105,7 +105,7 @@ def _judged(cell: Cell, graph: ManyGraph, aimed: dict[int, deque[Fault]], reques
 # What is run
 
 
-def _sources(scene: Scene) -> list[Any]:
+def sources(scene: Scene) -> list[Any]:
     """List the sources of a run, or its media; the one that meets the faults may be another, or have a callback."""
     cell = scene.cell
     if cell.verb != "upload":
@@ -138,13 +138,13 @@ async def ended(scene: Scene, run: BulkRun[Any]) -> Ran:
 
 
 async def _run(scene: Scene) -> Ran:
-    cell, sources = scene.cell, _sources(scene)
+    cell, items = scene.cell, sources(scene)
     options: dict[str, Any] = {"progress": scene.run_progress, **cell.options}
     if cell.verb == "upload":
-        return await ended(scene, scene.api.upload_many(sources, verify="verified" in cell.operation, **options))
+        return await ended(scene, scene.api.upload_many(items, verify="verified" in cell.operation, **options))
     if cell.verb == "download":
-        return await ended(scene, scene.api.download_many(sources, scene.target.parent, **options))
-    return await ended(scene, scene.api.delete_many(sources, **options))
+        return await ended(scene, scene.api.download_many(items, scene.target.parent, **options))
+    return await ended(scene, scene.api.delete_many(items, **options))
 
 
 _UPLOADS: Final = ("upload_many", "upload_many once", "upload_many spooled", "upload_many verified")

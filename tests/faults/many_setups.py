@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from meta_media import MediaApi, Outcome, Settings
 from tests.faults.caller_setups import SETUPS, Operation, calling, kill_when, named
-from tests.faults.many import ManyGraph, Ran, ended, media_id
+from tests.faults.many import ManyGraph, Ran, ended, media_id, sources
 from tests.faults.scenes import ELSEWHERE, OPERATIONS, TOKEN, Scene
 from tests.faults.server import Fault, Seen
 
@@ -152,6 +154,26 @@ async def _killed(scene: Scene, _: Operation) -> Any:
         more = (scene.folder,) if cell.verb == "download" else ()
         run = getattr(api, f"{cell.verb}_many")(items, *more, journal=journal)
         _check_resumed(scene, await ended(scene, run))
+    return ELSEWHERE
+
+
+@calling("a journal of which a result is damaged, and run again")
+async def _damaged(scene: Scene, _: Operation) -> Any:
+    cell, journal = scene.cell, scene.folder.parent / "run.sqlite"
+    more = (scene.folder,) if cell.verb == "download" else ()
+    async with MediaApi(TOKEN, "1", settings=Settings(base_url=scene.server.base_url, concurrency=3)) as api:
+        verb = getattr(api, f"{cell.verb}_many")
+        await verb(sources(scene), *more, journal=journal).report()
+        with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
+            first = "(SELECT min(key) FROM items WHERE value IS NOT NULL)"
+            connection.execute(f"UPDATE items SET value = replace(value, '70', '71') || ' ' WHERE key = {first}")
+        ran = await ended(scene, verb(sources(scene), *more, journal=journal))
+    assert (ran.report.ok, ran.report.skipped, ran.report.succeeded) == (True, cell.items - 1, 1)
+    for outcome in ran.outcomes:
+        assert outcome.value is not None
+        told = {"upload": "id", "download": "media_id"}.get(cell.verb)
+        assert told is None or getattr(outcome.value, told) == media_id(outcome.index)
+        assert outcome.skipped or cell.verb != "upload" or outcome.value.maybe_duplicate
     return ELSEWHERE
 
 

@@ -309,6 +309,30 @@ def _fifo(scene: Scene) -> None:
     scene.checks.append(scene.target.is_fifo)
 
 
+@named("a pipe without a writer at the source")
+def _silent_pipe(scene: Scene) -> None:
+    scene.source.unlink()
+    os.mkfifo(scene.source)
+
+
+@named("a target that does not respond")
+async def _stuck_target(scene: Scene) -> AsyncIterator[None]:
+    go, opened, stuck = threading.Event(), os.open, list[object]()
+
+    def wait(path: Any, *arguments: Any, **options: Any) -> int:
+        if threading.current_thread().name.startswith("meta_media"):
+            stuck.append(path)
+            go.wait()
+        return opened(path, *arguments, **options)
+
+    scene.patch.setattr(os, "open", wait)
+    scene.proofs.append(lambda: bool(stuck))
+    try:
+        yield
+    finally:
+        go.set()
+
+
 @named("a source that becomes shorter while it is sent", "a source that becomes longer while it is sent")
 def _changing(scene: Scene, name: str) -> None:
     size = 100_000 if "shorter" in name else scene.cell.size + 1

@@ -87,6 +87,8 @@ ROWS: Final = {
     "permission denied, read-only, no folder, name too long": "upload download",
     "target exists": "download",
     "symlink or FIFO at the target": "download",
+    "blocked path": "upload download",
+    "damaged state": "",
     "cancelled": "a",
     "deadline while backing off": "a",
     "kill -9": "upload download",
