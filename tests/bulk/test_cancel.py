@@ -21,6 +21,7 @@ from meta_media import BulkRun, MediaApi, MediaLibrary, MemoryStore, Outcome, Se
 from meta_media.library import Store
 from tests.support.servers import info, json_response, page
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added, settled_at
+from tests.transfer.disks import left_over
 
 CHUNK = 16_384
 CONTENTS = {"11": b"small", "12": b"All work and no play. " * 3_000, "13": b"a file of its own " * 9_000}
@@ -129,6 +130,7 @@ class Sweep:
                 task = await stepper.run(lambda: outcomes_of(self._begin(stage)))
                 assert stepper.alive == [], "work went on after the run had ended"
                 assert task.cancelled() is stepper.reached, f"at await {stepper.count}: {task}"
+                await settled_at([], lambda: left_over(self._folder))  # a thread of a slow disk may be left behind
                 self._check_files()
                 async with asyncio.timeout(20):
                     assert (await stage.api.get_info("8")).id == "8"
