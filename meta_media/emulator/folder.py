@@ -33,7 +33,7 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {  # their columns; the first is
 }
 _COLUMNS: Final = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
 _MEDIA_FILE: Final = re.compile(r"[1-9][0-9]{15}(\.part)?")  # as `IncomingFile` names them
-_TIMEOUT: Final = 0.2  # seconds to wait for another emulator that is just being refused
+_TIMEOUT: Final = 0.5  # seconds to wait for another emulator that is just being refused
 _MAX_SHOWN: Final = 200  # characters of a path or a reason in an error
 
 
@@ -72,9 +72,10 @@ def open_database(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(database, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         connection.text_factory = bytes.decode  # raises for what is not UTF-8, as a ValueError
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         with connection:
             connection.execute("BEGIN IMMEDIATE")  # of two emulators that start at once, one goes on
+            # Only now: in this mode, the other one would keep a lock while it waits, and both would be refused.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             if _is_new(connection, folder, names):
                 _make_tables(connection)
         connection.execute("PRAGMA journal_mode = WAL")

@@ -94,12 +94,11 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         data = memoryview(pending[0] if len(pending) == 1 else b"".join(pending))
         while True:
             data = data[await self.stream.write(data, self._timeouts) :]
-            if self.stream.received_any:
-                await self._feed()
-                if response := self._response():
-                    return response
-            elif not data:
+            if not self.stream.received_any:  # so all of it was sent
                 return None
+            await self._feed()
+            if response := self._response():
+                return response
 
     async def _feed(self) -> None:
         piece: Any = b""  # h11 takes a memoryview as well

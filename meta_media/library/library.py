@@ -210,9 +210,8 @@ class MediaLibrary(AsyncCloseable):
                 if not error.retryable or count > settings.max_retries:
                     raise
                 _log.info("ensure: trying again in %.1f s: %s", delay, error, extra={"delay": delay, "error": error})
-                if progress is None:
-                    await limits.sleep(delay)
-                elif not await progress.wait(delay):
+                wait = limits.sleep if progress is None else progress.wait
+                if await wait(delay) is False:  # the run has ended
                     raise
 
     async def _check_store(self) -> None:

@@ -260,11 +260,16 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 step = asyncio.ensure_future(anext(steps, None))
                 yield value
         finally:
-            step.cancel()
-            cancelled = await outwait(step, math.inf)
-            _ignore(step)  # the consumer did not ask for it
-            if cancelled is not None:
-                raise cancelled
+            await _drop(step)
+
+
+async def _drop(step: asyncio.Future[Any]) -> None:
+    """End a step that the consumer did not ask for. A cancellation arrives when it has ended."""
+    step.cancel()
+    cancelled = await outwait(step, math.inf)
+    _ignore(step)
+    if cancelled is not None:
+        raise cancelled
 
 
 @contextlib.contextmanager
