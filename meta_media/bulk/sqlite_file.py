@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.http.loop_bound import running_loop
-from meta_media.transfer.threads import FileWork, submit
+from meta_media.transfer.threads import FileWork, settled, submit
 
 if TYPE_CHECKING:
     import sqlite3
@@ -95,7 +95,9 @@ class SQLiteFile:
     async def aclose(self) -> None:
         """Finish pending work and close the file. Closing twice is fine."""
         self._closed = True
-        await FileWork(self.path).run(self._close)
+        closing = submit(self._close)  # which a cancelled caller does not drop: the connection would stay open
+        await settled(closing, self.path, FileWork(self.path).limit)
+        closing.result()
 
     def __str__(self) -> str:
         return f"the {self._purpose} {str(self.path)!r}"
