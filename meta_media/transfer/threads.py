@@ -147,12 +147,13 @@ class FileWork:
         self._grace = grace
         self._last: Future[Any] | None = None
         self._left_behind = False  # an awaitable of the handle's
+        self._last_work = False  # has begun: it is never dropped, whatever the deadline
 
     @property
     def limit(self) -> float | None:
         """The seconds that a piece of work may take; None for any."""
         seconds = _deadline.get()
-        return self._limit if seconds is None else seconds
+        return None if self._last_work else self._limit if seconds is None else seconds
 
     def start(self, work: Callable[..., T], *args: Any) -> Future[T]:
         """Run work on a thread, after all earlier work on the file."""
@@ -175,7 +176,7 @@ class FileWork:
         try:
             await settled(future, self.what, self.limit, self._grace)
         except BaseException:
-            left = not future.cancel()  # what still waits for a thread is dropped
+            left = self._last_work or not future.cancel()  # what still waits for a thread is dropped
             future.add_done_callback(_ignore)
             if undo is not None:
                 undoing = self.start(lambda: undo(started.result()))
@@ -221,6 +222,7 @@ class FileWork:
         if self._last is not None and not self._last.done():
             self.start(work, *args)
             return
+        self._last_work = True
         task = asyncio.ensure_future(self.call(work, *args))
         cancelled = await outwait(task, _CLEANUP_TIMEOUT)
         if task.done():

@@ -166,6 +166,7 @@ class Stage:
             scene = await self._set_up(stack)
             task = await stepper.run(lambda: _as_coroutine(scene))
             self.seen = stepper.count
+            await settled_at([], lambda: left_over(scene.folder))  # a thread of a slow disk may be left behind
             await judge(scene, task)
             await self._look_around(scene, stepper)
             for check in scene.checks:
@@ -308,7 +309,6 @@ async def _play_cancelled(stage: Stage, caplog: pytest.LogCaptureFixture) -> Non
     async def is_cancelled(scene: Scene, task: asyncio.Task[Any]) -> None:
         assert task.cancelled() is stepper.reached, "a cancellation was swallowed, or became something else"
         assert not (cell.items and stepper.alive), "work went on after the run had ended"
-        await settled_at([], lambda: left_over(scene.folder))  # a thread of a slow disk may be left behind
         check_files(scene, done=None)
         check_secrets(scene, None, caplog.records)
 

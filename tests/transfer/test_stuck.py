@@ -25,7 +25,7 @@ from meta_media.errors import StorageError, TransferTimeoutError
 from meta_media.transfer import thread_pool
 from meta_media.transfer.files import open_file, pipe_chunks
 from meta_media.transfer.thread_pool import ThreadPool
-from meta_media.transfer.threads import FileWork, prefetch
+from meta_media.transfer.threads import FileWork, file_deadline, prefetch
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import LeanServer
@@ -408,6 +408,30 @@ async def test_clean_up_that_does_not_respond(stuck: Stuck, monkeypatch: pytest.
     monkeypatch.setattr("meta_media.transfer.threads._CLEANUP_TIMEOUT", 0.1)
     await FileWork().finish(stuck.wait)
     assert (stuck.count, stuck.released) == (1, 0)
+
+
+@pytest.mark.parametrize("way", ["deadline", "cancelled", "too long"])
+async def test_clean_up_is_never_dropped(stuck: Stuck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str) -> None:
+    """The last work on a file waits for a thread when all are taken, even if its caller has left."""
+    pool = ThreadPool()
+    monkeypatch.setattr("meta_media.transfer.threads.pool", lambda: pool)
+    monkeypatch.setattr("meta_media.transfer.threads._CLEANUP_TIMEOUT", 0.1)
+    file, done = SQLiteFile(tmp_path / "file", ("test file", 1), ("CREATE TABLE a (b)",)), []
+    await file.run(lambda db: db.execute("SELECT 1"))
+    taken = [pool.submit(stuck.wait) for _ in range(80)]
+    await wait_until(lambda: stuck.count == 80)
+    async with file_deadline(0.1 if way == "deadline" else None):
+        works = {asyncio.ensure_future(FileWork().finish(done.append, 1)), asyncio.ensure_future(file.aclose())}
+    if way == "cancelled":
+        await asyncio.sleep(0)  # until they wait
+        for work in works:
+            work.cancel()
+    await asyncio.wait(works, timeout=0.3)
+    stuck.go.set()
+    await asyncio.wait([*works, *map(asyncio.wrap_future, taken)])
+    await wait_until(lambda: done == [1] and file._connection is None)  # noqa: SLF001 - as private as a descriptor
+    assert [work.cancelled() for work in works] == [way == "cancelled"] * 2
+    _ = [work.exception() for work in works if not work.cancelled()]
 
 
 async def test_two_readers_of_one_pipe(fifo: Path) -> None:
