@@ -8,7 +8,8 @@ app            the routes, the permissions, and the parts that all requests and 
 upload         POST /{version}/{phone}/media: a streamed form, read no further than needed
 download       the signed URLs and the bytes behind them
 customer       a customer who sends media: the post of the webhook, and the request of another process
-messages       POST /{version}/{phone}/messages, and the signed webhooks about inbound media
+messages       POST /{version}/{phone}/messages
+webhooks       the bodies of the webhooks about inbound media
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
 state          tokens and metadata in SQLite, bytes in files

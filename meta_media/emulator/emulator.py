@@ -26,12 +26,12 @@ from meta_media.emulator.customer import post_webhook
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.folder import folder_errors, shown
-from meta_media.emulator.messages import Kind, default_kind, webhook
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import NOT_RUNNING, IncomingFile, State
 from meta_media.emulator.upload import is_animated_webp
+from meta_media.emulator.webhooks import Kind, default_kind, webhook
 from meta_media.errors import ConfigurationError, StorageError
 
 __all__ = ["Emulator"]

@@ -1,22 +1,20 @@
-"""Media messages: the checks of `POST /{version}/{phone_number_id}/messages`, and the signed webhooks about inbound media."""
+"""Media messages: the checks of `POST /{version}/{phone_number_id}/messages`."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, graph_json
+from meta_media.emulator.responses import GraphError
 from meta_media.emulator.state import StoredMedia
 
-__all__ = ["Kind", "accepted", "check_attachment", "check_product", "default_kind", "parse_message", "webhook"]
+__all__ = ["USER_ID", "accepted", "check_attachment", "check_product", "digits", "parse_message"]
 
-Kind = Literal["audio", "document", "image", "sticker", "video"]
 _MAX_CAPTION: Final = 1024  # characters; Meta's guides "Image messages", "Video messages" and "Document messages"
 # The keys of each kind's object (the same guides, and "Audio messages" and "Sticker messages").
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
@@ -34,12 +32,9 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "audio": ("audio/",),
     "sticker": ("image/webp",),
 }
-# The kind that WhatsApp shows a type as, by the first prefix that fits; else a document.
-_SHOWN: Final[Mapping[str, Kind]] = {"image/webp": "sticker", "image/": "image", "audio/": "audio", "video/": "video"}
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
-_CUSTOMER: Final = "15550001111"
-_USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # Meta's page "Business-scoped user IDs"
+USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # Meta's page "Business-scoped user IDs"
 
 
 def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -78,7 +73,7 @@ def check_attachment(kind: str, media: StoredMedia | None, phone_number_id: str)
 def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the documented response to an accepted message."""
     to = str(message.get("to") or message["recipient"])
-    number = _digits(to)
+    number = digits(to)
     raw = bytes((28, 24, len(number))) + number.encode() + b"\x15\x02\x00\x11\x18\x12" + secrets.token_hex(9).encode()
     sent, contact = {"id": "wamid." + b64encode(raw).decode()}, {"input": to}
     if message.get("recipient_type") == "group":
@@ -88,58 +83,9 @@ def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
     return {"messaging_product": "whatsapp", "contacts": [contact], "messages": [sent]}
 
 
-def default_kind(mime_type: str) -> Kind:
-    """Return the kind of message that WhatsApp shows a type as."""
-    for prefix, kind in _SHOWN.items():
-        if mime_type.startswith(prefix):
-            return kind
-    return "document"
-
-
-def webhook(
-    media: StoredMedia,
-    kind: Kind,
-    url: str,
-    caption: str | None,
-    *,
-    animated: bool,
-    now: int,
-    sender: str | None = None,
-    group_id: str | None = None,
-) -> bytes:
-    """Return the body of the webhook that Meta would post (its pages "Webhooks"), byte for byte as it is signed."""
-    described: dict[str, Any] = {} if caption is None else {"caption": caption}
-    if kind == "document":
-        described["filename"] = media.filename or "file"
-    sha256 = b64encode(bytes.fromhex(media.sha256)).decode()  # `GET /{media_id}` has it in hex
-    described |= {"mime_type": media.mime_type, "sha256": sha256, "id": media.id, "url": url}
-    if kind == "audio":
-        described["voice"] = "codecs=opus" in media.mime_type
-    if kind == "sticker":
-        described["animated"] = animated
-    message_id = "wamid." + b64encode(b"\x1c\x18\x0b" + secrets.token_bytes(24)).decode()
-    person, contact = _person(sender or _CUSTOMER)
-    group = {} if group_id is None else {"group_id": group_id}
-    message = {**person, **group, "id": message_id, "timestamp": str(now), "type": kind, kind: described}
-    value = {
-        "messaging_product": "whatsapp",
-        "metadata": {"display_phone_number": "15550002222", "phone_number_id": media.phone_number_id},
-        "contacts": [contact],
-        "messages": [message],
-    }
-    entry = {"id": BUSINESS_ACCOUNT_ID, "changes": [{"value": value, "field": "messages"}]}
-    return graph_json({"object": "whatsapp_business_account", "entry": [entry]})
-
-
-def _person(sender: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of a sender in a message, and in its contact. Who has a user id only has no phone number."""
-    profile = {"name": "A customer"}
-    if _USER_ID.fullmatch(sender):
-        return {"from_user_id": sender}, {"profile": profile | {"username": "@customer"}, "user_id": sender}
-    number = _digits(sender)
-    user_id = f"US.{int.from_bytes(hashlib.sha256(number.encode()).digest()[:8])}"
-    person = {"from": number, "from_user_id": user_id}
-    return person, {"profile": profile, "wa_id": number, "user_id": user_id}
+def digits(number: str) -> str:
+    """Return the digits of a phone number, as WhatsApp writes it: at most 32."""
+    return "".join(character for character in number if character in "0123456789")[:32]
 
 
 def _check_recipient(message: Mapping[str, Any]) -> None:
@@ -148,16 +94,12 @@ def _check_recipient(message: Mapping[str, Any]) -> None:
     if kind not in ("individual", "group"):
         raise GraphError.of("invalid", problem="recipient_type must be one of {INDIVIDUAL, GROUP}.")
     if to is None and recipient is not None and kind == "individual":
-        if not isinstance(recipient, str) or not _USER_ID.fullmatch(recipient):
+        if not isinstance(recipient, str) or not USER_ID.fullmatch(recipient):
             raise GraphError.message(*_INVALID, "recipient takes a business-scoped user id.")
-    elif not isinstance(to, str) or not (to if kind == "group" else _digits(to)):
+    elif not isinstance(to, str) or not (to if kind == "group" else digits(to)):
         raise GraphError.of("required", parameter="to")
-    elif kind == "individual" and _USER_ID.fullmatch(to):
+    elif kind == "individual" and USER_ID.fullmatch(to):
         raise GraphError.message(*_INVALID, "to takes a phone number; a business-scoped user id goes into recipient.")
-
-
-def _digits(number: str) -> str:
-    return "".join(character for character in number if character in "0123456789")[:32]
 
 
 def _check_media(kind: str, media: Mapping[str, Any]) -> None:
