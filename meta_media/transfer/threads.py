@@ -193,10 +193,23 @@ class FileWork:
         A coroutine function is called on the event loop, and any other on a thread, because it may block. A method that
         refuses to run on a thread is called on the event loop.
         """
-        if inspect.iscoroutinefunction(method):
+        return await self._outcome(self._started(method, args), method, args, undo)
+
+    def _started(self, method: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any] | None:
+        """Start a method on a thread; None for a coroutine function."""
+        return None if inspect.iscoroutinefunction(method) else self.start(method, *args)
+
+    async def _outcome(
+        self,
+        started: Future[Any] | None,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        undo: Callable[[Any], object] | None = None,
+    ) -> Any:
+        if started is None:
             return await self._awaited(method(*args))
         try:
-            result = await self.run(method, *args, undo=undo)
+            result = await self.result(started, undo=undo)
         except Exception as error:
             if not any(words in str(error) for words in _LOOP_ONLY):
                 raise
@@ -219,11 +232,12 @@ class FileWork:
         """Do the last work on the file. If a thread was left behind, it is done when that thread is back, unattended."""
         if self._left_behind:
             return
-        if self._last is not None and not self._last.done():
-            self.start(work, *args)
-            return
+        unattended = self._last is not None and not self._last.done()
         self._last_work = True
-        task = asyncio.ensure_future(self.call(work, *args))
+        started = self._started(work, args)  # at once: a loop that ends cancels tasks that have not begun
+        if unattended:
+            return
+        task = asyncio.ensure_future(self._outcome(started, work, args))
         cancelled = await outwait(task, _CLEANUP_TIMEOUT)
         if task.done():
             task.result()

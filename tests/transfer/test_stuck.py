@@ -411,12 +411,15 @@ async def test_clean_up_that_does_not_respond(stuck: Stuck, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("way", ["deadline", "cancelled", "too long"])
-async def test_clean_up_is_never_dropped(stuck: Stuck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str) -> None:
+async def test_clean_up_is_never_dropped(
+    stuck: Stuck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
     """The last work on a file waits for a thread when all are taken, even if its caller has left."""
     pool = ThreadPool()
     monkeypatch.setattr("meta_media.transfer.threads.pool", lambda: pool)
     monkeypatch.setattr("meta_media.transfer.threads._CLEANUP_TIMEOUT", 0.1)
-    file, done = SQLiteFile(tmp_path / "file", ("test file", 1), ("CREATE TABLE a (b)",)), []
+    file = SQLiteFile(tmp_path / "file", ("test file", 1), ("CREATE TABLE a (b)",))
+    done: list[int] = []
     await file.run(lambda db: db.execute("SELECT 1"))
     taken = [pool.submit(stuck.wait) for _ in range(80)]
     await wait_until(lambda: stuck.count == 80)
@@ -429,9 +432,21 @@ async def test_clean_up_is_never_dropped(stuck: Stuck, monkeypatch: pytest.Monke
     await asyncio.wait(works, timeout=0.3)
     stuck.go.set()
     await asyncio.wait([*works, *map(asyncio.wrap_future, taken)])
-    await wait_until(lambda: done == [1] and file._connection is None)  # noqa: SLF001 - as private as a descriptor
+    await wait_until(lambda: done == [1] and file._connection is None)
     assert [work.cancelled() for work in works] == [way == "cancelled"] * 2
     _ = [work.exception() for work in works if not work.cancelled()]
+
+
+async def test_clean_up_of_a_loop_that_ends() -> None:
+    """A loop that ends cancels all tasks at once, also those that have not begun. The last work on a file is done."""
+    done: list[int] = []
+    finishing = asyncio.ensure_future(FileWork().finish(done.append, 1))
+    await asyncio.sleep(0)  # until it waits
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finishing
+    await wait_until(lambda: done == [1])
 
 
 async def test_two_readers_of_one_pipe(fifo: Path) -> None:
