@@ -7,7 +7,9 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from meta_media import MediaError
 from meta_media.cli.options import REPORT, Connection, Flag, Report
@@ -19,6 +21,7 @@ from meta_media.transfer.threads import run_in_thread, storage_errors
 __all__ = ["receive"]
 
 _CONNECTION: Final = Connection()
+_TAKEN: Final = 200  # HTTP status of an application that has taken a webhook
 _SENDER: Final = re.compile(r"\+?[0-9][0-9 ()-]*|[A-Z]{2}\.[A-Za-z0-9.]+")
 
 
@@ -27,7 +30,11 @@ async def receive(
     /,
     *,
     caption: str | None = None,
-    sender: str | None = None,
+    sender: Annotated[str | None, Parameter(name=("--from", "--sender"))] = None,
+    username: str | None = None,
+    group: str | None = None,
+    carrier: str | None = None,
+    failure: int | None = None,
     mime_type: str | None = None,
     filename: str | None = None,
     twice: Flag = False,
@@ -37,12 +44,18 @@ async def receive(
     """
     Play a customer who sends a file to the emulator of `meta-media serve`, and print the id of the media.
 
-    The emulator posts a signed webhook to the URL of `meta-media serve --webhook URL`.
+    The emulator posts a signed webhook to the URL of `meta-media serve --webhook URL`, and posts it again until the
+    application responds with status 200. The result of the first post is printed.
 
     Args:
         file: File to send. Any type will do.
         caption: Text below it.
         sender: Phone number of the customer, or the user id of one without a number. Default: 15550001111.
+        username: Username of the customer.
+        group: Id of the group that the message is sent to.
+        carrier: Where the webhook has the media: message, edit, echo, history, standby, call_recording, call_transcript
+            or flow. Default: message.
+        failure: Code of a message that Meta cannot pass on: 131051 unsupported, 131052 too large, 131060 unavailable.
         mime_type: Type of the file. Default: detected from its bytes, else from its name.
         filename: Name of a document. Default: the name of the file.
         twice: Post the webhook twice, as Meta does now and then.
@@ -52,27 +65,30 @@ async def receive(
     from meta_media.emulator.customer import play_customer
 
     if sender is not None and not _SENDER.fullmatch(sender):
-        raise ConfigurationError("--sender must be a phone number such as +15550001111, or a user id such as US.1349")
+        raise ConfigurationError("--from must be a phone number such as +15550001111, or a user id such as US.1349")
     output = report.output()
     with storage_errors(f"read {os.fspath(file)!r}"):
         content = await run_in_thread(file.read_bytes)
     if mime_type is None:
         mime_type = await run_in_thread(_type_of, content, file.name)
     normalise(mime_type)  # raises if it is none
-    given = {"caption": caption, "sender": sender, "filename": filename or file.name, "twice": "1" if twice else None}
+    given = {"caption": caption, "sender": sender, "username": username, "group_id": group, "carrier": carrier}
+    given |= {"filename": filename or file.name, "twice": "1" if twice else None}
+    given["failure"] = None if failure is None else str(failure)
     async with connection.client(needs_number=True) as media:
         if media.settings.base_url.endswith("facebook.com"):
             raise ConfigurationError("receive needs an emulator: set WA_BASE_URL to what meta-media serve has printed")
         given["phone_number_id"] = connection.phone_number_id or os.environ["WA_PHONE_NUMBER_ID"]
         token = os.environ["CLOUD_API_ACCESS_TOKEN"]
         received = await play_customer(media, token, content, mime_type, given)
-    await output.result(shown(str(received["id"])), {"file": os.fspath(file), "mime_type": mime_type, **received})
+    await output.result(shown(str(received["id"] or "")), {"file": os.fspath(file), "mime_type": mime_type, **received})
     if not (statuses := received["statuses"]):
         await output.remark("no webhook was posted: start the emulator with meta-media serve --webhook URL")
     for status in statuses:
         answer = f"answered HTTP {status}" if status else "did not answer"
-        await output.remark(f"the webhook at {shown(str(received['webhook']))} {answer}")
-    return FINE if all(200 <= status < 300 for status in statuses) else FAILED
+        again = "" if status == _TAKEN else ": Meta repeats a webhook until the status is 200, and so does the emulator"
+        await output.remark(f"the webhook at {shown(str(received['webhook']))} {answer}{again}")
+    return FINE if all(status == _TAKEN for status in statuses) else FAILED
 
 
 def _type_of(content: bytes, name: str) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import itertools
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from meta_media import Settings
+from meta_media import MediaError, Settings
 from meta_media.cli.options import REPORT, Report
-from meta_media.cli.output import Output, printable
+from meta_media.cli.output import Output, printable, sentence
 from meta_media.errors import ConfigurationError
 from meta_media.transfer.threads import run_in_thread
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from meta_media.emulator import Emulator, PlannedFault
 
 __all__ = ["serve"]
+
+_PAUSES: Final = (0.5, 1, 2, 5, 10, 30)  # seconds between two handshakes
 
 
 def _data_folder() -> Path:
@@ -41,6 +46,8 @@ async def serve(
     data: Path | None = None,
     faults: Path | None = None,
     webhook: str | None = None,
+    verify_token: str | None = None,
+    fail_delivery: int | None = None,
     report: Report = REPORT,
 ) -> int:
     """
@@ -51,25 +58,48 @@ async def serve(
         port: Port to listen on. 0 takes a free one. Default: 4004.
         data: Folder for the data. Default: one in your user account, which is printed.
         faults: TOML file of faults to inject, with one table [[fault]] for each.
-        webhook: URL of your application, to which signed webhooks are posted when `meta-media receive` plays a customer.
-        report: How to print.
+        webhook: URL of your application. Its handshake is done first; signed webhooks are posted to it when `meta-media
+            receive` plays a customer, and about each message that you send: sent, delivered, read.
+        verify_token: Token of the handshake. Default: one that is made and printed.
+        fail_delivery: Meta's code, such as 131053, with which each message that you send fails.
+        report: How to print. Requests and webhooks are lines on standard error, unless --quiet.
     """
-    output = report.output()
+    output = replace(report, verbose=report.verbose or not report.quiet).output()
     folder = data or _data_folder()
     planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
     from meta_media.emulator import Emulator
 
-    async with Emulator(folder, host=host, port=port, webhook=webhook) as emulator:
+    async with Emulator(folder, host=host, port=port, webhook=webhook, verify_token=verify_token) as emulator:
         emulator.plan(planned)
+        if fail_delivery is not None:
+            emulator.fail_delivery(fail_delivery, times=None)
         if planned:
             await output.remark(f"faults planned: {len(planned)}")
         await _announce(output, folder, emulator)
+        verifying = None if webhook is None else asyncio.create_task(_verify(output, emulator))
         await emulator.serve_forever()
+        if verifying is not None:
+            verifying.cancel()
     if sys.stderr.isatty():
         await output.remark("\nstopped")
     return output.status
+
+
+async def _verify(output: Output, emulator: Emulator) -> None:
+    """Do the handshake until it succeeds, because an application may start later. A sentence is printed once."""
+    said = ""
+    for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+        try:
+            await emulator.verify_webhook()
+        except MediaError as error:
+            if said != (said := sentence(error)):
+                await output.remark(f"{said}; the handshake is tried again")
+            await asyncio.sleep(pause)
+        else:
+            await output.remark("the webhook has answered the handshake")
+            return
 
 
 def _read_faults(file: Path) -> list[PlannedFault]:
@@ -89,6 +119,8 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
         "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
         "WA_APP_SECRET": emulator.app_secret,
     }
+    if emulator.webhook is not None:
+        facts["WEBHOOK_VERIFICATION_TOKEN"] = emulator.verify_token
     version = Settings(base_url=emulator.base_url).api_version
     exports = "\n".join(f"export {name}={value}" for name, value in facts.items())
     text = f"""\

@@ -7,13 +7,15 @@ server         the socket: uvicorn in the caller's event loop, and faults acted 
 app            the routes, the permissions, and the parts that all requests and responses share
 upload         POST /{version}/{phone}/media: a streamed form, read no further than needed
 download       the signed URLs and the bytes behind them
-customer       a customer who sends media: the post of the webhook, and the request of another process
+customer       a customer who sends media, in this process or from another one
 messages       POST /{version}/{phone}/messages
-webhooks       the bodies of the webhooks about inbound media
+webhooks       the bodies of webhooks: a customer's media in each place, and the statuses of messages
+delivery       webhooks on their way to an application: the handshake, posts and repeats
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
 state          tokens and metadata in SQLite, bytes in files
 folder         whether a data folder is the emulator's, and its database is whole; what is swept away at the start
+arguments      the checks that several arguments share
 settings       a switch for each behaviour of Meta's that is unknown, and the clock
 pytest_plugin  the fixtures
 ```

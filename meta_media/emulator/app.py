@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meta_media.emulator import customer
+from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.messages import accepted, check_attachment, parse_message
@@ -40,7 +41,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)
 _SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _PROOF_LIFETIME: Final = 300  # seconds; Meta's page "Login security", section appsecret_proof
 _MAX_JSON_SIZE: Final = 2**20
-_CUSTOMER_FIELDS: Final = ("caption", "filename", "sender")
+_CUSTOMER_FIELDS: Final = ("caption", "filename", "sender", "username", "group_id", "kind", "carrier", "failure")
 _Handler = Callable[[Request, Token], Awaitable[Mapping[str, Any]]]
 
 
@@ -78,6 +79,7 @@ class Application:
     app_secret: str = attrs.field(repr=False)
     faults: FaultQueue
     play_customer: Callable[..., Awaitable[Mapping[str, Any]]]
+    on_accepted: Callable[[Mapping[str, Any]], None]
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
@@ -116,7 +118,7 @@ class Application:
             # The path as it was sent: without the query, which may hold a token, and without line breaks.
             where, status = scope["raw_path"].decode("latin-1"), scope["state"].get("status", "no response")
             how = f"{time.monotonic() - started:.3f} s{', fault injected' * (fault is not None)}"
-            customer.LOGGER.info("%s %s: %s, %s", request.method, where, status, how)
+            LOGGER.info("%s %s: %s, %s", request.method, where, status, how)
 
     async def _dated(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the emulator's time to an application's response."""
@@ -218,7 +220,9 @@ class Application:
         if media.get("id"):
             check_attachment(kind, await self._find(media["id"]), number)
         response = accepted(message)
-        self.messages.append(message | {"message_id": response["messages"][0]["id"], "phone_number_id": number})
+        message |= {"message_id": response["messages"][0]["id"], "phone_number_id": number}
+        self.messages.append(message)
+        self.on_accepted(message)
         return response
 
     async def _receive(self, request: Request) -> Response:

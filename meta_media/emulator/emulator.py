@@ -5,43 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
-import hmac
-import json
 import os
-import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, get_args
+from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
 
-from meta_media import MediaApi, Settings, inbound_media
+from meta_media import MediaApi, Settings
 from meta_media.emulator.app import Application, ReceivedRequest
-from meta_media.emulator.customer import post_webhook
+from meta_media.emulator.arguments import of_type, text
+from meta_media.emulator.customer import Customers
+from meta_media.emulator.delivery import sign
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
-from meta_media.emulator.folder import folder_errors, shown
+from meta_media.emulator.folder import folder_errors
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
-from meta_media.emulator.state import NOT_RUNNING, IncomingFile, State
-from meta_media.emulator.upload import is_animated_webp
-from meta_media.emulator.webhooks import Kind, default_kind, webhook
-from meta_media.errors import ConfigurationError, StorageError
+from meta_media.emulator.state import State
+from meta_media.errors import ConfigurationError
 
 __all__ = ["Emulator"]
 
-_T = TypeVar("_T")
 _PATH: Final = (str, os.PathLike)
-_MIME_TYPE: Final = re.compile(r"[!-.0-:<-~]+/[!-.0-:<-~]+( *;[ -~]*)?")
 
 
-class Emulator:
+class Emulator(Customers):
     """
     WhatsApp Cloud API's media endpoints on a real socket of this machine.
 
@@ -60,7 +54,8 @@ class Emulator:
         port: 0 for a free one.
         accounts: Phone number ids, each with its access token or tokens; the first is the default. None: one is made.
         settings: The behaviour where Meta's is unknown.
-        webhook: URL of an application, to which `deliver` posts webhooks.
+        webhook: URL of an application. The statuses of messages are posted to it, and the webhooks of `deliver`.
+        verify_token: Token of the handshake, see `verify_webhook`. None: one is made, the same for the same data folder.
 
     Attributes:
         clock: The time by which tokens, URLs and media expire.
@@ -70,7 +65,8 @@ class Emulator:
         access_token: The default number's token.
         business_account_id: The WhatsApp Business Account that all numbers belong to.
         app_secret: The key of webhooks' signatures and of `appsecret_proof`.
-        webhook: As given.
+        verify_token: The token of the handshake.
+        webhook: As given. May be set, or changed, while the emulator runs.
 
     Raises:
         ConfigurationError: An argument is wrong. At the start: the folder holds other files, its database is damaged, of a later
@@ -88,26 +84,24 @@ class Emulator:
         accounts: Mapping[str, str | Sequence[str]] | None = None,
         settings: EmulatorSettings | None = None,
         webhook: str | None = None,
+        verify_token: str | None = None,
     ) -> None:
         self.clock = Clock()
-        if webhook is not None and not re.match(r"https?://[^/]", _text("webhook", webhook)):
-            raise ConfigurationError("the webhook must be a URL such as http://127.0.0.1:8000/webhook")
-        self.webhook = webhook
-        self.settings = _of("settings", settings or EmulatorSettings(), EmulatorSettings, "EmulatorSettings")
+        self.settings = of_type("settings", settings or EmulatorSettings(), EmulatorSettings, "EmulatorSettings")
+        super().__init__(self.clock, self.settings, webhook, verify_token)
         self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
         self.business_account_id = BUSINESS_ACCOUNT_ID
-        self._data = None if data is None else Path(os.fsdecode(_of("data", data, _PATH, "a path")))
+        self._data = None if data is None else Path(os.fsdecode(of_type("data", data, _PATH, "a path")))
         self._address = (host, port)
         self._accounts = [
-            (_text("phone_number_id", str(number)), _text("access_token", token))
-            for number, tokens in _of("accounts", accounts or {}, Mapping, "a mapping of numbers to tokens").items()
+            (text("phone_number_id", str(number)), text("access_token", token))
+            for number, tokens in of_type("accounts", accounts or {}, Mapping, "a mapping of numbers to tokens").items()
             for token in (
-                (tokens,) if isinstance(tokens, str) else _of("accounts", tokens, Sequence, "tokens by number")
+                (tokens,) if isinstance(tokens, str) else of_type("accounts", tokens, Sequence, "tokens by number")
             )
         ]
         self._faults = FaultQueue()
         self._throttle: PlannedFault | None = None
-        self._application: Application | None = None
         self._exit = contextlib.AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -167,16 +161,16 @@ class Emulator:
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
         """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
-        number, token = _text("phone_number_id", str(phone_number_id)), _text("access_token", access_token)
+        number, token = text("phone_number_id", str(phone_number_id)), text("access_token", access_token)
         self._running.state.add_token(number, token)
 
     def expire_token(self, access_token: str, *, after: float = 0) -> None:
         """Let a token expire, `after` seconds from now."""
-        self._running.state.expire_token(access_token, _of("after", after, (int, float), "a number of seconds"))
+        self._running.state.expire_token(access_token, of_type("after", after, (int, float), "a number of seconds"))
 
     def forbid(self, access_token: str, *, code: int = 200) -> None:
         """Take a token's permissions away: every request with it fails with 403 and this code, 200 or 10."""
-        self._running.state.forbid_token(access_token, int(_of("code", code, int, "200 or 10")))
+        self._running.state.forbid_token(access_token, int(of_type("code", code, int, "200 or 10")))
 
     def throttle(self, requests: int) -> None:
         """Refuse the next `requests` requests to the Graph API with code 130429. Replaces an earlier call."""
@@ -214,8 +208,9 @@ class Emulator:
             self._faults.add(planned)
 
     def clear_faults(self) -> None:
-        """Remove every fault that has not happened."""
+        """Remove every fault and every failed delivery that has not happened."""
         self._faults.clear()
+        self._deliveries.clear()
 
     heal = clear_faults
 
@@ -223,90 +218,6 @@ class Emulator:
     def faults(self) -> list[PlannedFault]:
         """The faults that have not happened yet, in order, each with how often it still will."""
         return self._faults.left()
-
-    async def receive(
-        self,
-        content: bytes | str | os.PathLike[str],
-        mime_type: str,
-        *,
-        kind: Kind | None = None,
-        filename: str | None = None,
-        caption: str | None = None,
-        sender: str | None = None,
-        group_id: str | None = None,
-        phone_number_id: str | None = None,
-    ) -> tuple[bytes, str]:
-        """
-        Play a customer who sends media, and return the webhook about it: the body, and its `X-Hub-Signature-256`.
-
-        Args:
-            content: The bytes, or a path.
-            mime_type: Any type: inbound media is not limited to the types of uploads.
-            kind: The kind of message. Default: the kind that fits the type.
-            filename: A document's name. Default: the name of the path.
-            caption: The text below the media.
-            sender: The customer's phone number; or the user id of a customer without one, such as `"US.1349"`.
-            group_id: The group that the message was sent to, if any.
-            phone_number_id: The number that gets it. Default: the default number.
-
-        Raises:
-            ConfigurationError: An argument is wrong, or the emulator is not running.
-            StorageError: The file cannot be read.
-        """
-        running = self._running
-        if not _MIME_TYPE.fullmatch(_text("mime_type", mime_type)):
-            raise ConfigurationError(f"mime_type must be a type such as image/jpeg, not {shown(mime_type)}")
-        kind = kind or default_kind(mime_type)
-        if kind not in get_args(Kind):
-            raise ConfigurationError(f"kind must be one of {', '.join(get_args(Kind))}")
-        people = {
-            "sender": sender and _text("sender", str(sender)),
-            "group_id": group_id and _text("group_id", group_id),
-        }
-        caption = caption and _text("caption", caption)
-        if not isinstance(content, bytes):
-            path = Path(os.fsdecode(_of("content", content, _PATH, "bytes or a path")))
-            filename = filename or path.name.encode(errors="replace").decode()
-            try:
-                content = await running.state.in_thread(path.read_bytes)
-            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-                why = getattr(error, "strerror", None) or error
-                raise StorageError(
-                    f"could not read {shown(path)}: {why}", errno=getattr(error, "errno", None)
-                ) from error
-        filename = filename and _text("filename", filename)
-        number = _text("phone_number_id", str(phone_number_id or self.phone_number_id))
-        now = self.clock.now()
-        async with IncomingFile(running.state) as incoming:
-            await incoming.write([content])
-            media = await incoming.keep(number, mime_type, filename, now + self.settings.inbound_lifetime)
-        expires = int(now) + self.settings.webhook_url_lifetime
-        url = running.signer.url(self.base_url, media.id, "webhook", expires)
-        body = webhook(media, kind, url, caption, animated=is_animated_webp(content[:32]), now=int(now), **people)
-        return body, "sha256=" + hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
-
-    async def deliver(self, body: bytes, signature: str) -> int:
-        """
-        Post a webhook of `receive` to the URL `webhook`. Meta repeats a webhook now and then: call this twice to try it.
-
-        Returns:
-            The HTTP status of the response; 0 if there was none.
-        """
-        if self.webhook is None:
-            raise ConfigurationError("the emulator has no webhook to post to: pass Emulator(webhook=URL)")
-        return await post_webhook(self.webhook, _of("body", body, bytes, "bytes"), _text("signature", signature))
-
-    async def _play_customer(self, content: bytes, mime_type: str, *, twice: bool, **given: Any) -> dict[str, Any]:
-        body, signature = await self.receive(content, mime_type, **given)
-        posts = (1 + twice) * (self.webhook is not None)
-        statuses = [await self.deliver(body, signature) for _ in range(posts)]
-        return {"id": inbound_media(json.loads(body))[0].id, "webhook": self.webhook, "statuses": statuses}
-
-    @property
-    def _running(self) -> Application:
-        if self._application is None:
-            raise ConfigurationError(NOT_RUNNING)
-        return self._application
 
     async def _start(self) -> None:
         folder = self._data
@@ -322,26 +233,14 @@ class Emulator:
             if not state.has_token(number, token):
                 state.add_token(number, token)
         self.app_secret = self.settings.app_secret or kept["app_secret"]
+        self.verify_token = self.verify_token or sign(self.app_secret, b"hub.verify_token").removeprefix("sha256=")[:32]
         signer = UrlSigner(kept["url_secret"])
         application = Application(
-            state, signer, self.clock, self.settings, self.app_secret, self._faults, self._play_customer
+            *(state, signer, self.clock, self.settings, self.app_secret, self._faults),
+            *(self._play_customer, self._deliveries.accept),
         )
         server = Server(application)
         self.base_url = application.base_url = await server.start(*self._address)
         self._exit.push_async_callback(server.stop)
+        self._exit.push_async_callback(self._deliveries.aclose)
         self._application = application
-
-
-def _of(name: str, value: _T, kind: type | tuple[type, ...], expected: str) -> _T:
-    """Return an argument; a `ConfigurationError` if it is of another kind."""
-    if not isinstance(value, kind):
-        raise ConfigurationError(f"{name} must be {expected}, not {type(value).__name__}")
-    return value
-
-
-def _text(name: str, value: str) -> str:
-    """Return an argument; a `ConfigurationError` if it is no text, or has half of a surrogate pair."""
-    try:
-        return _of(name, value, str, "text").encode().decode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"{name} has characters that UTF-8 cannot encode: replace them") from None

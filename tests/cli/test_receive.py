@@ -122,7 +122,7 @@ def test_without_a_webhook(shell: Shell) -> None:
     [
         (["photo.jpg"], {"WA_BASE_URL": ""}, 2, "receive needs an emulator: set WA_BASE_URL to what meta-media serve"),
         (["missing.jpg"], {}, 1, "could not read 'missing.jpg': No such file or directory"),
-        (["photo.jpg", "--sender", "anna"], {}, 2, "--sender must be a phone number such as"),
+        (["photo.jpg", "--sender", "anna"], {}, 2, "--from must be a phone number such as"),
         (["photo.jpg", "--mime-type", "a\nb"], {}, 1, "is not a MIME type"),
         (["photo.jpg"], {"CLOUD_API_ACCESS_TOKEN": "other"}, 2, "refused it: Invalid OAuth access token"),
         (["photo.jpg", "--phone-number-id", "77"], {}, 2, "refused it: Unsupported post request"),
@@ -165,7 +165,7 @@ def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
         exports: dict[str, str] = {}
         while len(exports) < 4:
             line = process.stdout.readline().decode()
-            assert line.startswith("export ") or "-v" in options, line
+            assert line.startswith("export ") or "--quiet" not in options, line
             assert line, "it ended"
             exports |= re.findall(r"^export (\w+)=(\S+)$", line)
         try:
@@ -175,8 +175,8 @@ def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
 
 
 def test_serve_shows_requests(bare: Shell) -> None:
-    """With `-v`, each request is a line, without its query; a client that speaks TLS gets one sentence."""
-    with served(bare, "-v") as (process, exports):
+    """Each request is a line on standard error, without its query; a client that speaks TLS gets one sentence."""
+    with served(bare) as (process, exports):
         shell = bare.with_variables(exports)
         media_id = shell.upload("photo.jpg")
         shell.run("download", media_id, "copy.jpg")
