@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import attrs
@@ -34,7 +35,8 @@ _CODES: Final[dict[int | None, type[ApiError]]] = {
     for kind, codes in (
         (AuthenticationError, (0, 104, 190)),
         (PermissionDeniedError, (3, 10, *range(200, 300), 131005)),
-        (InvalidRequestError, (33, 100, 131008, 131009, 131051, 131062, 132012, 2500)),
+        (InvalidRequestError, (33, 100, 131008, 131009, 131021, 131026, 131030, 131037, 131045, 131047, 131049)),
+        (InvalidRequestError, (130472, 130501, 131050, 131051, *range(131060, 131064), 131065, 132012, 137000, 2500)),
         (RateLimitError, (4, 17, 32, 613, 80007, 80008, 130429, 131048, 131056, 131064, 133016)),
         (AccountRestrictedError, (368, 130497, 131031, 131042)),
         (ServerError, (1, 2, 131000, 131016, 131057, 133004)),
@@ -54,16 +56,13 @@ _MEDIA_STATUSES: Final[dict[int, type[ApiError]]] = {404: MediaNotFoundError, 41
 # What a limit or a restriction is about: Graph's pages "Rate limits" and "Error codes". 130497 is about the recipient's
 # country, 17 about the user of a token. All other rate limits are about one phone number.
 _SCOPES: Final[dict[int | None, Scope]] = {
-    131056: "recipient",
-    130497: "recipient",
-    17: "account",
-    80007: "account",
-    80008: "account",
-    131064: "account",
+    **dict[int | None, Scope].fromkeys((130497, 131056), "recipient"),
+    **dict[int | None, Scope].fromkeys((17, 80007, 80008, 131064), "account"),
     4: "app",
 }
 # Rate limits that do not end soon: spam protection, templates of a wrong category, a limit of registrations per week.
 _PERMANENT: Final = frozenset({131048, 131064, 133016})
+_PASSING: Final = re.compile(r"weblink failed with http code (?:408|429|5\d\d)")  # 131053 of a link: a busy host
 
 # Codes with several meanings, and the texts that distinguish them: (operation or any, text, class).
 _AMBIGUOUS: Final = frozenset({None, 100, 2500})
@@ -92,10 +91,13 @@ _URL_ADVICE: Final = (
     "nothing is at the URL of {media}, which lives for five minutes: pass the media's id, or get its info again"
 )
 _CODE_ADVICE: Final[dict[int | None, str]] = {
+    130501: "messages of this type cannot go to a group: send another type, or send to its members",
+    131047: "the recipient has not written for 24 hours: send a template first",
     130497: "this account may not send to the recipient's country",
     131056: "too many messages to this recipient in a short time: send it later",
     131062: "this kind of message cannot go to a user id: send it to a phone number",
     131064: "the messaging limit is used up because templates are in a wrong category: Meta lifts it later",
+    137000: "the recipient's identity has changed: send without recipient_identity_key_hash, or with the new one",
 }
 
 
@@ -119,6 +121,7 @@ def meaning_of(operation: Operation, status: int | None, code: int | None, subco
     kind = _class_of(operation, status or 0, code, subcode, text)
     # A redirect without a target is a ServerError below 400; a retry would meet it again.
     temporary = issubclass(kind, (RateLimitError, ServerError)) and code not in _PERMANENT
+    temporary |= code == 131053 and _PASSING.search(text) is not None
     retryable = temporary and (code is not None or (status or 0) >= 400)
     scope: Scope | None = _SCOPES.get(code) or ("number" if kind is RateLimitError else None)
     return Meaning(kind, _advice(operation, kind, code, subcode, text), retryable, scope)

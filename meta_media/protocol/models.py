@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from meta_media.errors import ApiError, ConfigurationError
-from meta_media.protocol.recipient import Recipient, address
+from meta_media.protocol.recipient import Kind, Recipient, address
 from meta_media.protocol.secrets import hide_query
 from meta_media.protocol.validators import checked_id, is_id
 
@@ -203,7 +203,7 @@ class InboundMedia(HasMediaId):
         voice: Whether an audio is a voice note.
         animated: Whether a sticker is animated.
         sender: WhatsApp id of the sender, which is a phone number. People with a username may have none.
-        user_id: Business-scoped user id of the person, such as `US.13491208655302741918`.
+        user_id: Business-scoped user id of the person (of an echo: who it was sent to), such as `US.13491208655302741918`.
         parent_user_id: The same for the parent portfolio, such as `US.ENT.11815799212886844830`.
         username: The person's username, where there is one.
         profile_name: The person's name, as they chose it.
@@ -211,7 +211,7 @@ class InboundMedia(HasMediaId):
         message_id: Message id (`wamid.…`). Meta repeats webhooks, so the same message may come again.
         timestamp: Time of the message in UTC.
         phone_number_id: Business phone number that received the message.
-        carrier: Where the media stood: `"message"`, `"edit"`, `"echo"` (the business itself sent it, by its app), `"history"`,
+        carrier: Where the media stood: `"message"`, `"edit"`, `"echo"` (the business itself sent it), `"history"`,
             `"standby"`, `"call_recording"`, `"call_transcript"` or `"flow"` (picked in a form).
         message: The message, or the call, as it came. `repr` leaves it out.
         extra: Other keys of the media object, and values in an unknown form under Meta's names. `repr` shows its keys.
@@ -248,8 +248,7 @@ class InboundMedia(HasMediaId):
     @property
     def reply_address(self) -> Recipient | None:
         """Where to reply: the group, else the person's phone number, else their user id; None if there is none of them."""
-        sender = None if self.carrier == "echo" else self.sender
-        return _reply_address(self.message, self.group_id, sender, self.user_id, self.parent_user_id)
+        return _reply_address(self, self.carrier == "echo", self.user_id, self.parent_user_id)
 
 
 @attrs.frozen(kw_only=True)
@@ -274,7 +273,7 @@ class InboundFailure:
     @property
     def reply_address(self) -> Recipient | None:
         """As in `InboundMedia`: where to ask for the message again."""
-        return _reply_address(self.message, self.group_id, self.sender, self.user_id)
+        return _reply_address(self, False, self.user_id)
 
 
 @attrs.frozen(kw_only=True)
@@ -311,7 +310,7 @@ class Webhook:
         statuses: What became of messages that were sent.
         failures: Messages that could not be received.
         unread: Number of parts that are none of these and no message without media either: media without an id, unknown
-            types of messages, and changes of other fields. Each is logged.
+            types of messages, and changes of other fields. Their number is logged, and what the first one is.
     """
 
     media: tuple[InboundMedia, ...] = ()
@@ -320,10 +319,14 @@ class Webhook:
     unread: int = 0
 
 
-def _reply_address(message: Mapping[str, Any], group_id: str | None, *people: str | None) -> Recipient | None:
-    everyone = (message.get("to"), message.get("recipient"), *people)  # only an echo has the first two
-    found = (address(group_id, "group"), *(address(person, "phone", "user") for person in everyone))
-    return next((recipient for recipient in found if recipient is not None), None)
+def _reply_address(about: InboundMedia | InboundFailure, own: bool, *user_ids: str | None) -> Recipient | None:
+    """Return where a message came from, or where it went if it, or the call, is the business's `own`."""
+    message, direction = about.message, about.message.get("direction")  # only calls have a direction
+    own = own or direction == "BUSINESS_INITIATED" or (direction is None and "to" in message)
+    people = (message.get("to"), message.get("recipient")) if own else (about.sender,)
+    kinds: tuple[Kind, ...] = ("group",) if message.get("recipient_type") == "group" else ("phone", "user")
+    found = (address(about.group_id, "group"), *(address(person, *kinds) for person in people))
+    return next(filter(None, (*found, *(address(person, "user") for person in user_ids))), None)
 
 
 @attrs.frozen(kw_only=True)

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from meta_media.errors import ConfigurationError, InvalidWebhookError, PermissionDeniedError
 from meta_media.protocol.convert import hex_digest, media_id, of_type, timestamp
+from meta_media.protocol.media_types import kind_of
 from meta_media.protocol.models import InboundFailure, InboundMedia, MessageStatus, Webhook
-from meta_media.protocol.recipient import address
+from meta_media.protocol.recipient import Kind, address
 from meta_media.protocol.responses import message_error
 from meta_media.protocol.secrets import shown
 
@@ -28,7 +29,8 @@ _WITHOUT_MEDIA: Final = (
 )
 _PARTS: Final = ("messages", "message_echoes", "history", "calls", "statuses", "errors", "standby")
 _CALLS: Final = ("call_recording", "call_transcript")
-_PICKERS: Final = {"photo_picker": "image", "document_picker": "document"}  # of WhatsApp Flows
+# A file that was picked in a WhatsApp Flow has these. It stands under a name that the author of the Flow chose.
+_OF_PICKED: Final = frozenset({"file_name", "mime_type", "sha256"})
 
 _text: Final = functools.partial(of_type, kind=str)
 _flag: Final = functools.partial(of_type, kind=bool)
@@ -41,20 +43,17 @@ _OF_MEDIA: Final[_Rules] = {
 }
 _OF_MESSAGE: Final[_Rules] = {
     "from": ("sender", _text),
-    "from_user_id": ("user_id", _text),
-    "from_parent_user_id": ("parent_user_id", _text),
+    # An echo, and a call by the business, name the person as `to`.
+    **{f"{way}_user_id": ("user_id", _text) for way in ("from", "to")},
+    **{f"{way}_parent_user_id": ("parent_user_id", _text) for way in ("from", "to")},
     "group_id": ("group_id", _text),
     "id": ("message_id", _text),
     "timestamp": ("timestamp", timestamp),
 }
-_OF_CONTACT: Final[_Rules] = {name: (name, _text) for name in ("user_id", "parent_user_id")}
+_OF_CONTACT: Final[_Rules] = {name: (name, _text) for name in ("user_id", "parent_user_id", "username")}
 _OF_PROFILE: Final[_Rules] = {"name": ("profile_name", _text), "username": ("username", _text)}
 _OF_METADATA: Final[_Rules] = {"phone_number_id": ("phone_number_id", _text)}
-_OF_STATUS: Final[_Rules] = {
-    "id": ("message_id", _text),
-    "status": ("status", _text),
-    "timestamp": ("timestamp", timestamp),
-}
+_OF_STATUS: Final[_Rules] = {**{name: _OF_MESSAGE[name] for name in ("id", "timestamp")}, "status": ("status", _text)}
 _OF_FAILURE: Final = ("sender", "user_id", "group_id", "message_id", "timestamp", "phone_number_id")
 _Json = Mapping[str, Any]
 
@@ -78,6 +77,8 @@ def parse_webhook(payload: bytes | str | Mapping[str, Any]) -> Webhook:
     reader = _Reader()
     for value, carrier in values:
         reader.read(value, carrier)
+    if reader.unread:
+        _log.warning("a webhook has %s, which is not read; unread parts: %d", reader.first_unread, reader.unread)
     return Webhook(
         media=tuple(reader.media),
         statuses=tuple(reader.statuses),
@@ -193,36 +194,43 @@ def _items(container: object, key: str) -> list[_Json]:
 class _Reader:
     """Reads the values of changes, and keeps what they have."""
 
+    _only_contact: object  # of a value, or of a thread of a history
+
     def __init__(self) -> None:
         self.media: list[InboundMedia] = []
         self.statuses: list[MessageStatus] = []
         self.failures: list[InboundFailure] = []
-        self.unread = 0
+        self.unread, self.first_unread = 0, ""
 
     def read(self, value: _Json, carrier: str) -> None:
         """Read the value of one change."""
         contacts = _items(value, "contacts")
         ids = ((contact.get(name), contact) for name in ("user_id", "wa_id") for contact in contacts)
         self._contacts = {person: contact for person, contact in ids if isinstance(person, str)}
-        self._only_contact: _Json = contacts[0] if len(contacts) == 1 else {}
+        self._only_contact = only = contacts[0] if len(contacts) == 1 else {}
         for message in _items(value, "messages"):
             self._message(message, value, carrier)
         for message in _items(value, "message_echoes"):
             self._message(message, value, "echo")
-        for thread in (thread for history in _items(value, "history") for thread in _items(history, "threads")):
-            for message in _items(thread, "messages"):
-                self._message(message, value, "history")
         for call in _items(value, "calls"):
             self._call(call, value)
         for status in _items(value, "statuses"):
             self._status(status, value)
-        if errors := _items(value, "errors"):
-            self._fail(errors, {}, value)
+        for part in (value, *_items(value, "history")):
+            if errors := _items(part, "errors"):
+                self._fail(errors, {}, value)
+        for thread in (thread for history in _items(value, "history") for thread in _items(history, "threads")):
+            self._only_contact = thread.get("context") or only
+            for message in _items(thread, "messages"):
+                self._message(message, value, "history")
         if not any(key in value for key in _PARTS):
             self._skip("a change with none of messages, statuses and calls")
 
     def _message(self, message: _Json, value: _Json, carrier: str) -> None:
         kind, errors, found = message.get("type"), _items(message, "errors"), False
+        metadata, sender = value.get("metadata"), message.get("from")
+        business = metadata.get("display_phone_number") if isinstance(metadata, Mapping) else None
+        carrier = "echo" if isinstance(sender, str) and sender == business else carrier  # a history has both sides
         for kind_of_media, media, place in _media_objects(message):
             found = True
             self._add(kind_of_media, media, message, value, carrier if carrier == "echo" else place or carrier)
@@ -265,7 +273,9 @@ class _Reader:
         if not {"message_id", "status"} <= fields.keys():
             self._skip("a status without a message id")
             return
-        recipient = address(status.get("recipient_id"), "phone", "user", "group")
+        in_group = status.get("recipient_type") == "group"
+        kinds: tuple[Kind, ...] = ("group",) if in_group else ("phone", "user", "group")
+        recipient = address(status.get("recipient_id"), *kinds)
         recipient = recipient or address(status.get("recipient_user_id"), "user")
         errors = tuple(message_error(error) for error in _items(status, "errors"))
         extra = {name: other for name, other in status.items() if name not in {*_OF_STATUS, "errors"}} | misfits
@@ -279,12 +289,12 @@ class _Reader:
         people = (fields.get("sender"), fields.get("user_id"), message.get("to"))
         theirs = (self._contacts[person] for person in people if isinstance(person, str) and person in self._contacts)
         contact = next(theirs, self._only_contact)
-        known = _fitting(contact, _OF_CONTACT, misfits) | _fitting(contact.get("profile"), _OF_PROFILE, misfits)
-        return known | fields
+        profile = contact.get("profile") if isinstance(contact, Mapping) else None
+        return _fitting(contact, _OF_CONTACT, misfits) | _fitting(profile, _OF_PROFILE, misfits) | fields
 
     def _skip(self, what: str) -> None:
         self.unread += 1
-        _log.warning("a webhook has %s, which is not read", what)
+        self.first_unread = self.first_unread or what
 
 
 def _media_objects(message: _Json) -> Iterator[tuple[str, _Json, str | None]]:
@@ -296,9 +306,12 @@ def _media_objects(message: _Json) -> Iterator[tuple[str, _Json, str | None]]:
     flow = interactive.get("nfm_reply") if isinstance(interactive, Mapping) else None
     answers = flow.get("response_json") if isinstance(flow, Mapping) else None
     answers = _json(answers) if isinstance(answers, str) else answers
-    for name, kind in _PICKERS.items():
-        for picked in _items(answers, name):
-            yield kind, {"filename" if key == "file_name" else key: value for key, value in picked.items()}, "flow"
+    names = answers if isinstance(answers, Mapping) else ()
+    for picked in (item for name in names for item in _items(answers, name)):
+        if not _OF_PICKED.isdisjoint(picked):
+            mime_type = picked.get("mime_type")
+            media = {"filename" if key == "file_name" else key: value for key, value in picked.items()}
+            yield kind_of(mime_type) if isinstance(mime_type, str) else "document", media, "flow"
 
 
 def _objects(message: object) -> list[tuple[str, _Json]]:
@@ -319,7 +332,7 @@ def _fitting(values: object, rules: _Rules, misfits: dict[str, Any]) -> dict[str
         value = values.get(name) if isinstance(values, Mapping) else None
         try:
             fields |= {} if value is None else {field: rule(value)}
-        except (TypeError, RecursionError):  # RecursionError: the sentence of the other shows a deep value
+        except (TypeError, ValueError, RecursionError):  # of the sentence: a deep value, an int of thousands of digits
             misfits[name] = value
     return fields
 

@@ -52,25 +52,40 @@ TABLE: list[tuple[int, str, type[ApiError], bool]] = [
     (80007, "Rate limit issues", RateLimitError, True),
     (80008, "There have been too many calls to this WhatsApp Business account", RateLimitError, True),
     (130429, "Rate limit hit", RateLimitError, True),
+    (130472, "User's number is part of an experiment", InvalidRequestError, False),
     (130497, "Business account is restricted from messaging users in this country", AccountRestrictedError, False),
+    (130501, "Message type is not supported in groups", InvalidRequestError, False),
     (131000, "Something went wrong", ServerError, True),
     (131005, "Access denied", PermissionDeniedError, False),
     (131008, "Required parameter is missing", InvalidRequestError, False),
     (131009, "Parameter value is not valid", InvalidRequestError, False),
     (131016, "Service unavailable", ServerError, True),
+    (131021, "Recipient cannot be sender", InvalidRequestError, False),
+    (131026, "Message undeliverable", InvalidRequestError, False),
+    (131030, "Recipient phone number not in allowed list", InvalidRequestError, False),
     (131031, "Account has been locked", AccountRestrictedError, False),
+    (131037, "The display name of the number is not approved", InvalidRequestError, False),
     (131042, "Business eligibility payment issue", AccountRestrictedError, False),
+    (131045, "Incorrect certificate", InvalidRequestError, False),
+    (131047, "Re-engagement message", InvalidRequestError, False),
     (131048, "Spam rate limit hit", RateLimitError, False),
+    (131049, "Not delivered, to maintain a healthy ecosystem", InvalidRequestError, False),
+    (131050, "The user has stopped marketing messages", InvalidRequestError, False),
     (131051, "Unsupported message type", InvalidRequestError, False),
     (131052, "Media download error", UploadRejectedError, False),
     (131053, "Media upload error", UploadRejectedError, False),
     (131056, "Pair rate limit hit", RateLimitError, True),
     (131057, "Account in maintenance mode", ServerError, True),
+    (131060, "This message is unavailable", InvalidRequestError, False),
+    (131061, "Maximum price", InvalidRequestError, False),
     (131062, "Business-scoped user ID is not supported", InvalidRequestError, False),
+    (131063, "Marketing templates are switched off", InvalidRequestError, False),
     (131064, "Messaging limit used up by misclassified templates", RateLimitError, False),
+    (131065, "Maximum price", InvalidRequestError, False),
     (132012, "Template Parameter Format Mismatch", InvalidRequestError, False),
     (133004, "Server Temporarily Unavailable", ServerError, True),
     (133016, "Account register deregister rate limit exceeded", RateLimitError, False),
+    (137000, "Identity key mismatch", InvalidRequestError, False),
 ]
 
 
@@ -81,6 +96,41 @@ def test_code_decides(code: int, title: str, kind: type[ApiError], retryable: bo
     statuses = [status for status in STATUSES if operation != "download" or status not in {404, 410}]
     found = [meaning_of(operation, status, code, None, f"(#{code}) {title}") for status in statuses]
     assert [(meaning.error, meaning.retryable) for meaning in found] == [(kind, retryable)] * len(statuses)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (130497, "country"),
+        (130501, "cannot go to a group"),
+        (131047, "send a template first"),
+        (131056, "send it later"),
+        (131062, "send it to a phone number"),
+        (131064, "Meta lifts it later"),
+        (137000, "recipient_identity_key_hash"),
+    ],
+)
+def test_what_to_do(code: int, advice: str) -> None:
+    """Where Meta's text does not say what to do, the error does."""
+    assert advice in meaning_of("send", 400, code, None, "no").advice
+
+
+@pytest.mark.parametrize(
+    ("reason", "retryable"),
+    [
+        ("http code 429, status message Too Many Requests, ratelimit reason: Request ratelimit by fwdproxy", True),
+        ("http code 503, status message Service Unavailable", True),
+        ("http code 408, status message Request Timeout", True),
+        ("http code 404, status message Not Found", False),
+        ("http code 5, status message x", False),
+    ],
+)
+def test_a_link_that_meta_could_not_fetch(reason: str, retryable: bool) -> None:
+    """Media that Meta could not fetch by its link may succeed later if the link's host was busy."""
+    text = f"Media upload error Downloading media from weblink failed with {reason}"
+    meaning = meaning_of("send", 400, 131053, None, text)
+    assert (meaning.error, meaning.retryable) == (UploadRejectedError, retryable)
+    assert not meaning_of("send", 400, 131052, None, text).retryable
 
 
 @pytest.mark.parametrize("status", [404, 410])
