@@ -802,7 +802,7 @@ async def test_everything_with_an_id(emulator: Emulator, media: MediaApi) -> Non
         assert (await media.send(TO, what)).input == TO
         assert emulator.messages[-1]["type"] == "document"
     names = [message["document"].get("filename") for message in emulator.messages]
-    assert names == ["report.pdf", None, "Fatura 05.pdf", None]
+    assert names == ["report.pdf", None, "Fatura 05.pdf", "report.pdf"]
     await media.delete(inbound)
     error = await failure(MediaNotFoundError, media.delete(inbound))
     assert error.media_id == inbound.id

@@ -188,7 +188,7 @@ async def ids(media: MediaApi, entry: LibraryEntry, inbound: InboundMedia, known
         assert_type(await media.delete(what), DeletedMedia)
 
 
-async def runs(media: MediaApi, library: MediaLibrary) -> None:
+async def runs(media: MediaApi, library: MediaLibrary, webhook: Webhook) -> None:
     """Work on many items."""
     async with media.upload_many(["a.jpg", b"a"], filename="a.jpg", ttl=timedelta(hours=2), journal="run") as run:
         assert_type(run, BulkRun[UploadedMedia])
@@ -208,6 +208,10 @@ async def runs(media: MediaApi, library: MediaLibrary) -> None:
     entries = library.ensure_many([b"a"], verify=True, mime_type="text/plain")
     assert_type([outcome.result() async for outcome in entries], list[LibraryEntry])
     assert_type(await library.ensure(b"a", verify=True, progress=plain), LibraryEntry)
+    sent = await library.send("+15550001111", b"a", caption="b", filename="a.pdf", verify=True, progress=plain)
+    assert_type(sent, SentMessage)
+    await library.send("+15550001111", b"a", capton="b")  # type: ignore[call-arg]  # the misspelt keyword is found
+    assert_type([await library.failed(status) for status in webhook.statuses], list[LibraryEntry | None])
     library.ensure_many([b"a"], use_case="a")  # type: ignore[call-arg]  # a library has no use_case
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from meta_media.library.entry import LibraryEntry
-from meta_media.library.store import Store
+from meta_media.library.store import MessageStore, Store
 
 __all__ = ["check_store"]
 
@@ -58,7 +58,7 @@ async def check_store(make_store: Callable[[], Store | Awaitable[Store]]) -> Non
     try:
         for check in (_check_empty, _check_put, _check_touch_and_remove, _check_claims, _check_concurrent_claims):
             await check(*stores)
-        for check in (_check_find, _check_late_put, _check_renew, _check_entries):
+        for check in (_check_find, _check_messages, _check_late_put, _check_renew, _check_entries):
             await check(*stores)
     finally:
         for store in (*stores, *stores):
@@ -155,6 +155,21 @@ async def _check_find(one: Store, other: Store) -> None:
     _require(await find("50") is None, "find must not return an entry that was replaced")
     await one.remove(newer)
     _require(await find("51") is None, "find must not return an entry that was removed")
+
+
+async def _check_messages(one: Store, other: Store) -> None:
+    if not (isinstance(one, MessageStore) and isinstance(other, MessageStore)):  # which is allowed
+        return
+    _require(await one.get_message("wamid.1") is None, "get_message of a message that is not stored must return None")
+    entry = _make_entry("5", "52", filename="a name.txt")
+    await one.put_message("wamid.1", entry)
+    await one.put_message("wamid.2", _make_entry("5", "53"))
+    for store in (one, other):
+        found = await store.get_message("wamid.1")
+        complete = found is not None and found == entry and found.filename == entry.filename
+        _require(
+            complete, "get_message must return all fields of the message's entry, also if it is not stored any more"
+        )
 
 
 async def _check_claims(one: Store, other: Store) -> None:

@@ -44,6 +44,7 @@ class LibraryEntry(HasMediaId):
         expires_at: The library returns the id until this time. It is a day before Meta forgets the media (after 30 days or
             the upload's `ttl`), or a tenth of a `ttl` shorter than 10 days.
         used_at: When the id was last returned, to the hour.
+        filename: Name of the source, made safe; that of the call which returned the entry, if it has one.
         maybe_duplicate: As in `UploadedMedia`. It is also set if an earlier entry was damaged, whose media may still exist.
         reused: Whether the entry existed before this call.
     """
@@ -54,6 +55,7 @@ class LibraryEntry(HasMediaId):
     uploaded_at: datetime
     expires_at: datetime
     used_at: datetime
+    filename: str | None = attrs.field(default=None, eq=False)
     maybe_duplicate: bool = False
     reused: bool = attrs.field(default=False, eq=False)
 

@@ -1,49 +1,36 @@
-"""
-Upload once, reuse the id: the same bytes, as the same type and on the same phone number, have one media id.
-
-Calls for the same content wait for each other: in one process by a lock, between processes by claims in the store.
-"""
+"""Upload once, reuse the id: the same bytes, as the same type and on the same phone number, have one media id."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Unpack
 
-import anyio
 import attrs
 
-from meta_media.api import MediaApi
-from meta_media.bulk.ending import is_fatal, split_item
-from meta_media.bulk.jobs import unrecorded
+from meta_media.bulk.ending import split_item
 from meta_media.bulk.keywords import EnsureKeywords
 from meta_media.bulk.outcomes import BulkReport, Done
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
-from meta_media.errors import ConfigurationError, MediaNotFoundError, StorageError
-from meta_media.http.limits import backoff_delay
-from meta_media.http.loop_bound import LoopBound
-from meta_media.library.claims import CLAIM_SECONDS, Claims, checked_claim_seconds
-from meta_media.library.entry import LibraryEntry, UnreadableEntryError, entry_key
-from meta_media.library.sqlite_store import SQLiteStore
-from meta_media.library.store import AsyncCloseable, Store
-from meta_media.protocol.models import HasMediaId, media_id_of
-from meta_media.transfer.fingerprint import Fingerprint, RecentDigestCache, fingerprint
+from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, UploadRejectedError
+from meta_media.library.ensuring import Ensuring, Keywords, library_options
+from meta_media.library.entry import LibraryEntry, UnreadableEntryError
+from meta_media.protocol.media_types import Kind, kind_of
+from meta_media.protocol.models import HasMediaId, MessageStatus, SentMessage, media_id_of
+from meta_media.protocol.recipient import Recipient
+from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer.progress import ItemProgress, ProgressCallback, delta_callback
-from meta_media.transfer.upload import UploadOptions, upload, upload_options
 
 __all__ = ["MediaLibrary"]
 
 _log: Final = logging.getLogger("meta_media")
-_FIRST_POLL: Final = 0.02  # seconds before the store is asked again while another process uploads; doubled each time
-_LAST_POLL: Final = 0.5  # seconds
-Keywords = Mapping[str, Any]
-T = TypeVar("T")
+_ABOUT_MEDIA: Final = (UploadRejectedError, MediaNotFoundError)  # the classes of errors that another upload may help
+_DELAYS: Final = (0.0, 0.1, 0.4, 1.5)  # seconds: a status may come before `send` has stored its message
 
 
-class MediaLibrary(AsyncCloseable):
+class MediaLibrary(Ensuring):
     """
     A library of media ids: `entry = await library.ensure("logo.png")`, then send `entry.id` as often as you like.
 
@@ -54,27 +41,6 @@ class MediaLibrary(AsyncCloseable):
         claim_seconds: If a process dies while it uploads, the others wait this long, and then upload the content themselves.
             From 0.01 to 86,400; default: 30.
     """
-
-    def __init__(self, media: MediaApi, store: Store | None = None, *, claim_seconds: float = CLAIM_SECONDS) -> None:
-        usable = store is None or (hasattr(store, "claim") and not isinstance(store, type))
-        if not (usable and isinstance(media, MediaApi)):
-            given = f"{type(media).__name__} and {type(store).__name__}"
-            raise ConfigurationError(
-                f"a MediaLibrary needs a MediaApi and a store such as SQLiteStore(path), not {given}"
-            )
-        self._media = media
-        self._store: Store = SQLiteStore() if store is None else store
-        self._owns_store = store is None
-        self._claims = Claims(self._store, checked_claim_seconds(claim_seconds))
-        self._digests = RecentDigestCache()
-        self._failure: Exception | None = None  # the latest of the store that a retry cannot help
-        self._bound = LoopBound[dict[str, anyio.Lock]]("MediaLibrary", lambda _: {})
-        media.shared.deleted.keepers.add(self)
-
-    @property
-    def _locks(self) -> dict[str, anyio.Lock]:
-        """By key, while calls for it are in progress."""
-        return self._bound.get()
 
     async def aclose(self) -> None:
         """Close the default store. A store that was passed stays open."""
@@ -119,10 +85,108 @@ class MediaLibrary(AsyncCloseable):
         A source is as for `ensure`, or a pair of a source and a mapping of keywords. The other keywords are those of `ensure`,
         for all sources. The keywords of a pair win.
         """
-        _upload_options(self._media, keywords)  # a keyword that cannot work is an error here, not of each item
+        library_options(self._media, keywords)  # a keyword that cannot work is an error here, not of each item
         most = self._media.settings.concurrency
         options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
         return BulkRun(sources, _EnsureJob(self._ensure, self._check_store, self._is_fatal, keywords), options)
+
+    async def send(
+        self,
+        to: str | Recipient,
+        source: Any,
+        *,
+        kind: Kind | None = None,
+        caption: str | None = None,
+        voice: bool | None = None,
+        reply_to: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        progress: ProgressCallback | None = None,
+        **keywords: Unpack[EnsureKeywords],
+    ) -> SentMessage:
+        """
+        Ensure a source, and send it. If Meta no longer knows the id of an earlier upload, the source is uploaded once more.
+
+        The recipient never gets two messages: only a refusal of the id leads to a second try. `failed` finds the entry of
+        the message by its status.
+
+        Args:
+            to: As for `MediaApi.send`.
+            source: As for `ensure`.
+            kind: As for `MediaApi.send`, and so are `caption`, `voice`, `reply_to` and `extra`.
+            caption: At most 1024 characters; image, video and document.
+            voice: Audio only: shown as a voice note (Ogg/Opus).
+            reply_to: The id of the message that this one answers.
+            extra: Further keys of Meta's message.
+            progress: As for `MediaApi.upload`.
+            **keywords: As for `ensure`. A document is shown under its `filename`, by default the source's own name.
+
+        Raises:
+            ConfigurationError: An argument that this kind of message does not take. Nothing was uploaded.
+            MediaError: As `ensure` and `MediaApi.send`. `maybe_applied` says whether the message may have been sent.
+        """
+        fields: dict[str, Any] = {"caption": caption, "voice": voice, "reply_to": reply_to, "extra": extra}
+        message = MediaMessage(to=Recipient.of(to), media_id="", **fields)
+        async with self._hashed(source, {**keywords, "progress": progress}, None) as item:
+            message.body(kind or kind_of(item.fingerprint.mime_type))
+            send = functools.partial(self._media.send, message.to, kind=kind, phone_number_id=item.number, **fields)
+            entry = await self._entry_of(item)
+            try:
+                sent = await send(media=entry)
+            except MediaNotFoundError as error:
+                if error.maybe_applied or not entry.reused:
+                    raise
+                await self._remove(entry)
+                entry = await self._entry_of(item)
+                sent = await send(media=entry)
+        try:
+            await self._ask(lambda: self._messages.put_message(sent.id, entry))
+        except MediaError as error:  # not an error of `send`: its caller would send again
+            _log.warning("message %s is sent, but a status of it will not lead to its file: %s", sent.id, error)
+        return sent
+
+    async def failed(self, status: MessageStatus) -> LibraryEntry | None:
+        """
+        Return what a failed status of a webhook is about: the entry of a message of `send`, with the file's name.
+
+        If the failure is about the media, such as Meta's code 131053, its id is not returned any more, in no process: the
+        next `ensure` uploads again. Meta converts media after the upload, so a changed file may be needed. After any other
+        failure, such as a recipient without WhatsApp, the entry stays.
+
+        Args:
+            status: Of `Webhook.statuses`. Other processes may have sent the message, within the last eight days.
+
+        Returns:
+            None if the status is not `"failed"`, or the message is unknown.
+
+        Raises:
+            StorageError: The store fails.
+        """
+        given: object = status
+        if not isinstance(given, MessageStatus):
+            kind = type(given).__name__
+            raise ConfigurationError(f"failed needs one of the statuses of parse_webhook, not {kind}")
+        if status.status != "failed":
+            return None
+        about_media = any(isinstance(error, _ABOUT_MEDIA) for error in status.errors)
+        for delay in _DELAYS if about_media else _DELAYS[:1]:
+            await self._media.shared.limits.sleep(delay)
+            if (entry := await self._sent_entry(status.message_id)) is not None:
+                if about_media:
+                    await self._remove(entry)
+                return entry
+        return None
+
+    async def _sent_entry(self, message_id: str) -> LibraryEntry | None:
+        try:
+            return await self._ask(lambda: self._messages.get_message(message_id))
+        except UnreadableEntryError as error:
+            _log.warning("message %s: %s", message_id, error)
+            return None
+
+    async def _remove(self, entry: LibraryEntry) -> None:
+        """Remove an entry whose id is of no use. This process does not return it even if the store fails."""
+        await self._media.shared.deleted.add(entry.id)
+        await self._ask(lambda: self._store.remove(entry))
 
     async def get(self, source: Any, **keywords: Unpack[EnsureKeywords]) -> LibraryEntry | None:
         """Return the valid entry of a source, or None. Nothing is uploaded. The arguments are those of `ensure`."""
@@ -178,143 +242,11 @@ class MediaLibrary(AsyncCloseable):
     def __aiter__(self) -> AsyncIterator[LibraryEntry]:
         return self._store.entries()
 
-    async def _ensure(self, source: Any, keywords: Keywords, progress: ItemProgress | None = None) -> LibraryEntry:
-        locks = self._locks
-        async with self._hashed(source, keywords, progress) as item:
-            lock = locks.setdefault(item.key, anyio.Lock())
-            try:
-                async with lock:
-                    return await self._find_or_upload(item)
-            finally:
-                if not lock.locked():  # no other call is waiting
-                    locks.pop(item.key, None)
-
-    @asynccontextmanager
-    async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[_Item]:
-        self._bound.get()
-        options, number = _upload_options(self._media, keywords)
-        async with fingerprint(source, options, self._digests, self._media) as hashed:
-            yield _Item(hashed, options, number, progress)
-
-    async def _ask(self, work: Callable[[], Awaitable[T]], progress: ItemProgress | None = None) -> T:
-        """Use the store. While it is away, try again as often, and after the same waits, as a request."""
-        settings, limits, count = self._media.settings, self._media.shared.limits, 0
-        while True:
-            try:
-                return await work()
-            except (StorageError, ConfigurationError) as error:
-                if not (error.retryable or isinstance(error, UnreadableEntryError)):
-                    self._failure = error
-                count += 1
-                delay = backoff_delay(count, settings.backoff, limits.jitter)
-                if not error.retryable or count > settings.max_retries:
-                    raise
-                _log.info("ensure: trying again in %.1f s: %s", delay, error, extra={"delay": delay, "error": error})
-                wait = limits.sleep if progress is None else progress.wait
-                if await wait(delay) is False:  # the run has ended
-                    raise
-
-    async def _check_store(self) -> None:
-        """Check that the store works, so that a broken one ends a run before its first item."""
-        await self._ask(lambda: self._store.get(""))
-
-    def _is_fatal(self, error: Exception) -> bool:
-        """Return whether every other item would meet the same error, also of a store that is broken or closed."""
-        return error is self._failure or self._media.closed or is_fatal(error)
-
-    async def _find(self, item: _Item, *, verify: bool = False) -> LibraryEntry | None:
-        try:
-            entry = await self._ask(lambda: self._store.get(item.key), item.progress)
-        except UnreadableEntryError as error:
-            if not item.damaged:
-                _log.warning("%s", error)
-            item.damaged, entry = True, None
-        if entry is None or not entry.alive:
-            return None
-        if entry.id in self._media.shared.deleted or (verify and not await self._exists(entry.id)):
-            await self._ask(functools.partial(self._store.remove, entry), item.progress)
-            return None
-        if entry.stale_use:
-            entry = attrs.evolve(entry, used_at=datetime.now(UTC))
-            await self._ask(functools.partial(self._store.touch, entry), item.progress)
-        return attrs.evolve(entry, reused=True)
-
-    async def _exists(self, media_id: str) -> bool:
-        with suppress(MediaNotFoundError):
-            return bool(await self._media.get_info(media_id))
-        return False
-
-    async def _find_or_upload(self, item: _Item) -> LibraryEntry:
-        """Return the entry of an item. While another process uploads it, wait for its entry or for its claim to end."""
-        wait = _FIRST_POLL
-        entry = await self._find(item, verify=item.options.verify)
-        while entry is None:
-            claim = await self._ask(lambda: self._claims.acquire(item.key), item.progress)
-            if claim is not None:
-                return await self._upload_claimed(item, claim)
-            await anyio.sleep(wait)
-            wait = min(wait * 2, _LAST_POLL)
-            entry = await self._find(item)
-        return entry
-
-    async def _upload_claimed(self, item: _Item, claim: int) -> LibraryEntry:
-        """Upload an item, unless another process stored its entry just before the claim. End the claim in any case."""
-        stored = False
-        try:
-            if (found := await self._find(item)) is not None:
-                return found
-            began, call = datetime.now(UTC), self._media.call("upload", item.number)
-            async with self._claims.renewed(item.key, claim):
-                async with item.progress.on(call) if item.progress else call:
-                    uploaded = await upload(call, item.number, item.fingerprint.source, item.options)
-                entry = LibraryEntry.of(uploaded, item.fingerprint.sha256, item.number, began, item.options.ttl)
-                entry = attrs.evolve(entry, maybe_duplicate=entry.maybe_duplicate or item.damaged)
-                with unrecorded(uploaded, call.attempts):
-                    stored = await self._ask(lambda: self._store.put(entry, claim), item.progress)
-                    return entry if stored else await self._yield_to_successor(item, entry)
-        finally:
-            if not stored:
-                await self._claims.release(item.key, claim)
-
-    async def _yield_to_successor(self, item: _Item, entry: LibraryEntry) -> LibraryEntry:
-        """The claim ran out and another process took it over: return its entry, and delete our upload."""
-        successor = await self._find(item)
-        if successor is None:
-            return entry
-        with suppress(Exception):  # Meta deletes the media after 30 days anyway
-            await self._media.delete(entry.id, missing_ok=True)
-        return successor
-
 
 def _checked_age(value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     raise ConfigurationError(f"unused_for must be a timedelta such as timedelta(days=7), not {type(value).__name__}")
-
-
-def _upload_options(media: MediaApi, keywords: Keywords) -> tuple[UploadOptions, str]:
-    """Return the checked options of an upload, and the phone number to upload on."""
-    options = upload_options(media.settings, keywords)
-    if options.use_case is not None:
-        raise ConfigurationError(
-            "a library cannot store media with a use_case, whose lifetime differs: upload it with MediaApi.upload"
-        )
-    return options, media.number_or(keywords.get("phone_number_id"))
-
-
-@attrs.define
-class _Item:
-    """A hashed source, how to upload it, and the progress of its item if it is part of a run."""
-
-    fingerprint: Fingerprint
-    options: UploadOptions
-    number: str
-    progress: ItemProgress | None
-    damaged: bool = False  # whether the store had a damaged entry of it, whose media Meta may still have
-
-    @property
-    def key(self) -> str:
-        return entry_key(self.number, self.fingerprint.sha256, self.fingerprint.mime_type)
 
 
 @attrs.frozen

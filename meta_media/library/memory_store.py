@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator
+from typing import Final
 
 from meta_media.library.entry import LibraryEntry
 from meta_media.library.store import AsyncCloseable, Store
 
 __all__ = ["MemoryStore"]
+
+_MESSAGE_COUNT: Final = 100_000  # a message takes 250 bytes
 
 
 class MemoryStore(AsyncCloseable, Store):
@@ -18,6 +22,7 @@ class MemoryStore(AsyncCloseable, Store):
         self._entries: dict[str, LibraryEntry] = {}
         self._claims: dict[str, tuple[int, float]] = {}  # number, and time.monotonic() at which it runs out
         self._last_claim = 0
+        self._messages: OrderedDict[str, LibraryEntry] = OrderedDict()  # by message id: the last ones
 
     async def get(self, key: str) -> LibraryEntry | None:
         return self._entries.get(key)
@@ -63,6 +68,16 @@ class MemoryStore(AsyncCloseable, Store):
     async def entries(self) -> AsyncIterator[LibraryEntry]:
         for entry in tuple(self._entries.values()):
             yield entry
+
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        """See `MessageStore`. The last 100,000 messages are kept."""
+        self._messages[message_id] = entry
+        if len(self._messages) > _MESSAGE_COUNT:
+            self._messages.popitem(last=False)
+
+    async def get_message(self, message_id: str) -> LibraryEntry | None:
+        """See `MessageStore`."""
+        return self._messages.get(message_id)
 
     def _is_claim(self, key: str, claim: int) -> bool:
         return self._claims.get(key, (0, 0.0))[0] == claim

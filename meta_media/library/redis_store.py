@@ -14,7 +14,7 @@ import attrs
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.http.loop_bound import LoopBound
 from meta_media.library.entry import LibraryEntry, UnreadableEntryError, readable_entries, stored_entry
-from meta_media.library.store import AsyncCloseable, Store
+from meta_media.library.store import MESSAGE_LIFETIME, AsyncCloseable, Store
 from meta_media.protocol.convert import stored_converter
 from meta_media.protocol.secrets import Secret
 from meta_media.transfer.threads import run_in_thread
@@ -133,6 +133,16 @@ class RedisStore(AsyncCloseable, Store):
             for entry in readable_entries(self, ((text, name[start:-1]) for name, text in page)):
                 yield entry
 
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        """See `MessageStore`."""
+        name, text, milliseconds = self._message_key(message_id), entry.to_json(), round(MESSAGE_LIFETIME * 1000)
+        await self._ask(lambda redis: redis.set(name, text, px=milliseconds))
+
+    async def get_message(self, message_id: str) -> LibraryEntry | None:
+        """See `MessageStore`."""
+        text = await self._ask(lambda redis: redis.get(self._message_key(message_id)))
+        return None if text is None else LibraryEntry.from_json(text)
+
     async def aclose(self) -> None:
         """Close the connections. The next call opens new ones."""
         connections = self._bound.get()
@@ -147,6 +157,9 @@ class RedisStore(AsyncCloseable, Store):
     def _id_key(self, media_id: str) -> str:
         """Return the key that has the key of the entry with this media id."""
         return f"{self._prefix}:id:{media_id}"
+
+    def _message_key(self, message_id: str) -> str:
+        return f"{self._prefix}:message:{message_id}"
 
     async def _run(self, script: str, key: str, *values: str | float | LibraryEntry, repeatable: bool = True) -> int:
         def run(redis: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.library.entry import LibraryEntry, readable_entries, stored_entry
-from meta_media.library.store import AsyncCloseable, Store
+from meta_media.library.store import MESSAGE_LIFETIME, AsyncCloseable, Store
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,7 +26,11 @@ _CHANGES: Final = """
 CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id);
 ALTER TABLE claims ADD COLUMN seconds REAL
 """
-_SCHEMA: Final = (_TABLES, _CHANGES)
+_MESSAGES: Final = """
+CREATE TABLE messages (id TEXT PRIMARY KEY, entry TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX messages_by_time ON messages (until)
+"""
+_SCHEMA: Final = (_TABLES, _CHANGES, _MESSAGES)
 # A claim is until `seconds` after the `time.monotonic()` of its last renewal. All processes of a machine share that clock,
 # which cannot be set. A claim that would last longer was made before the machine restarted, or by the first version.
 _END_OLD: Final = "DELETE FROM claims WHERE key = ? AND (until - ? BETWEEN 0 AND seconds) IS NOT TRUE"
@@ -109,6 +113,23 @@ class SQLiteStore(AsyncCloseable, Store):
             before, last = last, max([last, *keys])
             if last == before:
                 return
+
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        """See `MessageStore`."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            now = time.time()
+            connection.execute("DELETE FROM messages WHERE until < ?", (now,))
+            values = (message_id, entry.to_json(), now + MESSAGE_LIFETIME)
+            connection.execute("INSERT OR REPLACE INTO messages VALUES (?, ?, ?)", values)
+
+        await self._file.run(write)
+
+    async def get_message(self, message_id: str) -> LibraryEntry | None:
+        """See `MessageStore`."""
+        select = "SELECT entry FROM messages WHERE id = ?"
+        row = await self._file.run(lambda db: db.execute(select, (message_id,)).fetchone())
+        return None if row is None else LibraryEntry.from_json(row[0])
 
     async def aclose(self) -> None:
         await self._file.aclose()

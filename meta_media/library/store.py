@@ -11,11 +11,13 @@ RedisStore    many machines
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from meta_media.library.entry import LibraryEntry
 
-__all__ = ["AsyncCloseable", "Store"]
+__all__ = ["MESSAGE_LIFETIME", "AsyncCloseable", "MessageStore", "Store"]
+
+MESSAGE_LIFETIME: Final = 8 * 86_400.0  # seconds: Meta repeats a webhook for 7 days, and media is refused within one
 
 
 class Store(Protocol):
@@ -26,7 +28,8 @@ class Store(Protocol):
     the next call. `check_store` tests whether a store keeps every promise below.
 
     A store may also have a method `async find(media_id)`, which returns the entry with an id, or None. Without it, a library
-    cannot remove the entry of media that its client deletes. It then only does not return that id itself.
+    cannot remove the entry of media that its client deletes. It then only does not return that id itself. It may also have
+    the methods of `MessageStore`. Without them, only the library that has sent a message knows what was in it.
     """
 
     async def get(self, key: str) -> LibraryEntry | None:
@@ -74,6 +77,18 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Close the store. Closing twice is allowed."""
+
+
+@runtime_checkable
+class MessageStore(Protocol):
+    """The entries that messages were sent with, for `MediaLibrary.failed`. Both methods are optional for a `Store`."""
+
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        """Store the entry of a message that was sent, for at least `MESSAGE_LIFETIME`. The entry may be removed meanwhile."""
+
+    async def get_message(self, message_id: str) -> LibraryEntry | None:
+        """Return the entry of a message, or None. For a damaged one, raise as `Store.get` does."""
+        ...
 
 
 class AsyncCloseable:

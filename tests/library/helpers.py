@@ -25,6 +25,7 @@ OLD_ENTRY = (  # the stored format of the first version, which must stay readabl
     ' "used_at": 1767268800.123457, "maybe_duplicate": true}'
 )
 Hook = Callable[..., Awaitable[object]]
+_HOOKED = {"get", "find", "claim", "renew", "put", "release", "touch", "remove", "put_message", "get_message", "aclose"}
 
 
 class HookedStore(MemoryStore):
@@ -37,7 +38,7 @@ class HookedStore(MemoryStore):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in {"get", "find", "claim", "renew", "put", "release", "touch", "aclose"}:
+        if name not in _HOOKED:
             return found
 
         async def hooked(*arguments: Any) -> Any:

@@ -40,11 +40,12 @@ async def test_memory() -> None:
     await check_store(lambda: store)
 
 
-async def test_without_find() -> None:
-    """A store need not find entries by their ids."""
+async def test_without_optional_methods() -> None:
+    """A store need not find entries by their ids, nor store messages."""
 
     class Plain(MemoryStore):
         find = None  # type: ignore[assignment]  # as if it had no such method
+        get_message = None  # type: ignore[assignment]  # likewise
 
     store = Plain()
     await check_store(lambda: store)
@@ -81,6 +82,25 @@ class _KeepsLittle(MemoryStore):
 class _FindsNothing(MemoryStore):
     async def find(self, media_id: str) -> LibraryEntry | None:
         return None
+
+
+@breaks("get_message must return all fields of the message's entry, also if it is not stored any more")
+class _ForgetsNames(MemoryStore):
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        await super().put_message(message_id, attrs.evolve(entry, filename=None))
+
+
+@breaks("get_message must return all fields of the message's entry, also if it is not stored any more")
+class _KeepsOneMessage(MemoryStore):
+    async def put_message(self, message_id: str, entry: LibraryEntry) -> None:
+        self._messages.clear()
+        await super().put_message(message_id, entry)
+
+
+@breaks("get_message of a message that is not stored must return None")
+class _KnowsAnyMessage(MemoryStore):
+    async def get_message(self, message_id: str) -> LibraryEntry | None:
+        return await super().get_message(message_id) or next(iter(self._entries.values()))
 
 
 class _FindsTheFirst(MemoryStore):

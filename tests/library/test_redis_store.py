@@ -262,6 +262,7 @@ class Cable:
 async def stored(store: RedisStore) -> tuple[LibraryEntry, int]:
     """Store an entry, and claim its key again."""
     entry = await put_entry(store, entry_of("1"))
+    await store.put_message("wamid.0", entry)
     claim = await store.claim(entry.key, 60)
     assert claim is not None
     return entry, claim
@@ -271,6 +272,8 @@ Command = Callable[[RedisStore, LibraryEntry, int], Awaitable[object]]
 REPEATED: dict[str, tuple[bytes, Command, object]] = {
     "get": (b"GET", lambda store, entry, _: store.get(entry.key), "entry"),
     "find": (b":id:", lambda store, entry, _: store.find(entry.id), "entry"),
+    "put_message": (b":message:", lambda store, entry, _: store.put_message("wamid.1", entry), None),
+    "get_message": (b":message:", lambda store, *_: store.get_message("wamid.0"), "entry"),
     "renew": (b"EVAL", lambda store, entry, claim: store.renew(entry.key, claim, 60), True),
     "put": (b"EVAL", lambda store, entry, claim: store.put(entry, claim), True),
     "touch": (b"EVAL", lambda store, entry, _: store.touch(entry), None),

@@ -144,7 +144,7 @@ async def test_later_version(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"has format 99, .*: update meta_media, or use another file$"):
             await store.get(entry.key)
     with contextlib.closing(sqlite3.connect(path)) as later:
-        later.execute("PRAGMA user_version = 2")
+        later.execute("PRAGMA user_version = 3")
     async with SQLiteStore(path) as store:
         assert await store.get(entry.key) == entry
 
