@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import hmac
 import math
 import re
 import time
@@ -25,7 +23,8 @@ from meta_media.emulator import customer
 from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
-from meta_media.emulator.messages import accepted, check_attachment, parse_message
+from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
+from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
 from meta_media.emulator.responses import GraphError, GraphResponse, PlainError, problem
 from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
@@ -35,14 +34,10 @@ from meta_media.errors import ConfigurationError, Operation
 
 __all__ = ["Application", "ReceivedRequest", "operation_of"]
 
-_VERSION: Final = re.compile(r"v(1[7-9]|[2-9][0-9])\.0")
 _ID: Final = re.compile(r"[0-9]{1,32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
-_SECONDS: Final = re.compile(r"[0-9]{1,12}")
-_PROOF_LIFETIME: Final = 300  # seconds; Meta's page "Login security", section appsecret_proof
-_MAX_JSON_SIZE: Final = 2**20
 _CUSTOMER_FIELDS: Final = ("caption", "filename", "sender", "username", "group_id", "kind", "carrier", "failure")
-_Handler = Callable[[Request, Token], Awaitable[Mapping[str, Any]]]
+_Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -83,18 +78,20 @@ class Application:
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
+    _access: Access = attrs.field(init=False)
     _app: Starlette = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.requests = deque(maxlen=self.settings.remembered)
         self.messages = deque(maxlen=self.settings.remembered)
+        self._access = Access(self.state, self.app_secret, self.settings.require_appsecret_proof)
         routes = [
             Route(PATH, self._download, methods=["GET"]),
             Route(customer.PATH, self._receive, methods=["POST"]),
-            Route("/{version}/{object_id}/media", self._graph(self._upload), methods=["POST"]),
-            Route("/{version}/{object_id}/messages", self._graph(self._send), methods=["POST"]),
-            Route("/{version}/{object_id}", self._graph(self._show), methods=["GET"]),
-            Route("/{version}/{object_id}", self._graph(self._delete), methods=["DELETE"]),
+            Route("/{object_id}/media", self._graph(self._upload), methods=["POST"]),
+            Route("/{object_id}/messages", self._graph(self._send), methods=["POST"]),
+            Route("/{object_id}", self._graph(self._show), methods=["GET"]),
+            Route("/{object_id}", self._graph(self._delete), methods=["DELETE"]),
         ]
         self._app = Starlette(routes=routes, exception_handlers={HTTPException: _failed, Exception: _failed})
         self._app.router.redirect_slashes = False
@@ -107,10 +104,10 @@ class Application:
         fault = self.faults.take(operation_of(request.method, scope["path"]))
         try:
             if fault is None:
-                await self._dated(self._app, scope, receive, send)
+                await self._dated(self._routed, scope, receive, send)
             else:
                 scope["state"]["expired_url"] = fault.expired_url
-                app, instead = (functools.partial(self._dated, app) for app in (self._app, scripted(fault)))
+                app, instead = (functools.partial(self._dated, app) for app in (self._routed, scripted(fault)))
                 await inject(fault, app, instead, scope, receive, send)
         except ClientDisconnect:
             return  # there is no connection left to respond on
@@ -132,58 +129,38 @@ class Application:
 
         await app(scope, receive, send_dated)
 
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the version out of a path of the Graph API, and find its route."""
+        version, path = graph_path(scope["path"])
+        if scope["path"] in (PATH, customer.PATH):
+            path = scope["path"]
+        await self._app({**scope, "path": path, "version": version}, receive, send)
+
     def _graph(self, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            version = request.path_params["version"]
             try:
-                if not _VERSION.fullmatch(version):
-                    raise GraphError.of("unknown_path", path=request.scope["path"])
-                return GraphResponse(await handler(request, self._authorize(request)), version)
+                return GraphResponse(await handler(request), request.scope["version"])
             except GraphError as error:
-                return GraphResponse(error, version)
+                return GraphResponse(error, request.scope["version"])
             except PlainError as error:
                 return error.response
 
         return endpoint
 
-    def _authorize(self, request: Request) -> Token:
-        value = _bearer(request) or request.query_params.get("access_token")
-        if not value and request.path_params["object_id"] == "me":
-            raise GraphError.of("no_user")
-        token = self.state.authenticate(value)
-        self._check_proof(token.value, request.query_params)
-        return token
-
-    def _check_proof(self, access_token: str, query: Mapping[str, str]) -> None:
-        """Check `appsecret_proof`, in its timed form and in the classic one."""
-        proof, issued = query.get("appsecret_proof"), query.get("appsecret_time")
-        if proof is None:
-            if self.settings.require_appsecret_proof:
-                raise GraphError.of("missing_proof")
-            return
-        signed = access_token if issued is None else f"{access_token}|{issued}"
-        expected = hmac.new(self.app_secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
-        fresh = issued is None or (  # by the real time: a client does not know of `clock.advance`
-            _SECONDS.fullmatch(issued) is not None and abs(time.time() - int(issued)) <= _PROOF_LIFETIME
-        )
-        if not fresh or not hmac.compare_digest(expected.encode(), proof.encode()):
-            raise GraphError.of("wrong_proof")
-
-    async def _upload(self, request: Request, token: Token) -> Mapping[str, Any]:
-        number = _own_number(request, token)
+    async def _upload(self, request: Request) -> Mapping[str, Any]:
+        self._access.check_early(request)
         if self.settings.require_content_length and "content-length" not in request.headers:
             raise PlainError(Response("Length Required", 411, media_type="text/plain"))
         try:
-            now = self.clock.now()
-            media = await receive_upload(request, number, state=self.state, settings=self.settings, now=now)
+            media = await receive_upload(request, self._access.number, self.state, self.settings, self.clock.now())
         except GraphError as error:
             if "error_user_title" in error.error and self.settings.oversize_reply == "proxy":
                 raise PlainError(Response("Request Entity Too Large", 413, media_type="text/html")) from None
             raise
         return {"id": media.id}
 
-    async def _show(self, request: Request, token: Token) -> Mapping[str, Any]:
-        object_id = request.path_params["object_id"]
+    async def _show(self, request: Request) -> Mapping[str, Any]:
+        object_id, token = request.path_params["object_id"], self._access.token(request, request.query_params)
         if object_id in token.numbers:
             name = {"verified_name": "Emulated number", "display_phone_number": "+1 555-000-2222"}
             return name | {"quality_rating": "GREEN", "id": object_id}
@@ -204,7 +181,8 @@ class Application:
             "messaging_product": "whatsapp",
         }
 
-    async def _delete(self, request: Request, token: Token) -> Mapping[str, Any]:
+    async def _delete(self, request: Request) -> Mapping[str, Any]:
+        token = self._access.token(request, request.query_params)
         try:
             media = await self._own_media(request, token, "delete")
         except GraphError:
@@ -214,11 +192,14 @@ class Application:
             await self.state.in_thread(self.state.remove, media.id)
         return {"success": True}
 
-    async def _send(self, request: Request, token: Token) -> Mapping[str, Any]:
-        number = _own_number(request, token)
-        kind, media, message = parse_message(await _small_body(request))
-        if media.get("id"):
-            check_attachment(kind, await self._find(media["id"]), number)
+    async def _send(self, request: Request) -> Mapping[str, Any]:
+        given = await read_parameters(request)
+        number = self._access.number(request, given)
+        message = {name: value for name, value in given.items() if name not in CREDENTIALS}
+        if "status" in message:
+            return mark_as_read(message)
+        for place, kind, media_id in parse_message(message):
+            check_attachment(place, kind, await self._find(media_id), number)
         response = accepted(message)
         message |= {"message_id": response["messages"][0]["id"], "phone_number_id": number}
         self.messages.append(message)
@@ -230,7 +211,7 @@ class Application:
         query, mime_type = request.query_params, request.headers.get("content-type", "application/octet-stream")
         given = {name: query[name] for name in _CUSTOMER_FIELDS if name in query}
         try:
-            token = self.state.authenticate(_bearer(request))
+            token = self.state.authenticate(bearer(request))
             if (number := query.get("phone_number_id", "")) not in token.numbers:
                 raise GraphError.of("gone", verb="post", id=number)
             received = self.play_customer(
@@ -258,7 +239,7 @@ class Application:
         if status is not None and not request.headers.get("user-agent"):
             return problem(status, "Bad Request")
         try:
-            token = self.state.authenticate(_bearer(request))
+            token = self.state.authenticate(bearer(request))
             now = math.inf if request.scope["state"].get("expired_url") else self.clock.now()
             media_id = self.signer.check(request.query_params, self.settings, now)
         except GraphError:
@@ -275,14 +256,14 @@ def operation_of(method: str, path: str) -> Operation | None:
     """Return the operation that a request is of, or None."""
     if path == PATH:
         return "download"
-    match method, path.split("/")[1:]:
-        case "POST", [_, _, "media"]:
+    match method, graph_path(path)[1].split("/")[1:]:
+        case "POST", [_, "media"]:
             return "upload"
-        case "POST", [_, _, "messages"]:
+        case "POST", [_, "messages"]:
             return "send"
-        case "GET" | "HEAD", [_, _]:
+        case "GET" | "HEAD", [object_id] if object_id:
             return "get_info"
-        case "DELETE", [_, _]:
+        case "DELETE", [_]:
             return "delete"
     return None
 
@@ -303,29 +284,12 @@ def _received(request: Request) -> ReceivedRequest:
     )
 
 
-def _bearer(request: Request) -> str | None:
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    return value.strip() if scheme.lower() in {"bearer", "oauth"} else None
-
-
-def _own_number(request: Request, token: Token) -> str:
-    number = str(request.path_params["object_id"])
-    if number not in token.numbers:
-        raise GraphError.of("gone", verb="post", id=number)
-    return number
-
-
-async def _small_body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body = (body + piece)[: _MAX_JSON_SIZE + 1]
-    return body if len(body) <= _MAX_JSON_SIZE else b""
-
-
 async def _failed(request: Request, exc: Exception) -> Response:
+    version, (_, object_id, *rest) = request.scope["version"], request.scope["path"].split("/")
     if not isinstance(exc, HTTPException):
-        return GraphResponse(GraphError.of("broken"))
-    path = request.scope["path"]
-    if exc.status_code == 405 and path.count("/") > 1:
-        return GraphResponse(GraphError.of("gone", verb=request.method.lower(), id=path.split("/")[2]))
-    return GraphResponse(GraphError.of("unknown_path", path=path))
+        error = GraphError.of("broken")
+    elif exc.status_code == 405:
+        error = GraphError.of("gone", verb=request.method.lower(), id=object_id)
+    else:
+        error = GraphError.of("unknown_path", path="/" + "/".join(rest))
+    return GraphResponse(error, version)

@@ -1,30 +1,53 @@
-"""Media messages: the checks of `POST /{version}/{phone_number_id}/messages`."""
+"""
+Messages: the checks of `POST /{version}/{phone_number_id}/messages`.
+
+Media is checked wherever it stands, as a message of its own or in the header of a template. What has no media is looked at less
+closely: the emulator knows no templates, and asks an interactive message only for what each of its kinds needs.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from meta_media.emulator.responses import GraphError
 from meta_media.emulator.state import StoredMedia
 
-__all__ = ["USER_ID", "accepted", "check_attachment", "check_product", "digits", "parse_message"]
+__all__ = [
+    "USER_ID",
+    "accepted",
+    "check_attachment",
+    "check_product",
+    "check_text",
+    "digits",
+    "mark_as_read",
+    "parse_message",
+]
 
-_MAX_CAPTION: Final = 1024  # characters; Meta's guides "Image messages", "Video messages" and "Document messages"
-# The keys of each kind's object (the same guides, and "Audio messages" and "Sticker messages").
-_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "image": frozenset({"id", "link", "caption"}),
-    "video": frozenset({"id", "link", "caption"}),
-    "document": frozenset({"id", "link", "caption", "filename"}),
-    "audio": frozenset({"id", "link", "voice"}),
-    "sticker": frozenset({"id", "link"}),
+_ANY_LENGTH: Final = 2**32
+# The keys of each kind's object, by Meta's guides of the kinds: text with its greatest length in characters, or another type.
+_MEDIA: Final = {"id": _ANY_LENGTH, "link": _ANY_LENGTH}
+_KEYS: Final[Mapping[str, Mapping[str, int | type]]] = {
+    "image": _MEDIA | {"caption": 1024},
+    "video": _MEDIA | {"caption": 1024},
+    "document": _MEDIA | {"caption": 1024, "filename": _ANY_LENGTH},
+    "audio": _MEDIA | {"voice": bool},
+    "sticker": _MEDIA,
+    "text": {"body": 4096, "preview_url": bool},
+    "reaction": {"message_id": _ANY_LENGTH, "emoji": _ANY_LENGTH},
+    "location": {"latitude": object, "longitude": object, "name": _ANY_LENGTH, "address": _ANY_LENGTH},
 }
-# The types of each kind; a document may have any.
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "text": ("body",),
+    "reaction": ("message_id",),
+    "location": ("latitude", "longitude"),
+    "template": ("name", "language"),
+    "interactive": ("type", "action"),
+}
+# The types of each kind of media; a document may have any.
 _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "image": ("image/jpeg", "image/png"),
     "video": ("video/",),
@@ -32,26 +55,49 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "audio": ("audio/",),
     "sticker": ("image/webp",),
 }
+_KINDS: Final = (*_TYPES, *_NEEDED, "contacts")
+_IN_GROUPS: Final = frozenset({*_TYPES, "text", "template"})  # Meta's page "Groups API"
+_OF_FLOWS: Final = frozenset(
+    {"flow_action_payload", "flow_action_data"}
+)  # a Flow's own data, in which any key may stand
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
+_NOT_IN_GROUPS: Final = (130501, "Message type is not currently supported")
+_NOT_TO_USER_IDS: Final = (131062, "Business-scoped User ID (BSUID) recipients are not supported for this message")
 USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # Meta's page "Business-scoped user IDs"
 
 
-def parse_message(body: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return a message's kind, its media object and the whole message; a `GraphError` if Meta would not accept it."""
-    message: Any = None
-    with contextlib.suppress(ValueError, RecursionError):
-        message = json.loads(body)
-    check_product(message.get("messaging_product") if isinstance(message, dict) else None)
+def parse_message(message: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return place, kind and id of all media in a message; a `GraphError` if Meta would not accept it."""
+    check_product(message.get("messaging_product"))
     _check_recipient(message)
-    kind = message.get("type", "text")
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise GraphError.message(131051, "Unsupported message type", f"The emulator sends {', '.join(_KEYS)} only.")
-    media = message.get(kind)
-    if not isinstance(media, dict):
-        raise GraphError.of("required", parameter=kind)
-    _check_media(kind, media)
-    return kind, media, message
+    kind = message.get("type") or "text"
+    if kind not in _KINDS:
+        raise GraphError.message(131051, "Unsupported message type", f"The emulator sends {', '.join(_KINDS)} only.")
+    _need(message, kind)
+    content = message[kind]
+    if kind in _NEEDED:
+        _check_object(kind, content, _NEEDED[kind], _KEYS.get(kind))
+    if message.get("recipient_type") == "group" and kind not in _IN_GROUPS:
+        raise GraphError.message(*_NOT_IN_GROUPS, "A group takes text, media and templates.")
+    if kind == "template":
+        _check_template(content, to_number=bool(message.get("to")))
+    found = list(_media_objects({kind: content}))
+    for place, kind_of_media, media in found:
+        _check_object(place, media, keys=_KEYS[kind_of_media])
+        _check_media(place, media)
+    return [(place, kind_of_media, media["id"]) for place, kind_of_media, media in found if media.get("id")]
+
+
+def mark_as_read(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response to a read receipt, with or without a typing indicator. Any id is taken for a message's."""
+    check_product(message.get("messaging_product"))
+    if message["status"] != "read":
+        raise GraphError.of("invalid", problem="status must be one of {READ}.")
+    _need(message, "message_id")
+    if "typing_indicator" in message:
+        _check_object("typing_indicator", message["typing_indicator"], ("type",))
+    return {"success": True}
 
 
 def check_product(product: object) -> None:
@@ -62,12 +108,20 @@ def check_product(product: object) -> None:
         raise GraphError.of("invalid", problem=f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
 
 
-def check_attachment(kind: str, media: StoredMedia | None, phone_number_id: str) -> None:
+def check_attachment(place: str, kind: str, media: StoredMedia | None, phone_number_id: str) -> None:
     """Check that an id may be sent from this number, as this kind; a `GraphError` if not."""
     if media is None or media.phone_number_id != phone_number_id:
-        raise GraphError.of("unknown_attachment", kind=kind)
+        raise GraphError.of("unknown_attachment", place=place)
     if not media.mime_type.lower().startswith(_TYPES[kind]):
-        raise GraphError.message(*_INVALID, f"{kind}['id'] is media of type {media.mime_type}.")
+        raise GraphError.message(*_INVALID, f"{place}['id'] is media of type {media.mime_type}.")
+
+
+def check_text(place: str, value: object, limit: int = _ANY_LENGTH) -> None:
+    """Check a text parameter; a `GraphError` if it is no text, or is longer than the limit."""
+    if not isinstance(value, str):
+        raise GraphError.of("invalid", problem=f"{place} must be a string.")
+    if len(value) > limit:
+        raise GraphError.of("invalid", problem=f"{place} must be at most {limit} characters long.")
 
 
 def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +130,8 @@ def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
     number = digits(to)
     raw = bytes((28, 24, len(number))) + number.encode() + b"\x15\x02\x00\x11\x18\x12" + secrets.token_hex(9).encode()
     sent, contact = {"id": "wamid." + b64encode(raw).decode()}, {"input": to}
+    if message.get("type") == "template":
+        sent["message_status"] = "accepted"
     if message.get("recipient_type") == "group":
         sent["group_id"] = to
     else:
@@ -90,38 +146,74 @@ def digits(number: str) -> str:
 
 def _check_recipient(message: Mapping[str, Any]) -> None:
     """Check the addresses: `to` is a number or a group's id, `recipient` a user id. Of both, Meta takes `to`."""
-    to, recipient, kind = message.get("to"), message.get("recipient"), message.get("recipient_type") or "individual"
+    to: Any = message.get("to")
+    recipient, kind = message.get("recipient"), message.get("recipient_type") or "individual"
     if kind not in ("individual", "group"):
         raise GraphError.of("invalid", problem="recipient_type must be one of {INDIVIDUAL, GROUP}.")
-    if to is None and recipient is not None and kind == "individual":
-        if not isinstance(recipient, str) or not USER_ID.fullmatch(recipient):
+    if not to and recipient and kind == "individual":
+        check_text("recipient", recipient)
+        if not USER_ID.fullmatch(recipient):
             raise GraphError.message(*_INVALID, "recipient takes a business-scoped user id.")
-    elif not isinstance(to, str) or not (to if kind == "group" else digits(to)):
-        raise GraphError.of("required", parameter="to")
-    elif kind == "individual" and USER_ID.fullmatch(to):
+        return
+    _need(message, "to")
+    check_text("to", to)
+    if kind == "individual" and (USER_ID.fullmatch(to) or not digits(to)):
         raise GraphError.message(*_INVALID, "to takes a phone number; a business-scoped user id goes into recipient.")
 
 
-def _check_media(kind: str, media: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(media) - _KEYS[kind]):
-        raise GraphError.message(*_INVALID, f"{kind} has no parameter {unknown[0]!r}.")
+def _check_object(
+    place: str, value: Any, needed: Sequence[str] = (), keys: Mapping[str, int | type] | None = None
+) -> None:
+    """Check an object for the keys that it needs, and for those that it may have; None for any."""
+    if not isinstance(value, dict):
+        raise GraphError.of("invalid", problem=f"{place} must be a JSON object.")
+    _need(value, *needed, place=place)
+    for name, inner in value.items():
+        limit = object if keys is None else keys.get(name)
+        if limit is None:
+            raise GraphError.of("unexpected", key=name, place=place)
+        if isinstance(limit, int):
+            check_text(f"{place}['{name}']", inner, limit)
+        elif not isinstance(inner, limit):
+            raise GraphError.of("invalid", problem=f"{place}['{name}'] must be a boolean.")
+
+
+def _need(value: Mapping[str, Any], *names: str, place: str = "") -> None:
+    for name in names:
+        if value.get(name) in (None, ""):
+            raise GraphError.of("required", parameter=f"{place}['{name}']" if place else name)
+
+
+def _check_template(template: Mapping[str, Any], *, to_number: bool) -> None:
+    _check_object("template['language']", template["language"], ("code",))
+    components = template.get("components", [])
+    for index, component in enumerate(components if isinstance(components, list) else [None]):
+        _check_object(f"template['components'][{index}]", component, ("type",))
+    # An authentication template's button repeats the code of its body (Meta's page "Authentication templates").
+    parameters = {str(component["type"]).lower(): component.get("parameters") for component in components}
+    if not to_number and parameters.get("button") and parameters["button"] == parameters.get("body"):
+        raise GraphError.message(*_NOT_TO_USER_IDS, "An authentication template goes to a phone number, in to.")
+
+
+def _media_objects(message: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield the place of each media object, as Meta writes it (`template['components'][0]…['image']`), its kind and itself."""
+    left: list[tuple[str, Any]] = [("", message)]
+    while left:
+        place, value = left.pop()
+        items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in items:
+            where = f"{place}[{key!r}]" if place else str(key)
+            if key in _TYPES:
+                yield where, key, inner
+            elif key not in _OF_FLOWS:
+                left.append((where, inner))
+
+
+def _check_media(place: str, media: Mapping[str, Any]) -> None:
     given = [name for name in ("id", "link") if media.get(name)]
     if not given:
-        raise GraphError.message(*_REQUIRED, f"{kind} needs one of id and link.")
+        raise GraphError.message(*_REQUIRED, f"{place} needs one of id and link.")
     if len(given) == 2:
-        raise GraphError.message(*_INVALID, f"{kind} takes one of id and link, not both.")
-    if not isinstance(media[given[0]], str):
-        raise GraphError.of("invalid", problem=f"{kind}['{given[0]}'] must be a string.")
+        raise GraphError.message(*_INVALID, f"{place} takes one of id and link, not both.")
     if given == ["link"] and not media["link"].lower().startswith(("https://", "http://")):
-        raise GraphError.message(*_INVALID, f"{kind}['link'] must be an http or https URL.")
-    _check_options(kind, media)
-
-
-def _check_options(kind: str, media: Mapping[str, Any]) -> None:
-    for name in ("caption", "filename"):
-        if not isinstance(media.get(name, ""), str):
-            raise GraphError.of("invalid", problem=f"{kind}['{name}'] must be a string.")
-    if len(media.get("caption", "")) > _MAX_CAPTION:
-        raise GraphError.of("invalid", problem=f"{kind}['caption'] must be at most {_MAX_CAPTION} characters long.")
-    if not isinstance(media.get("voice", False), bool):
-        raise GraphError.of("invalid", problem=f"{kind}['voice'] must be a boolean.")
+        raise GraphError.message(*_INVALID, f"{place}['link'] must be an http or https URL.")

@@ -75,11 +75,12 @@ _ERRORS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         {"kind": "GraphMethodException"},
     ),
     "wrong_proof": ("Invalid appsecret_proof provided in the API argument", {"kind": "GraphMethodException"}),
-    "required": ("(#100) The parameter {parameter} is required.", {}),  # for messaging_product
+    "required": ("(#100) The parameter {parameter} is required.", {}),
     "unknown_attachment": (
-        "(#100) Param {kind}['id'] is not a valid whatsapp business account media attachment ID",
+        "(#100) Param {place}['id'] is not a valid whatsapp business account media attachment ID",
         {},
     ),
+    "unexpected": ('(#100) Unexpected key "{key}" on param "{place}".', {}),
     "refused_type": (
         "(#100) Param file must be a file with one of the following types: {types}. Received file of type '{mime_type}'.",
         {},

@@ -9,6 +9,7 @@ byte beyond its limit.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
@@ -159,9 +160,17 @@ class FormReader:
 
 
 async def receive_upload(
-    request: Request, number: str, *, state: State, settings: EmulatorSettings, now: float
+    request: Request,
+    number_of: Callable[[Request, Mapping[str, str]], str],
+    state: State,
+    settings: EmulatorSettings,
+    now: float,
 ) -> StoredMedia:
-    """Read an upload, and keep its file; a `GraphError` if Meta would not accept it."""
+    """
+    Read an upload, and keep its file; a `GraphError` if Meta would not accept it.
+
+    The parameters stand in the query or in the form; `number_of` returns the number that a request with them may upload to.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
     readable = 0 < len(boundary) <= 70  # RFC 2046, section 5.1.1: 1 to 70 characters
@@ -173,7 +182,8 @@ async def receive_upload(
         except FormParserError:
             # A form that cannot be read has no fields. Recorded for a boundary that was missing or wrong.
             form.file_ended = False
-        lifetime = _lifetime(form, settings)
+        given = dict(request.query_params) | form.fields
+        number, lifetime = number_of(request, given), _lifetime(given, settings)
         if form.file is None or not form.file_ended:
             raise GraphError(settings.missing_file_text)
         expires_at = None if lifetime is None else now + lifetime
@@ -185,11 +195,11 @@ def is_animated_webp(head: bytes) -> bool:
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] and head[20] & 0x02)
 
 
-def _lifetime(form: FormReader, settings: EmulatorSettings) -> float | None:
-    check_product(form.fields.get("messaging_product"))
-    minutes = form.fields.get("ttl_minutes")
+def _lifetime(given: Mapping[str, str], settings: EmulatorSettings) -> float | None:
+    check_product(given.get("messaging_product"))
+    minutes = given.get("ttl_minutes")
     if minutes is not None:
         if not _MINUTES.fullmatch(minutes) or int(minutes) not in _TTL:
             raise GraphError.of("invalid", problem=f"ttl_minutes must be a number from {_TTL[0]} to {_TTL[-1]}")
         return int(minutes) * 60
-    return None if form.fields.get("use_case") == _KEPT_USE_CASE else settings.media_lifetime
+    return None if given.get("use_case") == _KEPT_USE_CASE else settings.media_lifetime

@@ -442,19 +442,49 @@ async def test_unknown_objects(emulator: Emulator, http: httpx.AsyncClient) -> N
 
 
 async def test_unknown_paths(http: httpx.AsyncClient) -> None:
-    """A path that starts with no version, or leads nowhere, is unknown; nothing can be posted to a download URL."""
-    for path in ("/", "/123", "/v99x/123", "/v16.0/123", "/v25/123", "/v25.0/1/2/3", "/whatsapp_business/x"):
-        error = {"message": f"Unknown path components: {path}", "type": "OAuthException", "code": 2500}
-        assert error_of(await http.get(path)) == error
+    """A path that leads nowhere is unknown from the object's id on; a version that was never issued is such an id."""
+    for path, unknown in (
+        ("/", "/"),
+        ("/v25.0", "/"),
+        ("/v25.0/1/2/3", "/2/3"),
+        ("/1/2", "/2"),
+        ("/whatsapp_business/x", "/x"),
+        *(
+            (f"/{version}/123", "/123")
+            for version in ("v99x", "v25", "v28.0", "v99.0", "v2.13", "v3.4", "v0.0", "v05.0")
+        ),
+    ):
+        error = {"message": f"Unknown path components: {unknown}", "type": "OAuthException", "code": 2500}
+        assert error_of(await http.get(path)) == error, path
     assert (await http.post("/whatsapp_business/attachments/")).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "path", ["/{}", "/{}/", "/v1.0/{}", "/v2.12/{}", "/v3.3/{}", "/v14.0/{}", "/v20.0/{}", "/v21.0/{}"]
+)
+async def test_the_oldest_version(emulator: Emulator, http: httpx.AsyncClient, path: str) -> None:
+    """Retired versions, and paths without one, are served by the oldest version that is left, and the response names it."""
+    media_id = (await upload(http, emulator.phone_number_id)).json()["id"]
+    response = await http.get(path.format(media_id))
+    assert response.json()["id"] == media_id
+    assert response.headers["facebook-api-version"] == "v21.0"
+    assert (await http.delete(path.format(media_id))).json() == {"success": True}
+    gone_now = await http.get(path.format(media_id))
+    assert error_of(gone_now) == gone("get", media_id)
+    assert gone_now.headers["facebook-api-version"] == "v21.0"
+    assert emulator.requests[-1].path == path.format(media_id)
+
+
 async def test_versions(emulator: Emulator, http: httpx.AsyncClient) -> None:
-    """Every version there may be is served, and named in the response."""
-    for version in ("v17.0", "v25.0", "v26.0", "v99.0"):
-        response = await http.get(f"/{version}/{emulator.phone_number_id}")
-        assert response.json()["id"] == emulator.phone_number_id
-        assert response.headers["facebook-api-version"] == version
+    """Each version that Meta serves answers for itself, errors too, with and without a slash at the end."""
+    for version in ("v21.0", "v25.0", "v26.0", "v27.0"):
+        for slash in ("", "/"):
+            response = await http.get(f"/{version}/{emulator.phone_number_id}{slash}")
+            assert response.json()["id"] == emulator.phone_number_id
+            unknown = await http.get(f"/{version}/1/2{slash}")
+            assert error_of(unknown)["message"] == "Unknown path components: /2"
+            for found in (response, unknown):
+                assert found.headers["facebook-api-version"] == version
 
 
 async def test_tokens(emulator: Emulator) -> None:
@@ -635,18 +665,27 @@ async def test_recipients(
 
 
 ATTACHMENT = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
+KINDS = (
+    "The emulator sends image, video, document, audio, sticker, text, reaction, location, template, interactive, contacts"
+    " only."
+)
 WRONG_MESSAGES: list[tuple[dict[str, Any], int, str]] = [
     ({"messaging_product": ""}, 100, "(#100) The parameter messaging_product is required."),
     ({"messaging_product": "x"}, 100, '(#100) Param messaging_product must be one of {WHATSAPP} - got "x".'),
     ({"to": None}, 100, "(#100) The parameter to is required."),
-    ({"to": "nobody"}, 100, "(#100) The parameter to is required."),
+    ({"to": ""}, 100, "(#100) The parameter to is required."),
+    ({"to": ["15550001111"]}, 100, "(#100) Param to must be a string."),
+    ({"to": 15550001111.5}, 100, "(#100) Param to must be a string."),
+    ({"to": True}, 100, "(#100) Param to must be a string."),
+    ({"to": "nobody"}, 131009, "to takes a phone number; a business-scoped user id goes into recipient."),
     ({"to": "US.1349"}, 131009, "to takes a phone number; a business-scoped user id goes into recipient."),
     ({"to": None, "recipient": "15550001111"}, 131009, "recipient takes a business-scoped user id."),
     ({"to": None, "recipient": 7}, 131009, "recipient takes a business-scoped user id."),
     ({"to": None, "recipient": "US.1", "recipient_type": "group"}, 100, "(#100) The parameter to is required."),
+    ({"to": None, "recipient": ["US.1"]}, 100, "(#100) Param recipient must be a string."),
     ({"recipient_type": ["x"]}, 100, "(#100) Param recipient_type must be one of {INDIVIDUAL, GROUP}."),
-    ({"type": "hologram"}, 131051, "The emulator sends image, video, document, audio, sticker only."),
-    ({"type": ["image"]}, 131051, "The emulator sends image, video, document, audio, sticker only."),
+    ({"type": "hologram"}, 131051, KINDS),
+    ({"type": ["image"]}, 131051, KINDS),
     ({"type": "video"}, 100, "(#100) The parameter video is required."),
     ({"image": {}}, 131008, "image needs one of id and link."),
     ({"image": {"id": "1", "link": "https://a"}}, 131009, "image takes one of id and link, not both."),
@@ -658,8 +697,14 @@ WRONG_MESSAGES: list[tuple[dict[str, Any], int, str]] = [
         100,
         "(#100) Param image['caption'] must be at most 1024 characters long.",
     ),
-    ({"image": {"link": "http://a", "filename": "a"}}, 131009, "image has no parameter 'filename'."),
-    ({"type": "audio", "audio": {"link": "http://a", "caption": "a"}}, 131009, "audio has no parameter 'caption'."),
+    ({"image": {"link": "http://a", "filename": "a"}}, 100, '(#100) Unexpected key "filename" on param "image".'),
+    (
+        {"type": "audio", "audio": {"link": "http://a", "caption": "a"}},
+        100,
+        '(#100) Unexpected key "caption" on param "audio".',
+    ),
+    ({"image": "1"}, 100, "(#100) Param image must be a JSON object."),
+    ({"image": None}, 100, "(#100) The parameter image is required."),
     (
         {"type": "audio", "audio": {"link": "http://a", "voice": "yes"}},
         100,
