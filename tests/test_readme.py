@@ -140,6 +140,8 @@ def test_the_tour_of_the_command_line(folder: Path, tmp_path_factory: pytest.Tem
     other = tmp_path_factory.mktemp("other")
     with serving(other / "data", 0) as environment:
         printed = bash(f"{program}\n{tour}", folder, environment | {"XDG_CACHE_HOME": str(other)})
+    once, again = re.findall(r"^((?:wamid\.\S+\n){2})", printed.rpartition("inbox/")[2], re.MULTILINE)
+    assert once == again, "somebody got a second message"
     *_, first, second = re.findall(r"^\d{16}$", printed.partition("inbox/")[0], re.MULTILINE)
     assert first == second, "--reuse printed two ids"
     assert (folder / "copy.jpg").read_bytes() == (folder / "photo.jpg").read_bytes()

@@ -41,7 +41,7 @@ _COMMANDS: Final[tuple[tuple[Callable[..., Any], str, str], ...]] = (  # each wi
     (verbs.info, "ID...", "1045500012345678"),
     (verbs.download, "ID [DESTINATION] | ID... --to FOLDER", "1045500012345678 copy.jpg"),
     (verbs.delete, "ID...", "--from ids.txt --missing-ok"),
-    (verbs.send, "TO... --id ID", "+15550001111 --id 1045500012345678 --caption hello"),
+    (verbs.send, "ID|FILE --to TO...", "photo.jpg --to +15550001111 --caption hello"),
 )
 _RESULTS_ARE_IDS: Final = (verbs.upload, verbs.send)  # which are lost if they are not written
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -16,10 +16,11 @@ from meta_media import Source
 from meta_media.bulk.ending import split_item
 from meta_media.cli.output import Bars, printable, shown
 from meta_media.errors import ConfigurationError, StorageError
+from meta_media.protocol.recipient import address
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
-__all__ = ["STANDARD", "Files", "Items", "Listing", "label_of", "standard_input"]
+__all__ = ["STANDARD", "Files", "Items", "Listing", "Recipients", "label_of", "standard_input"]
 
 STANDARD: Final = Path("-")  # standard input or output
 _BLOCK_SIZE: Final = 2**16  # bytes of a list read at a time
@@ -142,6 +143,14 @@ class Items:
     def _with_bar(self, item: Any, name: str) -> Any:
         bar = self._bars and self._bars.bar(name, self.action)
         return (item, {"progress": bar}) if bar else item
+
+
+class Recipients(Items):
+    """The items of a send: phone numbers, user ids, and groups as `group:ID`."""
+
+    def _expand(self, name: str) -> Iterator[Any]:
+        kind, _, group_id = (name := name.strip()).partition(":")
+        yield (address(group_id, "group") if kind == "group" else None) or name
 
 
 class Files(Items):

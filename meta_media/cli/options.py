@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
@@ -16,7 +16,7 @@ from meta_media.cli.log import open_log
 from meta_media.cli.output import Bars, Output
 from meta_media.errors import ConfigurationError
 
-__all__ = ["REPORT", "Connection", "FileNames", "Flag", "Ids", "Many", "ManyFiles", "Report"]
+__all__ = ["REPORT", "Connection", "FileNames", "Flag", "Ids", "Many", "ManyFiles", "ManyRecipients", "Report"]
 
 _MANY = Group("Many at a time", sort_key=7)
 
@@ -54,10 +54,11 @@ class Connection:
 class Many:
     """Options for many items."""
 
+    list_option: ClassVar[str] = "--from"
     listed: Annotated[Path | None, Parameter(name="--from", allow_leading_hyphen=True)] = None
     """File with more items, one per line, read as they are needed. "-" is standard input."""
     null: Annotated[bool, Parameter(name=("--null", "-0"), negative=())] = False
-    """Items in --from end with NUL instead of a newline, as find -print0 writes them."""
+    """Items in the list end with NUL instead of a newline, as find -print0 writes them."""
     journal: Path | None = None
     """File that records finished items. After an interruption, the same command continues from there."""
     concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
@@ -66,9 +67,9 @@ class Many:
     def inputs(self, arguments: list[str] | None, items: str) -> tuple[list[str], Listing | None]:
         """Return the arguments, and the list to read. `items` says in an error message what is missing."""
         if self.listed is None and self.null:
-            raise ConfigurationError("--null describes the list of --from: pass --from, too")
+            raise ConfigurationError(f"--null describes the list of {self.list_option}: pass {self.list_option}, too")
         if self.listed is None and not arguments:
-            raise ConfigurationError(f"there is nothing to do: pass {items}, or a list of them with --from")
+            raise ConfigurationError(f"there is nothing to do: pass {items}, or a list of them with {self.list_option}")
         listing = None if self.listed is None else Listing(self.listed, self.null)
         return list(arguments or ()), listing
 
@@ -104,6 +105,16 @@ class ManyFiles(Many):
     def again(self) -> str:
         """How to continue after an interruption."""
         return "run the same command again: uploaded files are reused" if self.reuses else super().again
+
+
+@Parameter(name="*", group=_MANY)
+@dataclass(frozen=True, kw_only=True)
+class ManyRecipients(Many):
+    """Options for many messages."""
+
+    list_option: ClassVar[str] = "--recipients"
+    listed: Annotated[Path | None, Parameter(name="--recipients", allow_leading_hyphen=True)] = None
+    """File with more recipients, one per line, read as they are needed; a group as group:ID. "-" is standard input."""
 
 
 @Parameter(name="*", group=Group("Output", sort_key=9))

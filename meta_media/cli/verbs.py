@@ -8,20 +8,22 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from meta_media import BulkRun, MediaError, MediaInfo, MediaLibrary, SQLiteStore
+from meta_media import BulkRun, MediaApi, MediaError, MediaInfo, MediaLibrary, SQLiteStore, UploadedMedia
 from meta_media.bulk.ending import split_item
-from meta_media.cli.items import STANDARD, Files, Items, label_of
-from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, Report
-from meta_media.cli.output import printable, result_object, shown
+from meta_media.cli.items import STANDARD, Files, Items, Recipients, label_of
+from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, ManyRecipients, Report
+from meta_media.cli.output import Bars, printable, result_object, shown
 from meta_media.cli.reporter import Labels, Reporter, in_order
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.media_types import Kind
 from meta_media.protocol.secrets import hide_query
+from meta_media.protocol.validators import is_id
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
 __all__ = ["delete", "download", "info", "send", "upload"]
@@ -29,6 +31,7 @@ __all__ = ["delete", "download", "info", "send", "upload"]
 _CONNECTION = Connection()
 _MANY = Many()
 _MANY_FILES = ManyFiles()
+_MANY_RECIPIENTS = ManyRecipients()
 
 
 async def upload(
@@ -249,42 +252,65 @@ def _render_delete(media_id: str, deleted: Any) -> tuple[str, Mapping[str, Any]]
 
 
 async def send(
-    to: Annotated[list[str], Parameter(name="TO", negative=())],
+    what: Annotated[str, Parameter(name="ID|FILE")],
     /,
     *,
-    media_id: Annotated[str, Parameter(name="--id")],
+    to: Annotated[list[str] | None, Parameter(negative=())] = None,
+    group: Annotated[list[str] | None, Parameter(negative=())] = None,
     kind: Kind | None = None,
     caption: str | None = None,
     filename: str | None = None,
     voice: Annotated[bool | None, Parameter(negative="--no-voice")] = None,
     reply_to: str | None = None,
+    many: ManyRecipients = _MANY_RECIPIENTS,
     connection: Connection = _CONNECTION,
     report: Report = REPORT,
 ) -> int:
     """
-    Send uploaded media, and print the message ids, one per line, in the order of the recipients.
+    Send media, and print the message ids, one per line, in the order of the recipients.
 
-    Where a message fails, its line is empty.
+    Where one of several messages fails, its line is empty. With --journal, each recipient gets one message for each journal,
+    and a file is uploaded once. A recipient who may have got it when an earlier run ended is an error.
 
     Args:
-        to: Phone numbers with country code, such as +15550001111.
-        media_id: Media id, from an upload on the same phone number.
-        kind: Kind of message. Default: the one that fits the media's type, which is looked up.
+        what: Media id, from an upload on the same phone number; or a file, which is uploaded first.
+        to: Phone number with country code, such as +15550001111, or user id, such as US.13491208655302741918. Repeat it
+            for several recipients.
+        group: Id of a group. Repeat it for several groups, which come after the people.
+        kind: Kind of message. Default: the one that fits the media's type.
         caption: Text below an image, video or document.
         filename: Name under which a document is shown.
         voice: Whether audio is shown as a voice message.
         reply_to: Id of the message that this one answers.
+        many: Options for many messages.
         connection: How to reach Meta.
         report: How to print.
     """
-    options: dict[str, Any] = {
-        "kind": kind,
-        "caption": caption,
-        "filename": filename,
-        "voice": voice,
-        "reply_to": reply_to,
-    }
-    async with connection.client(needs_number=True) as media:
-        run = media.send_many(to, media_id, in_order=True, **options)
-        aligned = len(to) > 1 and not sys.stdout.isatty()
-        return await Reporter(report.output(), Labels(key="to"), _render_upload, aligned=aligned).print(run)
+    named, listing = many.inputs([*(to or ()), *(f"group:{one}" for one in group or ())], "--to")
+    options: dict[str, Any] = {"kind": kind, "caption": caption, "filename": filename, "voice": voice}
+    options |= {"reply_to": reply_to, "journal": many.journal, "in_order": True}
+    output, items = report.output(), Recipients(named, listing)
+    labels = Labels(key="to", items="messages", done="sent", again=many.again)
+    aligned = (len(named) > 1 or listing is not None) and not sys.stdout.isatty()
+    reporter: Reporter[Any] = Reporter(output, labels, _render_upload, name=_to_of, items=items, aligned=aligned)
+    async with connection.client(needs_number=True, concurrency=many.concurrency) as media:
+        rest = iter(await items.read())
+        first = await run_in_thread(list, islice(rest, 1))
+        if not first:
+            await output.remark("there was nothing to do: no recipients")
+            return output.status
+        uploaded = await _uploaded(media, what, many.journal, output.bars)
+        return await reporter.print(media.send_many(chain(first, rest), uploaded, **options))
+
+
+async def _uploaded(media: MediaApi, what: str, journal: Path | None, bars: Bars) -> str | UploadedMedia:
+    """Return a media id as it is, and upload a file, once for each journal."""
+    if is_id(what) and not await run_in_thread(os.path.exists, what):
+        return what
+    async with bars, media.upload_many([(what, {"progress": bars.bar(shown(what))})], journal=journal) as run:
+        [outcome] = [outcome async for outcome in run]
+    return outcome.result()
+
+
+def _to_of(recipient: Any) -> str:
+    return recipient if isinstance(recipient, str) else f"{recipient.kind}:{recipient.id}"

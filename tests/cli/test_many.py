@@ -98,7 +98,7 @@ def test_line_n_is_about_item_n(shell: Shell) -> None:
     assert shell.stored([one, two]) == shell.sha256([first, last])
     got = shell.run("download", one, "404", two, "--to", "got")
     assert [bool(line) for line in words_of(got)] == [True, False, True]
-    sent = shell.run("send", "+15550001111", "nobody", "--id", one, "--kind", "image")
+    sent = shell.run("send", one, "--to", "+15550001111", "--to", "nobody", "--kind", "image")
     assert [line[:6] for line in words_of(sent)] == ["wamid.", ""]
     assert shell.run("upload", "no.jpg").stdout == b""
 

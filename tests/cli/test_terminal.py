@@ -127,6 +127,15 @@ def test_results_on_a_terminal(shell: Shell) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_that_is_sent_on_a_terminal(shell: Shell) -> None:
+    """The bars of the upload and those of the messages follow each other, and none stays."""
+    seen = shell.watch("send", SAMPLES["photo.jpg"], "--to", "+15550001111", "--to", "+15550002222")
+    assert (seen.status, seen.text.count("wamid.")) == (0, 2)
+    assert "2 of 2 messages sent" in seen.text
+    seen.assert_clean()
+
+
+@pytest.mark.slow
 def test_a_dumb_terminal(shell: Shell) -> None:
     """A terminal that cannot redraw gets no control sequences, and all the text."""
     seen = shell.watch("upload", "--recursive", *mixed(shell), TERM="dumb")

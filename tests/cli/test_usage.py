@@ -58,9 +58,13 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
         (["download", "1045500012345678", "1045500012345679"], "1045500012345679 looks like another id"),
         (["download", "1", "--journal", "j"], "--journal is for downloads to a folder"),
         (["download", "1", "--overwirte"], 'unknown option: "--overwirte"'),
-        (["send", "nobody", "--id", "1", "--kind", "image"], "recipient"),
-        (["send", "+15550001111", "--id", "1", "--kind", "song"], "song"),
-        (["send", "+15550001111", "--id", "1", "--kind", "sticker", "--caption", "x"], "caption"),
+        (["send", "--to", "+15550001111"], "ID|FILE"),
+        (["send", "1"], "pass --to, or a list of them with --recipients"),
+        (["send", "1", "--to", "nobody", "--kind", "image"], "recipient"),
+        (["send", "1", "--to", "+15550001111", "--kind", "song"], "song"),
+        (["send", "1", "--to", "+15550001111", "--kind", "sticker", "--caption", "x"], "caption"),
+        (["send", "1", "--to", "+15550001111", "--null"], "--null describes the list of --recipients"),
+        (["send", "1", "--recipients", "nowhere.txt"], "nowhere.txt cannot be used as a list"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -163,7 +167,7 @@ def test_closed_streams(shell: Shell) -> None:
 
 
 @needs_posix
-@pytest.mark.parametrize("arguments", [["upload", "photo.jpg"], ["send", "+15550001111", "--id", "1"]])
+@pytest.mark.parametrize("arguments", [["upload", "photo.jpg"], ["send", "1", "--to", "+15550001111"]])
 def test_ids_are_not_lost_with_a_closed_stream(shell: Shell, arguments: list[str]) -> None:
     """Where standard output is closed, what has ids as its result does nothing, and says why."""
     (shell.folder / "photo.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())

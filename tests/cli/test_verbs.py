@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.shell import PATIENCE, SAMPLES, Shell, lines, needs_posix, words_of
 
+PERSON = "US.13491208655302741918"  # a user id
+GROUP = "Y2FwaV9ncm91cDoxMjM"
+
 
 def test_the_program_itself(shell: Shell) -> None:
     """As a process: one id per line in the order of the files, with status 0 and a remark on stderr."""
@@ -84,7 +87,7 @@ def test_info(shell: Shell) -> None:
     assert "received_at" not in facts
 
 
-@pytest.mark.parametrize("arguments", [["info"], ["download"], ["delete"], ["send", "+15550001111", "--id"]])
+@pytest.mark.parametrize("arguments", [["info"], ["download"], ["delete"], ["send", "--to", "+15550001111"]])
 def test_unknown_id(shell: Shell, arguments: list[str]) -> None:
     """An id that Meta does not know is one sentence, status 1, and an object with Meta's code."""
     done = shell.run(*arguments, "404")
@@ -194,12 +197,46 @@ def test_delete(shell: Shell) -> None:
 def test_send_to_several(shell: Shell) -> None:
     """One id goes to several recipients, as the kind that fits its type. Each message's id is printed."""
     media_id = shell.upload("photo.jpg")
-    done = shell.run("send", "+15550001111", "+1 555 000-2222", "--id", media_id, "--caption", "Hello")
-    assert done.returncode == 0
+    done = shell.run("send", media_id, "--to", "+15550001111", "--to", "+1 555 000-2222", "--caption", "Hello")
+    assert (done.returncode, done.stderr) == (0, b"2 of 2 messages sent\n")
     assert [line[:6] for line in words_of(done)] == ["wamid."] * 2
-    told = lines(shell.run("send", "+15550001111", "--id", media_id, "--kind", "document", "--json").stdout)
-    assert (told[0]["to"], told[0]["wa_id"]) == ("+15550001111", "15550001111")
-    assert shell.run("send", "+15550001111", "--id", shell.upload("note.ogg"), "--voice").returncode == 0
+    done = shell.run("send", media_id, "--to", "+15550001111", "--kind", "document", "--json")
+    [told] = lines(done.stdout)
+    assert (told["to"], told["wa_id"], done.stderr) == ("+15550001111", "15550001111", b"")
+    assert shell.run("send", shell.upload("note.ogg"), "--to", "+15550001111", "--voice").returncode == 0
+
+
+def test_send_to_people_without_a_number_and_to_groups(shell: Shell) -> None:
+    """People come first, then groups, then the list, in which a group is `group:ID`, as it is in the output."""
+    (shell.folder / "list.txt").write_text(f"{PERSON}\ngroup:{GROUP}\ngroup:a b\n")
+    options = ("--group", GROUP, "--to", PERSON, "--recipients", "list.txt")
+    done = shell.run("send", shell.upload("photo.jpg"), *options, "--json")
+    told = lines(done.stdout)
+    assert [one["to"] for one in told] == [PERSON, f"group:{GROUP}", PERSON, f"group:{GROUP}", "group:a b"]
+    assert [one.get("user_id") for one in told[:4]] == [PERSON, None, PERSON, None]
+    assert [one["input"] for one in told[:4]] == [PERSON, GROUP, PERSON, GROUP]
+    assert (done.returncode, told[4]["error"]["type"]) == (1, "ConfigurationError")
+
+
+def test_send_a_file(shell: Shell) -> None:
+    """A file is uploaded first, once for each journal; a file whose name could be an id is a file. A typo sends nothing."""
+    (shell.folder / "report").write_bytes(SAMPLES["report.pdf"].read_bytes())
+    options = ("--to", "+15550001111", "--journal", "run.sqlite")
+    first = shell.run("send", "report", *options)
+    again = shell.run("send", "report", *options, WA_BASE_URL="http://127.0.0.1:9")  # where nothing can be sent
+    assert (first.returncode, again.returncode, words_of(again)) == (0, 0, words_of(first))
+    missing = shell.run("send", "reprot.pdf", *options)
+    assert (missing.returncode, missing.stdout) == (1, b"")
+    assert missing.stderr == b"meta-media: could not open 'reprot.pdf': No such file or directory\n"
+
+
+def test_nothing_is_uploaded_for_a_list_without_recipients(shell: Shell) -> None:
+    """An empty list, and one that cannot be read, are known before the file is looked for."""
+    (shell.folder / "list.txt").write_text("\n")
+    done = shell.run("send", "nowhere.jpg", "--recipients", "list.txt")
+    assert (done.returncode, done.stderr) == (0, b"there was nothing to do: no recipients\n")
+    done = shell.run("send", "nowhere.jpg", "--recipients", "no.txt")
+    assert (done.returncode, b"no.txt cannot be used as a list" in done.stderr) == (2, True)
 
 
 def test_unplugged_server(shell: Shell) -> None:
