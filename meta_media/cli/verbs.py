@@ -295,7 +295,7 @@ async def send(
     reporter: Reporter[Any] = Reporter(output, labels, _render_upload, name=_to_of, items=items, aligned=aligned)
     async with connection.client(needs_number=True, concurrency=many.concurrency) as media:
         rest = iter(await items.read())
-        first = await run_in_thread(list, islice(rest, 1))
+        first: list[Any] = await run_in_thread(list, islice(rest, 1))
         if not first:
             await output.remark("there was nothing to do: no recipients")
             return output.status
