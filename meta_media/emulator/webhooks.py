@@ -21,7 +21,6 @@ Kind = Literal["audio", "document", "image", "sticker", "video"]
 Carrier = Literal["message", "edit", "echo", "history", "standby", "call_recording", "call_transcript", "flow"]
 # The kind that WhatsApp shows a type as, by the first prefix that fits; else a document.
 _SHOWN: Final[Mapping[str, Kind]] = {"image/webp": "sticker", "image/": "image", "audio/": "audio", "video/": "video"}
-_TOO_LARGE: Final = 131052
 _CUSTOMER: Final = "15550001111"
 _BUSINESS: Final = "15550002222"
 # The field of a change, and the list in its value, for each carrier that has others than `messages`.
@@ -33,16 +32,20 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "call_transcript": ("calls", "calls"),
 }
 _WITHOUT_TEXT: Final = ("call_recording", "call_transcript", "flow")
+_TOO_LARGE: Final = "Media file size too big. Max file size we currently support: 100MB."
 # Titles and details of Meta's table of error codes, and of its page "Unsupported messages".
 _ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     131026: ("Message undeliverable", "Message undeliverable."),
     131047: ("Re-engagement message", "More than 24 hours have passed since the customer last replied to this number."),
     131051: ("Message type unknown", "Message type is currently not supported."),
-    131052: ("Media download error", "Media file size too big. Max file size we currently support: 100MB."),
+    131052: (
+        f"{_TOO_LARGE} Please communicate with your customer to send a media file that is smaller than 100MB",
+        _TOO_LARGE,
+    ),
     131053: ("Media upload error", "Media file could not be processed."),
     131060: ("Message unavailable", "This message is currently unavailable."),
 }
-INBOUND_FAILURES: Final = (131051, _TOO_LARGE, 131060)
+INBOUND_FAILURES: Final = (131051, 131052, 131060)
 _HELP: Final = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
 
 
@@ -112,11 +115,10 @@ def inbound_webhook(
     `described` are the carrier, the kind of message, the caption, and whether a sticker is animated.
     """
     kind, carrier = described["kind"], described["carrier"]
-    people, content = customer.fields, {"type": kind}
+    people = customer.fields
     if isinstance(what, Failure):
         carrier = "message"
-        content = content if what.code == _TOO_LARGE else {"type": "unsupported", "unsupported": {"type": "gif"}}
-        content["errors"] = [what.error]
+        content = {"type": "unsupported", "unsupported": {"type": "media_placeholder"}, "errors": [what.error]}
     else:
         content = _content(carrier, kind, _media_object(what, url, **described), what.filename)
     if carrier == "echo":
