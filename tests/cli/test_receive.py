@@ -9,14 +9,16 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import pytest
 
-from meta_media import inbound_media, verify_signature
+from meta_media import inbound_media, parse_webhook, verify_signature
 from tests.support.shell import PATIENCE, SAMPLES, Shell, lines, words_of
 
 
@@ -27,6 +29,15 @@ class Bot:
     url: str
     posts: list[tuple[bytes, str | None]]
     statuses: list[int]  # that it answers with; 200 once they are used up
+    handshakes: list[dict[str, list[str]]]  # the queries of GETs, which it answers with their challenge
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # polling
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +45,15 @@ def bot() -> Iterator[Bot]:
     """Run one on a free port."""
     posts: list[tuple[bytes, str | None]] = []
     statuses: list[int] = []
+    handshakes: list[dict[str, list[str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            handshakes.append(parse_qs(urlsplit(self.path).query))
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.end_headers()
+            self.wfile.write(handshakes[-1]["hub.challenge"][0].encode())
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             posts.append((body, self.headers["x-hub-signature-256"]))
@@ -47,7 +65,7 @@ def bot() -> Iterator[Bot]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Bot(f"http://127.0.0.1:{server.server_port}/webhook", posts, statuses)
+        yield Bot(f"http://127.0.0.1:{server.server_port}/webhook", posts, statuses, handshakes)
         server.shutdown()
 
 
@@ -81,13 +99,42 @@ def test_a_customer_sends_a_file(customer: Shell, bot: Bot, chatting: dict[str, 
 
 
 def test_twice(customer: Shell, bot: Bot) -> None:
-    """`--twice` posts the same webhook twice; one that is refused makes the status 1, and the id is printed all the same."""
+    """`--twice` posts the same webhook twice; one that is refused makes the status 1, prints the id, and comes again."""
     bot.statuses[:] = [200, 500]
     done = customer.run("receive", SAMPLES["note.ogg"], "--twice", "--json", "--quiet")
     [told] = lines(done.stdout)
     assert (done.returncode, told["statuses"], done.stderr) == (1, [200, 500], b"")
     assert (told["id"].isdecimal(), told["webhook"], told["mime_type"]) == (True, bot.url, "audio/ogg; codecs=opus")
-    assert bot.posts[0] == bot.posts[1]
+    eventually(lambda: len(bot.posts) == 3)
+    assert bot.posts[0] == bot.posts[1] == bot.posts[2]
+
+
+def test_a_customer_without_a_number(customer: Shell, bot: Bot) -> None:
+    """The options say who writes, where, and in which carrier."""
+    options = ("--from", "US.1349", "--username", "anna", "--group", "Y2Fw", "--carrier", "edit")
+    assert customer.run("receive", SAMPLES["photo.jpg"], *options).returncode == 0
+    [inbound] = inbound_media(bot.posts[-1][0])
+    assert (inbound.sender, inbound.user_id, inbound.username) == (None, "US.1349", "@anna")
+    assert (inbound.group_id, inbound.carrier) == ("Y2Fw", "edit")
+
+
+def test_a_message_that_is_not_passed_on(customer: Shell, bot: Bot) -> None:
+    """`--failure` posts a webhook without media: there is no id, so that the line is empty."""
+    done = customer.run("receive", SAMPLES["photo.jpg"], "--failure", "131060")
+    assert (done.returncode, done.stdout) == (0, b"\n")
+    [failure] = parse_webhook(bot.posts[-1][0]).failures
+    assert failure.errors[0].code == 131060
+
+
+def test_a_message_is_answered(customer: Shell, bot: Bot) -> None:
+    """Each message that is sent is reported to the bot: sent, delivered, read."""
+    media_id = customer.upload("photo.jpg")
+    [message_id] = words_of(customer.run("send", "+15550001111", "--id", media_id, "--kind", "image"))
+    eventually(lambda: len(bot.posts) == 3)
+    found = [status for body, _ in bot.posts for status in parse_webhook(body).statuses]
+    assert [(status.message_id, status.status) for status in found] == [
+        (message_id, status) for status in ("sent", "delivered", "read")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +170,8 @@ def test_without_a_webhook(shell: Shell) -> None:
         (["photo.jpg"], {"WA_BASE_URL": ""}, 2, "receive needs an emulator: set WA_BASE_URL to what meta-media serve"),
         (["missing.jpg"], {}, 1, "could not read 'missing.jpg': No such file or directory"),
         (["photo.jpg", "--sender", "anna"], {}, 2, "--from must be a phone number such as"),
+        (["photo.jpg", "--carrier", "pigeon"], {}, 2, "refused it: (#100) Param carrier must be one of message, edit"),
+        (["photo.jpg", "--failure", "7"], {}, 2, "refused it: (#100) Param failure must be one of 131051, 131052"),
         (["photo.jpg", "--mime-type", "a\nb"], {}, 1, "is not a MIME type"),
         (["photo.jpg"], {"CLOUD_API_ACCESS_TOKEN": "other"}, 2, "refused it: Invalid OAuth access token"),
         (["photo.jpg", "--phone-number-id", "77"], {}, 2, "refused it: Unsupported post request"),
@@ -195,6 +244,39 @@ def test_serve_shows_requests(bare: Shell) -> None:
     ):
         assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(request)}: 200, \d\.\d{{3}} s", line)
     assert said[3:] == ["meta-media: a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://"]
+
+
+def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:
+    """The handshake is done with the printed token, until it succeeds; each webhook is a line; all messages may fail."""
+    bot.handshakes.clear()
+    bot.posts.clear()
+    bot.statuses[:] = [403, 403]
+    options = ("--webhook", bot.url, "--verify-token", "tea", "--fail-delivery", "131053", "--json")
+    with bare.start("serve", "--port", "0", "--data", "data", *options) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        eventually(lambda: len(bot.handshakes) == 3)
+        shell = bare.with_variables({name: value for name, value in told.items() if name.isupper()})
+        assert shell.run("send", "US.1349", "--id", shell.upload("photo.jpg"), "--kind", "image").returncode == 0
+        assert process.stderr is not None
+        said: list[str] = []
+        while not any("webhook (" in line for line in said):
+            said.append(process.stderr.readline().decode().rstrip("\n"))
+            assert said[-1], "it ended"
+        process.terminate()
+        rest, _ = process.communicate(timeout=PATIENCE)
+    assert (told["WEBHOOK_VERIFICATION_TOKEN"], rest) == ("tea", b"")
+    assert [query["hub.verify_token"] for query in bot.handshakes] == [["tea"]] * 3
+    [failed] = parse_webhook(bot.posts[0][0]).statuses
+    assert (failed.status, failed.errors[0].code) == ("failed", 131053)
+    refused = (
+        "the webhook answered the handshake with HTTP 403: let it compare hub.verify_token with the verify token of"
+    )
+    assert [line for line in said if "handshake" in line] == [
+        f"{refused} the emulator; the handshake is tried again",
+        "the webhook has answered the handshake",
+    ]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d webhook \(status failed\): HTTP 200, \d\.\d{3} s", said[-1])
 
 
 def test_serve_quietly(bare: Shell) -> None:
