@@ -122,7 +122,7 @@ def inbound_webhook(
     else:
         content = _content(carrier, kind, _media_object(what, url, **described), what.filename)
     if carrier == "echo":
-        people = _present({"from": _BUSINESS, "to": customer.number})
+        people = _present({"from": _BUSINESS, "to": customer.number, "to_user_id": customer.user_id})
     field, parts = _PLACES.get(carrier, ("messages", "messages"))
     message = {**people, "id": _new_id("wacid." if field == "calls" else "wamid."), "timestamp": str(now), **content}
     value = {"contacts": [customer.contact], parts: [message]}

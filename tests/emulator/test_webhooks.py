@@ -39,7 +39,7 @@ CARRIERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "echo": (
         "smb_message_echoes",
         "message_echoes",
-        {"from": BUSINESS, "to": NUMBER, "id": ANY, "timestamp": ANY, **IMAGE},
+        {"from": BUSINESS, "to": NUMBER, "to_user_id": NUMBERS_ID, "id": ANY, "timestamp": ANY, **IMAGE},
     ),
     "history": ("history", "messages", {**FROM, **IMAGE}),
     "standby": ("standby", "messages", {**FROM, **IMAGE}),
