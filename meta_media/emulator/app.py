@@ -20,12 +20,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meta_media.emulator import customer
+from meta_media.emulator.business import number_node, phone_numbers, show_profile, update_profile
 from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
 from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
-from meta_media.emulator.responses import GraphError, GraphResponse, PlainError, problem
+from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, GraphResponse, PlainError, problem
 from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia, Token
@@ -90,6 +91,9 @@ class Application:
             Route(customer.PATH, self._receive, methods=["POST"]),
             Route("/{object_id}/media", self._graph(self._upload), methods=["POST"]),
             Route("/{object_id}/messages", self._graph(self._send), methods=["POST"]),
+            Route("/{object_id}/whatsapp_business_profile", self._graph(self._show_profile), methods=["GET"]),
+            Route("/{object_id}/whatsapp_business_profile", self._graph(self._update_profile), methods=["POST"]),
+            Route("/{object_id}/phone_numbers", self._graph(self._list_numbers), methods=["GET"]),
             Route("/{object_id}", self._graph(self._show), methods=["GET"]),
             Route("/{object_id}", self._graph(self._delete), methods=["DELETE"]),
         ]
@@ -162,8 +166,7 @@ class Application:
     async def _show(self, request: Request) -> Mapping[str, Any]:
         object_id, token = request.path_params["object_id"], self._access.token(request, request.query_params)
         if object_id in token.numbers:
-            name = {"verified_name": "Emulated number", "display_phone_number": "+1 555-000-2222"}
-            return name | {"quality_rating": "GREEN", "id": object_id}
+            return number_node(object_id)
         media = await self._own_media(request, token, "get")
         host = request.headers.get("host", "")
         # A proxy in front that speaks TLS says so. What a client writes there itself changes only its own response.
@@ -205,6 +208,20 @@ class Application:
         self.messages.append(message)
         self.on_accepted(message)
         return response
+
+    async def _show_profile(self, request: Request) -> Mapping[str, Any]:
+        query = request.query_params
+        return show_profile(self.state, self._access.number(request, query), query.get("fields"))
+
+    async def _update_profile(self, request: Request) -> Mapping[str, Any]:
+        given = await read_parameters(request)
+        return await update_profile(self.state, self._access.number(request, given), given)
+
+    async def _list_numbers(self, request: Request) -> Mapping[str, Any]:
+        token = self._access.token(request, request.query_params)
+        if (object_id := request.path_params["object_id"]) != BUSINESS_ACCOUNT_ID:
+            raise GraphError.of("gone", verb="get", id=object_id)
+        return phone_numbers(token.numbers)
 
     async def _receive(self, request: Request) -> Response:
         """Play a customer for another process; see `customer`."""

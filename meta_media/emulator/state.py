@@ -72,7 +72,7 @@ class State:
     """A data folder, made if it is missing. One emulator at a time can open it, by `async with`; the next one fails."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self.settings: dict[str, str] = {}  # what `_SETTINGS` has made for this folder
+        self.settings: dict[str, str] = {}  # what `_SETTINGS` has made for this folder, and what was `set`
         self._folder = folder
         self._media = folder / "media"
         self._clock = clock
@@ -114,6 +114,11 @@ class State:
         found = await self.in_thread(self._read, "media", StoredMedia, media_id)
         now = self._clock.now()
         return next((media for media in found if media.expires_at is None or media.expires_at > now), None)
+
+    async def set(self, name: str, value: str) -> None:
+        """Keep a setting."""
+        self.settings[name] = value
+        await self.in_thread(self._write_setting, name)
 
     def has_token(self, phone_number_id: str, access_token: str) -> bool:
         """Return whether a token, valid or not, was added for this number."""
@@ -208,6 +213,10 @@ class State:
     def _write(self, table: str, *row: object) -> None:
         with self._lock:
             write_row(self._database, table, row)
+
+    def _write_setting(self, name: str) -> None:
+        with self._lock:  # as for tokens
+            self._write("setting", name, self.settings[name])
 
     def _write_token(self, value: str) -> None:
         with self._lock:  # two writes of one token may come in any order: each writes the latest state

@@ -543,6 +543,61 @@ async def test_token_in_the_query(emulator: Emulator) -> None:
         assert (await http.get(url, params={"access_token": emulator.access_token})).status_code == 401
 
 
+async def test_parameters_in_the_query(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """What a form may hold may stand in the query as well; where both have it, the form wins."""
+    url, file = f"/v25.0/{emulator.phone_number_id}/media", {"file": ("a", b"x", "audio/ogg")}
+    query = {"messaging_product": "whatsapp", "type": "audio/ogg", "ttl_minutes": "60"}
+    short = (await http.post(url, params=query, files=file)).json()["id"]
+    long = (await http.post(url, params=query, files=file, data={"ttl_minutes": "120"})).json()["id"]
+    kept = {"messaging_product": "whatsapp", "use_case": "call_voicemail_announcement"}
+    exempt = (await http.post(url, params=kept, files=file)).json()["id"]
+    refused = error_of(await http.post(url, params=query | {"ttl_minutes": "1"}, files=file))
+    assert refused == invalid("(#100) Param ttl_minutes must be a number from 60 to 43200")
+    statuses = []
+    for minutes in (61, 60, 31 * 24 * 60):
+        emulator.clock.advance(minutes * 60)
+        statuses.append([(await http.get(f"/v25.0/{media_id}")).status_code for media_id in (short, long, exempt)])
+    assert statuses == [[400, 200, 200], [400, 400, 200], [400, 400, 200]]
+
+
+async def test_token_in_the_form(emulator: Emulator, tmp_path: Path) -> None:
+    """The Graph API takes a token as a field of a form or of a JSON body; a wrong one, or none, leaves nothing."""
+    url, file = f"/v25.0/{emulator.phone_number_id}", {"file": ("a.png", PNG, "image/png")}
+    fields = {"messaging_product": "whatsapp", "access_token": emulator.access_token}
+    async with httpx.AsyncClient(base_url=emulator.base_url, trust_env=False) as http:
+        for data, code in (({"messaging_product": "whatsapp"}, 104), (fields | {"access_token": "x"}, 190)):
+            assert error_of(await http.post(url + "/media", data=data, files=file), 401)["code"] == code
+        assert await stored(tmp_path) == []
+        uploaded = await http.post(url + "/media", data=fields, files=file)
+        assert await stored(tmp_path) == [uploaded.json()["id"]]
+        message = fields | {"to": "15550001111", "type": "image", "image": uploaded.json()}
+        assert (await http.post(url + "/messages", json=message)).status_code == 200
+        assert error_of(await http.post(url + "/messages", json=message | {"access_token": 5}), 401)["code"] == 190
+        elsewhere = await http.post("/v25.0/123/media", data=fields, files=file)
+        assert error_of(elsewhere) == gone("post", "123")
+    assert "access_token" not in emulator.messages[-1]
+
+
+async def test_proof_in_the_form(tmp_path: Path) -> None:
+    """A required proof may come in the form, beside a token in the header; a wrong one fails wherever it stands."""
+    settings = EmulatorSettings(require_appsecret_proof=True)
+    async with Emulator(tmp_path / "strict", settings=settings) as emulator, client(emulator) as http:
+        proof = hmac.new(emulator.app_secret.encode(), emulator.access_token.encode(), hashlib.sha256).hexdigest()
+        number = emulator.phone_number_id
+        assert (await upload(http, number, appsecret_proof=proof)).status_code == 200
+        assert error_of(await upload(http, number))["message"].endswith("require an appsecret_proof argument")
+        message = {"messaging_product": "whatsapp", "to": "1", "text": {"body": "hi"}, "appsecret_proof": proof}
+        assert (await http.post(f"/v25.0/{number}/messages", json=message)).status_code == 200
+        assert "appsecret_proof" not in emulator.messages[-1]
+    async with Emulator(tmp_path / "data") as emulator, client(emulator) as http:
+        wrong, number = "Invalid appsecret_proof provided in the API argument", emulator.phone_number_id
+        assert error_of(await upload(http, number, appsecret_proof="x"))["message"] == wrong
+        assert await stored(tmp_path) == []
+        for proof in ("x", "\ud800"):  # half of a surrogate pair, which UTF-8 cannot encode
+            refused = await http.post(f"/v25.0/{number}/messages", content=json.dumps({"appsecret_proof": proof}))
+            assert error_of(refused)["message"] == wrong
+
+
 async def test_several_accounts(tmp_path: Path) -> None:
     """A token sees the media of its own numbers only; a number may have several tokens, and a token several numbers."""
     accounts = {"111": ("first", "shared"), "222": "second"}
@@ -621,130 +676,6 @@ async def test_throttle(emulator: Emulator, http: httpx.AsyncClient) -> None:
         "error_data": {"messaging_product": "whatsapp", "details": "Cloud API message throughput has been reached."},
     }
     assert "retry-after" not in responses[0].headers
-
-
-async def test_send(emulator: Emulator, http: httpx.AsyncClient) -> None:
-    """Media is sent by its id, or by a link that is not followed, and each message is remembered."""
-    for kind, mime_type in (
-        ("image", "image/png"),
-        ("video", "video/mp4"),
-        ("audio", "audio/ogg"),
-        ("document", "image/png"),
-        ("sticker", "image/webp"),
-    ):
-        media_id = (await upload(http, emulator.phone_number_id, b"x", mime_type)).json()["id"]
-        for media in ({"id": media_id}, {"link": "https://example.com/a"}):
-            message = {"messaging_product": "whatsapp", "to": "+1 555 000 1111", "type": kind, kind: media}
-            body = (await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=message)).json()
-            assert list(body) == ["messaging_product", "contacts", "messages"]
-            assert body["contacts"] == [{"input": "+1 555 000 1111", "wa_id": "15550001111"}]
-            message_id = body["messages"][0]["id"]
-            assert message_id.startswith("wamid.HBgL")
-            extra = {"message_id": message_id, "phone_number_id": emulator.phone_number_id}
-            assert emulator.messages[-1] == message | extra
-
-
-@pytest.mark.parametrize(
-    ("address", "contact", "group"),
-    [
-        ({"to": "+15550001111"}, {"input": "+15550001111", "wa_id": "15550001111"}, {}),
-        ({"recipient": "US.1349"}, {"input": "US.1349", "user_id": "US.1349"}, {}),
-        ({"recipient": "US.ENT.1349", "to": None}, {"input": "US.ENT.1349", "user_id": "US.ENT.1349"}, {}),
-        ({"recipient": "US.1349", "to": "15550001111"}, {"input": "15550001111", "wa_id": "15550001111"}, {}),
-        ({"to": "Y2FwaV9n", "recipient_type": "group"}, {"input": "Y2FwaV9n"}, {"group_id": "Y2FwaV9n"}),
-    ],
-)
-async def test_recipients(
-    emulator: Emulator, http: httpx.AsyncClient, address: dict[str, Any], contact: dict[str, Any], group: dict[str, Any]
-) -> None:
-    """A number, a person without a number and a group are addressed as on Meta's pages; `to` wins over `recipient`."""
-    message = {"messaging_product": "whatsapp", "type": "image", "image": {"link": "https://a"}, **address}
-    body = (await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=message)).json()
-    assert body["contacts"] == [contact]
-    assert body["messages"] == [{"id": body["messages"][0]["id"], **group}]
-
-
-ATTACHMENT = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
-KINDS = (
-    "The emulator sends image, video, document, audio, sticker, text, reaction, location, template, interactive, contacts"
-    " only."
-)
-WRONG_MESSAGES: list[tuple[dict[str, Any], int, str]] = [
-    ({"messaging_product": ""}, 100, "(#100) The parameter messaging_product is required."),
-    ({"messaging_product": "x"}, 100, '(#100) Param messaging_product must be one of {WHATSAPP} - got "x".'),
-    ({"to": None}, 100, "(#100) The parameter to is required."),
-    ({"to": ""}, 100, "(#100) The parameter to is required."),
-    ({"to": ["15550001111"]}, 100, "(#100) Param to must be a string."),
-    ({"to": 15550001111.5}, 100, "(#100) Param to must be a string."),
-    ({"to": True}, 100, "(#100) Param to must be a string."),
-    ({"to": "nobody"}, 131009, "to takes a phone number; a business-scoped user id goes into recipient."),
-    ({"to": "US.1349"}, 131009, "to takes a phone number; a business-scoped user id goes into recipient."),
-    ({"to": None, "recipient": "15550001111"}, 131009, "recipient takes a business-scoped user id."),
-    ({"to": None, "recipient": 7}, 131009, "recipient takes a business-scoped user id."),
-    ({"to": None, "recipient": "US.1", "recipient_type": "group"}, 100, "(#100) The parameter to is required."),
-    ({"to": None, "recipient": ["US.1"]}, 100, "(#100) Param recipient must be a string."),
-    ({"recipient_type": ["x"]}, 100, "(#100) Param recipient_type must be one of {INDIVIDUAL, GROUP}."),
-    ({"type": "hologram"}, 131051, KINDS),
-    ({"type": ["image"]}, 131051, KINDS),
-    ({"type": "video"}, 100, "(#100) The parameter video is required."),
-    ({"image": {}}, 131008, "image needs one of id and link."),
-    ({"image": {"id": "1", "link": "https://a"}}, 131009, "image takes one of id and link, not both."),
-    ({"image": {"id": 1}}, 100, "(#100) Param image['id'] must be a string."),
-    ({"image": {"link": "ftp://a"}}, 131009, "image['link'] must be an http or https URL."),
-    ({"image": {"link": "http://a", "caption": 1}}, 100, "(#100) Param image['caption'] must be a string."),
-    (
-        {"image": {"link": "http://a", "caption": "x" * 1025}},
-        100,
-        "(#100) Param image['caption'] must be at most 1024 characters long.",
-    ),
-    ({"image": {"link": "http://a", "filename": "a"}}, 100, '(#100) Unexpected key "filename" on param "image".'),
-    (
-        {"type": "audio", "audio": {"link": "http://a", "caption": "a"}},
-        100,
-        '(#100) Unexpected key "caption" on param "audio".',
-    ),
-    ({"image": "1"}, 100, "(#100) Param image must be a JSON object."),
-    ({"image": None}, 100, "(#100) The parameter image is required."),
-    (
-        {"type": "audio", "audio": {"link": "http://a", "voice": "yes"}},
-        100,
-        "(#100) Param audio['voice'] must be a boolean.",
-    ),
-    ({"image": {"id": "123"}}, 100, ATTACHMENT),
-    ({"image": {"id": "../123"}}, 100, ATTACHMENT),
-]
-
-
-async def test_messages_that_are_refused(emulator: Emulator, http: httpx.AsyncClient) -> None:
-    """A message that Meta would not accept is refused with the reason."""
-    base = {"messaging_product": "whatsapp", "to": "15550001111", "type": "image", "image": {"link": "https://a"}}
-    for change, code, text in WRONG_MESSAGES:
-        error = error_of(await http.post(f"/v25.0/{emulator.phone_number_id}/messages", json=base | change))
-        details = error.get("error_data", {"details": error["message"]})["details"]
-        assert (error["code"], details) == (code, text), change
-    assert emulator.messages == []
-
-
-async def test_messages_at_the_limits(emulator: Emulator, http: httpx.AsyncClient) -> None:
-    """A caption of 1024 characters fits, a document has a name, audio may be a voice note; WebP is no image."""
-    url, base = f"/v25.0/{emulator.phone_number_id}/messages", {"messaging_product": "whatsapp", "to": "15550001111"}
-    document = {"link": "http://a", "caption": "x" * 1024, "filename": "a.pdf"}
-    assert (await http.post(url, json=base | {"type": "document", "document": document})).status_code == 200
-    voice = {"link": "http://a", "voice": True}
-    assert (await http.post(url, json=base | {"type": "audio", "audio": voice})).status_code == 200
-    media_id = (await upload(http, emulator.phone_number_id, b"x", "image/webp")).json()["id"]
-    error = error_of(await http.post(url, json=base | {"type": "image", "image": {"id": media_id}}))
-    assert error["error_data"]["details"] == "image['id'] is media of type image/webp."
-    emulator.clock.advance(31 * 24 * 60 * 60)
-    error = error_of(await http.post(url, json=base | {"type": "sticker", "sticker": {"id": media_id}}))
-    assert error["message"].endswith("is not a valid whatsapp business account media attachment ID")
-
-
-async def test_messages_that_cannot_be_read(emulator: Emulator, http: httpx.AsyncClient) -> None:
-    """A body that is not a JSON object, or is far too long, has no fields."""
-    for body in (b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"a":"' + b"x" * 2**21 + b'"}'):
-        refused = await http.post(f"/v25.0/{emulator.phone_number_id}/messages", content=body)
-        assert error_of(refused) == invalid("(#100) The parameter messaging_product is required.")
 
 
 async def test_receive(emulator: Emulator, http: httpx.AsyncClient) -> None:
