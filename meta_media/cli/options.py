@@ -127,7 +127,7 @@ class Report:
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False
     """Results and errors only: no progress bars, no remarks."""
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative=())] = False
-    """Show the log on standard error: retries, and the requests to `serve`. META_MEDIA_LOG=info does so, too."""
+    """Show the log on standard error, such as retries. META_MEDIA_LOG=info does so, too."""
 
     def output(self) -> Output:
         """Make the command's output. Its bars are drawn once they are entered."""

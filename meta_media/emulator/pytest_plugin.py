@@ -64,6 +64,7 @@ def media_environment(media_emulator: Emulator, monkeypatch: pytest.MonkeyPatch)
         "WA_BASE_URL": media_emulator.base_url,
         "WA_BUSINESS_ACCOUNT_ID": media_emulator.business_account_id,
         "WA_PHONE_NUMBER_ID": media_emulator.phone_number_id,
+        "WEBHOOK_VERIFICATION_TOKEN": media_emulator.verify_token,
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -23,12 +23,13 @@ async def app(content):
 PLAIN = f"""
 import asyncio
 import json
+import os
 
 import httpx
 import pytest
 import respx
 
-from meta_media import inbound_media
+from meta_media import inbound_media, parse_webhook
 from meta_media.emulator import Fault
 from meta_media.errors import MediaNotFoundError
 {APP}
@@ -58,10 +59,24 @@ def test_of_a_failure(media_emulator):
     assert media_emulator.faults == []
 
 
+def test_of_statuses(media_api, media_emulator):
+    async def tour():
+        uploaded = await media_api.upload(b"hello")
+        media_emulator.fail_delivery(131026)
+        for _ in range(2):
+            await media_api.send("US.1349", uploaded)
+
+    asyncio.run(tour())
+    statuses = [parse_webhook(body).statuses[0] for body, _ in media_emulator.statuses]
+    assert [status.status for status in statuses] == ["failed", "sent", "delivered", "read"]
+    assert statuses[0].errors[0].code == 131026
+
+
 def test_of_an_app(media_environment):
     asyncio.run(app(b"hello"))
     [request] = media_environment.requests
     assert request.path.endswith(f"/{{media_environment.phone_number_id}}/media")
+    assert os.environ["WEBHOOK_VERIFICATION_TOKEN"] == media_environment.verify_token
     assert MediaApi().settings.app_secret == media_environment.app_secret
     assert MediaApi().settings.business_account_id == media_environment.business_account_id
 
@@ -134,7 +149,7 @@ def pytest_of(folder: Path, source: str, *options: str) -> list[str]:
 @pytest.mark.parametrize(
     ("source", "options", "count"),
     [
-        pytest.param(PLAIN, ["-p", "no:asyncio"], 5, id="plain and anyio"),
+        pytest.param(PLAIN, ["-p", "no:asyncio"], 6, id="plain and anyio"),
         pytest.param(
             ASYNCIO,
             ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"],
