@@ -56,6 +56,8 @@ class Fault:
         "length"  # `unterminated` is chunked without the last chunk, `trailers` with it but without the end
     )
     surplus: bool = False  # a whole response about another media follows in the same piece
+    preface: str = ""  # sent before everything else, `prefaces` times; `{long}` is a text of 5,000 bytes
+    prefaces: int = 1
     sends: Sends = "everything"
     pace: float = 0.0  # seconds between the single bytes of the body, or between two of `endless`; 0: all at once
     endless: str = ""  # sent again and again after what is sent, until the client hangs up
@@ -190,6 +192,7 @@ class FaultServer(Listener):
             body = body[: len(body) // 2]
         if fault.sends in {"nothing", "half the head", "the head"}:
             head, body = {"nothing": b"", "half the head": head[: len(head) // 2], "the head": head}[fault.sends], b""
+        await wire.send(fault.preface.format(long="x" * 5000).encode() * fault.prefaces)
         if fault.endless:
             await wire.send(head + body)
             while True:

@@ -137,11 +137,10 @@ SAMPLES: Final[Mapping[str, Sample]] = {
     "echo, to a user id": Sample(
         field="smb_message_echoes",
         value={
-            "message_echoes": [{"from": BUSINESS, "to_user_id": USER, "to_parent_user_id": PARENT, **_SENT, **_IMAGE}],
-            "contacts": [{"profile": _PROFILE, "user_id": USER}],
+            "message_echoes": [{"from": BUSINESS, "to_user_id": USER, "to_parent_user_id": PARENT, **_SENT, **_IMAGE}]
         },
         reply_address=Recipient.user(USER),
-        **_OWN,
+        **{**_OWN, "more": {"username": None, "profile_name": None, "url": URL, "caption": "leaf"}},
     ),
     "echo, edit": Sample(
         field="smb_message_echoes",
