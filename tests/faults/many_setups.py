@@ -166,7 +166,8 @@ async def _damaged(scene: Scene, _: Operation) -> Any:
         await verb(sources(scene), *more, journal=journal).report()
         with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
             first = "(SELECT min(key) FROM items WHERE value IS NOT NULL)"
-            connection.execute(f"UPDATE items SET value = replace(value, '70', '71') || ' ' WHERE key = {first}")
+            damaged = """replace(value, 'id": "70', 'id": "71') || ' '"""  # a deletion's result has no id
+            connection.execute(f"UPDATE items SET value = {damaged} WHERE key = {first}")
         ran = await ended(scene, verb(sources(scene), *more, journal=journal))
     assert (ran.report.ok, ran.report.skipped, ran.report.succeeded) == (True, cell.items - 1, 1)
     for outcome in ran.outcomes:
