@@ -22,7 +22,18 @@ from meta_media import errors
 HOUSE = Path(meta_media.__file__).parent
 FILES = sorted(HOUSE.rglob("*.py"))
 
-EXTRAS = {"cyclopts", "pydantic", "pytest", "python_multipart", "redis", "rich", "starlette", "taskiq", "uvicorn"}
+EXTRAS = {
+    "cyclopts",
+    "pydantic",
+    "pytest",
+    "python_multipart",
+    "redis",
+    "rich",
+    "starlette",
+    "taskiq",
+    "trustme",
+    "uvicorn",
+}
 LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
 CORE = ("protocol", "http", "transfer", "bulk", "library")
 

@@ -6,10 +6,11 @@ import asyncio
 import ipaddress
 import itertools
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_TRUST: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")  # of OpenSSL and Python, requests, Node
 _PAUSES: Final = (0.5, 1, 2, 5, 10, 30)  # seconds between two handshakes
 
 
@@ -48,6 +50,8 @@ async def serve(
     webhook: str | None = None,
     verify_token: str | None = None,
     fail_delivery: int | None = None,
+    tls: bool = False,
+    url: str | None = None,
     report: Report = REPORT,
 ) -> int:
     """
@@ -62,6 +66,8 @@ async def serve(
             receive` plays a customer, and about each message that you send: sent, delivered, read.
         verify_token: Token of the handshake. Default: one that is made and printed.
         fail_delivery: Meta's code, such as 131053, with which each message that you send fails.
+        tls: Speak https, with a certificate that is made for it. What a client must trust is printed, too.
+        url: Public name that download URLs have, such as https://graph.facebook.com. It must lead to the address.
         report: How to print. Requests and webhooks are lines on standard error, unless --quiet.
     """
     output = replace(report, verbose=report.verbose or not report.quiet).output()
@@ -71,7 +77,8 @@ async def serve(
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
     from meta_media.emulator import Emulator
 
-    async with Emulator(folder, host=host, port=port, webhook=webhook, verify_token=verify_token) as emulator:
+    names: dict[str, Any] = {"webhook": webhook, "verify_token": verify_token, "url": url}
+    async with Emulator(folder, host=host, port=port, tls=tls, **names) as emulator:
         emulator.plan(planned)
         if fail_delivery is not None:
             emulator.fail_delivery(fail_delivery, times=None)
@@ -121,12 +128,16 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
     }
     if emulator.webhook is not None:
         facts["WEBHOOK_VERIFICATION_TOKEN"] = emulator.verify_token
+    if emulator.ca_file is not None:
+        facts |= dict.fromkeys(_TRUST, str(emulator.ca_file))
+    elsewhere = emulator.base_url != emulator.local_url
+    where = f"# It listens on {emulator.local_url}, and {emulator.base_url} must lead there.\n" * elsewhere
     version = Settings(base_url=emulator.base_url).api_version
-    exports = "\n".join(f"export {name}={value}" for name, value in facts.items())
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in facts.items())
     text = f"""\
 # This is an emulator, not WhatsApp: nothing leaves this machine.
 # Its data is kept in {printable(str(folder))}
-{exports}
+{where}{exports}
 # Paste these lines into another terminal. Then upload a file with or without the SDK:
 #   meta-media samples . && meta-media upload photo.jpg
 #   printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp \

@@ -4,6 +4,7 @@ An emulator of WhatsApp Cloud API's media endpoints, on a real socket, with its 
 ```
 emulator       Emulator: the public face; starts and stops everything
 server         the socket: uvicorn in the caller's event loop, and faults acted out on it, byte by byte
+tls            the certificate authority of the data folder, and the handshake of a connection
 app            the routes, the permissions, and the parts that all requests and responses share
 upload         POST /{version}/{phone}/media: a streamed form, read no further than needed
 download       the signed URLs and the bytes behind them

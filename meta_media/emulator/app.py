@@ -76,6 +76,7 @@ class Application:
     faults: FaultQueue
     play_customer: Callable[..., Awaitable[Mapping[str, Any]]]
     on_accepted: Callable[[Mapping[str, Any]], None]
+    public_url: str | None = None  # of download URLs; None for the host that a client has named
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
@@ -171,7 +172,8 @@ class Application:
         host = request.headers.get("host", "")
         # A proxy in front that speaks TLS says so. What a client writes there itself changes only its own response.
         secure = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
-        base_url = f"http{'s' * secure}://{host}" if _HOST.fullmatch(host) else self.base_url
+        scheme = "https" if secure else request.url.scheme
+        base_url = self.public_url or (f"{scheme}://{host}" if _HOST.fullmatch(host) else self.base_url)
         lifetime = 0 if request.scope["state"].get("expired_url") else self.settings.url_lifetime
         expires = int(self.clock.now()) + lifetime
         size = media.file_size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, get_args
+import re
+from typing import Final, TypeVar, get_args
 
 from meta_media.errors import ConfigurationError
 
-__all__ = ["of_type", "one_of", "text"]
+__all__ = ["of_type", "one_of", "origin", "text"]
 
 _T = TypeVar("_T")
+_ORIGIN: Final = re.compile(r"(https?://(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/?")
 
 
 def of_type(name: str, value: _T, kind: type | tuple[type, ...], expected: str) -> _T:
@@ -24,6 +26,14 @@ def text(name: str, value: str) -> str:
         return of_type(name, value, str, "text").encode().decode()
     except UnicodeEncodeError:
         raise ConfigurationError(f"{name} has characters that UTF-8 cannot encode: replace them") from None
+
+
+def origin(name: str, value: str) -> str:
+    """Return a URL without a slash at its end; a `ConfigurationError` unless it is a scheme, a host and maybe a port."""
+    if match := _ORIGIN.fullmatch(text(name, value)):
+        return match[1]
+    example = "a scheme and a host such as https://graph.facebook.com"
+    raise ConfigurationError(f"{name} must be {example}: leave out path, query and user")
 
 
 def one_of(name: str, value: _T, choices: object) -> _T:

@@ -15,10 +15,11 @@ from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
+import httpx
 
 from meta_media import MediaApi, Settings
 from meta_media.emulator.app import Application, ReceivedRequest
-from meta_media.emulator.arguments import of_type, text
+from meta_media.emulator.arguments import of_type, origin, text
 from meta_media.emulator.customer import Customers
 from meta_media.emulator.delivery import sign
 from meta_media.emulator.download import UrlSigner
@@ -28,6 +29,7 @@ from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State
+from meta_media.emulator.tls import CA_FILE, certify
 from meta_media.errors import ConfigurationError
 
 __all__ = ["Emulator"]
@@ -56,11 +58,16 @@ class Emulator(Customers):
         settings: The behaviour where Meta's is unknown.
         webhook: URL of an application. The statuses of messages are posted to it, and the webhooks of `deliver`.
         verify_token: Token of the handshake, see `verify_webhook`. None: one is made, the same for the same data folder.
+        tls: Whether to speak https, with a certificate that it makes.
+        url: Public name that download URLs have, such as `"https://graph.facebook.com"`. It must lead clients to the address,
+            those of `api`, too. None: the address itself.
 
     Attributes:
         clock: The time by which tokens, URLs and media expire.
         settings: As given.
-        base_url: Scheme, host and port.
+        base_url: Scheme, host and port: `url`, or the address.
+        local_url: The address, with its scheme.
+        ca_file: File of the certificates that a client must trust, as of `SSL_CERT_FILE`; None without TLS.
         phone_number_id: The default number.
         access_token: The default number's token.
         business_account_id: The WhatsApp Business Account that all numbers belong to.
@@ -85,11 +92,16 @@ class Emulator(Customers):
         settings: EmulatorSettings | None = None,
         webhook: str | None = None,
         verify_token: str | None = None,
+        tls: bool = False,
+        url: str | None = None,
     ) -> None:
         self.clock = Clock()
         self.settings = of_type("settings", settings or EmulatorSettings(), EmulatorSettings, "EmulatorSettings")
         super().__init__(self.clock, self.settings, webhook, verify_token)
-        self.base_url = self.phone_number_id = self.access_token = self.app_secret = ""
+        self.base_url = self.local_url = self.phone_number_id = self.access_token = self.app_secret = ""
+        self.ca_file: Path | None = None
+        self._tls, self._public_url = tls, None if url is None else origin("url", url)
+        self._client: httpx.AsyncClient | None = None  # of `api`: it trusts the certificate
         self.business_account_id = BUSINESS_ACCOUNT_ID
         self._data = None if data is None else Path(os.fsdecode(of_type("data", data, _PATH, "a path")))
         self._address = (host, port)
@@ -147,7 +159,7 @@ class Emulator(Customers):
         """Return a client of the default number; `settings` are fields of `Settings`."""
         # The environment's WA_APP_SECRET is another app's.
         configured = Settings(**{"base_url": self.base_url, "app_secret": self.app_secret, **settings})
-        return MediaApi(self.access_token, self.phone_number_id, settings=configured)
+        return MediaApi(self.access_token, self.phone_number_id, settings=configured, http_client=self._client)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -237,10 +249,15 @@ class Emulator(Customers):
         signer = UrlSigner(kept["url_secret"])
         application = Application(
             *(state, signer, self.clock, self.settings, self.app_secret, self._faults),
-            *(self._play_customer, self._deliveries.accept),
+            *(self._play_customer, self._deliveries.accept, self._public_url),
         )
-        server = Server(application)
-        self.base_url = application.base_url = await server.start(*self._address)
+        certificate = None
+        if self._tls:
+            certificate, client = await certify(state, folder, self._address[0], self._public_url)
+            self._client, self.ca_file = await self._exit.enter_async_context(client), (folder / CA_FILE).absolute()
+        server = Server(application, certificate)
+        self.local_url = await server.start(*self._address)
+        self.base_url = application.base_url = self._public_url or self.local_url
         self._exit.push_async_callback(server.stop)
         self._exit.push_async_callback(self._deliveries.aclose)
         self._application = application

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio.to_thread
 import h11
 import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meta_media.emulator.faults import Fault
+from meta_media.emulator.tls import HandshakingConnection
 from meta_media.errors import NetworkError
 
 __all__ = ["Connection", "Server", "inject", "scripted"]
@@ -53,7 +55,7 @@ class _Http(h11.Connection):
         return [] if self.muted and output is not None else output
 
 
-class Connection(H11Protocol):
+class Connection(HandshakingConnection):
     """One connection: `scope["state"]["connection"]` of its requests."""
 
     def __init__(self, **given: Any) -> None:
@@ -108,12 +110,13 @@ class Connection(H11Protocol):
 
 
 class Server:
-    """Serves an application on one socket."""
+    """Serves an application on one socket, by TLS if it is given a context."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme, connection = "http" if tls is None else "https", functools.partial(Connection, tls=tls)
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=cast("Any", connection),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -133,7 +136,7 @@ class Server:
         address, port = listener.getsockname()[:2]
         if ipaddress.ip_address(address).is_unspecified:  # "all addresses" is not one to connect to
             address = "::1" if ":" in address else "127.0.0.1"
-        return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        return f"{self._scheme}://[{address}]:{port}" if ":" in address else f"{self._scheme}://{address}:{port}"
 
     async def stop(self) -> None:
         """Close the socket, abort every connection, and wait for the requests to end."""

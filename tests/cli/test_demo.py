@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.shell import PATIENCE, SAMPLES, Shell, lines, needs_posix, words_of
+from tests.support.shell import PATIENCE, SAMPLES, Shell, command, lines, needs_posix, words_of
 
 GIF = b"GIF89a\x01\x00\x01\x00"
 
@@ -170,6 +171,35 @@ def test_serve_prints_what_to_export(bare: Shell, tmp_path: Path, number: signal
     assert "emulator" in said[0]
     assert any("curl" in line and "$CLOUD_API_ACCESS_TOKEN" in line for line in said)
     assert any(os.fspath(tmp_path) in line for line in said), "the default folder is not printed"
+
+
+@needs_posix
+def test_serve_with_tls(bare: Shell) -> None:
+    """`serve --tls` prints the variables by which clients trust it. `--url` names the host of the URLs, and must lead there."""
+    folder = bare.folder / "with blank"
+    with bare.start("serve", "--tls", "--port", "0", "--data", folder) as process:
+        assert process.stdout is not None
+        script = b"".join(iter(process.stdout.readline, b"# Ctrl-C ends it.\n"))
+        program = shlex.join(command("upload", SAMPLES["photo.jpg"]))
+        for line in (program, 'test -f "$NODE_EXTRA_CA_CERTS" && test -f "$REQUESTS_CA_BUNDLE"'):
+            done = subprocess.run(
+                ["/bin/sh", "-ec", script.decode() + line], env=bare.environment, timeout=PATIENCE, check=False
+            )
+            assert done.returncode == 0
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    with bare.start("serve", "--url", "https://graph.facebook.com", "--port", "0", "--data", folder) as process:
+        assert process.stdout is not None
+        said = b"".join(iter(process.stdout.readline, b"# Ctrl-C ends it.\n")).decode()
+        assert "WA_BASE_URL=https://graph.facebook.com\n" in said
+        assert re.search(
+            r"# It listens on http://127\.0\.0\.1:\d+, and https://graph\.facebook\.com must lead there\.", said
+        )
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    done = bare.run("serve", "--url", "https://graph.facebook.com/v25.0", "--data", folder)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
+    assert b"url must be a scheme and a host" in done.stderr
 
 
 def test_serve_that_cannot_start(bare: Shell) -> None:
