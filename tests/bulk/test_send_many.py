@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -25,6 +31,9 @@ from tests.bulk.journal_helpers import serving
 from tests.support.servers import Received, Server, cut, info, json_response, silence, wait_until
 
 SENT = json_response({"messages": [{"id": "wamid.1"}], "contacts": [{"input": "1", "wa_id": "15550001111"}]})
+SENDER: Final = Path(__file__).parents[1] / "scripts" / "bulk_sender.py"
+MANY: Final = 10_000
+BAD: Final = {f"1555{number:07}" for number in range(0, 1000, 10)}
 PEOPLE = ["+15550001111", "+15550001112", "+15550001113"]
 
 
@@ -191,3 +200,57 @@ async def test_a_message_that_waited_is_sent_by_the_next_run(tmp_path: Path) -> 
         server.script = [SENT]
         (sent,) = await outcomes(api.send_many(PEOPLE[:1], "7", kind="image", journal=journal))
     assert sent.result().id == "wamid.1"
+
+
+class Phones:
+    """A server that takes each message at once, and its time to say so. Some people cannot be reached."""
+
+    def __init__(self) -> None:
+        self.messages: Counter[str] = Counter()  # by person
+        self._dice = random.Random(0)
+
+    async def step(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        """Take a message, or refuse it."""
+        number = json.loads(request.body)["to"].removeprefix("+")
+        bad = number in BAD
+        self.messages[number] += not bad
+        await asyncio.sleep(self._dice.uniform(0, 0.005))  # in which it has arrived and is not acknowledged
+        writer.write(refusal(131026) if bad else SENT)
+
+
+async def sending(base_url: str, folder: Path, kill_at: Callable[[], bool] | None = None) -> dict[str, list[str]]:
+    """Send in a process of its own, to the end or until it is killed. Return who was named with each result, in order."""
+    order = [base_url, str(folder / "run.sqlite"), str(MANY)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with (folder / "told").open("w+") as told:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(SENDER), *order, stdout=told, env=environment
+        )
+        if kill_at is not None:
+            await wait_until(kill_at)
+            process.kill()
+        assert await process.wait() == (0 if kill_at is None else -signal.SIGKILL)
+        told.seek(0)
+        results: dict[str, list[str]] = {}
+        for result, who in map(str.split, told):
+            results.setdefault(result, []).append(who)
+    return results
+
+
+@pytest.mark.slow
+async def test_ten_thousand_people_of_whom_a_hundred_are_bad(tmp_path: Path) -> None:
+    """Killed half way and resumed, a run sends to each person once. It names those who may have got it, and holds no more."""
+    phones = Phones()
+    async with Server(phones.step) as server:
+        before = await sending(server.base_url, tmp_path, lambda: phones.messages.total() >= MANY // 2)
+        assert "unknown" not in before
+        after = await sending(server.base_url, tmp_path)
+    got, good = set(+phones.messages), {f"1555{number:07}" for number in range(MANY)} - BAD
+    assert set(phones.messages.values()) == {0, 1}, "somebody has two messages"
+    assert set(before["sent"]) <= set(after["skipped"]), "a message was acknowledged, and then forgotten"
+    assert 0 < len(after["unknown"]) <= 16, "only messages under way may be unknown"
+    assert got - set(after["unknown"]) == {*after["skipped"], *after["sent"]} == good - set(after["unknown"])
+    assert set(before["InvalidRequestError"]) == set(after["InvalidRequestError"]) == BAD
+    held = [int(blocks) for blocks in after["held"][2:]]  # the first hundred failures are kept
+    sys.stdout.write(f"{len(before['sent'])} before, {len(after['unknown'])} unknown; objects held: {held}\n")
+    assert max(held) - min(held) < MANY, "an outcome that is kept is at least five objects"
