@@ -6,6 +6,7 @@ from meta_media.bulk.outcomes import BulkReport, Outcome
 from meta_media.bulk.run import BulkRun
 from meta_media.errors import MediaError
 from meta_media.library import LibraryEntry, MediaLibrary, MemoryStore, RedisStore, SQLiteStore
+from meta_media.protocol.handles import UploadHandle
 from meta_media.protocol.models import (
     DeletedMedia,
     DownloadedMedia,
@@ -48,6 +49,7 @@ __all__ = [
     "SentMessage",
     "Settings",
     "Source",
+    "UploadHandle",
     "UploadedMedia",
     "Webhook",
     "__version__",

@@ -11,6 +11,7 @@ from typing import Any
 
 from meta_media.bulk.verbs import BulkVerbs
 from meta_media.http.client import Client
+from meta_media.protocol.handles import UploadHandle
 from meta_media.protocol.media_types import Kind
 from meta_media.protocol.models import (
     DeletedMedia,
@@ -27,6 +28,7 @@ from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
 from meta_media.transfer.destinations import Destination
+from meta_media.transfer.handle import upload_handle
 from meta_media.transfer.info import delete, deleted_after, get_info
 from meta_media.transfer.media_stream import MediaStream
 from meta_media.transfer.progress import ProgressCallback
@@ -116,6 +118,38 @@ class MediaApi(BulkVerbs):
             lambda: self.delete(uploaded.id, missing_ok=True, phone_number_id=number), uploaded.id
         ):
             yield uploaded
+
+    async def upload_handle(
+        self,
+        source: Any,
+        *,
+        app_id: str | None = None,
+        filename: str | None = None,
+        mime_type: str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> UploadHandle:
+        """
+        Upload a file for a template's header or a profile picture: Meta's page "Resumable Upload API".
+
+        The file belongs to the app, not to a number. After a cut, Meta is asked how much it has, and only the rest is sent.
+
+        Args:
+            source: As for `upload`. One that can be read only once is first stored in memory or in a temporary file.
+            app_id: Id of the Meta app. Default: `Settings.app_id`.
+            filename: As for `upload`, and so are the arguments below.
+            mime_type: JPEG, PNG, MP4 or PDF.
+            progress: `transferred` goes back where Meta has less than was sent.
+
+        Raises:
+            InvalidMediaError: The file is not of these types, or larger than WhatsApp takes for its type.
+            StorageError: The source cannot be read.
+            ApiError: Meta refused.
+            NetworkError: The connection failed, and could not be resumed.
+        """
+        async with self.call("upload_handle", None) as call:
+            fields: dict[str, Any] = {"filename": filename, "mime_type": mime_type, "progress": progress}
+            options = uploads.UploadOptions(validate=self.settings.validate, **fields)
+            return await upload_handle(call, app_id, source, options)
 
     async def get_info(self, media_id: str | HasMediaId, *, phone_number_id: str | None = None) -> MediaInfo:
         """

@@ -59,7 +59,7 @@ __all__ = [
     "UploadRejectedError",
 ]
 
-Operation = Literal["upload", "get_info", "download", "delete", "send"]
+Operation = Literal["upload", "upload_handle", "get_info", "download", "delete", "send"]
 Scope = Literal["recipient", "number", "account", "app"]
 
 

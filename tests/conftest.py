@@ -64,7 +64,7 @@ def blocking_calls_raise() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests mean the same whatever the environment says."""
-    names = ("CLOUD_API_ACCESS_TOKEN", "CLOUD_API_VERSION", "WA_APP_SECRET", "WA_BASE_URL")
+    names = ("CLOUD_API_ACCESS_TOKEN", "CLOUD_API_VERSION", "WA_APP_ID", "WA_APP_SECRET", "WA_BASE_URL")
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     for name in (*names, "WA_BUSINESS_ACCOUNT_ID", "WA_PHONE_NUMBER_ID", *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
@@ -135,6 +135,7 @@ class ReadmeRunner(DefaultRunner):
             environment.setenv("WA_BASE_URL", emulator.base_url)
             environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)
             environment.setenv("CLOUD_API_ACCESS_TOKEN", emulator.access_token)
+            environment.setenv("WA_APP_ID", emulator.app_id)
             if code.co_flags & inspect.CO_COROUTINE:
                 anyio.run(lambda: cast("Any", eval(code, args)))
             else:

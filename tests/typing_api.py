@@ -32,6 +32,7 @@ from meta_media import (
     Settings,
     Source,
     UploadedMedia,
+    UploadHandle,
     Webhook,
     __version__,
     inbound_media,
@@ -81,6 +82,7 @@ async def clients(theirs: httpx.AsyncClient) -> None:
 
 async def uploads(media: MediaApi, response: httpx.Response) -> None:
     """Upload from anything."""
+    assert_type(await media.upload_handle("a.jpg", app_id="1", progress=plain), UploadHandle)
     uploaded = await media.upload(
         "a.jpg",
         filename="b.jpg",

@@ -27,6 +27,7 @@ from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
 from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, GraphResponse, PlainError, problem
+from meta_media.emulator.resumable import ResumableUploads
 from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia, Token
@@ -80,6 +81,7 @@ class Application:
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
+    resumable: ResumableUploads = attrs.field(init=False)
     _access: Access = attrs.field(init=False)
     _app: Starlette = attrs.field(init=False)
 
@@ -87,9 +89,11 @@ class Application:
         self.requests = deque(maxlen=self.settings.remembered)
         self.messages = deque(maxlen=self.settings.remembered)
         self._access = Access(self.state, self.app_secret, self.settings.require_appsecret_proof)
+        self.resumable = ResumableUploads(self._access)
         routes = [
             Route(PATH, self._download, methods=["GET"]),
             Route(customer.PATH, self._receive, methods=["POST"]),
+            *self.resumable.routes(self._graph),
             Route("/{object_id}/media", self._graph(self._upload), methods=["POST"]),
             Route("/{object_id}/messages", self._graph(self._send), methods=["POST"]),
             Route("/{object_id}/whatsapp_business_profile", self._graph(self._show_profile), methods=["GET"]),
@@ -280,6 +284,8 @@ def operation_of(method: str, path: str) -> Operation | None:
             return "upload"
         case "POST", [_, "messages"]:
             return "send"
+        case _, [node, *rest] if node.startswith("upload:") or rest == ["uploads"]:
+            return "upload_handle"
         case "GET" | "HEAD", [object_id] if object_id:
             return "get_info"
         case "DELETE", [_]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-import anyio
 import anyio.to_thread
 import httpx
 
@@ -26,6 +25,7 @@ from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.folder import folder_errors
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
+from meta_media.emulator.resumable import APP_ID, ResumableUpload
 from meta_media.emulator.server import Server
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State
@@ -71,6 +71,7 @@ class Emulator(Customers):
         phone_number_id: The default number.
         access_token: The default number's token.
         business_account_id: The WhatsApp Business Account that all numbers belong to.
+        app_id: The Meta app, for `upload_handle`.
         app_secret: The key of webhooks' signatures and of `appsecret_proof`.
         verify_token: The token of the handshake.
         webhook: As given. May be set, or changed, while the emulator runs.
@@ -102,7 +103,7 @@ class Emulator(Customers):
         self.ca_file: Path | None = None
         self._tls, self._public_url = tls, None if url is None else origin("url", url)
         self._client: httpx.AsyncClient | None = None  # of `api`: it trusts the certificate
-        self.business_account_id = BUSINESS_ACCOUNT_ID
+        self.business_account_id, self.app_id = BUSINESS_ACCOUNT_ID, APP_ID
         self._data = None if data is None else Path(os.fsdecode(of_type("data", data, _PATH, "a path")))
         self._address = (host, port)
         self._accounts = [
@@ -158,7 +159,8 @@ class Emulator(Customers):
     def api(self, **settings: Any) -> MediaApi:
         """Return a client of the default number; `settings` are fields of `Settings`."""
         # The environment's WA_APP_SECRET is another app's.
-        configured = Settings(**{"base_url": self.base_url, "app_secret": self.app_secret, **settings})
+        own = {"base_url": self.base_url, "app_secret": self.app_secret, "app_id": self.app_id}
+        configured = Settings(**own | settings)
         return MediaApi(self.access_token, self.phone_number_id, settings=configured, http_client=self._client)
 
     @property
@@ -170,6 +172,11 @@ class Emulator(Customers):
     def messages(self) -> list[dict[str, Any]]:
         """The latest accepted messages, the newest last, each with `message_id` and `phone_number_id`."""
         return list(self._running.messages)
+
+    @property
+    def handles(self) -> list[ResumableUpload]:
+        """The latest resumable uploads, the newest last. A complete one has its `handle`."""
+        return list(self._running.resumable.by_id.values())
 
     def add_account(self, phone_number_id: str, access_token: str) -> None:
         """Let a token act for a phone number. A token that has expired or is forbidden is valid again."""
@@ -202,8 +209,8 @@ class Emulator(Customers):
         A request meets the first planned fault of its operation that is not used up.
 
         Args:
-            operation: `"upload"`, `"get_info"`, `"download"`, `"delete"` or `"send"`; `"graph"` for all of these but
-                downloads; `"any"` for every request.
+            operation: `"upload"`, `"upload_handle"`, `"get_info"`, `"download"`, `"delete"` or `"send"`; `"graph"` for
+                all of these but downloads; `"any"` for every request.
             fault: The fault.
             times: How many requests it happens to; None for all.
             probability: How likely it happens to a request: above 0, at most 1.

@@ -30,7 +30,7 @@ _End = Literal["close", "reset", "stall"]
 _Framing = Literal["length", "chunked", "close"]
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
-_GRAPH: Final = frozenset({"upload", "get_info", "delete", "send"})
+_GRAPH: Final = frozenset(get_args(Operation)) - {"download"}
 _OPERATIONS: Final = (*get_args(Operation), "graph", "any")
 _POSITIONS: Final = ("request", "reply", "head", "end")
 _HTML: Final = "<!DOCTYPE html><html><title>Sorry</title><body>Something went wrong. Try again later.</body></html>"

@@ -60,6 +60,7 @@ def media_environment(media_emulator: Emulator, monkeypatch: pytest.MonkeyPatch)
     """Set the environment variables of `MediaApi` to `media_emulator`, and return the emulator."""
     variables = {
         "CLOUD_API_ACCESS_TOKEN": media_emulator.access_token,
+        "WA_APP_ID": media_emulator.app_id,
         "WA_APP_SECRET": media_emulator.app_secret,
         "WA_BASE_URL": media_emulator.base_url,
         "WA_BUSINESS_ACCOUNT_ID": media_emulator.business_account_id,

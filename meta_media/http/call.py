@@ -157,14 +157,15 @@ class Call:
         while True:
             try:
                 async with content() as body, self.open(request, body) as response:
-                    value = await self._decoded(request, response, cls)
+                    value = await self.decoded(request, response, cls)
                     if check is not None:
                         check(value)
                     return value
             except MediaError as error:
                 await self.recover(error, retry)
 
-    async def _decoded(self, request: Request, response: Response, cls: type[T]) -> T:
+    async def decoded(self, request: Request, response: Response, cls: type[T]) -> T:
+        """Decode a response; raise the error that it stands for if it is one."""
         if not 200 <= response.status < 300:
             raise await self.refused(request, response)
         body = await response.read(MAX_RESPONSE_SIZE)
@@ -238,7 +239,7 @@ class Call:
         self._token = Secret()
         if request.bearer:
             self._token = await self._client.token.get()
-            headers["Authorization"] = Secret(f"Bearer {self._token}")
+            headers["Authorization"] = Secret(f"{request.auth_scheme} {self._token}")
             request = with_proof(request, self._token, self.settings)
         return Secret(request.url), headers, self._token
 

@@ -110,7 +110,7 @@ class InjectedClient:
         Over our own transport the result is its cycle, unless an event hook has read the body.
         """
         request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
-        trace = _Trace(Secret(dict(headers).get("Authorization", "").removeprefix("Bearer ")))
+        trace = _Trace(Secret(dict(headers).get("Authorization", "").partition(" ")[2]))
         extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": trace.note, TIMEOUTS: timeouts}
         request = request_class(method, url, content=content, headers=headers, extensions=extensions)
         target = SecretBytes(split_url(url)[1].encode())

@@ -139,7 +139,7 @@ def _class_of(operation: Operation, status: int, code: int | None, subcode: int 
             return MediaNotFoundError
     if code in _CODES:
         return _CODES[code]
-    special = _MEDIA_STATUSES if about_media else _UPLOAD_STATUSES if operation == "upload" else {}
+    special = _MEDIA_STATUSES if about_media else _UPLOAD_STATUSES if operation in {"upload", "upload_handle"} else {}
     return (_STATUSES | special).get(status, InvalidRequestError if 400 <= status < 500 else ServerError)
 
 
@@ -150,5 +150,7 @@ def _advice(operation: Operation, kind: type[ApiError], code: int | None, subcod
         return "the app secret does not fit the access token: check WA_APP_SECRET"
     # on upload and send, the path's id is the number; the text is that of a `phone_number_id` in a query
     if kind is InvalidRequestError and code == 100 and (subcode == 33 or "param phone_number_id" in text):
+        if operation == "upload_handle":
+            return "the app id is not one that the access token may use: check WA_APP_ID"
         return "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
     return _CODE_ADVICE.get(code) or _ADVICE.get(kind, "")

@@ -51,6 +51,7 @@ class Request:
     method: str
     url: str = attrs.field(repr=hide_query)
     bearer: bool = True  # whether its host may receive the token
+    auth_scheme: str = "Bearer"  # of its Authorization header
     graph: bool = False  # whether it goes to the Graph API, which takes `appsecret_proof`
     headers: Mapping[str, str] = attrs.field(factory=dict)
     media_id: str | None = None
@@ -61,13 +62,17 @@ def graph_request(
     method: str,
     settings: Settings,
     *path: str,
-    phone_number_id: str | None = None,
     media_id: str | None = None,
     headers: Mapping[str, str] | None = None,
+    **query: str | None,
 ) -> Request:
-    """Build a request to the Graph API. The parts of `path` must have passed `validators.checked_id`."""
-    query = f"?{urlencode({'phone_number_id': phone_number_id})}" if phone_number_id else ""
-    url = "/".join((settings.base_url, settings.api_version, *path)) + query
+    """
+    Build a request to the Graph API. Parameters of the query that are None or empty are left out.
+
+    The parts of `path` must have passed `validators.checked_id`, or be the id of an `UploadSession`, which has a query.
+    """
+    given = urlencode({name: value for name, value in query.items() if value})
+    url = "/".join((settings.base_url, settings.api_version, *path)) + (f"?{given}" if given else "")
     all_headers = _headers(settings) | dict(headers or {})
     return Request(operation=operation, method=method, url=url, graph=True, headers=all_headers, media_id=media_id)
 

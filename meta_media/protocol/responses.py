@@ -121,7 +121,7 @@ def _api_error(
         retry_after=retry_after,
         scope=meaning.scope,
         retryable=meaning.retryable or facts.get("is_transient") is True,
-        maybe_applied=operation in {"upload", "send", "delete"} and (status or 0) >= 500,
+        maybe_applied=operation not in {"get_info", "download"} and (status or 0) >= 500,
     )
     return answer, meaning.error
 
@@ -144,11 +144,11 @@ def _plain_text(headers: Mapping[str, str], body: bytes, secret: str) -> str | N
 
 
 def _first_text(candidates: Iterable[object]) -> str | None:
-    """Return the first text that is not blank, shortened, its URLs without their query."""
+    """Return the first text that is not blank, shortened, its URLs and upload sessions without their query."""
     text = next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), None)
     if text is None:
         return None
-    return re.sub(r"(?i)https?://[^\s\"'<>]+", lambda url: hide_query(url[0]), text)[:_MAX_TEXT_SIZE]
+    return re.sub(r"(?i)(?:https?://|upload:)[^\s\"'<>]+", lambda url: hide_query(url[0]), text)[:_MAX_TEXT_SIZE]
 
 
 def _integer(value: object) -> int | None:

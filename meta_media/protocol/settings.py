@@ -88,6 +88,7 @@ class Settings:
             version in Meta's Media guide.
         business_account_id: Id of the WhatsApp Business Account (WABA). Copies with the same id pause together when Meta
             limits the account; without one, those with the same token do. Default: `WA_BUSINESS_ACCOUNT_ID`, or None.
+        app_id: Id of your Meta app, for `upload_handle`. Default: `WA_APP_ID`, or None.
         app_secret: Secret of your Meta app, for `verify_signature` and `appsecret_proof`, as text or bytes; never shown nor
             pickled. Default: `WA_APP_SECRET`, or None.
         appsecret_proof: How Graph requests prove that they know `app_secret`, where that is set. `"timed"` is a signature
@@ -138,6 +139,7 @@ class Settings:
     business_account_id: str | None = attrs.field(
         default=_environment("WA_BUSINESS_ACCOUNT_ID", None), validator=optional(validators.identifier)
     )
+    app_id: str | None = attrs.field(default=_environment("WA_APP_ID", None), validator=optional(validators.identifier))
     app_secret: str | None = attrs.field(
         default=_environment("WA_APP_SECRET", None), converter=_secret, validator=_text, repr=False
     )

@@ -33,7 +33,7 @@ from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import file_deadline
 
-__all__ = ["SPOOL_MEMORY_SIZE", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
+__all__ = ["SPOOL_MEMORY_SIZE", "FileContent", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
 
 _SMALL_SIZE: Final = 2**17  # bytes up to which a file is sent in one piece
 SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
@@ -118,7 +118,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
-        content = _Content(form, size, origin, options, chunk_size)
+        content = FileContent(form, size, origin, options, chunk_size)
         uploaded = await call.request(
             request, UploadedMedia, functools.partial(content.open, body), replayable=lambda: body.replayable
         )
@@ -155,8 +155,12 @@ def _fields(mime_type: str, options: UploadOptions) -> dict[str, str]:
     return fields
 
 
-class _Content:
-    """The request's body: the file between head and tail of its form. `open` starts it anew for each attempt."""
+class FileContent:
+    """
+    The request's body: the file between head and tail of its form. `open` starts it anew for each attempt.
+
+    The bytes before an offset are then read, and hashed, but not sent.
+    """
 
     def __init__(self, form: Form, size: int, source: Source, options: UploadOptions, chunk_size: ChunkSize) -> None:
         self._form = form
@@ -166,10 +170,11 @@ class _Content:
         self._progress = options.progress
         self._chunk_size = chunk_size
 
-    def open(self, body: Body) -> AbstractAsyncContextManager[_Content]:
-        """Start an attempt."""
+    def open(self, body: Body, start: int = 0) -> AbstractAsyncContextManager[FileContent]:
+        """Start an attempt to send the bytes from the offset `start` on."""
         self._digest = hashlib.sha256()
         self._reporter = ProgressReporter(self._progress, self._size)
+        self._reporter.transferred = self._start = start
         self._failure: tuple[Exception, BaseException | None, bool] | None = None
         self._generator = self._generate(body)
         return contextlib.aclosing(self)
@@ -212,18 +217,19 @@ class _Content:
 
     async def _generate(self, body: Body) -> AsyncGenerator[Buffer, None]:
         try:
-            if self._size <= _SMALL_SIZE:
+            if self._size <= _SMALL_SIZE and self._form.head:
                 yield await self._join(body)
                 await self._reporter.add(self._size)
                 return
             yield self._form.head
-            chunks = body.chunks(self._chunk_size)
+            chunks, skipped = body.chunks(self._chunk_size), self._start
             async with contextlib.aclosing(chunks), BackgroundWriter(self._digest.update) as writer:
                 async for chunk in chunks:
                     if self._hashes:
                         await writer.put(chunk)
-                    yield chunk
-                    await self._reporter.add(len(chunk))
+                    rest, skipped = chunk[skipped:], max(skipped - len(chunk), 0)
+                    yield rest
+                    await self._reporter.add(len(rest))
             self._check()
             yield self._form.tail
         except Exception as error:

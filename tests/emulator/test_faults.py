@@ -795,7 +795,7 @@ def test_faults_that_cannot_be(fields: dict[str, Any], sentence: str) -> None:
     [
         (
             {"operation": "info"},
-            "operation must be one of upload, get_info, download, delete, send, graph, any, not 'info'",
+            "operation must be one of upload, upload_handle, get_info, download, delete, send, graph, any, not 'info'",
         ),
         ({"times": 0}, "times must be a whole number of at least 1, not 0"),
         ({"probability": 2}, "probability must be a number above 0 and at most 1, not 2"),

@@ -79,6 +79,7 @@ def test_of_an_app(media_environment):
     assert os.environ["WEBHOOK_VERIFICATION_TOKEN"] == media_environment.verify_token
     assert MediaApi().settings.app_secret == media_environment.app_secret
     assert MediaApi().settings.business_account_id == media_environment.business_account_id
+    assert MediaApi().settings.app_id == media_environment.app_id
 
 
 def test_with_respx(monkeypatch):

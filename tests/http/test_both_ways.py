@@ -22,6 +22,7 @@ from tests.support.servers import Received, Server, info, json_response, page, s
 
 TOKEN = "EAAGcanaryTOKENcanary"
 LARGE = b"\xff\xd8\xff\xe0" + b"x" * 700_000
+SESSION = "upload:MTph/Y2+t==?sig=AR~SIGNATURE.%7e"  # likewise
 SIGNED = "/media/{1}?hash=ATkSIGNATURE|{1}^[2]~%7e"  # httpx would quote the path anew
 
 
@@ -77,6 +78,7 @@ VERBS: dict[str, Callable[[MediaApi, Path], Awaitable[Any]]] = {
     "upload small": lambda api, _: api.upload(b"text"),
     "upload large": lambda api, _: api.upload(LARGE, filename="a.jpg"),
     "upload streamed": lambda api, _: api.upload(pieces(), filename="a.jpg", mime_type="image/jpeg", size=len(LARGE)),
+    "upload_handle": lambda api, _: api.upload_handle(LARGE, app_id="9", filename="a.jpg"),
     "get_info": lambda api, _: api.get_info("7", phone_number_id="8"),
     "download": lambda api, folder: api.download("7", folder),
     "stream": stream,
@@ -92,6 +94,8 @@ async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
     path = request.target.partition("?")[0]
     if path.startswith("/media"):
         writer.write(page(LARGE, content_type="image/jpeg"))
+    elif "/upload" in path:
+        writer.write(json_response({"id": SESSION, "h": "4::x"}))
     elif request.method == "GET":
         writer.write(info(f"{base_url}{SIGNED}", LARGE, media_id="7"))
     elif request.method == "DELETE":
@@ -128,7 +132,8 @@ async def test_same_bytes(verb: str, tmp_path: Path) -> None:
             arrived.append([normalised(request) for request in server.requests])
     assert arrived[0]
     assert arrived[1:] == [arrived[0]] * (len(WAYS) - 1)
-    assert all(request.header("authorization") == f"Bearer {TOKEN}" for request in arrived[0])
+    schemes = {request.target: "OAuth" if "/upload:" in request.target else "Bearer" for request in arrived[0]}
+    assert all(request.header("authorization") == f"{schemes[request.target]} {TOKEN}" for request in arrived[0])
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["ours", "injected"])

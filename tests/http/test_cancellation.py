@@ -41,6 +41,7 @@ CALLS: dict[str, Call] = {
     "upload bytes": lambda api, _: api.upload(CONTENT, filename="a.txt"),
     "upload small": lambda api, _: api.upload(b"text", verify=True),
     "upload path": lambda api, folder: api.upload(folder / "source.txt"),
+    "upload_handle": lambda api, _: api.upload_handle(b"%PDF-" + CONTENT, app_id="9"),
     "get_info": lambda api, _: api.get_info("7"),
     "download": lambda api, folder: api.download("7", folder / "copy.txt"),
     "stream": lambda api, _: _streamed(api),
@@ -53,6 +54,8 @@ def graph(server: LeanServer) -> None:
     """Make a server answer as Meta does; media 8 ends the connection, so that the next call begins without one."""
 
     def answer(method: str, target: str) -> bytes:
+        if "/upload" in target:
+            return json_response({"id": "upload:7?sig=s", "h": "4::7"})
         if method != "GET":
             return json_response({"id": "7", "success": True})
         if target.startswith("/media"):

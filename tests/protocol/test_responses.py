@@ -243,7 +243,7 @@ def test_is_transient(transient: object, code: int, waits: bool) -> None:
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_maybe_applied(operation: Operation, status: int) -> None:
     """Only a server error on a verb that changes something may have been applied."""
-    expected = operation in {"upload", "send", "delete"} and status >= 500
+    expected = operation in {"upload", "upload_handle", "send", "delete"} and status >= 500
     assert parsed_json({}, operation, status).maybe_applied is expected
 
 

@@ -34,6 +34,7 @@ def test_defaults() -> None:
         "base_url": "https://graph.facebook.com",
         "api_version": "v25.0",
         "business_account_id": None,
+        "app_id": None,
         "app_secret": None,
         "appsecret_proof": "timed",
         "token_hosts": ("lookaside.fbsbx.com",),
@@ -278,6 +279,7 @@ VARIABLES = [
     ("WA_BASE_URL", "graph.example", "base_url", "https://graph.example"),
     ("CLOUD_API_VERSION", "24", "api_version", "v24.0"),
     ("WA_BUSINESS_ACCOUNT_ID", "102290129340398", "business_account_id", "102290129340398"),
+    ("WA_APP_ID", "634974688087057", "app_id", "634974688087057"),
     ("WA_APP_SECRET", "0123456789abcdef", "app_secret", "0123456789abcdef"),
 ]
 
@@ -474,6 +476,7 @@ def test_wrong_types(name: str) -> None:
         ("app_secret", bytearray(b"canary"), "app_secret must be a str, not bytearray"),
         ("business_account_id", "1/2", "business_account_id must be digits, not '1/2'"),
         ("business_account_id", 5, "business_account_id must be digits, not 5"),
+        ("app_id", "1/2", "app_id must be digits, not '1/2'"),
         ("fsync", "no", "fsync must be True or False, not 'no'"),
         ("validate", 0, "validate must be True or False, not 0"),
         ("read_timeout", "x" * 200, "read_timeout must be a positive number, not '…'"),
