@@ -192,7 +192,7 @@ async def test_faults(emulator: Emulator, graph: httpx.AsyncClient) -> None:
     """A fault of `upload_handle` meets each of the three requests; one of `graph` does, too."""
     session = await begun(graph)
     for operation in ("upload_handle", "graph", "any"):
-        emulator.fail(operation, Fault(status=503), times=3)  # type: ignore[arg-type]
+        emulator.fail(operation, Fault(status=503), times=3)
         for asked in (graph.post("app/uploads", params=ABOUT), graph.get(session), graph.post(session, content=FILE)):
             assert (await asked).status_code == 503
     assert emulator.faults == []
