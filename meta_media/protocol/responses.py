@@ -14,7 +14,7 @@ from meta_media.protocol.error_codes import meaning_of
 from meta_media.protocol.requests import Request
 from meta_media.protocol.secrets import hide_query, masked
 
-__all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "message_error", "parse_error", "parse_response"]
+__all__ = ["MAX_RESPONSE_SIZE", "disposition_filename", "from_json", "message_error", "parse_error", "parse_response"]
 
 MAX_RESPONSE_SIZE: Final = 2**20  # bytes of JSON; real responses are below 2 KB
 _DAY: Final = 86_400.0  # seconds; a longer wait is a mistake of the server
@@ -126,7 +126,8 @@ def _api_error(
     return answer, meaning.error
 
 
-def _json(text: bytes | str, secret: str = "") -> Any:
+def from_json(text: bytes | bytearray | str, secret: str = "") -> Any:
+    """Decode JSON; None if it is none. An exception would have the whole text, as its context too."""
     try:
         return masked(json.loads(text), secret)
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
@@ -134,7 +135,7 @@ def _json(text: bytes | str, secret: str = "") -> Any:
 
 
 def _json_object(body: bytes, secret: str) -> Mapping[str, Any] | None:
-    value = _json(body, secret)
+    value = from_json(body, secret)
     return value if isinstance(value, dict) else None
 
 
@@ -174,7 +175,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _time_to_regain_access(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that Meta's usage headers ask for (page "Rate limits"). They have minutes per use case."""
-    usages = _json(f"[{headers.get('x-business-use-case-usage', '')}]") or []
+    usages = from_json(f"[{headers.get('x-business-use-case-usage', '')}]") or []
     lists = [
         cases for usage in usages if isinstance(usage, dict) for cases in usage.values() if isinstance(cases, list)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
@@ -15,7 +14,7 @@ from meta_media.protocol.convert import hex_digest, media_id, of_type, timestamp
 from meta_media.protocol.media_types import kind_of
 from meta_media.protocol.models import InboundFailure, InboundMedia, MessageStatus, Webhook
 from meta_media.protocol.recipient import Kind, address
-from meta_media.protocol.responses import message_error
+from meta_media.protocol.responses import from_json, message_error
 from meta_media.protocol.secrets import shown
 
 __all__ = ["inbound_media", "parse_webhook", "verify_signature", "verify_subscription"]
@@ -159,21 +158,13 @@ def _bytes(value: str | bytes) -> bytes:
 
 def _decoded(payload: object) -> Mapping[str, Any]:
     if isinstance(payload, str | bytes | bytearray | memoryview):
-        payload = _json(payload)
+        payload = from_json(bytes(payload) if isinstance(payload, memoryview) else payload)
         if payload is None:
             raise InvalidWebhookError("the payload is not JSON: pass the body of Meta's POST as it came")
     if isinstance(payload, Mapping):
         return payload
     hint = ": await it first" if hasattr(payload, "__await__") else ": pass the body of Meta's POST as it came"
     raise InvalidWebhookError(f"a webhook is bytes, text or a JSON object, not {type(payload).__name__}{hint}")
-
-
-def _json(text: str | bytes | bytearray | memoryview) -> object:
-    """Decode JSON; None if it is none. An exception would have the whole text, as its context too."""
-    try:
-        return json.loads(bytes(text) if isinstance(text, memoryview) else text)
-    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
-        return None
 
 
 def _values(payload: _Json) -> Iterator[tuple[_Json, str]]:
@@ -186,8 +177,15 @@ def _values(payload: _Json) -> Iterator[tuple[_Json, str]]:
                     yield {"metadata": value.get("metadata"), **standby}, "standby"
 
 
+def _at(value: Any, *keys: str) -> Any:
+    """Return the value at a path of keys, or None."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def _items(container: object, key: str) -> list[_Json]:
-    items = container.get(key) if isinstance(container, Mapping) else None
+    items = _at(container, key)
     return [item for item in (items if isinstance(items, list) else []) if isinstance(item, Mapping)]
 
 
@@ -228,9 +226,9 @@ class _Reader:
 
     def _message(self, message: _Json, value: _Json, carrier: str) -> None:
         kind, errors, found = message.get("type"), _items(message, "errors"), False
-        metadata, sender = value.get("metadata"), message.get("from")
-        business = metadata.get("display_phone_number") if isinstance(metadata, Mapping) else None
-        carrier = "echo" if isinstance(sender, str) and sender == business else carrier  # a history has both sides
+        business = _at(value, "metadata", "display_phone_number")
+        if isinstance(business, str) and message.get("from") == business:
+            carrier = "echo"  # a history has both sides
         for kind_of_media, media, place in _media_objects(message):
             found = True
             self._add(kind_of_media, media, message, value, carrier if carrier == "echo" else place or carrier)
@@ -289,8 +287,8 @@ class _Reader:
         people = (fields.get("sender"), fields.get("user_id"), message.get("to"))
         theirs = (self._contacts[person] for person in people if isinstance(person, str) and person in self._contacts)
         contact = next(theirs, self._only_contact)
-        profile = contact.get("profile") if isinstance(contact, Mapping) else None
-        return _fitting(contact, _OF_CONTACT, misfits) | _fitting(profile, _OF_PROFILE, misfits) | fields
+        profile = _fitting(_at(contact, "profile"), _OF_PROFILE, misfits)
+        return _fitting(contact, _OF_CONTACT, misfits) | profile | fields
 
     def _skip(self, what: str) -> None:
         self.unread += 1
@@ -300,12 +298,9 @@ class _Reader:
 def _media_objects(message: _Json) -> Iterator[tuple[str, _Json, str | None]]:
     """List the media objects of a message, each with its kind, and with its carrier if that is not the message itself."""
     yield from ((kind, media, None) for kind, media in _objects(message))
-    if isinstance(edit := message.get("edit"), Mapping):
-        yield from ((kind, media, "edit") for kind, media in _objects(edit.get("message")))
-    interactive = message.get("interactive")
-    flow = interactive.get("nfm_reply") if isinstance(interactive, Mapping) else None
-    answers = flow.get("response_json") if isinstance(flow, Mapping) else None
-    answers = _json(answers) if isinstance(answers, str) else answers
+    yield from ((kind, media, "edit") for kind, media in _objects(_at(message, "edit", "message")))
+    answers = _at(message, "interactive", "nfm_reply", "response_json")
+    answers = from_json(answers) if isinstance(answers, str) else answers
     names = answers if isinstance(answers, Mapping) else ()
     for picked in (item for name in names for item in _items(answers, name)):
         if not _OF_PICKED.isdisjoint(picked):
@@ -329,7 +324,7 @@ def _fitting(values: object, rules: _Rules, misfits: dict[str, Any]) -> dict[str
     """Return the values that have the documented form, under our names. The others go into `misfits`."""
     fields: dict[str, Any] = {}
     for name, (field, rule) in rules.items():
-        value = values.get(name) if isinstance(values, Mapping) else None
+        value = _at(values, name)
         try:
             fields |= {} if value is None else {field: rule(value)}
         except (TypeError, ValueError, RecursionError):  # of the sentence: a deep value, an int of thousands of digits
