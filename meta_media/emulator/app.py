@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meta_media.emulator import customer
-from meta_media.emulator.business import number_node, phone_numbers, show_profile, update_profile
+from meta_media.emulator.business import number_node, show_profile, update_profile
 from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
@@ -227,7 +227,7 @@ class Application:
         token = self._access.token(request, request.query_params)
         if (object_id := request.path_params["object_id"]) != BUSINESS_ACCOUNT_ID:
             raise GraphError.of("gone", verb="get", id=object_id)
-        return phone_numbers(token.numbers)
+        return {"data": [number_node(number) for number in sorted(token.numbers)]}
 
     async def _receive(self, request: Request) -> Response:
         """Play a customer for another process; see `customer`."""

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from meta_media.emulator.messages import check_product, check_text
+from meta_media.emulator.messages import check_object, check_product
 from meta_media.emulator.responses import GraphError
 from meta_media.emulator.state import State
 
-__all__ = ["number_node", "phone_numbers", "show_profile", "update_profile"]
+__all__ = ["number_node", "show_profile", "update_profile"]
 
-# Characters at most, and websites at most (Meta's page "Business profiles").
-_LIMITS: Final = {"about": 139, "address": 256, "description": 512, "email": 128, "vertical": 32}
-_MAX_WEBSITES, _MAX_WEBSITE = 2, 256
+# Text with its greatest length in characters, or another type (Meta's page "Business profiles").
+_FIELDS: Final[Mapping[str, int | type]] = {
+    "about": 139,
+    "address": 256,
+    "description": 512,
+    "email": 128,
+    "vertical": 32,
+    "websites": list,
+    "profile_picture_handle": 4096,
+}
 _HANDLE: Final = re.compile(r"[0-9]+:.+")  # of the Resumable Upload API; a media id is none
 
 
@@ -23,11 +30,6 @@ def number_node(number: str) -> dict[str, Any]:
     """Return the fields of a phone number."""
     name = {"verified_name": "Emulated number", "display_phone_number": "+1 555-000-2222"}
     return name | {"quality_rating": "GREEN", "id": number}
-
-
-def phone_numbers(numbers: Iterable[str]) -> dict[str, Any]:
-    """Return the list of an account's numbers."""
-    return {"data": [number_node(number) for number in sorted(numbers)]}
 
 
 def show_profile(state: State, number: str, fields: str | None) -> dict[str, Any]:
@@ -40,29 +42,15 @@ def show_profile(state: State, number: str, fields: str | None) -> dict[str, Any
 
 async def update_profile(state: State, number: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Change the fields of a number's profile that are given, and keep it in the data folder."""
-    check_product(given.get("messaging_product"))
-    changes = {name: given[name] for name in _LIMITS if name in given}
-    for name, value in changes.items():
-        check_text(name, value, _LIMITS[name])
-    if "websites" in given:
-        changes["websites"] = _websites(given["websites"])
-    if "profile_picture_handle" in given:
-        check_text("profile_picture_handle", given["profile_picture_handle"])
-        if not _HANDLE.fullmatch(given["profile_picture_handle"]):
-            raise GraphError.of(
-                "invalid", problem="profile_picture_handle must be a handle of an upload to /{app}/uploads."
-            )
+    check_product(given)
+    changes = {name: given[name] for name in _FIELDS if name in given}
+    check_object("", changes, keys=_FIELDS)
+    handle = changes.pop("profile_picture_handle", None)
+    if handle is not None and not _HANDLE.fullmatch(handle):
+        raise GraphError.of("invalid", problem="profile_picture_handle must be a handle from the Resumable Upload API.")
     profile = json.loads(state.settings.get(_key(number), "{}"))
     await state.set(_key(number), json.dumps(profile | changes))
     return {"success": True}
-
-
-def _websites(value: Any) -> list[str]:
-    if not isinstance(value, list) or len(value) > _MAX_WEBSITES:
-        raise GraphError.of("invalid", problem=f"websites must be an array of at most {_MAX_WEBSITES} elements.")
-    for index, website in enumerate(value):
-        check_text(f"websites[{index}]", website, _MAX_WEBSITE)
-    return value
 
 
 def _key(number: str) -> str:

@@ -20,8 +20,8 @@ __all__ = [
     "USER_ID",
     "accepted",
     "check_attachment",
+    "check_object",
     "check_product",
-    "check_text",
     "digits",
     "mark_as_read",
     "parse_message",
@@ -40,6 +40,7 @@ _KEYS: Final[Mapping[str, Mapping[str, int | type]]] = {
     "reaction": {"message_id": _ANY_LENGTH, "emoji": _ANY_LENGTH},
     "location": {"latitude": object, "longitude": object, "name": _ANY_LENGTH, "address": _ANY_LENGTH},
 }
+_NAMES: Final[Mapping[type, str]] = {bool: "a boolean", list: "an array"}
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("body",),
     "reaction": ("message_id",),
@@ -57,9 +58,7 @@ _TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _KINDS: Final = (*_TYPES, *_NEEDED, "contacts")
 _IN_GROUPS: Final = frozenset({*_TYPES, "text", "template"})  # Meta's page "Groups API"
-_OF_FLOWS: Final = frozenset(
-    {"flow_action_payload", "flow_action_data"}
-)  # a Flow's own data, in which any key may stand
+_OF_FLOWS: Final = frozenset({"flow_action_payload", "flow_action_data"})  # a Flow's own data, with keys of any name
 _REQUIRED: Final = (131008, "Required parameter is missing")
 _INVALID: Final = (131009, "Parameter value is not valid")
 _NOT_IN_GROUPS: Final = (130501, "Message type is not currently supported")
@@ -69,7 +68,7 @@ USER_ID: Final = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # Meta's p
 
 def parse_message(message: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return place, kind and id of all media in a message; a `GraphError` if Meta would not accept it."""
-    check_product(message.get("messaging_product"))
+    check_product(message)
     _check_recipient(message)
     kind = message.get("type") or "text"
     if kind not in _KINDS:
@@ -77,34 +76,33 @@ def parse_message(message: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     _need(message, kind)
     content = message[kind]
     if kind in _NEEDED:
-        _check_object(kind, content, _NEEDED[kind], _KEYS.get(kind))
+        check_object(kind, content, _NEEDED[kind], _KEYS.get(kind))
     if message.get("recipient_type") == "group" and kind not in _IN_GROUPS:
         raise GraphError.message(*_NOT_IN_GROUPS, "A group takes text, media and templates.")
     if kind == "template":
         _check_template(content, to_number=bool(message.get("to")))
     found = list(_media_objects({kind: content}))
     for place, kind_of_media, media in found:
-        _check_object(place, media, keys=_KEYS[kind_of_media])
+        check_object(place, media, keys=_KEYS[kind_of_media])
         _check_media(place, media)
     return [(place, kind_of_media, media["id"]) for place, kind_of_media, media in found if media.get("id")]
 
 
 def mark_as_read(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return the response to a read receipt, with or without a typing indicator. Any id is taken for a message's."""
-    check_product(message.get("messaging_product"))
+    check_product(message)
     if message["status"] != "read":
         raise GraphError.of("invalid", problem="status must be one of {READ}.")
     _need(message, "message_id")
     if "typing_indicator" in message:
-        _check_object("typing_indicator", message["typing_indicator"], ("type",))
+        check_object("typing_indicator", message["typing_indicator"], ("type",))
     return {"success": True}
 
 
-def check_product(product: object) -> None:
-    """Check the field that each POST needs; a `GraphError` unless it is `whatsapp`."""
-    if not product:
-        raise GraphError.of("required", parameter="messaging_product")
-    if product != "whatsapp":
+def check_product(given: Mapping[str, Any]) -> None:
+    """Check the parameter that each POST needs; a `GraphError` unless it is `whatsapp`."""
+    _need(given, "messaging_product")
+    if (product := given["messaging_product"]) != "whatsapp":
         raise GraphError.of("invalid", problem=f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
 
 
@@ -116,12 +114,21 @@ def check_attachment(place: str, kind: str, media: StoredMedia | None, phone_num
         raise GraphError.message(*_INVALID, f"{place}['id'] is media of type {media.mime_type}.")
 
 
-def check_text(place: str, value: object, limit: int = _ANY_LENGTH) -> None:
-    """Check a text parameter; a `GraphError` if it is no text, or is longer than the limit."""
-    if not isinstance(value, str):
-        raise GraphError.of("invalid", problem=f"{place} must be a string.")
-    if len(value) > limit:
-        raise GraphError.of("invalid", problem=f"{place} must be at most {limit} characters long.")
+def check_object(
+    place: str, value: Any, needed: Sequence[str] = (), keys: Mapping[str, int | type] | None = None
+) -> None:
+    """Check an object for the keys that it needs, and for those that it may have, None for any; a `GraphError` if not."""
+    if not isinstance(value, dict):
+        raise GraphError.of("invalid", problem=f"{place} must be a JSON object.")
+    _need(value, *needed, place=place)
+    for name, inner in value.items():
+        kind = object if keys is None else keys.get(name)
+        if kind is None:
+            raise GraphError.of("unexpected", key=name, place=place)
+        if isinstance(kind, int):
+            _check_text(_within(place, name), inner, kind)
+        elif not isinstance(inner, kind):
+            raise GraphError.of("invalid", problem=f"{_within(place, name)} must be {_NAMES[kind]}.")
 
 
 def accepted(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,44 +158,38 @@ def _check_recipient(message: Mapping[str, Any]) -> None:
     if kind not in ("individual", "group"):
         raise GraphError.of("invalid", problem="recipient_type must be one of {INDIVIDUAL, GROUP}.")
     if not to and recipient and kind == "individual":
-        check_text("recipient", recipient)
+        _check_text("recipient", recipient)
         if not USER_ID.fullmatch(recipient):
             raise GraphError.message(*_INVALID, "recipient takes a business-scoped user id.")
         return
     _need(message, "to")
-    check_text("to", to)
+    _check_text("to", to)
     if kind == "individual" and (USER_ID.fullmatch(to) or not digits(to)):
         raise GraphError.message(*_INVALID, "to takes a phone number; a business-scoped user id goes into recipient.")
 
 
-def _check_object(
-    place: str, value: Any, needed: Sequence[str] = (), keys: Mapping[str, int | type] | None = None
-) -> None:
-    """Check an object for the keys that it needs, and for those that it may have; None for any."""
-    if not isinstance(value, dict):
-        raise GraphError.of("invalid", problem=f"{place} must be a JSON object.")
-    _need(value, *needed, place=place)
-    for name, inner in value.items():
-        limit = object if keys is None else keys.get(name)
-        if limit is None:
-            raise GraphError.of("unexpected", key=name, place=place)
-        if isinstance(limit, int):
-            check_text(f"{place}['{name}']", inner, limit)
-        elif not isinstance(inner, limit):
-            raise GraphError.of("invalid", problem=f"{place}['{name}'] must be a boolean.")
+def _check_text(place: str, value: object, limit: int = _ANY_LENGTH) -> None:
+    if not isinstance(value, str):
+        raise GraphError.of("invalid", problem=f"{place} must be a string.")
+    if len(value) > limit:
+        raise GraphError.of("invalid", problem=f"{place} must be at most {limit} characters long.")
+
+
+def _within(place: str, name: str | int) -> str:
+    return f"{place}[{name!r}]" if place else str(name)
 
 
 def _need(value: Mapping[str, Any], *names: str, place: str = "") -> None:
     for name in names:
         if value.get(name) in (None, ""):
-            raise GraphError.of("required", parameter=f"{place}['{name}']" if place else name)
+            raise GraphError.of("required", parameter=_within(place, name))
 
 
 def _check_template(template: Mapping[str, Any], *, to_number: bool) -> None:
-    _check_object("template['language']", template["language"], ("code",))
+    check_object("template['language']", template["language"], ("code",))
     components = template.get("components", [])
     for index, component in enumerate(components if isinstance(components, list) else [None]):
-        _check_object(f"template['components'][{index}]", component, ("type",))
+        check_object(f"template['components'][{index}]", component, ("type",))
     # An authentication template's button repeats the code of its body (Meta's page "Authentication templates").
     parameters = {str(component["type"]).lower(): component.get("parameters") for component in components}
     if not to_number and parameters.get("button") and parameters["button"] == parameters.get("body"):
@@ -202,7 +203,7 @@ def _media_objects(message: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]
         place, value = left.pop()
         items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, inner in items:
-            where = f"{place}[{key!r}]" if place else str(key)
+            where = _within(place, key)
             if key in _TYPES:
                 yield where, key, inner
             elif key not in _OF_FLOWS:

@@ -196,7 +196,7 @@ def is_animated_webp(head: bytes) -> bool:
 
 
 def _lifetime(given: Mapping[str, str], settings: EmulatorSettings) -> float | None:
-    check_product(given.get("messaging_product"))
+    check_product(given)
     minutes = given.get("ttl_minutes")
     if minutes is not None:
         if not _MINUTES.fullmatch(minutes) or int(minutes) not in _TTL:
