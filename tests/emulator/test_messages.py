@@ -146,6 +146,7 @@ async def test_read_receipts(emulator: Emulator, send: Send) -> None:
         ({"recipient": "US.1349"}, {"input": "US.1349", "user_id": "US.1349"}, {}),
         ({"recipient": "US.ENT.1349", "to": None}, {"input": "US.ENT.1349", "user_id": "US.ENT.1349"}, {}),
         ({"recipient": "US.1349", "to": "15550001111"}, {"input": "15550001111", "wa_id": "15550001111"}, {}),
+        ({"recipient": "no user id", "to": "15550001111"}, {"input": "15550001111", "wa_id": "15550001111"}, {}),
         ({"to": "Y2FwaV9n", "recipient_type": "group"}, {"input": "Y2FwaV9n"}, {"group_id": "Y2FwaV9n"}),
     ],
 )
