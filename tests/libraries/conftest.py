@@ -20,7 +20,10 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 _HERE: Final = Path(__file__).parent
 _OLD: Final = "aiopath==0.6.11"  # it asks for anyio<4, which it does not need
-_NPM: Final = "azurite@3.35.0"
+_NPM: Final = (
+    *("azurite@3.35.0", "@kapso/whatsapp-cloud-api@0.3.0", "whatsapp-api-js@6.3.0", "whatsapp-business@1.7.2"),
+    *("axios@1.21.1", "form-data@4.0.6"),  # of whatsapp-business
+)
 Results = Callable[[str], dict[tuple[str, str], Any]]
 
 
@@ -46,7 +49,7 @@ def _install(folder: Path) -> None:
     subprocess.run([*install, "--no-binary", "urllib3-future", *wanted], check=True, env=environment)
     subprocess.run([*install, "--no-deps", _OLD], check=True)
     if shutil.which("npm"):
-        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, _NPM], check=False)
+        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, *_NPM], check=False)
 
 
 @pytest.fixture(scope="session")
