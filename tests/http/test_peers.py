@@ -130,7 +130,7 @@ async def test_pywa_takes_the_statuses(emulator: Emulator, media: MediaApi, modu
     for to in ("15550001111", "US.1349", Recipient.group("Y2Fw")):
         await media.send(to, note, voice=True)
     async with bot(module, emulator) as (meta, update):
-        ladder = []
+        ladder: list[str] = []
         for body, signature in emulator.statuses:
             await post(meta, body, signature)
             reached = await update()

@@ -17,7 +17,7 @@ mimetypes.add_type("image/webp", ".webp")  # not in every Python's table
 
 def lead() -> None:
     """Let connections to Meta's host go to the port EMULATOR_PORT of this machine. The client is as published."""
-    connections = importlib.import_module("urllib3.util.connection")
+    connections: Any = importlib.import_module("urllib3.util.connection")
     connect = connections.create_connection
 
     def create_connection(address: tuple[str, int], *given: Any, **more: Any) -> Any:
