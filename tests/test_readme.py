@@ -8,10 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
+import httpx
 import pytest
 
 from meta_media import samples
@@ -40,6 +43,12 @@ def fences(language: str, file: Path = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", file.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def bot() -> str:
+    """The bot of README.md, which is a file."""
+    [found] = [fence for fence in fences("python notest") if fence.startswith("# bot.py ")]
+    return found
+
+
 def test_the_two_commands_stand_first() -> None:
     """The first two blocks are the command that shows it at work, and the one that runs its tests."""
     first, second = (fence.strip() for fence in fences("bash")[:2])
@@ -49,8 +58,9 @@ def test_the_two_commands_stand_first() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """README.md has at most 250 lines. Longer guides are README files in the folders that they are about."""
-    assert len(README.read_text("utf-8").splitlines()) <= 250
+    """README.md has at most 260 lines, and the bot in it 40. Longer guides are README files in the folders that they are about."""
+    assert len(README.read_text("utf-8").splitlines()) <= 260
+    assert len(bot().splitlines()) <= 40
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=named)
@@ -80,17 +90,16 @@ def test_commands_and_options_exist(guide: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path, port: int) -> Iterator[dict[str, str]]:
+def serving(folder: Path, port: int, *options: str, log: TextIO | None = None) -> Iterator[dict[str, str]]:
     """`meta-media serve`, and the environment that it prints, with the program on the path."""
-    command = [sys.executable, "-m", "meta_media", "serve", "--data", str(folder), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "meta_media", "serve", "--data", str(folder), "--port", str(port), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
         assert server.stdout is not None
         exports: dict[str, str] = {}
         try:
-            while len(exports) < len(EXPORTS):
-                line = server.stdout.readline()
-                assert line, "the server ended before it printed what to export"
+            while (line := server.stdout.readline()) and not line.startswith("# Paste"):
                 exports |= re.findall(r"^export (\w+)=(\S+)$", line)
+            assert exports.keys() >= set(EXPORTS), "the server ended before it printed what to export"
             yield os.environ | exports
         finally:
             server.terminate()
@@ -155,9 +164,9 @@ def test_examples_as_copied(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     [commands] = fences("bash playground")
     set_up, serve = commands.split("meta-media serve")
-    examples = [example for example in fences("python") if "respx" not in example]  # that one is for pytest
+    examples = fences("python")
     assert serve.count("\n") == 1
-    assert len(examples) > 5
+    assert len(examples) >= 5
     with serving(tmp_path / "data", 0) as served:
         exports = "\n".join(f"export {name}={served[name]}" for name in EXPORTS)
         session = "\n\n".join(examples) + "\n\nprint('the end')\n"
@@ -165,3 +174,40 @@ def test_examples_as_copied(tmp_path: Path) -> None:
         printed = bash(script, tmp_path, environment)
     assert not re.search("Error|Warning|Traceback", printed), printed
     assert "the end" in printed
+
+
+@pytest.mark.slow
+def test_the_bot_answers_a_customer_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The commands below the bot work as written. It saves what a customer sends, answers once, and refuses other posts."""
+    (folder / "bot.py").write_text(bot())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    [commands] = fences("bash bot")
+    serve, uvicorn, receive = (line.split("#")[0] for line in commands.replace("8000", str(port)).splitlines())
+    program = f'meta-media() {{ "{sys.executable}" -m meta_media "$@"; }}'
+    data, log = tmp_path_factory.mktemp("other") / "data", folder / "log.txt"
+    with log.open("w") as errors, serving(data, 0, *serve.split()[2:], log=errors) as environment:
+        bot_process = subprocess.Popen([sys.executable, "-m", *uvicorn.split()], cwd=folder, env=environment)
+        with bot_process:
+            try:
+                assert waited_for(log, "the webhook has answered the handshake", 1)
+                [media_id] = bash(f"{program}\n{receive}", folder, environment).split()
+                assert waited_for(log, "/messages: 200", 1)
+                bash(f"{program}\nmeta-media receive note.ogg --from US.13491208655302741918", folder, environment)
+                assert waited_for(log, "/messages: 200", 2)
+                url = f"http://127.0.0.1:{port}/webhook"
+                assert httpx.post(url, content=b"{}").status_code == 403
+            finally:
+                bot_process.terminate()  # it finishes what it has begun
+    assert log.read_text().count("/messages: 200") == 2, "a repeated webhook was answered again"
+    saved = {path.suffix: path.read_bytes() for path in (folder / "inbox").iterdir()}
+    assert saved == {name[-4:]: (folder / name).read_bytes() for name in ("photo.jpg", "note.ogg")}
+    assert (folder / "inbox" / f"{media_id}.jpg").exists()
+
+
+def waited_for(log: Path, text: str, count: int) -> bool:
+    """Wait until a log has a text `count` times, and return whether it came to that."""
+    end = time.monotonic() + 60
+    while log.read_text().count(text) < count and time.monotonic() < end:
+        time.sleep(0.05)  # polling
+    return log.read_text().count(text) >= count
