@@ -140,10 +140,10 @@ async def test_rows_out_of_order(tmp_path: Path) -> None:
         whole[at + 8 : at + 12] = whole[at + 10 : at + 12] + whole[at + 8 : at + 10]
     (tmp_path / "run.sqlite").write_bytes(whole)
     assert await read(tmp_path / "run.sqlite", known) == {"StorageError": 1}
-    with pytest.raises(
-        StorageError, match=r"is damaged \(row not in PRIMARY KEY order for (items|files)\): put back a copy"
-    ):
-        await Journal(tmp_path / "run.sqlite").open()
+    refused = r"is damaged \(row not in PRIMARY KEY order for (items|files)\): put back a copy"
+    with pytest.raises(StorageError, match=refused):
+        async with opened(tmp_path / "run.sqlite"):
+            pass
 
 
 @pytest.mark.parametrize("lost", ["items", "files"])
