@@ -220,8 +220,8 @@ class Application:
         return show_profile(self.state, self._access.number(request, query), query.get("fields"))
 
     async def _update_profile(self, request: Request) -> Mapping[str, Any]:
-        given = await read_parameters(request)
-        return await update_profile(self.state, self._access.number(request, given), given)
+        given, uploads = await read_parameters(request), self.resumable.by_id.values()
+        return await update_profile(self.state, self._access.number(request, given), given, uploads)
 
     async def _list_numbers(self, request: Request) -> Mapping[str, Any]:
         token = self._access.token(request, request.query_params)

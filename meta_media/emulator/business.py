@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from meta_media.emulator.messages import check_object, check_product
 from meta_media.emulator.responses import GraphError
+from meta_media.emulator.resumable import ResumableUpload
 from meta_media.emulator.state import State
 
 __all__ = ["number_node", "show_profile", "update_profile"]
@@ -23,7 +23,6 @@ _FIELDS: Final[Mapping[str, int | type]] = {
     "websites": list,
     "profile_picture_handle": 4096,
 }
-_HANDLE: Final = re.compile(r"[0-9]+:.+")  # of the Resumable Upload API; a media id is none
 
 
 def number_node(number: str) -> dict[str, Any]:
@@ -40,14 +39,17 @@ def show_profile(state: State, number: str, fields: str | None) -> dict[str, Any
     return {"data": [shown | {"messaging_product": "whatsapp"}]}
 
 
-async def update_profile(state: State, number: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Change the fields of a number's profile that are given, and keep it in the data folder."""
+async def update_profile(
+    state: State, number: str, given: Mapping[str, Any], uploads: Iterable[ResumableUpload]
+) -> dict[str, Any]:
+    """Change the fields of a number's profile that are given. A picture needs a handle of an uploaded image, and is not kept."""
     check_product(given)
     changes = {name: given[name] for name in _FIELDS if name in given}
     check_object("", changes, keys=_FIELDS)
     handle = changes.pop("profile_picture_handle", None)
-    if handle is not None and not _HANDLE.fullmatch(handle):
-        raise GraphError.of("invalid", problem="profile_picture_handle must be a handle from the Resumable Upload API.")
+    pictures = {upload.handle for upload in uploads if upload.mime_type.startswith("image/")}
+    if handle is not None and handle not in pictures:
+        raise GraphError.of("invalid", problem="profile_picture_handle must be the handle of an uploaded image.")
     profile = json.loads(state.settings.get(_key(number), "{}"))
     await state.set(_key(number), json.dumps(profile | changes))
     return {"success": True}

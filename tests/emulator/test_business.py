@@ -42,7 +42,7 @@ async def test_a_profile_is_changed_in_part_and_kept(tmp_path: Path) -> None:
         path = f"/{emulator.phone_number_id}/whatsapp_business_profile"
         empty = {"data": [{"vertical": "UNDEFINED", "messaging_product": "whatsapp"}]}
         assert (await http.get(path)).json() == empty
-        for change in (PROFILE, {"about": "new", "email": None, "profile_picture_handle": "4::aW1hZ2U="}):
+        for change in (PROFILE, {"about": "new", "email": None}):
             changed = await http.post(path, json={"messaging_product": "whatsapp"} | change)
             assert changed.json() == {"success": True}
         assert (await http.get("/222/whatsapp_business_profile")).json() == empty
@@ -64,7 +64,7 @@ async def test_a_profile_is_changed_in_part_and_kept(tmp_path: Path) -> None:
         ({"profile_picture_handle": {}}, "Param profile_picture_handle must be a string."),
         (
             {"profile_picture_handle": "1045500012345678"},
-            "Param profile_picture_handle must be a handle from the Resumable Upload API.",
+            "Param profile_picture_handle must be the handle of an uploaded image.",
         ),
     ],
 )
@@ -76,6 +76,19 @@ async def test_a_profile_that_is_refused(
     refused = await http.post(path, json={"messaging_product": "whatsapp", "email": "a@b"} | change)
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, f"(#100) {text}")
     assert "email" not in (await http.get(path)).json()["data"][0]
+
+
+async def test_a_profile_picture(emulator: Emulator, http: httpx.AsyncClient) -> None:
+    """The handle of an uploaded image becomes the picture, and that of a document does not."""
+    for mime_type, content, status in (("image/png", b"1234", 200), ("application/pdf", b"1234", 400)):
+        about = {"file_length": 4, "file_type": mime_type}
+        session = (await http.post("/app/uploads", json=about)).json()["id"]
+        unfinished = (await http.post(f"/{session}", content=content[:2])).json()
+        assert "h" not in unfinished
+        handle = (await http.post(f"/{session}", content=content[2:], headers={"file_offset": "2"})).json()["h"]
+        change = {"messaging_product": "whatsapp", "profile_picture_handle": handle}
+        changed = await http.post(f"/{emulator.phone_number_id}/whatsapp_business_profile", json=change)
+        assert changed.status_code == status
 
 
 async def test_numbers_of_an_account(emulator: Emulator, http: httpx.AsyncClient) -> None:
