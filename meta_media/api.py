@@ -24,6 +24,7 @@ from meta_media.protocol.models import (
 )
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
+from meta_media.protocol.validators import checked_id
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.bodies import Buffer
@@ -284,6 +285,44 @@ class MediaApi(BulkVerbs):
             fields: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
             message = MediaMessage(to=Recipient.of(to), media_id=media_id_of(media), extra=extra, **fields)
             return await send(call, self.number_or(phone_number_id), media, kind, message)
+
+    async def move(
+        self,
+        media: str | HasMediaId,
+        to_number: str,
+        *,
+        phone_number_id: str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> UploadedMedia:
+        """
+        Copy media to another phone number. An id can only be sent from the number on which it was uploaded.
+
+        The bytes are downloaded and uploaded at the same time, in constant memory, and their SHA-256 is verified on both
+        ways. Their type is kept, and their name where `media` has one. The first media stays: delete it if it is not needed.
+
+        Args:
+            media: As for `get_info`. Media from a webhook gets an id that lives for thirty days, on any number.
+            to_number: The phone number id on which to upload.
+            phone_number_id: As for `get_info`.
+            progress: As for `upload`.
+
+        Raises:
+            MediaNotFoundError: The media is unknown, expired or deleted, or this token may not see it.
+            IntegrityError: The bytes that arrived, or those that Meta stored, are not those that Meta promised.
+            InvalidMediaError: WhatsApp takes no upload of this type: people may send others.
+            ApiError: Meta refused.
+            NetworkError: The connection failed. `maybe_applied` says whether the upload may exist.
+        """
+        number = checked_id(to_number, "to_number")
+        info = await self.get_info(media, phone_number_id=phone_number_id)
+        return await self.upload(
+            self.stream(info),
+            filename=getattr(media, "filename", None) or None,
+            mime_type=info.mime_type,
+            verify=True,
+            phone_number_id=number,
+            progress=progress,
+        )
 
     def _checked_number(self, phone_number_id: str | None) -> str | None:
         return None if phone_number_id is None else self.number_or(phone_number_id)

@@ -204,6 +204,7 @@ async def runs(media: MediaApi, library: MediaLibrary, webhook: Webhook) -> None
     await run  # type: ignore[misc]  # a run is not awaited
     assert_type([outcome.result().path async for outcome in media.download_many(["1"], "inbox")], list[Path | None])
     assert_type([outcome.result().success async for outcome in media.delete_many(["1"])], list[bool])
+    assert_type(await media.move("1", "2", phone_number_id="3", progress=plain), UploadedMedia)
     sends = media.send_many(["+15550001111", ("+15550001112", {"caption": "a"})], "1", kind="image", caption="b")
     assert_type(sends, BulkRun[SentMessage])
     media.send_many(["+15550001111"], "1", capton="b")  # type: ignore[call-arg]  # the misspelt keyword is found

@@ -41,7 +41,7 @@ from meta_media.protocol.validators import is_id
 if TYPE_CHECKING:
     from meta_media.http.client import Client
 
-__all__ = ["Call"]
+__all__ = ["Call", "Content"]
 
 _log: Final = logging.getLogger("meta_media")
 _MAX_ERROR_SIZE: Final = 2**16  # bytes of an error's body that are read
@@ -128,6 +128,10 @@ class Call:
     def give_up_slot(self) -> None:
         """Give the slot back until the next request, because the work before that waits for a call of its own."""
         self._slot.release()
+
+    def keep_slot(self) -> None:
+        """Keep the slot while this call waits, because a call that holds another one waits for this call."""
+        self._slot.kept = True
 
     async def _wait_for_slot(self) -> None:
         per_second = self.settings.uploads_per_second
@@ -257,7 +261,9 @@ class Call:
     async def recover(self, error: MediaError, retry: RetryState) -> None:
         """Wait after a failure until the work may be tried again; raise the error if it may not."""
         self.ambiguous = error.maybe_applied = self.ambiguous or error.maybe_applied
-        if error is self._final or self._slot.interrupted:
+        if (
+            error is self._final or error.operation or self._slot.interrupted
+        ):  # a call inside this one has tried it again
             raise error
         try:
             refused = isinstance(error, AuthenticationError) and self._token and retry.may_renew_token()
@@ -277,7 +283,7 @@ class Call:
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error
         wait = {"delay": delay, "error": error}  # for handlers, such as the command line's
         _log.info("%s: trying again in %.1f s: %s", self.operation, delay, error, extra=wait)
-        self._slot.release()
+        self._slot.pause()
         self._slot.failure = error
         if delay:
             with self._slot.waiting(), self.timeouts:

@@ -252,6 +252,7 @@ class Slot:
         self.throttles = throttles
         self.failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
         self.interrupted = False  # whether `stop_waiting` has ended a wait
+        self.kept = False  # whether it is held even while the call waits
         self._limiter = limiter
         self._held = self._stopped = False
         self._scope: anyio.CancelScope | None = None  # of the latest wait
@@ -259,11 +260,17 @@ class Slot:
     async def acquire(self) -> None:
         """Hold the slot while the throttles are open; it is given up while one of them is shut."""
         while not (self._held and self.throttles.open):
-            self.release()
+            self.pause()
             with self.waiting():
                 await self.throttles.opened()
-                await self._limiter.acquire()
+                if not self._held:
+                    await self._limiter.acquire()
             self._held = True
+
+    def pause(self) -> None:
+        """Give the slot back, unless it is kept, because the call has to wait."""
+        if not self.kept:
+            self.release()
 
     def release(self) -> None:
         """Give the slot back, if it is held."""

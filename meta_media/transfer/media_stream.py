@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self
@@ -36,6 +37,7 @@ class MediaStream:
     """
 
     def __init__(self, make_call: Callable[[], Call], what: object, start: int, end: int | None) -> None:
+        self._make = functools.partial(MediaStream, make_call, what, start, end)  # another one of the same bytes
         self._opened: list[Transfer] = []
         self._chunks = _chunks(
             make_call, what, start, end, self._opened
@@ -99,7 +101,7 @@ class MediaStream:
         """Return the source of an upload: name, type and size are the stream's."""
         if self._received:
             raise ConfigurationError("a part of this MediaStream was read already: upload another media.stream(...)")
-        return MediaStreamSource(download=self)
+        return MediaStreamSource(download=self, make=self._make)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -190,14 +192,21 @@ class MediaStreamSource(Source):
     """A `MediaStream` to upload, which has name and type. It is opened here unless it is already."""
 
     download: MediaStream = attrs.field(repr=False)
+    make: Callable[[], MediaStream] = attrs.field(repr=False)  # returns another download of the same bytes
+    size: int | None = attrs.field(default=None, repr=False)  # that they must have
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Body]:
         """See `Source`."""
         opening = contextlib.nullcontext() if self.download.opened else self.download
-        async with opening, open_stream(aiter(self.download), self.download.size) as body:
+        async with opening, open_stream(aiter(self.download), self.size or self.download.size) as body:
             body.name, body.mime_type = self.download.filename, self.download.mime_type
             yield body
+
+    async def again(self, size: int) -> Self:
+        """Close the download, which gives its slot back. Return a source whose download is another one, of as many bytes."""
+        await self.download.aclose()
+        return attrs.evolve(self, download=self.make(), size=size)
 
 
 async def _chunks(
@@ -206,6 +215,7 @@ async def _chunks(
     """Open a download, add it to `opened`, and yield nothing; then yield its chunks. Dropped half way, it closes itself."""
     async with make_call() as call, open_transfer(call, ResumableBody(call, what, start, end)) as transfer:
         opened.append(transfer)
+        call.keep_slot()  # an upload may read from this download
         yield b""
         async with contextlib.aclosing(transfer.chunks(bytes)) as chunks:
             async for chunk in chunks:

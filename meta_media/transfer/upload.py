@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import attrs
 from attrs.validators import optional
 
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
-from meta_media.http.call import Call
+from meta_media.http.call import Call, Content
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.formats import Signature
 from meta_media.protocol.media_types import Inspection, check_size, inspect_media
@@ -119,8 +119,11 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         content = FileContent(form, size, origin, options, chunk_size)
+        begin: Content = functools.partial(content.open, body)
+        if isinstance(origin, MediaStreamSource):
+            begin = functools.partial(content.fetch, body, origin, call)
         uploaded = await call.request(
-            request, UploadedMedia, functools.partial(content.open, body), replayable=lambda: body.replayable
+            request, UploadedMedia, begin, replayable=lambda: body.replayable or isinstance(origin, MediaStreamSource)
         )
     uploaded = attrs.evolve(
         uploaded,
@@ -178,6 +181,15 @@ class FileContent:
         self._failure: tuple[Exception, BaseException | None, bool] | None = None
         self._generator = self._generate(body)
         return contextlib.aclosing(self)
+
+    @asynccontextmanager
+    async def fetch(self, body: Body, origin: MediaStreamSource, call: Call) -> AsyncIterator[FileContent]:
+        """Start an attempt with a download: the open one, or another one if that was read by an earlier attempt."""
+        async with contextlib.AsyncExitStack() as stack:
+            if not body.replayable:
+                call.give_up_slot()  # as in `upload`
+                body = await stack.enter_async_context((await origin.again(self._size)).open())
+            yield await stack.enter_async_context(self.open(body))
 
     @property
     def sha256(self) -> str | None:

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import time_machine
 
-from meta_media import MediaApi, MediaLibrary, MessageStatus, RedisStore, SQLiteStore, parse_webhook
+from meta_media import MediaApi, MediaLibrary, MessageStatus, RedisStore, SQLiteStore, parse_webhook, verify_signature
 from meta_media.emulator import Emulator
 from meta_media.errors import ConfigurationError, StorageError, UploadRejectedError
 from meta_media.library.store import AsyncCloseable
-from tests.library.helpers import CONTENT, HookedStore, entry_of, fail, upload_count
+from tests.library.helpers import CONTENT, HookedStore, entry_of, fail
 from tests.support.redis_server import RedisServer
+from tests.support.servers import Server, page, wait_until
 
 pytest_plugins = ["tests.support.redis_server"]
 
@@ -47,11 +48,18 @@ def status_of(message_id: str, code: int | None = 131053, status: str = "failed"
     return found
 
 
-async def test_refused_after_the_upload(emulator: Emulator, library: MediaLibrary, path: Path) -> None:
-    """A status, its typed error, the file's name; and the next `ensure` uploads the file anew."""
+async def test_refused_after_the_upload(emulator: Emulator, library: MediaLibrary, path: Path, server: Server) -> None:
+    """A webhook with a status, its typed error, the file's name; and the next `ensure` uploads the file anew."""
+    server.script = [page()]
+    emulator.webhook = server.base_url
+    emulator.fail_delivery(131053, details=DETAILS)
     sent = await library.send(TO, path)
     first = await library.get(path)
-    status = status_of(sent.id)
+    await wait_until(lambda: len(server.requests) == 1)
+    (request,) = server.requests
+    assert verify_signature(emulator.app_secret, request.body, request.header("x-hub-signature-256"))
+    (status,) = parse_webhook(request.body).statuses
+    assert (status.message_id, status.status) == (sent.id, "failed")
     (error,) = status.errors
     assert isinstance(error, UploadRejectedError)
     assert (error.code, error.details) == (131053, DETAILS)
@@ -63,7 +71,8 @@ async def test_refused_after_the_upload(emulator: Emulator, library: MediaLibrar
     again = await library.ensure(path)
     assert again.id != entry.id
     assert not again.reused
-    assert upload_count(emulator) == 3  # two of them are uploads
+    assert await library.failed(status) == entry, "the webhook may be repeated"
+    assert (await library.ensure(path)).id == again.id
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ async def transfer(media):
         saved = await media.download(info, path + ".copy")
         assert saved.sha256 == info.sha256 and saved.size == Path(path).stat().st_size
         return uploaded
+    if case == "move":
+        return await media.move(uploaded, number)
     return await media.upload(upload_file)
 
 async def main():
@@ -76,7 +78,7 @@ async def main():
     async with MediaApi(token, number, settings=Settings(base_url=url)) as media:
         warm = await media.upload(b"warm up")
         assert await media.read(warm.id) == b"warm up"
-        if case == "download":
+        if case in ("download", "move"):
             uploaded = await media.upload(path)
         if case == "UploadFile":
             spool = SpooledTemporaryFile(max_size=2**20)
@@ -121,7 +123,7 @@ def server() -> Iterator[list[str]]:
             process.terminate()
 
 
-_SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("path", "handle", "iterator", "UploadFile")]
+_SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("path", "handle", "iterator", "UploadFile", "move")]
 
 
 @pytest.mark.parametrize("case", [*_SLOW, "download"])

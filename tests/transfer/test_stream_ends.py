@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from meta_media import MediaApi, MediaStream, UploadedMedia
-from meta_media.emulator import Emulator
+from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, IntegrityError, MediaNotFoundError
 from tests.support.servers import Server, page, silence, stalled, wait_until
 from tests.transfer.downloads import CONTENT, PHOTO, SHA256, chunked, client, known, sockets
@@ -381,6 +381,15 @@ async def test_uploads_of_streams_do_not_wait_for_each_other(emulator: Emulator)
 
         work = [nested() if number % 2 else media.upload(media.stream(first.id)) for number in range(20)]
         assert len({uploaded.id for uploaded in await asyncio.gather(*work)}) == 20
+
+
+async def test_an_upload_whose_download_is_cut_does_not_wait_for_another(emulator: Emulator) -> None:
+    """A download that is cut keeps its turn: an upload that waits for its own turn would take it, and both would wait for ever."""
+    async with emulator.api(concurrency=1, chunk_size=20_000, backoff=0.001) as media, asyncio.timeout(60):
+        first = await media.upload(CONTENT, mime_type="text/plain", validate=False)
+        emulator.fail("download", Fault(at=100_000, end="reset"))
+        work = [media.upload(media.stream(first), validate=False, filename="a.txt") for _ in range(3)]
+        assert len({uploaded.id for uploaded in await asyncio.gather(*work)}) == 3
 
 
 async def test_an_upload_of_a_stream_with_wrong_bytes(server: Server, single: MediaApi) -> None:
