@@ -221,11 +221,19 @@ async def _aged(scene: Scene, operation: Operation, name: str) -> Any:
     return await operation()
 
 
-@named("a clock that jumps a day ahead", "a clock that jumps a day back")
+@named("a clock that jumps a day ahead", "a clock that jumps a day back", "a clock that jumps a day back in a pause")
 def _jumping_clock(scene: Scene, name: str) -> None:
     now, jump = time.time, [0.0]
     scene.patch.setattr(time, "time", lambda: now() + jump[0])
-    scene.server.struck.append(lambda: jump.__setitem__(0, _DAY if name.endswith("ahead") else -_DAY))
+
+    def strike() -> None:
+        far = _DAY if name.endswith("ahead") else -_DAY
+        if name.endswith("pause"):
+            asyncio.get_running_loop().call_later(0.3, jump.__setitem__, 0, far)  # of the one second that Meta asks for
+        else:
+            jump[0] = far
+
+    scene.server.struck.append(strike)
 
 
 # Files
