@@ -221,15 +221,15 @@ async def _aged(scene: Scene, operation: Operation, name: str) -> Any:
     return await operation()
 
 
-@named("a clock that jumps a day ahead", "a clock that jumps a day back", "a clock that jumps a day back in a pause")
+@named(*(f"a clock that jumps a day {where}{when}" for where in ("ahead", "back") for when in ("", " a moment later")))
 def _jumping_clock(scene: Scene, name: str) -> None:
     now, jump = time.time, [0.0]
     scene.patch.setattr(time, "time", lambda: now() + jump[0])
 
     def strike() -> None:
-        far = _DAY if name.endswith("ahead") else -_DAY
-        if name.endswith("pause"):
-            asyncio.get_running_loop().call_later(0.3, jump.__setitem__, 0, far)  # of the one second that Meta asks for
+        far = _DAY if "ahead" in name else -_DAY
+        if name.endswith("later"):  # while a pause of one second is kept, or a reply trickles in
+            asyncio.get_running_loop().call_later(0.1, jump.__setitem__, 0, far)
         else:
             jump[0] = far
 
