@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.http.loop_bound import running_loop
-from meta_media.transfer.threads import FileWork, settled, submit
+from meta_media.transfer.threads import FileWork, submit
 
 if TYPE_CHECKING:
     import sqlite3
@@ -80,9 +80,7 @@ class SQLiteFile:
         running_loop()
         if self._closed:
             raise ConfigurationError(f"{self} is closed: make another")
-        if (
-            self._process != os.getpid()
-        ):  # a fork: its parent's connection is not used, and not even closed (SQLite's "How To Corrupt")
+        if self._process != os.getpid():  # a fork: the parent's connection is not even closed ("How To Corrupt")
             _of_parents.append(self._connection)
             self._process, self._connection = os.getpid(), None
             self._pending, self._lock = deque(), threading.Lock()
@@ -96,7 +94,7 @@ class SQLiteFile:
         """Finish pending work and close the file. Closing twice is fine."""
         self._closed = True
         closing = submit(self._close)  # which a cancelled caller does not drop: the connection would stay open
-        await settled(closing, self.path, FileWork(self.path).limit)
+        await FileWork(self.path).settled(closing)
         closing.result()
 
     def __str__(self) -> str:
@@ -236,7 +234,7 @@ def _attempt(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception
     connection.execute("SAVEPOINT piece")
     try:
         result = work(connection)
-    except Exception as error:
+    except Exception as error:  # its caller gets it, and nothing else in the transaction
         if not connection.in_transaction:  # a full disk, for example: SQLite has undone all of it
             raise
         connection.execute("ROLLBACK TO piece")

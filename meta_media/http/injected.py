@@ -22,6 +22,7 @@ import httpx
 
 from meta_media.http.connection import Headers, RequestResponseCycle
 from meta_media.http.exceptions import TransportFailure, has_rule
+from meta_media.http.loop_bound import outwait
 from meta_media.http.timeouts import Phase, TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
 from meta_media.protocol.secrets import Secret, SecretBytes, masked
@@ -38,9 +39,7 @@ _LOGGERS: Final = (  # hpack's log every header at DEBUG, `:path` among them
         for part in ("connection", "http11", "http2", "proxy", "socks")
     ),
 )
-_hidden_token: ContextVar[str | None] = ContextVar(
-    "meta_media_token", default=None
-)  # in logs, with queries; None for neither
+_hidden_token: ContextVar[str | None] = ContextVar("token", default=None)  # in logs, with queries; None for neither
 
 
 async def shield_native_cancel(
@@ -62,23 +61,11 @@ async def shield_native_cancel(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         scope.cancel()
-        await _ended(task)
+        await outwait(task, _CANCEL_TIMEOUT)
         finished = task.done() and not task.cancelled() and task.exception() is None and not scope.cancelled_caught
         if finished and undo is not None:
-            await _ended(asyncio.ensure_future(undo(task.result())))
+            await outwait(asyncio.ensure_future(undo(task.result())), _CANCEL_TIMEOUT)
         raise
-
-
-async def _ended(task: Any) -> None:
-    """Wait until a task has ended, through any number of cancellations, for at most `_CANCEL_TIMEOUT`."""
-    loop = asyncio.get_running_loop()
-    latest = loop.time() + _CANCEL_TIMEOUT
-    with anyio.CancelScope(shield=True):
-        while not task.done() and loop.time() < latest:
-            try:
-                await asyncio.wait((task,), timeout=latest - loop.time())
-            except asyncio.CancelledError:
-                continue
 
 
 class OwnClient(httpx.AsyncClient):
@@ -217,7 +204,7 @@ async def _in_time(
     try:
         async with timer:
             return await shield_native_cancel(work, **options)
-    except Exception as error:
+    except Exception as error:  # each transport has its own
         if isinstance(error, TimeoutError) and timer.expired():
             raise timeouts.error("read") from error
         if not has_rule(error) and any(error is failure for failure in trace.failures):

@@ -1,16 +1,20 @@
-"""State that belongs to one event loop at a time: locks, limiters, connections."""
+"""State that belongs to one event loop at a time, such as locks and connections; and waits that no cancellation cuts short."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
 
 from meta_media.errors import ConfigurationError
 
-__all__ = ["LoopBound", "running_loop"]
+__all__ = ["LoopBound", "outwait", "running_loop"]
 
 T = TypeVar("T")
 _locks: Final[dict[int, threading.Lock]] = {}  # by process: after a fork, the parent's may be locked for ever
@@ -25,6 +29,18 @@ def running_loop() -> asyncio.AbstractEventLoop:
             "meta_media needs a running asyncio event loop: use asyncio.run, or anyio.run without trio as its backend"
         )
         raise ConfigurationError(what) from None
+
+
+async def outwait(future: asyncio.Future[Any], seconds: float = math.inf) -> asyncio.CancelledError | None:
+    """Wait for a future whatever is cancelled meanwhile. Return the first cancellation of asyncio's."""
+    cancelled, until = None, time.monotonic() + seconds
+    with anyio.CancelScope(shield=True):  # holds back anyio's cancellations
+        while not future.done() and (left := until - time.monotonic()) > 0:
+            try:
+                await asyncio.wait((future,), timeout=None if left == math.inf else left)
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+    return cancelled
 
 
 class LoopBound(Generic[T]):

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from meta_media.transfer.threads import GRACE, FileWork, outwait, pool, settled
+from meta_media.http.loop_bound import outwait
+from meta_media.transfer.threads import GRACE, FileWork, pool
 
 __all__ = ["BackgroundWriter"]
 
@@ -57,7 +58,7 @@ class BackgroundWriter(Generic[T]):
         if error is None:
             try:
                 while self._job is not None:
-                    await settled(self._job, self._files.what, self._files.limit)
+                    await self._files.settled(self._job)
             except BaseException:
                 self._leave()
                 raise
@@ -74,7 +75,7 @@ class BackgroundWriter(Generic[T]):
         self._loop = asyncio.get_running_loop()
         while self._job is not None and self._put_count - self._done_count >= self._depth:
             self._waiter = self._loop.create_future()
-            await settled(self._waiter, self._files.what, self._files.limit, grace=0)
+            await self._files.settled(self._waiter, grace=0)
         self._raise_failure()
         self._put_count += 1
         self._pieces.append(piece)

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 import attrs
 
 from meta_media.transfer.adapters import path_in_words
-from meta_media.transfer.threads import FileWork, await_completion, pool, settled, storage_error, storage_errors
+from meta_media.transfer.threads import FileWork, await_completion, pool, storage_error, storage_errors
 
 __all__ = ["OpenedFile", "open_file", "pipe_chunks", "spooled"]
 
@@ -34,11 +34,6 @@ class OpenedFile:
     content: bytes | None  # all bytes of a small file; None for a larger one
     stat: os.stat_result  # when the file was opened
     work: FileWork  # in which it is read
-
-    @property
-    def is_pipe(self) -> bool:
-        """Whether it is a named pipe, which does not block."""
-        return S_ISFIFO(self.stat.st_mode)
 
 
 @asynccontextmanager
@@ -99,12 +94,12 @@ def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
 
 async def pipe_chunks(file: IO[bytes], size: int) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a named pipe, up to `size` at a time, until its last writer closes it. No thread waits for it."""
-    loop, work = asyncio.get_running_loop(), FileWork("a named pipe", limit=None)
+    loop, work = asyncio.get_running_loop(), FileWork("a named pipe", limit=None, grace=0)
     while True:
         ready = loop.create_future()
         loop.add_reader(file, _set, ready)
         try:
-            await settled(ready, work.what, work.limit, grace=0)
+            await work.settled(ready)
         finally:
             loop.remove_reader(file)
         chunk = file.read(size)

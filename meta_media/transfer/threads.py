@@ -15,19 +15,15 @@ import errno
 import functools
 import inspect
 import io
-import math
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
-import anyio
-
 from meta_media.errors import MediaError, StorageError, TransferTimeoutError
-from meta_media.http.loop_bound import running_loop
+from meta_media.http.loop_bound import outwait, running_loop
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer.thread_pool import ThreadPool
 
@@ -37,11 +33,9 @@ __all__ = [
     "await_completion",
     "call",
     "file_deadline",
-    "outwait",
     "pool",
     "prefetch",
     "run_in_thread",
-    "settled",
     "storage_error",
     "storage_errors",
     "submit",
@@ -91,56 +85,6 @@ async def file_deadline(seconds: float | None) -> AsyncIterator[None]:
         _deadline.reset(token)
 
 
-async def settled(future: asyncio.Future[Any], what: object, limit: float | None, grace: float = GRACE) -> None:
-    """
-    Wait until a future is done. A cancellation arrives when it is, or after `grace` seconds.
-
-    After `limit` seconds, `what` has not responded: a missed deadline of the caller's is a `TransferTimeoutError`, and any
-    other a `StorageError`.
-    """
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()  # `asyncio.wait` takes twice as long
-
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    timer = None if limit is None else loop.call_later(limit, wake)
-    future.add_done_callback(wake)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        await outwait(future, grace)
-        raise
-    finally:
-        future.remove_done_callback(wake)
-        if timer is not None:
-            timer.cancel()
-    if not future.done():
-        raise _too_late(what, limit or 0.0)
-
-
-async def outwait(future: asyncio.Future[Any], seconds: float) -> asyncio.CancelledError | None:
-    """Wait for a future whatever is cancelled meanwhile. Return the first cancellation of asyncio's."""
-    cancelled, until = None, time.monotonic() + seconds
-    with anyio.CancelScope(shield=True):  # holds back anyio's cancellations
-        while not future.done() and (left := until - time.monotonic()) > 0:
-            try:
-                await asyncio.wait((future,), timeout=left)
-            except asyncio.CancelledError as error:
-                cancelled = cancelled or error
-    return cancelled
-
-
-def _too_late(what: object, seconds: float) -> MediaError:
-    name = excerpt(str(what)) if isinstance(what, str | PurePath) else f"a {type(what).__name__}"
-    cure = "look at the mount of its file system, or at the other end of the pipe"
-    if _deadline.get() is None:
-        return StorageError(f"{name} has not responded for {seconds:g} s: {cure}", errno=errno.ETIMEDOUT)
-    sentence = f"{name} has not responded within the deadline of {seconds:g} s: {cure}"
-    return TransferTimeoutError(sentence, phase="deadline", retryable=False)
-
-
 def _ignore(future: asyncio.Future[Any]) -> None:
     """Look at the exception of a future, which asyncio would log otherwise."""
     _ = future.cancelled() or future.exception()
@@ -155,7 +99,7 @@ class FileWork:
     """
 
     def __init__(self, what: object = "a file", *, limit: float | None = _PATH_TIMEOUT, grace: float = GRACE) -> None:
-        self.what = what
+        self._what = what
         self._limit = limit
         self._grace = grace
         self._last: Future[Any] | None = None
@@ -187,7 +131,7 @@ class FileWork:
         """Wait for work that was started; see `run`."""
         future = asyncio.wrap_future(started)
         try:
-            await settled(future, self.what, self.limit, self._grace)
+            await self.settled(future)
         except BaseException:
             left = self._last_work or not future.cancel()  # what still waits for a thread is dropped
             future.add_done_callback(_ignore)
@@ -198,6 +142,42 @@ class FileWork:
             raise
         self._last = None  # it has the result
         return future.result()
+
+    async def settled(self, future: asyncio.Future[Any], grace: float | None = None) -> None:
+        """
+        Wait until a future of the work is done. A cancellation arrives when it is, or after the grace in seconds.
+
+        If that takes too long, a missed deadline of the caller's is a `TransferTimeoutError`, and any other a `StorageError`.
+        """
+        loop, limit = asyncio.get_running_loop(), self.limit
+        waiter = loop.create_future()  # `asyncio.wait` takes twice as long
+
+        def wake(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        timer = None if limit is None else loop.call_later(limit, wake)
+        future.add_done_callback(wake)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            await outwait(future, self._grace if grace is None else grace)
+            raise
+        finally:
+            future.remove_done_callback(wake)
+            if timer is not None:
+                timer.cancel()
+        if not future.done():
+            raise self._too_late(limit or 0.0)
+
+    def _too_late(self, seconds: float) -> MediaError:
+        what = self._what
+        name = excerpt(str(what)) if isinstance(what, str | PurePath) else f"a {type(what).__name__}"
+        cure = "look at the mount of its file system, or at the other end of the pipe"
+        if _deadline.get() is None:
+            return StorageError(f"{name} has not responded for {seconds:g} s: {cure}", errno=errno.ETIMEDOUT)
+        sentence = f"{name} has not responded within the deadline of {seconds:g} s: {cure}"
+        return TransferTimeoutError(sentence, phase="deadline", retryable=False)
 
     async def call(self, method: Callable[..., Any], *args: Any, undo: Callable[[Any], object] | None = None) -> Any:
         """
@@ -223,7 +203,7 @@ class FileWork:
             return await self._awaited(method(*args))
         try:
             result = await self.result(started, undo=undo)
-        except Exception as error:
+        except Exception as error:  # of the caller's object
             if not any(words in str(error) for words in _LOOP_ONLY):
                 raise
             result = method(*args)
@@ -234,7 +214,7 @@ class FileWork:
             return await result
         task = asyncio.ensure_future(result)
         try:
-            await settled(task, self.what, self.limit, self._grace)
+            await self.settled(task)
         except BaseException:
             self._left_behind = task.cancel()
             task.add_done_callback(_ignore)
@@ -263,13 +243,7 @@ class FileWork:
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
     """Await short work to its end, and raise a cancellation only then, after `undo(result)`."""
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):  # holds back anyio's cancellations; asyncio's still arrive
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError as error:
-                cancelled = error
+    cancelled = await outwait(task)
     if cancelled is None:
         return task.result()
     if task.exception() is None and undo is not None and (undoing := undo(task.result())) is not None:
@@ -289,16 +263,11 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 step = asyncio.ensure_future(anext(steps, None))
                 yield value
         finally:
-            await _drop(step)
-
-
-async def _drop(step: asyncio.Future[Any]) -> None:
-    """End a step that the consumer did not ask for. A cancellation arrives when it has ended."""
-    step.cancel()
-    cancelled = await outwait(step, math.inf)
-    _ignore(step)
-    if cancelled is not None:
-        raise cancelled
+            step.cancel()  # the consumer did not ask for it
+            cancelled = await outwait(step)
+            _ignore(step)
+            if cancelled is not None:
+                raise cancelled
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from meta_media.errors import StorageError, TransferTimeoutError
 from meta_media.transfer import thread_pool
 from meta_media.transfer.files import open_file, pipe_chunks
 from meta_media.transfer.thread_pool import ThreadPool
-from meta_media.transfer.threads import FileWork, file_deadline, prefetch
+from meta_media.transfer.threads import FileWork, file_deadline, pool, prefetch
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import LeanServer
@@ -141,6 +141,7 @@ WAYS: Final = pytest.mark.parametrize("way", ["asyncio", "anyio"])
 @WAYS
 async def test_pipes_without_a_writer(warehouse: LeanServer, fifo: Path, way: str) -> None:
     """Pipes that nothing writes to are given up at once. They take no thread, and are closed."""
+    await wait_until(lambda: not any(pool()._began.values()))  # the threads of earlier tests are back
     before = max(threads(), 16)
     async with client(warehouse) as api:
         works = [api.upload(fifo, mime_type="text/plain") for _ in range(MANY)]
