@@ -19,7 +19,7 @@ from meta_media.errors import (
 )
 from meta_media.http.limits import MAX_RETRY_AFTER
 from meta_media.transfer.progress import ItemProgress
-from meta_media.transfer.sources import PathSource
+from meta_media.transfer.sources import OpenableSource
 from meta_media.transfer.threads import FileWork
 
 __all__ = ["is_fatal", "is_shared", "split_item"]
@@ -59,7 +59,7 @@ async def is_shared(error: Exception, item: Any, progress: ItemProgress) -> bool
     if not isinstance(error, StorageError):
         return False
     source, _ = split_item(item)
-    source = source.file if isinstance(source, PathSource) else source
+    source = source.file if isinstance(source, OpenableSource) else source
     if error.errno != errno.ENOENT or not isinstance(source, str | PurePath):
         return error.retryable or error.errno in _AWAY_ERRNOS
     try:

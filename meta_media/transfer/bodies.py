@@ -7,11 +7,13 @@ is spooled until its end is seen. The caller's handle stays open, and its positi
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from stat import S_ISFIFO
+from typing import Any
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.media_types import HEAD_SIZE
@@ -35,43 +37,36 @@ __all__ = [
 ChunkSize = Callable[[], int]  # returns the bytes of the next chunk, at most
 
 
-class Body(Protocol):
+class Body(abc.ABC):
     """An opened source."""
 
     head: bytes  # the first `HEAD_SIZE` bytes, or all bytes of a shorter source
     size: int | None  # in bytes; None until `measure` has found it out
-    replayable: bool  # whether `chunks` may be called (again)
-    immutable: bool  # whether the bytes cannot change any more
-    stat: os.stat_result | None  # of the regular file whose whole content this is; None for anything else
-    name: str | None  # that was found out by opening it
-    mime_type: str | None  # likewise
-    seekable: bool  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
-    spent: str | None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
+    replayable = True  # whether `chunks` may be called (again)
+    immutable = False  # whether the bytes cannot change any more
+    stat: os.stat_result | None = None  # of the regular file whose whole content this is; None for anything else
+    name: str | None = None  # that was found out by opening it
+    mime_type: str | None = None  # likewise
+    seekable = True  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
+    spent: str | None = (
+        None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
+    )
 
+    @abc.abstractmethod
     async def measure(self, limit: int, memory: int) -> int:
         """
         Return the size in bytes. A body of unknown size is spooled, until its end or until it exceeds the limit.
 
         `memory` is the bytes of the spool that are kept in memory, at most.
         """
-        ...
 
+    @abc.abstractmethod
     async def at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none if it is not seekable."""
-        ...
 
+    @abc.abstractmethod
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         """Yield all bytes in chunks of at most `chunk_size()`. `CorruptedMediaError`: there are not `size` bytes."""
-        ...
-
-
-class _BodyFacts:
-    """What is found out by opening a source, see `Body`."""
-
-    name: str | None = None
-    mime_type: str | None = None
-    seekable = True
-    spent: str | None = None
 
 
 @asynccontextmanager
@@ -83,7 +78,7 @@ async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
             body.name = opened.name
             yield body
             return
-        chunks = pipe_chunks(opened.file, BATCH_SIZE) if opened.is_pipe else None
+        chunks = pipe_chunks(opened.file, BATCH_SIZE) if S_ISFIFO(opened.stat.st_mode) else None
         seekable = open_handle(opened.file, None, stat=opened.stat, work=opened.work)
         async with seekable if chunks is None else open_stream(_read_errors(chunks), None) as whole:
             whole.name = opened.name
@@ -163,14 +158,12 @@ async def open_response(response: Any, size: int | None) -> AsyncIterator[Body]:
         yield body
 
 
-class MemoryBody(_BodyFacts):
+class MemoryBody(Body):
     """Bytes in memory, which are not copied."""
-
-    replayable = True
 
     def __init__(self, data: Buffer, stat: os.stat_result | None = None) -> None:
         self._view = _octets(data)
-        self.size: int | None = self._view.nbytes
+        self.size = self._view.nbytes
         self.immutable = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])
         self.stat = stat
@@ -205,11 +198,8 @@ def _octets(data: Buffer) -> memoryview:
         raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
 
 
-class _SeekableBody(_BodyFacts):
+class _SeekableBody(Body):
     """A handle from a position to its end. The next chunk is read while the previous one is used."""
-
-    replayable = True
-    immutable = False
 
     def __init__(
         self, file: Any, work: FileWork, start: int, size: int, head: bytes, stat: os.stat_result | None
@@ -217,8 +207,7 @@ class _SeekableBody(_BodyFacts):
         self._file = file
         self._work = work
         self._start = start
-        self._size = size
-        self.size: int | None = size
+        self._size = self.size = size
         self.head = head
         self.stat = stat
 

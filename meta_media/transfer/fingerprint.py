@@ -16,7 +16,7 @@ import attrs
 from meta_media.http.client import Client
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, make_replayable
-from meta_media.transfer.sources import OpenedSource, Source
+from meta_media.transfer.sources import OpenableSource, Source
 from meta_media.transfer.threads import file_deadline, run_in_thread
 from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, UploadOptions, prepare
 
@@ -87,8 +87,11 @@ async def fingerprint(
                 expected = None if body.immutable else sha256
                 if stamp:
                     await digests.remember(stamp, sha256)
-        opened_source = OpenedSource(
-            body=body, name=origin.name or body.name, mime_type=origin.mime_type, sha256=expected
+        opened_source = OpenableSource(
+            opening=lambda: contextlib.nullcontext(body),  # this block closes it
+            name=origin.name or body.name,
+            mime_type=origin.mime_type,
+            sha256=expected,
         )
         yield Fingerprint(source=opened_source, sha256=sha256, mime_type=mime_type, size=size)
 

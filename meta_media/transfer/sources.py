@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MappingView, Set
@@ -24,7 +25,7 @@ from meta_media.transfer.bodies import Body, Buffer, MemoryBody, open_handle, op
 from meta_media.transfer.readers import buffers, called
 from meta_media.transfer.threads import FileWork, storage_errors
 
-__all__ = ["OpenedSource", "Source"]
+__all__ = ["OpenableSource", "Source"]
 
 
 @attrs.frozen(kw_only=True)
@@ -92,18 +93,20 @@ class Source(abc.ABC):
         opener = None if adapters.is_local_path(path) else adapters.opener(path)
         if opener is not None:
             name = adapters.attribute(path, "name")
-            return OpenableSource(opener=opener, name=name if isinstance(name, str) else None)
+            name = name if isinstance(name, str) else None
+            return OpenableSource(opening=functools.partial(_open_elsewhere, opener, name), name=name)
         if not isinstance(path, str | os.PathLike):
             raise InvalidMediaError(
                 f"a path is a str or an os.PathLike, not a {type(path).__name__}: pass pathlib.Path"
             )
         name = path if isinstance(path, str) else adapters.attribute(path, "name")
-        return PathSource(file=path, name=PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None)
+        name = PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None
+        return OpenableSource(opening=functools.partial(open_path, path), file=path, name=name)
 
     @classmethod
     def bytes(cls, data: Buffer, *, name: str | None = None, mime_type: str | None = None) -> Source:
         """Send bytes from memory, without copying them."""
-        return BytesSource(data=data, name=name, mime_type=mime_type)
+        return OpenableSource(opening=lambda: contextlib.nullcontext(MemoryBody(data)), name=name, mime_type=mime_type)
 
     @classmethod
     def handle(
@@ -126,12 +129,11 @@ class Source(abc.ABC):
         whole = hasattr(content, "read")
         if not (whole or hasattr(handle, "read")):
             raise InvalidMediaError(adapters.refusal(handle))
-        own_name = adapters.own_name(handle)
-        return HandleSource(
-            handle=content if whole else handle,
-            size=size or adapters.own_size(handle),
-            whole=whole,
-            own_name=None if name else own_name,
+        own_name, opened = adapters.own_name(handle), content if whole else handle
+        opened_name = None if name else own_name  # of the handle, or of the archive that it reads from
+        size = size or adapters.own_size(handle)
+        return OpenableSource(
+            opening=functools.partial(open_handle, opened, size, whole=whole, name=opened_name),
             name=name or (None if adapters.is_archive_name(own_name) else own_name),
             mime_type=mime_type or adapters.own_type(handle),
         )
@@ -154,102 +156,43 @@ class Source(abc.ABC):
             mime_type: Type that came with it.
             size: Size in bytes. Without it the bytes are spooled: in memory, then in a private temporary file.
         """
-        return StreamSource(chunks=chunks, size=size, name=name, mime_type=mime_type)
-
-
-@attrs.frozen(kw_only=True)
-class PathSource(Source):
-    """A file on the disk, by its path."""
-
-    file: str | os.PathLike[str] = attrs.field(repr=False)
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_path(self.file)
+        return OpenableSource(opening=lambda: open_stream(buffers(chunks), size), name=name, mime_type=mime_type)
 
 
 @attrs.frozen(kw_only=True)
 class OpenableSource(Source):
-    """A file of another file system, by an object that opens it."""
+    """A source by the function that opens it."""
 
-    opener: Callable[[], Any] = attrs.field(repr=False)
+    opening: Callable[[], AbstractAsyncContextManager[Body]] = attrs.field(repr=False)
+    file: str | os.PathLike[str] | None = attrs.field(default=None, repr=False)  # the path of a file on the disk
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Body]:
-        async with AsyncExitStack() as stack:
-            name = excerpt(self.name or "the source")
-            work = FileWork(self.name or "the source", limit=None)  # it may download the file
-            try:
-                with storage_errors(f"open {name}"):
-                    handle = await work.call(self.opener, undo=lambda undone: undone.close())
-                stack.push_async_callback(_closed, work, handle)
-                body = await stack.enter_async_context(Source.handle(handle, name=self.name).open())
-            except MediaError:
-                raise
-            except Exception as error:  # a library of cloud storage has exceptions of its own, and may open late
-                why = f"{type(error).__name__}: {excerpt(str(error))}"
-                raise StorageError(f"could not open {name}: {why}") from error
-            yield body
+    def open(self) -> AbstractAsyncContextManager[Body]:
+        """See `Source`."""
+        return self.opening()
+
+
+@asynccontextmanager
+async def _open_elsewhere(opener: Callable[[], Any], given: str | None) -> AsyncIterator[Body]:
+    """Open a file of another file system, and read it by its handle."""
+    async with AsyncExitStack() as stack:
+        name = excerpt(given or "the source")
+        work = FileWork(given or "the source", limit=None)  # it may download the file
+        try:
+            with storage_errors(f"open {name}"):
+                handle = await work.call(opener, undo=lambda undone: undone.close())
+            stack.push_async_callback(_closed, work, handle)
+            body = await stack.enter_async_context(Source.handle(handle, name=given).open())
+        except MediaError:
+            raise
+        except Exception as error:  # a library of cloud storage has exceptions of its own, and may open late
+            why = f"{type(error).__name__}: {excerpt(str(error))}"
+            raise StorageError(f"could not open {name}: {why}") from error
+        yield body
 
 
 async def _closed(work: FileWork, handle: Any) -> None:
     with contextlib.suppress(OSError, ValueError):  # nothing is lost: it was only read
         await work.finish(handle.close)
-
-
-@attrs.frozen(kw_only=True)
-class BytesSource(Source):
-    """Bytes in memory."""
-
-    data: Buffer = attrs.field(repr=False)
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        return contextlib.nullcontext(MemoryBody(self.data))
-
-
-@attrs.frozen(kw_only=True)
-class HandleSource(Source):
-    """An open handle, async or plain. The size counts only for a handle that cannot seek."""
-
-    handle: Any = attrs.field(repr=False)
-    size: int | None = attrs.field(default=None, repr=False)
-    whole: bool = attrs.field(default=False, repr=False)  # read from its start, wherever it stands
-    own_name: str | None = attrs.field(default=None, repr=False)  # of the handle, or of the archive that it reads from
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_handle(self.handle, self.size, whole=self.whole, name=self.own_name)
-
-
-@attrs.frozen(kw_only=True)
-class StreamSource(Source):
-    """An iterable of buffers, async or plain."""
-
-    chunks: AsyncIterable[Buffer] | Iterable[Buffer] = attrs.field(repr=False)
-    size: int | None = attrs.field(default=None, repr=False)
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_stream(buffers(self.chunks), self.size)
-
-
-@attrs.frozen(kw_only=True)
-class ResponseSource(Source):
-    """The body of a response that is being received from another server, by any HTTP client."""
-
-    response: Any = attrs.field(repr=False)
-    size: int | None = attrs.field(default=None, repr=False)
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        return open_response(self.response, self.size)
-
-
-@attrs.frozen(kw_only=True)
-class OpenedSource(Source):
-    """A source that is open already; the block that opened it closes it."""
-
-    body: Body = attrs.field(repr=False)
-
-    def open(self) -> AbstractAsyncContextManager[Body]:
-        """See `Source`."""
-        return contextlib.nullcontext(self.body)
 
 
 def _declared(thing: object, _: int | None) -> Source | None:
@@ -276,9 +219,8 @@ def _response(thing: Any, size: int | None) -> Source | None:
         return None
     if not 200 <= status < 300:
         raise InvalidMediaError(f"the response to upload is an error: HTTP {status}; pass a successful response")
-    return ResponseSource(
-        response=thing,
-        size=size or adapters.own_size(thing),
+    return OpenableSource(
+        opening=functools.partial(open_response, thing, size or adapters.own_size(thing)),
         name=adapters.own_name(thing),
         mime_type=adapters.own_type(thing),
     )

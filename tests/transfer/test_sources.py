@@ -551,7 +551,7 @@ def test_source_stays_itself() -> None:
     """A Source is taken as it is, and shows its name only."""
     source = Source.bytes(b"secret", name="a.txt")
     assert Source.of(source) is source
-    assert repr(source) == "BytesSource(name='a.txt', mime_type=None, sha256=None)"
+    assert repr(source) == "OpenableSource(name='a.txt', mime_type=None, sha256=None)"
 
 
 async def test_source_can_be_used_again(media: MediaApi, emulator: Emulator, text: Path) -> None:
