@@ -114,11 +114,6 @@ class AtomicFile:
             raise StorageError(f"{self._shown} is not a file: open it and pass the handle to write to it")
         return found
 
-    def truncate(self) -> None:
-        """Take back all written bytes."""
-        self.file.seek(0)
-        self.file.truncate()
-
     def commit(self, name: str) -> Path:
         """
         Make the file appear, and return its path. `OSError`: nothing has changed.

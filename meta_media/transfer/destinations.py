@@ -38,15 +38,13 @@ class Sink:
     """The receiver of a download's bytes. A chunk may be reused once the call that writes it has returned."""
 
     rewindable = False  # whether written bytes can be taken back
-    work: Any = None  # the `FileWork` of a sink that is written on threads
+    work: Any = None  # the `FileWork` of `put`; None for a handle that belongs to the event loop
 
-    @property
-    def blocking(self) -> Callable[[memoryview], None] | None:
-        """Write the next bytes, on a thread; None for a handle that belongs to the event loop."""
-        return None
+    def put(self, chunk: memoryview) -> None:
+        """Write the next bytes, on a thread of `work`."""
 
     async def write(self, chunk: memoryview) -> None:
-        """Write the next bytes; does nothing where `blocking` is used."""
+        """Write the next bytes, on the event loop; does nothing where there is `work`."""
 
     async def rewind(self) -> None:
         """Take back all written bytes."""
@@ -124,10 +122,6 @@ class _CopiedFile:
         self._path = path
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
 
-    def truncate(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
-
     def commit(self, name: str) -> None:
         self.file.seek(0)
         with self._path.open("wb") as target:
@@ -161,17 +155,17 @@ class _FileSink(Sink):
         self.file = file
         self._errors = errors
 
-    @property
-    def blocking(self) -> Callable[[memoryview], None]:
-        return self._write
-
-    def _write(self, chunk: memoryview) -> None:
+    def put(self, chunk: memoryview) -> None:
         with self._errors():
             self.file.file.write(chunk)
 
     async def rewind(self) -> None:
         with self._errors():
-            await self.work.run(self.file.truncate)
+            await self.work.run(self._truncate)
+
+    def _truncate(self) -> None:
+        self.file.file.seek(0)
+        self.file.file.truncate()
 
     async def commit(self, name: str) -> Path | None:
         with self._errors():
@@ -239,11 +233,7 @@ class _ThreadSink(_HandleSink):
         self.work = FileWork(handle, limit=None)
         self._loop = loop
 
-    @property
-    def blocking(self) -> Callable[[memoryview], None]:
-        return self._write
-
-    def _write(self, chunk: memoryview) -> None:
+    def put(self, chunk: memoryview) -> None:
         with storage_errors("write to the destination"):
             while chunk:
                 written = self._call(chunk)

@@ -83,12 +83,12 @@ class Transfer:
         """
         buffer, used = self._buffer(), deque[memoryview]()
         received = 0
-        write, files = (None, None) if sink is None else (sink.blocking, sink.work)
+        files = None if sink is None else sink.work
 
         def hash_and_write(chunk: Chunk) -> None:
             self._digest.update(chunk)
-            if write is not None:
-                write(memoryview(chunk))
+            if sink is not None and files is not None:
+                sink.put(memoryview(chunk))
 
         async with BackgroundWriter(hash_and_write, depth=_BUFFER_COUNT - 1, files=files) as writer:
             while count := await self._body.readinto(buffer):

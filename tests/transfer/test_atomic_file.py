@@ -119,17 +119,6 @@ def test_another_file_in_its_place(folder: Path) -> None:
     assert set(listing(folder)) == {"moved"}
 
 
-def test_emptied(folder: Path) -> None:
-    """After all was taken back, what is written then begins the file."""
-    draft = AtomicFile(folder / "a", overwrite=True, fsync=False)
-    draft.file.write(OLD)
-    draft.truncate()
-    draft.file.write(NEW)
-    draft.commit("")
-    draft.discard()
-    assert listing(folder) == {"a": NEW}
-
-
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("at", ["path", "folder"])
 def test_what_survives_a_power_cut(folder: Path, overwrite: bool, at: str) -> None:
