@@ -18,7 +18,6 @@ import attrs
 from meta_media.bulk.ending import is_fatal, split_item
 from meta_media.bulk.journal import Journal, deletion_key, usable_for
 from meta_media.bulk.keywords import SendKeywords
-from meta_media.bulk.outcomes import Done
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
 from meta_media.http.call import Call
 from meta_media.http.client import Client
@@ -87,18 +86,19 @@ class _JournaledJob(Generic[T], abc.ABC):
         *,
         still_holds: Callable[[T], Awaitable[bool]] | None = None,
         lifetime: timedelta | None = None,
-    ) -> Done[T]:
+    ) -> T:
         """
         Do the work unless the journal has its result. `work` gets whether an earlier, unfinished try may have been applied.
 
         `still_holds` checks a recorded result. A result is recorded for `lifetime`, or without one for ever.
         """
         if self._journal is None:
-            return Done(value=await work(False), attempts=progress.attempts)
+            return await work(False)
         async with self._journal.item(key, self._result) as record:
             if record.value is not None:
                 if still_holds is None or await still_holds(record.value):
-                    return Done(value=record.value, skipped=True, attempts=progress.attempts)
+                    progress.skipped = True
+                    return record.value
                 await self._journal.restart(key)
             valid_until = None if lifetime is None else time.time() + lifetime.total_seconds()
             try:
@@ -109,7 +109,7 @@ class _JournaledJob(Generic[T], abc.ABC):
                 raise
             with unrecorded(value, progress.attempts):
                 await self._journal.done(key, value, valid_until)
-            return Done(value=value, attempts=progress.attempts)
+            return value
 
 
 class UploadJob(_JournaledJob[UploadedMedia]):
@@ -136,7 +136,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
             self._http.shared.deleted.keepers.discard(self._journal)
         await super().aclose()
 
-    async def __call__(self, item: Any, progress: ItemProgress) -> Done[UploadedMedia]:
+    async def __call__(self, item: Any, progress: ItemProgress) -> UploadedMedia:
         """Upload an item. Bytes, type and number identify it in the journal."""
         source, own = split_item(item)
         keywords = {**self._keywords, **own}
@@ -149,7 +149,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
                 return await uploads.upload(call, number, source, options)
 
         if self._journal is None:
-            return Done(value=await upload(source), attempts=progress.attempts)
+            return await upload(source)
         async with fingerprint(source, options, self._journal, self._http) as identity:
 
             async def work(again: bool) -> UploadedMedia:
@@ -187,7 +187,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
         self._absolute = await run_in_thread(folder.absolute)  # asks the system for the current folder
         await super().open()
 
-    async def __call__(self, item: Any, progress: ItemProgress) -> Done[DownloadedMedia]:
+    async def __call__(self, item: Any, progress: ItemProgress) -> DownloadedMedia:
         """Download an item. Its media id and the folder identify it in the journal; a hash stands for a URL, which is secret."""
         what, own = split_item(item)
         if unknown := sorted(map(str, set(own) - {"progress"})):
@@ -243,7 +243,7 @@ class DeleteJob(_JournaledJob[DeletedMedia]):
         self._missing_ok = missing_ok
         self._number = None if phone_number_id is None else http.number_or(phone_number_id)
 
-    async def __call__(self, item: Any, progress: ItemProgress) -> Done[DeletedMedia]:
+    async def __call__(self, item: Any, progress: ItemProgress) -> DeletedMedia:
         """Delete an item. Where an earlier run may have deleted it, a missing media is a success."""
         media_id = media_id_of(item)
 
@@ -284,7 +284,7 @@ class SendJob(_JournaledJob[SentMessage]):
             async with on(self._http.call("get_info", None, self._message.media_id)) as call:
                 self._media = await get_info(call, self._message.media_id)
 
-    async def __call__(self, item: Any, progress: ItemProgress) -> Done[SentMessage]:
+    async def __call__(self, item: Any, progress: ItemProgress) -> SentMessage:
         """Send to a recipient. With a journal, nothing is sent that an earlier run has sent, or may have sent."""
         to, own = split_item(item)
         keywords = {**self._keywords, **_send_keywords(own)}

@@ -11,19 +11,10 @@ import attrs
 
 from meta_media.protocol.secrets import excerpt
 
-__all__ = ["BulkReport", "Done", "Outcome", "OutcomeBuffer", "RunningReport"]
+__all__ = ["BulkReport", "Outcome", "OutcomeBuffer", "RunningReport"]
 
 T = TypeVar("T")
 _KEPT_FAILURES_COUNT: Final = 100  # outcomes with an error in a report
-
-
-@attrs.frozen(kw_only=True)
-class Done(Generic[T]):
-    """The result of a job's work on one item."""
-
-    value: T
-    attempts: int = 0  # requests that were sent
-    skipped: bool = False  # whether an earlier run had done the item
 
 
 @attrs.frozen(kw_only=True)

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import attrs
 
 from meta_media.bulk.ending import is_shared
-from meta_media.bulk.outcomes import BulkReport, Done, Outcome, OutcomeBuffer, RunningReport
+from meta_media.bulk.outcomes import BulkReport, Outcome, OutcomeBuffer, RunningReport
 from meta_media.bulk.work_queue import WorkQueue
 from meta_media.errors import ConfigurationError, MediaError
 from meta_media.http.loop_bound import LoopBound
@@ -29,20 +29,21 @@ from meta_media.transfer.threads import await_completion
 __all__ = ["BulkOptions", "BulkRun", "Job", "as_failure", "checked_concurrency"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _SHARED_ERRORS_COUNT: Final = 10  # in a row, or two for each worker, which the other items would meet as well
 _ROOM_COUNT: Final = 2  # items for each worker that may be read without their outcomes having been taken
 _ROOM_IN_ORDER_COUNT: Final = 16  # the same, where outcomes wait for earlier ones
 
 
-class Job(Protocol[T]):
+class Job(Protocol[T_co]):
     """The work that a run does on each item."""
 
     def open(self) -> Awaitable[None]:
         """Prepare, before an item is read. The run raises an error of this."""
         ...
 
-    async def __call__(self, item: Any, progress: ItemProgress, /) -> Done[T]:
-        """Work on an item, and report the bytes that moved."""
+    async def __call__(self, item: Any, progress: ItemProgress, /) -> T_co:
+        """Work on an item, and report the bytes that moved, and whether an earlier run had done the item."""
         ...
 
     def is_fatal(self, error: Exception, /) -> bool:
@@ -247,7 +248,7 @@ class BulkRun(Generic[T]):
         started_at, progress = time.monotonic(), ItemProgress(self._move)
         self._in_progress.add(progress)
         try:
-            done = await self._job(item, progress)
+            value = await self._job(item, progress)
         except BaseException as raised:  # noqa: BLE001 - the failure of one item must not end the others
             error, call = as_failure(raised), progress.call
             self._report.bytes -= progress.size
@@ -261,8 +262,8 @@ class BulkRun(Generic[T]):
             self._in_progress.remove(progress)
         self._shared_errors_count = 0
         seconds = time.monotonic() - started_at
-        value, attempts, skipped = done.value, done.attempts, done.skipped
-        return Outcome(index=index, source=item, value=value, attempts=attempts, seconds=seconds, skipped=skipped)
+        facts: Any = {"attempts": progress.attempts, "seconds": seconds, "skipped": progress.skipped}
+        return Outcome(index=index, source=item, value=value, **facts)
 
     async def _move(self, size: int) -> None:
         self._report.bytes += size

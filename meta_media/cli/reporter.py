@@ -15,7 +15,6 @@ from rich.filesize import decimal
 
 from meta_media import BulkReport, BulkRun, MediaError, Outcome
 from meta_media.bulk.ending import split_item
-from meta_media.bulk.outcomes import Done
 from meta_media.bulk.run import BulkOptions
 from meta_media.cli.items import Items
 from meta_media.cli.output import FAILED, USAGE, ExitNowError, Output, as_json, described, paragraph, sentence, shown
@@ -284,8 +283,8 @@ class _Work(Generic[T]):
 
     work: Callable[[Any], Awaitable[T]]
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[T]:
-        return Done(value=await self.work(item))
+    async def __call__(self, item: Any, move: ItemProgress) -> T:
+        return await self.work(item)
 
     def is_fatal(self, error: Exception) -> bool:
         return False  # there are only a few items, and each error is printed

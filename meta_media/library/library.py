@@ -12,7 +12,7 @@ import attrs
 
 from meta_media.bulk.ending import split_item
 from meta_media.bulk.keywords import EnsureKeywords
-from meta_media.bulk.outcomes import BulkReport, Done
+from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, UploadRejectedError
 from meta_media.library.ensuring import Ensuring, Keywords, library_options
@@ -261,9 +261,8 @@ class _EnsureJob:
     async def aclose(self) -> None:
         """Do nothing. The store belongs to the library."""
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[LibraryEntry]:
+    async def __call__(self, item: Any, move: ItemProgress) -> LibraryEntry:
         source, own = split_item(item)
         keywords = {**self._keywords, **own}
         keywords["progress"] = delta_callback(move, keywords.get("progress"))
-        entry = await self._ensure(source, keywords, move)
-        return Done(value=entry, attempts=move.attempts)
+        return await self._ensure(source, keywords, move)

@@ -59,6 +59,7 @@ class ItemProgress:
     def __init__(self, report: Callable[[int], Awaitable[None]]) -> None:
         self.size = 0  # bytes so far
         self.call: Call | None = None  # the item's latest call
+        self.skipped = False  # whether an earlier run had done the item
         self.in_callback = False  # stays True if the caller's callback raises
         self._report = report
         self._stopped = asyncio.Event()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meta_media import MediaApi, Settings
-from meta_media.bulk.outcomes import Done, Outcome
+from meta_media.bulk.outcomes import Outcome
 from meta_media.bulk.run import BulkOptions, BulkRun
 from meta_media.transfer.progress import ItemProgress
 from tests.support.servers import Server, json_response, wait_until
@@ -35,13 +35,13 @@ class Work:
         """Count."""
         self.opened += 1
 
-    async def __call__(self, item: Any, move: ItemProgress) -> Done[Any]:
+    async def __call__(self, item: Any, move: ItemProgress) -> Any:
         """Do what this job does, and note it."""
         self.begun.append(item)
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            return Done(value=await self._do(item, move), attempts=1)
+            return await self._do(item, move)
         finally:
             self._at_once -= 1
 
