@@ -123,7 +123,7 @@ class Call:
     def limit_to(self, recipient: str) -> None:
         """Keep the limit of a message's recipient, too."""
         key = self._number, recipient.lstrip("+")
-        self._slot.throttles.by_scope["recipient"] = self._client.shared.limits.throttle(key, by_fours=True)
+        self._slot.throttles["recipient"] = self._client.shared.limits.throttle(key, by_fours=True)
 
     def give_up_slot(self) -> None:
         """Give the slot back until the next request, because the work before that waits for a call of its own."""
@@ -137,7 +137,7 @@ class Call:
         per_second = self.settings.uploads_per_second
         if self.operation == "upload" and per_second:
             with self._slot.waiting():
-                await self._slot.throttles.by_scope["number"].upload_slot(per_second)
+                await self._slot.throttles["number"].upload_slot(per_second)
         await self._slot.acquire()
 
     # Requests
@@ -210,7 +210,7 @@ class Call:
                 self.timeouts.extend(int(headers["Content-Length"]))
                 body = UntimedSource(content, self.timeouts)
             self.attempts += 1
-            tickets, succeeded = self._slot.throttles.enter(), False
+            tickets, succeeded = self._slot.enter(), False
             try:
                 with mapper, self.timeouts:
                     cycle = await sender.send(request.method, url, headers.items(), body, self.timeouts)
@@ -219,7 +219,7 @@ class Call:
                 self.attempts -= 1
                 raise
             finally:
-                self._slot.throttles.leave(tickets, succeeded=succeeded)
+                self._slot.leave(tickets, succeeded=succeeded)
             mapper.hooked = cycle.hooked
             try:
                 async with Response(cycle, timeouts=self.timeouts, mapper=mapper) as response:
@@ -238,7 +238,7 @@ class Call:
     async def _signed(self, request: Request) -> tuple[Secret, dict[str, str], Secret]:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
-            self._slot.throttles.by_scope["number"].check_lookups(self.settings.info_errors_per_hour)
+            self._slot.throttles["number"].check_lookups(self.settings.info_errors_per_hour)
         headers = {"Host": urlsplit(request.url).netloc, **request.headers}
         self._token = Secret()
         if request.bearer:
@@ -252,9 +252,9 @@ class Call:
         if isinstance(error, AuthenticationError):
             self._client.token.invalidate(token)
         if isinstance(error, RateLimitError) and error.retryable:
-            self._slot.throttles.shut(tickets, error, self.settings.backoff)
+            self._slot.shut(tickets, error, self.settings.backoff)
         if request.operation == "get_info" and (error.status or 0) >= 400:
-            self._slot.throttles.by_scope["number"].lookup_refused()
+            self._slot.throttles["number"].lookup_refused()
 
     # Retries
 
@@ -277,7 +277,7 @@ class Call:
         limits, self._retry_cost = self._client.shared.limits, cost(error)
         delay = retry.delay(error, self.operation, self.settings, limits)
         if isinstance(error, RateLimitError):
-            delay = self._slot.throttles.left
+            delay = max(throttle.left for throttle in self._slot.throttles.values())
         if delay >= self.timeouts.left:
             what = f"{self.operation}: its deadline of {self.timeouts.deadline} leaves no time for another attempt"
             raise TransferTimeoutError(what, phase="deadline", maybe_applied=self.ambiguous) from error

@@ -20,7 +20,7 @@ import anyio
 from meta_media.errors import ApiError, MediaError, RateLimitError, Scope
 from meta_media.http.loop_bound import LoopBound
 
-__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "Throttles", "backoff_delay"]
+__all__ = ["MAX_RETRY_AFTER", "Limits", "RetryBudget", "Slot", "Throttle", "backoff_delay"]
 
 Number = Callable[[], float]  # returns seconds of a monotonic clock, or as jitter a number from 0 to 1
 Sleep = Callable[[float], Awaitable[object]]  # waits for a number of seconds
@@ -176,44 +176,6 @@ class Throttle:
             self._refused_lookups.popleft()
 
 
-class Throttles:
-    """The throttles that a call passes, by what they are about: its app, its account, its number, the recipient of a message."""
-
-    def __init__(self, by_scope: dict[Scope, Throttle]) -> None:
-        self.by_scope = by_scope
-
-    @property
-    def left(self) -> float:
-        """Seconds until none is shut."""
-        return max(throttle.left for throttle in self.by_scope.values())
-
-    @property
-    def open(self) -> bool:
-        """Whether a request may be sent now."""
-        return all(throttle.open for throttle in self.by_scope.values())
-
-    async def opened(self) -> None:
-        """Wait until all are open."""
-        while not self.open:
-            for throttle in self.by_scope.values():
-                await throttle.opened()
-
-    def enter(self) -> dict[Throttle, int]:
-        """Count a request that is sent now; return its tickets."""
-        return {throttle: throttle.enter() for throttle in self.by_scope.values()}
-
-    def leave(self, tickets: dict[Throttle, int], *, succeeded: bool) -> None:
-        """Count the end of a request."""
-        for throttle, ticket in tickets.items():
-            throttle.leave(ticket, succeeded=succeeded)
-
-    def shut(self, tickets: dict[Throttle, int], error: ApiError, first: float) -> None:
-        """Shut the one that an error is about."""
-        scope: Scope = error.scope if error.scope in self.by_scope else "number"
-        throttle = self.by_scope[scope]
-        throttle.shut(tickets[throttle], error.retry_after, first)
-
-
 class Limits:
     """The retry budget of a client and its copies, and a throttle for whatever Meta limits: app, accounts, numbers, pairs."""
 
@@ -239,16 +201,20 @@ class Limits:
             throttle = throttles[key] = Throttle(self._now, self.sleep, self.jitter, by_fours=by_fours)
         return throttle
 
-    def of_call(self, account: Hashable, number: str | None) -> Throttles:
+    def of_call(self, account: Hashable, number: str | None) -> dict[Scope, Throttle]:
         """Return the throttles of a call. Without a number, its limits are those of its account's calls without one."""
         keys: dict[Scope, Hashable] = {"app": (), "account": (account,), "number": number or ("no number", account)}
-        return Throttles({scope: self.throttle(key) for scope, key in keys.items()})
+        return {scope: self.throttle(key) for scope, key in keys.items()}
 
 
 class Slot:
-    """A call's slot of the concurrency limiter, held only while the call is not throttled: it blocks no other number."""
+    """
+    A call's slot of the concurrency limiter, held only while none of its throttles is shut: it blocks no other number.
 
-    def __init__(self, limiter: anyio.Semaphore, throttles: Throttles) -> None:
+    The throttles are known by what they are about: the call's app, its account, its number, the recipient of a message.
+    """
+
+    def __init__(self, limiter: anyio.Semaphore, throttles: dict[Scope, Throttle]) -> None:
         self.throttles = throttles
         self.failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
         self.interrupted = False  # whether `stop_waiting` has ended a wait
@@ -257,12 +223,19 @@ class Slot:
         self._held = self._stopped = False
         self._scope: anyio.CancelScope | None = None  # of the latest wait
 
+    @property
+    def open(self) -> bool:
+        """Whether a request may be sent now."""
+        return all(throttle.open for throttle in self.throttles.values())
+
     async def acquire(self) -> None:
         """Hold the slot while the throttles are open; it is given up while one of them is shut."""
-        while not (self._held and self.throttles.open):
+        while not (self._held and self.open):
             self.pause()
             with self.waiting():
-                await self.throttles.opened()
+                while not self.open:
+                    for throttle in self.throttles.values():
+                        await throttle.opened()
                 if not self._held:
                     await self._limiter.acquire()
             self._held = True
@@ -277,6 +250,20 @@ class Slot:
         if self._held:
             self._held = False
             self._limiter.release()
+
+    def enter(self) -> dict[Throttle, int]:
+        """Count a request that is sent now; return its tickets."""
+        return {throttle: throttle.enter() for throttle in self.throttles.values()}
+
+    def leave(self, tickets: dict[Throttle, int], *, succeeded: bool) -> None:
+        """Count the end of a request."""
+        for throttle, ticket in tickets.items():
+            throttle.leave(ticket, succeeded=succeeded)
+
+    def shut(self, tickets: dict[Throttle, int], error: ApiError, first: float) -> None:
+        """Shut the throttle that an error is about."""
+        throttle = self.throttles[error.scope if error.scope in self.throttles else "number"]
+        throttle.shut(tickets[throttle], error.retry_after, first)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
