@@ -103,7 +103,7 @@ def _content(number: int) -> bytes:
     return b"kept %d\n" % number + POOL[start : start + 100 * 10 ** (number % 4)]
 
 
-def _damage(path: Path) -> None:
+def _flip_bit(path: Path) -> None:
     """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
@@ -148,7 +148,7 @@ class Keeper(Caller):
         """Damage the file of the state, every other time. An error that names the file is right from now on."""
         if self._dice.random() < 0.5 and self._state.exists():
             self._soak.hardships[f"{what} damaged"] += 1
-            _damage(self._state)
+            _flip_bit(self._state)
             self.excuse = lambda error: (
                 isinstance(error, StorageError | ConfigurationError) and str(self._state) in str(error)
             )

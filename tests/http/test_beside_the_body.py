@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -76,16 +77,7 @@ def serve(request: pytest.FixtureRequest, tls: ssl.SSLContext, client: Callable[
     return serving
 
 
-def trickled(before: bytes, piece: bytes) -> Step:
-    """Send something, and then a little again and again."""
-
-    async def step(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(before)
-        while True:
-            writer.write(piece)
-            await asyncio.sleep(0.02)  # the pace
-
-    return step
+trickled = functools.partial(endless, pause=0.02)  # the pace
 
 
 async def phase_of(call: Awaitable[object]) -> str | None:

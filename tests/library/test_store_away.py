@@ -13,7 +13,8 @@ from meta_media import BulkReport, LibraryEntry, MediaApi, MediaLibrary, Outcome
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from tests.library.helpers import CONTENT, SMALL, HookedStore, list_entries, upload_count
-from tests.support.redis_server import redis_executable, running_redis
+from tests.support.redis_server import running_redis
+from tests.support.system import executable
 
 AWAY = 2.0  # seconds
 
@@ -199,7 +200,7 @@ async def run_over_a_restart(emulator: Emulator, folder: Path, count: int, **opt
 @pytest.mark.slow
 async def test_redis_restarts_in_a_run(emulator: Emulator, tmp_path: Path) -> None:
     """A restart of Redis ends a run, with the rest not tried. The next run finishes it; what was stored is reused."""
-    redis_executable()
+    executable("redis-server")
     first, second = await run_over_a_restart(emulator, tmp_path, 300, max_retries=0)
     assert isinstance(first.ended_by, StorageError)
     assert first.ended_by.retryable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.system import executable, free_port
+
 _START_TIMEOUT = 60.0  # seconds; it takes 5 on an idle machine
 _GREETING = b"AMQP\x00\x00\x09\x01"  # of AMQP 0-9-1
 
@@ -23,12 +24,13 @@ _GREETING = b"AMQP\x00\x00\x09\x01"  # of AMQP 0-9-1
 @contextlib.contextmanager
 def running_rabbitmq() -> Iterator[str]:
     """Run a server until the block ends. Yield its URL."""
-    executable = _executable()
+    # Debian's /usr/sbin/rabbitmq-server switches to the user and the folder of the system's service.
+    script = executable("rabbitmq-server", "/usr/lib/rabbitmq/bin")
     with tempfile.TemporaryDirectory(prefix="meta-media-rabbitmq-", ignore_cleanup_errors=True) as folder:
-        port = _free_port()
+        port = free_port()
         with (Path(folder) / "output").open("wb") as output:
             process = subprocess.Popen(
-                [executable],
+                [script],
                 cwd=folder,
                 env=_environment(folder, port),
                 stdin=subprocess.DEVNULL,
@@ -44,18 +46,6 @@ def running_rabbitmq() -> Iterator[str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _executable() -> str:
-    """Find RabbitMQ's own script. Without it the test is skipped, or fails if the variable CI is set."""
-    # Debian's /usr/sbin/rabbitmq-server switches to the user and the folder of the system's service.
-    found = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin") or shutil.which("rabbitmq-server")
-    if found is None:
-        why = "there is no rabbitmq-server (Debian: apt-get install rabbitmq-server)"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
 
 
 def _environment(folder: str, port: int) -> dict[str, str]:
@@ -75,11 +65,6 @@ def _environment(folder: str, port: int) -> dict[str, str]:
         # With a port for epmd, RabbitMQ does not ask it for one. Nothing listens there.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-sname {node} -start_epmd false -dist_listen false -erl_epmd_port 1",
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _is_ready(process: subprocess.Popen[bytes], port: int) -> bool:

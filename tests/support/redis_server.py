@@ -8,8 +8,6 @@ also import this module before pytest loads it as a plugin: PYTEST_DONT_REWRITE.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -19,6 +17,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+
+from tests.support.system import executable, free_port
 
 _START_TIMEOUT = 60.0  # seconds
 _PORT_COUNT = 5  # another process may take a free port before the server does
@@ -47,23 +47,11 @@ class RedisServer:
             return _ask(connection, *words)
 
 
-def redis_executable() -> str:
-    """Find `redis-server`. Without it the test is skipped, or fails if the variable CI is set."""
-    found = shutil.which("redis-server")
-    if found is None:
-        why = "there is no redis-server on the PATH (Debian: apt-get install redis-server)"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
-
-
 @contextlib.contextmanager
 def running_redis(*, password: str | None = None, port: int = 0, folder: Path | None = None) -> Iterator[RedisServer]:
     """Run a server until the block ends; port 0 chooses a free one. With a folder, its data outlives it there."""
-    executable = redis_executable()
     with tempfile.TemporaryDirectory(prefix="meta-media-redis-") as temporary:
-        server = _start(executable, folder or Path(temporary), password, port, "no" if folder is None else "yes")
+        server = _start(folder or Path(temporary), password, port, "no" if folder is None else "yes")
         try:
             yield server
         finally:
@@ -81,10 +69,10 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-def _start(executable: str, folder: Path, password: str | None, port: int, appendonly: str) -> RedisServer:
+def _start(folder: Path, password: str | None, port: int, appendonly: str) -> RedisServer:
     log = folder / "log"
     for _ in range(_PORT_COUNT):
-        chosen = port or _free_port()
+        chosen = port or free_port()
         options = (
             *_OPTIONS,
             "--appendonly",
@@ -98,7 +86,10 @@ def _start(executable: str, folder: Path, password: str | None, port: int, appen
         )
         wanted = ("--requirepass", password) if password else ()
         process = subprocess.Popen(
-            (executable, *options, *wanted), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder
+            (executable("redis-server"), *options, *wanted),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
         )
         authority = f":{password}@127.0.0.1" if password else "127.0.0.1"
         url = f"redis://{authority}:{chosen}/0"
@@ -107,11 +98,6 @@ def _start(executable: str, folder: Path, password: str | None, port: int, appen
             return server
         server.kill()
     raise AssertionError(f"redis-server did not answer: {log.read_text() if log.exists() else 'it wrote no log'}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _is_ready(server: RedisServer) -> bool:

@@ -88,14 +88,16 @@ def reset(data: bytes = b"") -> Step:
     return step
 
 
-def endless(data: bytes, more: bytes) -> Step:
-    """Send some bytes, then `more` without end."""
+def endless(data: bytes, more: bytes, pause: float = 0.0) -> Step:
+    """Send some bytes, then `more` without end, with a pause of some seconds after each."""
 
     async def step(_: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         while True:
             writer.write(more)
             await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)  # the pace
 
     return step
 

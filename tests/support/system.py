@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -29,7 +32,23 @@ def unshared(*wanted: tuple[str, ...]) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
                 return command
-    reason = f"this system allows no unshare {' or '.join(' '.join(options) for options in wanted)}"
-    if os.environ.get("CI"):  # where everything must be checked
+    return unavailable(f"this system allows no unshare {' or '.join(' '.join(options) for options in wanted)}")
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test, or fail it if the variable CI is set: there, everything must be checked."""
+    if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def executable(name: str, *folders: str) -> str:
+    """Find a program, in these folders or on the PATH, in a package of Debian's of the same name; see `unavailable`."""
+    found = [path for folder in (*folders, None) if (path := shutil.which(name, path=folder))]
+    return found[0] if found else unavailable(f"there is no {name} (Debian: apt-get install {name})")
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
