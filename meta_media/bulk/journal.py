@@ -200,8 +200,7 @@ class Journal:
         now = time.time()
         if media_id in self._deleted or not isinstance(valid_until, int | float):
             return False
-        if (
-            not now < valid_until <= now + _MEDIA_LIFETIME.total_seconds()
-        ):  # later: recorded before the clock was put back
+        latest = now + _MEDIA_LIFETIME.total_seconds()  # a later time was recorded before the clock was put back
+        if not now < valid_until <= latest:
             return False
         return connection.execute(_SELECT, (deletion_key(media_id),)).fetchone() is None

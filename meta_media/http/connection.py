@@ -22,9 +22,7 @@ __all__ = ["Headers", "RequestResponseCycle"]
 _MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
 _WRITE_SIZE: Final = 2**15  # bytes of small pieces that are joined, to be sent in one system call
 _MAX_INTERIM_RESPONSES: Final = 32  # before the final response (RFC 9110, section 15.2); Go's client takes 5
-_MAX_OVERHEAD: Final = (
-    2**14
-)  # bytes of chunked framing beyond 16 for each chunk and twice its data, as in Go's net/http
+_MAX_OVERHEAD: Final = 2**14  # bytes of framing beyond 16 for each chunk and twice its data, as in Go's net/http
 _EVENTS_PER_TURN: Final = 64  # of h11, after which other tasks get their turn: a chunk may have one byte
 _CUT_SHORT: Final = "the server hung up before the end of the body"
 Headers = Iterable[tuple[Any, Any]]  # names and values, both text or both bytes

@@ -11,12 +11,8 @@ from typing import Any, Final, Self
 
 __all__ = ["Memory", "Share", "fitting_buffer"]
 
-_CHUNK_COUNT: Final = (
-    4  # that a transfer holds: three on their way through it, and one that the network or its reader has
-)
-_OVERHEAD: Final = (
-    160 * 2**10
-)  # bytes that a transfer holds beside its chunks: for its connection, TLS, headers and tasks
+_CHUNK_COUNT: Final = 4  # that a transfer holds: three on their way, and one that the network or its reader has
+_OVERHEAD: Final = 160 * 2**10  # bytes of a transfer beside its chunks: for its connection, TLS, headers and tasks
 _MIN_CHUNK_SIZE: Final = 2**14  # bytes; shorter chunks would take more time than the network
 _MIN_MAPPED_SIZE: Final = 2**14  # bytes of a buffer that is mapped: malloc would keep most of them when it is dropped
 _PRIVATE: Final[dict[str, Any]] = (  # Windows has no flags; elsewhere the default is shared with forked children

@@ -68,7 +68,7 @@ class Transport(httpx.AsyncBaseTransport):
         url, target = Secret(str(request.url)), request.extensions.get("target")
         try:
             cycle = await self.send(request.method, url, request.headers.raw, request.stream, timeouts, target)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is reported and raised
             if (trace := request.extensions.get("trace")) is not None:
                 await trace("transport.send.failed", {"exception": error})  # as httpcore reports its failures
             raise

@@ -216,9 +216,7 @@ def _new_client(url: str) -> Any:
         from redis.driver_info import DriverInfo
 
         options["driver_info"] = DriverInfo()
-    with contextlib.suppress(
-        ModuleNotFoundError
-    ):  # with them, redis-py 8 uses pooled connections that Redis has closed
+    with contextlib.suppress(ModuleNotFoundError):  # with them, redis-py 8 uses connections that Redis has closed
         import redis.asyncio.maint_notifications
         from redis.maint_notifications import MaintNotificationsConfig
 

@@ -39,9 +39,8 @@ class MediaStream:
     def __init__(self, make_call: Callable[[], Call], what: object, start: int, end: int | None) -> None:
         self._make = functools.partial(MediaStream, make_call, what, start, end)  # another one of the same bytes
         self._opened: list[Transfer] = []
-        self._chunks = _chunks(
-            make_call, what, start, end, self._opened
-        )  # refers to no `MediaStream`: no cycle keeps it
+        # It refers to no `MediaStream`, so that no cycle keeps it.
+        self._chunks = _chunks(make_call, what, start, end, self._opened)
         self._rest = memoryview(b"")  # of a chunk of which `read` returned the beginning
         self._reader: asyncio.Task[object] | None = None  # the task that waits for a chunk
         self._idle = asyncio.Event()  # set when none does any more

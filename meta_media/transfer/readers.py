@@ -139,7 +139,7 @@ async def response_chunks(response: Any) -> AsyncIterator[Buffer]:
             yield chunk
     except MediaError:
         raise
-    except Exception as error:
+    except Exception as error:  # each HTTP client has its own
         why = _MISUSES.get(type(error).__name__)
         if why is not None:
             raise InvalidMediaError(f"the response to upload cannot be read: {why}") from error

@@ -197,13 +197,10 @@ class ResumableBody:
                 await self.aclose()
                 await self._call.recover(error, self._retry)
                 await self._open_rest()
-        if self._offset - begin < len(buffer) and self._stop is None and self.response.cut and not self._has_checksum:
+        checked = self.whole and self.location.sha256 is not None
+        if self._offset - begin < len(buffer) and self._stop is None and self.response.cut and not checked:
             raise NetworkError(_CUT, retryable=True)
         return self._offset - begin
-
-    @property
-    def _has_checksum(self) -> bool:
-        return self.whole and self.location.sha256 is not None
 
     def _request(self) -> Request:
         """Build the request for the bytes from the offset on, or for all if the server serves no parts."""

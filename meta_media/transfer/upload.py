@@ -244,6 +244,6 @@ class FileContent:
                     await self._reporter.add(len(rest))
             self._check()
             yield self._form.tail
-        except Exception as error:
+        except Exception as error:  # the caller's source may raise anything
             self._failure = error, error.__cause__, error.__suppress_context__
             raise

@@ -69,10 +69,8 @@ def media_tasks(
         async def pulse() -> None:
             """Do nothing. A new task is enough."""
 
-        worker.pulse = (
-            idle / 1000,
-            pulse.kicker().with_task_id("meta_media.pulse").kiq,
-        )  # one id: results replace each other
+        one_id = pulse.kicker().with_task_id("meta_media.pulse")  # results replace each other
+        worker.pulse = idle / 1000, one_id.kiq
     return MediaTasks(broker, worker)
 
 
