@@ -7,6 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from pywa_async.client import WhatsApp
+from pywa_async.errors import BSUIDRecipientNotSupported
+from pywa_async.types.callback import Button
+from pywa_async.types.templates import AuthenticationBody, HeaderImage, OneTapOTPButton, TemplateLanguage
 
 from meta_media import Recipient
 from meta_media.emulator import Emulator, Fault
@@ -323,3 +327,20 @@ async def test_a_group_that_takes_no_media(emulator: Emulator) -> None:
             await media.send(Recipient.group("Y2FwaV9n"), uploaded, kind="document")
         assert caught.value.code == 130501
         assert (await media.send(Recipient.group("Y2FwaV9n"), uploaded, kind="document")).input == "Y2FwaV9n"
+
+
+async def test_pywa_sends_media_in_headers(emulator: Emulator) -> None:
+    """An unmodified pywa sends templates and buttons with an image by id, and knows the refusal of a one-time password."""
+    async with httpx.AsyncClient() as session:
+        pywa: Any = WhatsApp(phone_id=emulator.phone_number_id, token=emulator.access_token, session=session)
+        session.base_url = httpx.URL(f"{emulator.base_url}/v26.0")  # it sets Meta's own, and offers no other way
+        image = (await pywa.upload_media(b"x", mime_type="image/jpeg", filename="a.jpg")).id
+        named = {"name": "order", "language": TemplateLanguage.ENGLISH}
+        sent = await pywa.send_template("15550001111", **named, params=[HeaderImage.params(image=image)])
+        assert sent.status.value == "accepted"
+        await pywa.send_image("15550001111", image, caption="which?", buttons=[Button("this", "1")])
+        assert [message["type"] for message in emulator.messages] == ["template", "interactive"]
+        code = [AuthenticationBody.params(otp="123"), OneTapOTPButton.params(otp="123")]
+        with pytest.raises(BSUIDRecipientNotSupported):
+            await pywa.send_template("US.1349", **named, params=code)
+        assert (await pywa.send_template("15550001111", **named, params=code)).id == emulator.messages[-1]["message_id"]
