@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import httpx
 import pytest
 
 from meta_media import samples
 from meta_media.cli.app import make_app
+from meta_media.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -203,6 +204,44 @@ def test_the_bot_answers_a_customer_once(folder: Path, tmp_path_factory: pytest.
     saved = {path.suffix: path.read_bytes() for path in (folder / "inbox").iterdir()}
     assert saved == {name[-4:]: (folder / name).read_bytes() for name in ("photo.jpg", "note.ogg")}
     assert (folder / "inbox" / f"{media_id}.jpg").exists()
+
+
+async def test_the_bot_responds_before_it_works(
+    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meta has its 200 before the media is fetched; the same webhook once more leads to no second message."""
+    monkeypatch.chdir(folder)
+    for name, value in zip((*EXPORTS, "WEBHOOK_VERIFICATION_TOKEN"), served_by(emulator), strict=True):
+        monkeypatch.setenv(name, value)
+    module: dict[str, Any] = {}
+    exec(compile(bot(), "bot.py", "exec"), module)
+    body, signature = await emulator.receive("photo.jpg", "image/jpeg", sender="US.13491208655302741918")
+    headers = [(b"x-hub-signature-256", signature.encode())]
+    requests_before: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        assert message.get("status", 200) == 200
+        requests_before.append(len(emulator.requests))
+
+    for _ in range(2):
+        await module["app"](
+            {"type": "http", "method": "POST", "path": "/webhook", "headers": headers, "query_string": b""},
+            receive,
+            send,
+        )
+    await module["media"].aclose()
+    assert (requests_before[1], len(emulator.messages), len(emulator.requests)) == (0, 1, 3)
+    [saved] = (folder / "inbox").iterdir()
+    assert saved.read_bytes() == (folder / "photo.jpg").read_bytes()
+
+
+def served_by(emulator: Emulator) -> tuple[str, ...]:
+    """What `serve` would print to export."""
+    known = (emulator.base_url, emulator.phone_number_id, emulator.access_token, emulator.app_secret)
+    return (*known, emulator.verify_token)
 
 
 def waited_for(log: Path, text: str, count: int) -> bool:
