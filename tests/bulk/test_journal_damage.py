@@ -98,7 +98,7 @@ async def flipped(folder: Path, trials: int, seed: int) -> Counter[str]:
     return came
 
 
-@pytest.mark.parametrize("trials", [40, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [40, pytest.param(150, marks=pytest.mark.slow)])
 async def test_flipped_bytes(tmp_path: Path, trials: int) -> None:
     """Whatever bytes of a journal change, no item gets another's result, and nothing that was done is new: it is flagged."""
     seed = random.SystemRandom().randrange(2**32)

@@ -270,7 +270,7 @@ def replace_database(folder: Path, content: bytes) -> None:
     (folder / DATABASE).write_bytes(content)
 
 
-@pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [60, pytest.param(400, marks=pytest.mark.slow)])
 async def test_flipped_bits(tmp_path: Path, flips: int) -> None:
     """A flipped bit of the database is one sentence, or harmless: no raw error, nothing of another id, nothing deleted."""
     _, ids = await filled(tmp_path, media=12)
@@ -326,7 +326,7 @@ async def test_a_refused_emulator_leaves_the_lock(tmp_path: Path) -> None:
         assert (await api.upload(b"x", filename="a.txt")).id
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
 async def test_of_two_that_start_at_once_one_runs(tmp_path: Path, rounds: int) -> None:
     """Two emulators that start at the same time on a new folder: one runs, and the other says why it does not."""
     for number in range(rounds):
