@@ -104,8 +104,7 @@ def _status(tokens: Sequence[str]) -> int:
         return _failed((), FAILED, f"could not write the results: {error.strerror}", {})
     except ExitNowError as leaving:
         _exit_now(leaving.status)
-    except Exception as error:
-        # The message may hold a secret, so only the place is printed.
+    except Exception as error:  # a defect; its message may hold a secret, so only the place is printed
         place = traceback.extract_tb(error.__traceback__)[-1]
         why = f"this is a defect of meta-media: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
         raise SystemExit(_failed(tokens, FAILED, why, {"type": type(error).__name__, "message": why})) from error

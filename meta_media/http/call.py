@@ -261,9 +261,8 @@ class Call:
     async def recover(self, error: MediaError, retry: RetryState) -> None:
         """Wait after a failure until the work may be tried again; raise the error if it may not."""
         self.ambiguous = error.maybe_applied = self.ambiguous or error.maybe_applied
-        if (
-            error is self._final or error.operation or self._slot.interrupted
-        ):  # a call inside this one has tried it again
+        tried_again = error is self._final or error.operation  # by an inner piece of work, or by a call in this one
+        if tried_again or self._slot.interrupted:
             raise error
         try:
             refused = isinstance(error, AuthenticationError) and self._token and retry.may_renew_token()
