@@ -43,7 +43,7 @@ _TIMEOUT: Final = 120.0  # seconds, in which the emulator posts two webhooks
 
 
 class Customers:
-    """The part of an `Emulator` that an application's webhook sees: customers who write to it, and its own messages' statuses."""
+    """The part of an `Emulator` that an application's webhook sees: customers, and the statuses of messages."""
 
     clock: Clock
     settings: EmulatorSettings
@@ -173,7 +173,7 @@ class Customers:
     async def _play_customer(
         self, content: bytes, mime_type: str, *, twice: bool, failure: str | None = None, **given: Any
     ) -> dict[str, Any]:
-        code = None if failure is None else int(failure) if failure.isdecimal() else 0
+        code = None if failure is None else {str(code): code for code in INBOUND_FAILURES}.get(failure, 0)
         body, _ = await self.receive(content, mime_type, failure=code, **given)
         posts = (1 + twice) * (self.webhook is not None)
         what = given.get("carrier", "message") if code is None else f"failure {code}"

@@ -1,8 +1,8 @@
 """
 Webhooks on their way to an application, as Meta posts them: the handshake, the signature, and repeats.
 
-A webhook is posted again until the status of the response is 200. Meta goes on for 7 days; here the pauses are those of a
-laptop, and the emulator's end is theirs.
+A webhook is posted again until the status of the response is 200. Meta does so for 7 days; the emulator does it with
+shorter pauses, until it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hmac
 import itertools
 import logging
 import secrets
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -32,16 +31,15 @@ __all__ = ["LOGGER", "Deliveries", "post_webhook", "sign", "verify_subscription"
 
 LOGGER: Final = logging.getLogger("meta_media.emulator")
 _TIMEOUT: Final = 30.0  # seconds that an application may take to respond
-_AGENTS: Final = {
-    "GET": "facebookplatform/1.0 (+http://developers.facebook.com)",
-    "POST": "facebookexternalua",
-}  # recorded
+# Recorded.
+_AGENTS: Final = {"GET": "facebookplatform/1.0 (+http://developers.facebook.com)", "POST": "facebookexternalua"}
 _PAUSES: Final = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)  # seconds before a webhook is posted again; the last one repeats
 _LONGEST_CHALLENGE: Final = 1000  # bytes of a response to the handshake that are read
+_TLS_CONTEXT: Final = functools.cache(functools.partial(httpx.create_ssl_context, trust_env=False))  # reads files
 _AT_ONCE: Final = 8  # posts
 _WAITING: Final = 10_000  # webhooks that wait for a post at most; later ones are dropped
+_BEFORE_SENT: Final = 0.05  # seconds, so that the response to a message comes before its first status, as with Meta
 _HINTS: Final = {
-    401: "let it compare hub.verify_token with the verify token of the emulator",
     403: "let it compare hub.verify_token with the verify token of the emulator",
     404: "pass the path of its webhook, too",
     405: "let its webhook take GET, too",
@@ -69,11 +67,10 @@ async def verify_subscription(url: str, verify_token: str) -> None:
     if status != 200:
         hint = _HINTS.get(status, "let it respond with status 200 and hub.challenge")
         raise ConfigurationError(f"the webhook answered the handshake with HTTP {status}: {hint}")
-    if body == f'"{challenge}"'.encode():
-        hint = "with hub.challenge in quotes, as JSON: let it respond with plain text"
-        raise ConfigurationError(f"the webhook answered the handshake {hint}")
     if body != challenge.encode():
         hint = "with another body than hub.challenge: let it respond with hub.challenge alone"
+        if body == f'"{challenge}"'.encode():
+            hint = "with hub.challenge in quotes, as JSON: let it respond with plain text"
         raise ConfigurationError(f"the webhook answered the handshake {hint}")
 
 
@@ -88,16 +85,11 @@ async def post_webhook(url: str, body: bytes, signature: str, *, what: str = "",
     return status if isinstance(status, int) else 0
 
 
-@functools.cache
-def _tls_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
-
-
 async def _exchange(
     method: str, url: str, *, query: Mapping[str, str] | None = None, content: bytes = b"", headers: Any = None
 ) -> tuple[int | str, bytes]:
     """Return the status and the first bytes of a response; or why there is none, which shows no query."""
-    body, context = b"", await anyio.to_thread.run_sync(_tls_context)
+    body, context = b"", await anyio.to_thread.run_sync(_TLS_CONTEXT)
     try:
         with anyio.fail_after(_TIMEOUT):
             async with (
@@ -173,12 +165,12 @@ class Deliveries:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _climb(self, steps: Iterator[tuple[str, bytes]]) -> None:
+        await asyncio.sleep(_BEFORE_SENT)
         for status, body in steps:
             await self.post(body, f"status {status}")
 
     async def _repeat(self, body: bytes, what: str) -> None:
-        for number in itertools.count():
-            pause, following = (_PAUSES[min(number + more, len(_PAUSES) - 1)] for more in (0, 1))
+        for pause, following in itertools.pairwise(itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))):
             await asyncio.sleep(pause)
             if await self._post(body, what, following) == 200:
                 return
