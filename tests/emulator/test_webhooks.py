@@ -81,7 +81,7 @@ def masked(value: Any) -> Any:
 async def test_every_carrier(emulator: Emulator, media: MediaApi, carrier: Any) -> None:
     """Each carrier has the structure of Meta's page, and the media in it can be read."""
     body, signature = await emulator.receive(
-        CONTENT, "image/jpeg", caption="look", filename="a.jpg", carrier=carrier, username="anna"
+        CONTENT, "image/jpeg", caption="look", filename="a.jpg", carrier=carrier, username="@anna"
     )
     assert verify_signature(emulator.app_secret, body, signature)
     field, value = value_of(body)
