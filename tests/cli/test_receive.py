@@ -129,7 +129,7 @@ def test_a_message_that_is_not_passed_on(customer: Shell, bot: Bot) -> None:
 def test_a_message_is_answered(customer: Shell, bot: Bot) -> None:
     """Each message that is sent is reported to the bot: sent, delivered, read."""
     media_id = customer.upload("photo.jpg")
-    [message_id] = words_of(customer.run("send", "+15550001111", "--id", media_id, "--kind", "image"))
+    [message_id] = words_of(customer.run("send", media_id, "--to", "+15550001111"))
     eventually(lambda: len(bot.posts) == 3)
     found = [status for body, _ in bot.posts for status in parse_webhook(body).statuses]
     assert [(status.message_id, status.status) for status in found] == [
@@ -257,7 +257,7 @@ def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:
         told = json.loads(process.stdout.readline())
         eventually(lambda: len(bot.handshakes) == 3)
         shell = bare.with_variables({name: value for name, value in told.items() if name.isupper()})
-        assert shell.run("send", "US.1349", "--id", shell.upload("photo.jpg"), "--kind", "image").returncode == 0
+        assert shell.run("send", shell.upload("photo.jpg"), "--to", "US.1349").returncode == 0
         assert process.stderr is not None
         said: list[str] = []
         while not any("webhook (" in line for line in said):
