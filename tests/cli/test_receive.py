@@ -49,8 +49,9 @@ def bot() -> Iterator[Bot]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            status = statuses.pop(0) if statuses else 200
             handshakes.append(parse_qs(urlsplit(self.path).query))
-            self.send_response(statuses.pop(0) if statuses else 200)
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(handshakes[-1]["hub.challenge"][0].encode())
 
@@ -73,7 +74,9 @@ def bot() -> Iterator[Bot]:
 def chatting(bot: Bot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An emulator that posts to it, as the environment variables that lead to it."""
     folder = tmp_path_factory.mktemp("chatting")
+    before = len(bot.handshakes)
     with Shell(folder=folder).serving("--data", "data", "--webhook", bot.url) as variables:
+        eventually(lambda: len(bot.handshakes) > before)
         yield variables
 
 
@@ -254,17 +257,20 @@ def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:
     options = ("--webhook", bot.url, "--verify-token", "tea", "--fail-delivery", "131053", "--json")
     with bare.start("serve", "--port", "0", "--data", "data", *options) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        eventually(lambda: len(bot.handshakes) == 3)
-        shell = bare.with_variables({name: value for name, value in told.items() if name.isupper()})
-        assert shell.run("send", shell.upload("photo.jpg"), "--to", "US.1349").returncode == 0
         assert process.stderr is not None
-        said: list[str] = []
-        while not any("webhook (" in line for line in said):
-            said.append(process.stderr.readline().decode().rstrip("\n"))
-            assert said[-1], "it ended"
-        process.terminate()
-        rest, _ = process.communicate(timeout=PATIENCE)
+        try:
+            told = json.loads(process.stdout.readline())
+            eventually(lambda: len(bot.handshakes) == 3)
+            shell = bare.with_variables({name: value for name, value in told.items() if name.isupper()})
+            assert shell.run("send", shell.upload("photo.jpg"), "--to", "US.1349").returncode == 0
+            said: list[str] = []
+            while not any("webhook (" in line for line in said):
+                said.append(process.stderr.readline().decode().rstrip("\n"))
+                assert said[-1], "it ended"
+            process.terminate()
+            rest, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (told["WEBHOOK_VERIFICATION_TOKEN"], rest) == ("tea", b"")
     assert [query["hub.verify_token"] for query in bot.handshakes] == [["tea"]] * 3
     [failed] = parse_webhook(bot.posts[0][0]).statuses
