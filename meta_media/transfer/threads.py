@@ -242,8 +242,17 @@ class FileWork:
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:
     """Await short work to its end, and raise a cancellation only then, after `undo(result)`."""
-    task = asyncio.ensure_future(work)
-    cancelled = await outwait(task)
+    begun = False
+
+    async def begin() -> T:
+        nonlocal begun
+        begun = True
+        return await work
+
+    task, cancelled = asyncio.ensure_future(begin()), None
+    while not task.done():
+        cancelled = await outwait(task) or cancelled
+        task = task if begun else asyncio.ensure_future(begin())  # a loop that ends cancels tasks that have not begun
     if cancelled is None:
         return task.result()
     if task.exception() is None and undo is not None and (undoing := undo(task.result())) is not None:

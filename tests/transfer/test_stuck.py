@@ -25,7 +25,7 @@ from meta_media.errors import StorageError, TransferTimeoutError
 from meta_media.transfer import thread_pool
 from meta_media.transfer.files import open_file, pipe_chunks
 from meta_media.transfer.thread_pool import ThreadPool
-from meta_media.transfer.threads import FileWork, file_deadline, pool, prefetch
+from meta_media.transfer.threads import FileWork, await_completion, file_deadline, pool, prefetch
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import LeanServer
@@ -438,15 +438,22 @@ async def test_clean_up_is_never_dropped(
     _ = [work.exception() for work in works if not work.cancelled()]
 
 
-async def test_clean_up_of_a_loop_that_ends() -> None:
+@pytest.mark.parametrize("of", ["a file", "another task"])
+async def test_clean_up_of_a_loop_that_ends(of: str) -> None:
     """A loop that ends cancels all tasks at once, also those that have not begun. The last work on a file is done."""
     done: list[int] = []
-    finishing = asyncio.ensure_future(FileWork().finish(done.append, 1))
+
+    async def clean_up() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    finishing = FileWork().finish(done.append, 1) if of == "a file" else await_completion(clean_up())
+    leaving = asyncio.ensure_future(finishing)
     await asyncio.sleep(0)  # until it waits
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await finishing
+        await leaving
     await wait_until(lambda: done == [1])
 
 
