@@ -159,7 +159,7 @@ class Emulator(Customers):
     def api(self, **settings: Any) -> MediaApi:
         """Return a client of the default number; `settings` are fields of `Settings`."""
         # The environment's WA_APP_SECRET is another app's.
-        own = {"base_url": self.base_url, "app_secret": self.app_secret, "app_id": self.app_id}
+        own: dict[str, Any] = {"base_url": self.base_url, "app_secret": self.app_secret, "app_id": self.app_id}
         configured = Settings(**own | settings)
         return MediaApi(self.access_token, self.phone_number_id, settings=configured, http_client=self._client)
 
