@@ -23,6 +23,7 @@ from meta_media import clean_stale
 from meta_media.errors import StorageError
 from meta_media.transfer import atomic_file
 from meta_media.transfer.atomic_file import AtomicFile
+from meta_media.transfer.destinations import open_sink
 from tests.support.sabotage import Sabotage
 from tests.support.servers import open_files
 
@@ -117,6 +118,16 @@ def test_another_file_in_its_place(folder: Path) -> None:
         draft.commit("")
     draft.discard()
     assert set(listing(folder)) == {"moved"}
+
+
+async def test_emptied(folder: Path) -> None:
+    """After all was taken back, what is written then begins the file, and ends it."""
+    async with open_sink(folder / "a", overwrite=True, fsync=False) as sink:
+        await sink.work.run(sink.put, memoryview(OLD + NEW))
+        await sink.rewind()
+        await sink.work.run(sink.put, memoryview(NEW))
+        await sink.commit("")
+    assert listing(folder) == {"a": NEW}
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
