@@ -8,7 +8,7 @@ import errno
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import attrs
 import pytest
 import time_machine
 
-from meta_media import LibraryEntry, SQLiteStore
+from meta_media import LibraryEntry, MemoryStore, SQLiteStore
 from meta_media.errors import ConfigurationError, StorageError
 from meta_media.library import Store
 from tests.library.helpers import OLD_ENTRY, entry_of, put_entry
@@ -89,9 +89,10 @@ JUMPS = [timedelta(hours=1), timedelta(days=1), timedelta(days=366)]
 
 
 @pytest.mark.parametrize("jump", [*JUMPS, *(-jump for jump in JUMPS)], ids=str)
-async def test_clock_set(tmp_path: Path, jump: timedelta) -> None:
+@pytest.mark.parametrize("made", [SQLiteStore, lambda _: MemoryStore()], ids=["SQLite", "memory"])
+async def test_clock_set(made: Callable[[Path], SQLiteStore | MemoryStore], tmp_path: Path, jump: timedelta) -> None:
     """A claim lasts as long as it was made for, and no longer, if the wall clock is put back or forward meanwhile."""
-    async with SQLiteStore(tmp_path / "library.sqlite") as store:
+    async with made(tmp_path / "library.sqlite") as store:
         for number, seconds in enumerate((600, 0.2)):
             first = await store.claim(f"{number}", seconds)
             assert first is not None
