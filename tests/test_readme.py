@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EMULATOR = ROOT / "meta_media" / "emulator" / "README.md"
 COMMAND_LINE = ROOT / "meta_media" / "cli" / "README.md"
-EXPORTS = ("WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET")
+EXPORTS = ("WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET", "WA_APP_ID")
 GUIDES = [
     path
     for pattern in ("*.md", ".github/*.md", "meta_media/**/*.md", "benchmarks/*.md", "tests/**/*.md")

@@ -125,6 +125,7 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
         "WA_PHONE_NUMBER_ID": emulator.phone_number_id,
         "CLOUD_API_ACCESS_TOKEN": emulator.access_token,
         "WA_APP_SECRET": emulator.app_secret,
+        "WA_APP_ID": emulator.app_id,
     }
     if emulator.webhook is not None:
         facts["WEBHOOK_VERIFICATION_TOKEN"] = emulator.verify_token

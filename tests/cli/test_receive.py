@@ -215,7 +215,7 @@ def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
     with bare.start("serve", "--port", "0", "--data", "data", *options) as process:
         assert process.stdout is not None
         exports: dict[str, str] = {}
-        while len(exports) < 4:
+        while len(exports) < 5:
             line = process.stdout.readline().decode()
             assert line.startswith("export ") or "--quiet" not in options, line
             assert line, "it ended"
@@ -288,7 +288,8 @@ def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:
 def test_serve_quietly(bare: Shell) -> None:
     """With `--quiet`, `serve` prints the lines to export and nothing else, and no warnings."""
     with served(bare, "--quiet") as (process, exports):
-        assert list(exports) == ["WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET"]
+        names = ["WA_BASE_URL", "WA_PHONE_NUMBER_ID", "CLOUD_API_ACCESS_TOKEN", "WA_APP_SECRET", "WA_APP_ID"]
+        assert list(exports) == names
         bare.with_variables(exports).upload("photo.jpg")
         with socket.create_connection(("127.0.0.1", int(exports["WA_BASE_URL"].rpartition(":")[2]))) as plain:
             plain.sendall(b"\x16\x03\x01 hello")
