@@ -241,7 +241,7 @@ async def test_the_bot_responds_before_it_works(
 def served_by(emulator: Emulator) -> tuple[str, ...]:
     """What `serve` would print to export."""
     known = (emulator.base_url, emulator.phone_number_id, emulator.access_token, emulator.app_secret)
-    return (*known, emulator.verify_token)
+    return (*known, emulator.app_id, emulator.verify_token)
 
 
 def waited_for(log: Path, text: str, count: int) -> bool:

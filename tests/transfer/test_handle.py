@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
+import httpx
 import pytest
 
 from meta_media import MediaApi, Progress, Settings, Source, UploadHandle
@@ -181,6 +183,13 @@ async def test_every_kind_of_source(kind: str, tmp_path: Path) -> None:
             "async": pieces(),
         }
         await resumed(FILE, sources[kind], 150)
+
+
+async def test_long_stream_of_declared_size() -> None:
+    """A stream that has declared its size is spooled, because it cannot be read again."""
+    content = FILE * 3000
+    pieces = (content[start : start + 50_000] for start in range(0, len(content), 50_000))
+    await resumed(content, Source.stream(pieces, size=len(content)), 500_000, chunk_size=2**16)
 
 
 async def test_progress_begins_at_the_offset() -> None:
@@ -421,6 +430,18 @@ async def test_signature_is_not_shown() -> None:
             await media.upload_handle(FILE)
     assert "SIGNATURE" not in str(caught.value) + repr(caught.value)
     assert "upload:MTphdHRh" in str(caught.value)
+
+
+async def test_token_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A caller's client logs every header: an echo of the token that was sent as `OAuth` is masked there, too."""
+    caplog.set_level(logging.DEBUG)
+    echo = json_response({"id": SESSION, "h": "4::x"}, x_echo=TOKEN)
+    async with Server(echo) as server, httpx.AsyncClient() as given:
+        settings = Settings(base_url=server.base_url, app_id="9")
+        await MediaApi(TOKEN, settings=settings, http_client=given).upload_handle(FILE)
+    assert "x-echo" in caplog.text
+    assert TOKEN not in caplog.text
+    assert "SIGNATURE" not in caplog.text.replace(SESSION, "")
 
 
 async def test_server_that_fails_after_the_file() -> None:
