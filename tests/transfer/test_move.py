@@ -96,11 +96,21 @@ async def test_large(emulator: Emulator, busy: MediaApi) -> None:
     assert moved.filename == f"{first.id}.txt"
 
 
-async def test_from_a_webhook(emulator: Emulator, busy: MediaApi) -> None:
-    """Media from a webhook keeps the sender's name, which is made safe."""
-    inbound = await received(emulator, SAMPLES["report.pdf"][1], "application/pdf", filename="../Fatura 05.pdf")
+@pytest.mark.parametrize(
+    ("sample", "mime_type", "given", "name"),
+    [
+        ("report.pdf", "application/pdf", "../Fatura 05.pdf", "Fatura 05.pdf"),
+        ("note.txt", "text/plain", "table.csv", "table.txt"),
+        ("photo.jpg", "image/jpeg", None, None),
+    ],
+)
+async def test_from_a_webhook(
+    emulator: Emulator, busy: MediaApi, sample: str, mime_type: str, given: str | None, name: str | None
+) -> None:
+    """Media from a webhook keeps the type that Meta states, and the sender's name, which is made safe."""
+    inbound = await received(emulator, SAMPLES[sample][1], mime_type, filename=given)
     moved = await busy.move(inbound, OTHER)
-    assert (moved.filename, moved.mime_type) == ("Fatura 05.pdf", "application/pdf")
+    assert (moved.filename, moved.mime_type) == (name or f"{inbound.id}.jpg", mime_type)
 
 
 async def test_of_a_type_that_is_not_uploaded(emulator: Emulator, busy: MediaApi) -> None:
@@ -217,7 +227,7 @@ async def test_upload_that_fails_each_time(emulator: Emulator, busy: MediaApi) -
 async def test_download_that_fails_each_time(emulator: Emulator, busy: MediaApi) -> None:
     """A download that fails for good is not begun again by the upload."""
     first = await busy.upload(TEXT)
-    emulator.fail("download", Fault(at=0, end="reset"), times=3)
+    emulator.fail("download", Fault(at=50_000, end="reset"), times=3)
     error = await failure(busy, first, NetworkError)
     assert (error.operation, error.media_id, error.attempts) == ("download", first.id, 3)
     assert downloads(emulator) == 4
