@@ -72,7 +72,7 @@ class Connection(HandshakingConnection):
         """Answer a client that speaks TLS by a sentence in the log and one in plain text, which its TLS library refuses."""
         began, self._began = self._began, True
         if not began and data.startswith(_TLS_HANDSHAKE):
-            self.logger.warning("a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://")
+            self.logger.warning("a client spoke TLS to the emulator: let it use http://, or start this with TLS")
             self.send_400_response("This port speaks plain HTTP: use http://")
         else:
             super().data_received(data)

@@ -246,7 +246,7 @@ def test_serve_shows_requests(bare: Shell) -> None:
         strict=False,
     ):
         assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(request)}: 200, \d\.\d{{3}} s", line)
-    assert said[3:] == ["meta-media: a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://"]
+    assert said[3:] == ["meta-media: a client spoke TLS to the emulator: let it use http://, or start this with TLS"]
 
 
 def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:

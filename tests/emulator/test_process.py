@@ -344,7 +344,7 @@ async def test_a_client_that_speaks_tls(caplog: pytest.LogCaptureFixture) -> Non
         media_id = await upload(http, emulator.phone_number_id, b"\x16\x03\x01" * MEGABYTE)
         assert (await http.get(f"/v25.0/{media_id}")).json()["file_size"] == 3 * MEGABYTE
     [warning] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warning == "a client spoke TLS to the emulator, which speaks plain HTTP: let it use http://"
+    assert warning == "a client spoke TLS to the emulator: let it use http://, or start this with TLS"
 
 
 def test_another_event_loop() -> None:
