@@ -71,8 +71,8 @@ def graph_request(
 
     The parts of `path` must have passed `validators.checked_id`, or be the id of an `UploadSession`, which has a query.
     """
-    given = urlencode({name: value for name, value in query.items() if value})
-    url = "/".join((settings.base_url, settings.api_version, *path)) + (f"?{given}" if given else "")
+    given = {name: value for name, value in query.items() if value}
+    url = "/".join((settings.base_url, settings.api_version, *path)) + (f"?{urlencode(given)}" if given else "")
     all_headers = _headers(settings) | dict(headers or {})
     return Request(operation=operation, method=method, url=url, graph=True, headers=all_headers, media_id=media_id)
 

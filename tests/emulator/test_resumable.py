@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from pywa_async.client import WhatsApp
 
 from meta_media.emulator import Emulator, Fault
 from tests.support.servers import wait_until
+from tests.transfer.downloads import PHOTO
 
 ABOUT = {"file_length": "10", "file_type": "image/jpeg", "file_name": "a.jpg"}
 FILE = b"0123456789"
@@ -60,6 +62,19 @@ async def test_pywa_asks_this_way(emulator: Emulator, graph: httpx.AsyncClient) 
     assert (stored.handle, stored.filename, stored.file_offset) == (response.json()["h"], "a.jpg", 10)
     assert stored.digest.hexdigest() == hashlib.sha256(FILE).hexdigest()
     assert signature not in repr(stored)
+
+
+async def test_pywa_sets_a_profile_picture(emulator: Emulator) -> None:
+    """An unmodified pywa uploads a picture, and makes it the profile's."""
+    async with httpx.AsyncClient() as session:
+        pywa = WhatsApp(
+            emulator.phone_number_id, token=emulator.access_token, app_id=int(emulator.app_id), session=session
+        )
+        session.base_url = httpx.URL(f"{emulator.base_url}/v26.0")  # it sets Meta's own, and offers no other way
+        assert await pywa.update_business_profile(profile_picture=PHOTO)
+    (stored,) = emulator.handles
+    assert stored.digest.hexdigest() == hashlib.sha256(PHOTO).hexdigest()
+    assert stored.handle is not None
 
 
 async def test_meta_cloud_api_asks_this_way(emulator: Emulator, graph: httpx.AsyncClient) -> None:
