@@ -59,8 +59,9 @@ class MediaLibrary(Ensuring):
         Args:
             source: As for `MediaApi.upload`. A stream is first stored in memory or a temporary file.
             progress: As for `MediaApi.upload`.
-            **keywords: As for `MediaApi.upload`, except `use_case`. `filename` and `size` only affect an upload. With `verify`,
-                Meta is also asked whether a stored id still exists; if not, the source is uploaded again.
+            **keywords: As for `MediaApi.upload`, except `use_case`. `size` only affects an upload. `filename` is also the
+                entry's. With `verify`, Meta is also asked whether a stored id still exists; if not, the source is uploaded
+                again.
 
         Raises:
             MediaError: As `MediaApi.upload`.
