@@ -462,3 +462,24 @@ def test_interrupted_without_a_journal(shell: Shell) -> None:
         assert process.wait(PATIENCE) == 130
         _, said = process.communicate(timeout=PATIENCE)
     assert "with --journal FILE, the same command could continue from here" in said.decode()
+
+
+@needs_posix
+@pytest.mark.slow
+def test_a_message_that_was_under_way_is_not_sent_again(shell: Shell) -> None:
+    """Killed while the server is silent, the same command names who may have got the message, and sends to the others."""
+    (shell.folder / "list.txt").write_text("+15550001111\n")
+    options = ("send", shell.upload("photo.jpg"), "--recipients", "list.txt", "--kind", "image", "--journal", "j")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        base_url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with shell.start(*options, "--base-url", base_url) as process, server.accept()[0] as connection:
+            received = b""
+            while b"+15550001111" not in received:
+                received += connection.recv(2**16)
+            process.kill()
+    (shell.folder / "list.txt").write_text("+15550001111\n+15550002222\n")
+    done = shell.run(*options, "--json")
+    unknown, sent = lines(done.stdout)
+    assert (done.returncode, unknown["to"], unknown["error"]["maybe_applied"]) == (1, "+15550001111", True)
+    assert (sent["to"], sent["id"][:6]) == ("+15550002222", "wamid.")
