@@ -195,7 +195,8 @@ async def play_customer(
     Have the emulator at the client's `base_url` receive media; `given` are the route's other parameters.
 
     Returns:
-        `id`, the id of the media, or None of a message that failed; `webhook`, the URL that it was posted to, or None; and `statuses`, one for each post.
+        `id`, the id of the media, or None of a message that failed; `webhook`, the URL that it was posted to, or None; and
+        `statuses`, one for each post.
     """
     base_url = media.settings.base_url
     headers = {"authorization": f"Bearer {access_token}", "content-type": mime_type}
