@@ -272,11 +272,16 @@ async def prefetch(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 step = asyncio.ensure_future(anext(steps, None))
                 yield value
         finally:
-            step.cancel()  # the consumer did not ask for it
-            cancelled = await outwait(step)
-            _ignore(step)
-            if cancelled is not None:
-                raise cancelled
+            await _drop(step)
+
+
+async def _drop(step: asyncio.Future[Any]) -> None:
+    """End a step that the consumer did not ask for. A cancellation arrives when it has ended."""
+    step.cancel()
+    cancelled = await outwait(step)
+    _ignore(step)
+    if cancelled is not None:
+        raise cancelled
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_media.errors import RateLimitError
-from meta_media.http.limits import MAX_RETRY_AFTER, Limits, RetryBudget, Throttle, backoff_delay
+from meta_media.http.limits import MAX_RETRY_AFTER, Limits, RetryBudget, Slot, Throttle, backoff_delay
 
 
 class Time:
@@ -318,3 +319,20 @@ async def test_shut_while_others_wait_for_an_answer(throttle: Throttle, time: Ti
     throttle.shut(ticket, 2.0, first=0.5)
     await waiting
     assert time.slept == [2.0]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_slot_is_kept_through_a_pause(throttle: Throttle, time: Time, kept: bool) -> None:
+    """A slot that must not be given up waits for its throttles with the limiter's only place; any other gives it back."""
+    limiter = anyio.Semaphore(1)
+    slot = Slot(limiter, {"number": throttle})
+    await slot.acquire()
+    slot.kept = kept
+    throttle.shut(throttle.enter(), 2.0, first=0.5)
+    again = asyncio.ensure_future(slot.acquire())
+    await asyncio.sleep(0)  # until it waits
+    assert limiter.value == (not kept)
+    await again
+    assert (limiter.value, time.slept) == (0, [2.0])
+    slot.release()
+    assert limiter.value == 1

@@ -360,7 +360,6 @@ async def test_broken_promises(slow: bool) -> None:
     assert {kind: found.get(kind, "nothing")[: len(wanted[kind])] for kind in wanted} == wanted
 
 
-@pytest.mark.slow
 async def test_busy_machine() -> None:
     """If a claim runs out before the check can renew it, as on a busy machine, the check tries a longer one."""
 
