@@ -400,7 +400,7 @@ def test_interrupted_and_resumed(shell: Shell) -> None:
     options = ("upload", "-r", "photos", "--journal", "run.sqlite")
     with shell.start(*options, "--rate", "5", "--concurrency", "2") as process:
         assert process.stdout is not None
-        began = [process.stdout.readline().decode().strip() for _ in range(10)]  # by then the folder is listed
+        began = [process.stdout.readline().decode().strip() for _ in range(11)]  # enough for a table
         os.kill(process.pid, signal.SIGINT)
         more, said = process.communicate(timeout=PATIENCE)
     acknowledged = [*began, *more.decode().split()]
@@ -408,8 +408,10 @@ def test_interrupted_and_resumed(shell: Shell) -> None:
     assert (process.returncode, last) == (130, "meta-media: interrupted")
     assert how == "run the same command again to continue from here"
     table = table_of(said.decode())
-    assert (table["files"], table["uploaded"]) == ("30", str(len(acknowledged)))
-    assert table["not tried"] == str(30 - len(acknowledged)) != "0"
+    known = int(table["files"].removesuffix("+"))  # a busy machine may not have listed the folder to its end
+    assert (known == 30) is not table["files"].endswith("+")
+    assert table["uploaded"] == str(len(acknowledged)) != "30"
+    assert table["not tried"] == str(known - len(acknowledged))
     again = shell.run(*options, "--json")
     ids = [one["id"] for one in lines(again.stdout)]
     assert (again.returncode, len(set(ids))) == (0, 30)
