@@ -94,11 +94,11 @@ async def output(trial: Trial) -> Any:
 
 def resource(trial: Trial) -> Any:
     with zipfile.ZipFile(trial.folder / "package.zip", "w") as archive:
-        archive.writestr(f"package_{id(trial)}/__init__.py", "")
-        archive.write(trial.path, f"package_{id(trial)}/photo.jpg")
+        archive.writestr(f"package_{trial.folder.name}/__init__.py", "")
+        archive.write(trial.path, f"package_{trial.folder.name}/photo.jpg")
     sys.path.insert(0, str(trial.folder / "package.zip"))
     trial.stack.callback(sys.path.remove, sys.path[0])
-    return importlib.resources.files(f"package_{id(trial)}") / "photo.jpg"
+    return importlib.resources.files(f"package_{trial.folder.name}") / "photo.jpg"
 
 
 source = TABLE.source
