@@ -127,11 +127,6 @@ async def all_of(works: Sequence[Coroutine[Any, Any, object]]) -> None:
     await asyncio.gather(*works)
 
 
-def threads() -> int:
-    """Count the threads for file work."""
-    return sum(thread.name.startswith("meta_media_") for thread in threading.enumerate())
-
-
 WAYS: Final = pytest.mark.parametrize("way", ["asyncio", "anyio"])
 
 
@@ -142,11 +137,11 @@ WAYS: Final = pytest.mark.parametrize("way", ["asyncio", "anyio"])
 async def test_pipes_without_a_writer(warehouse: LeanServer, fifo: Path, way: str) -> None:
     """Pipes that nothing writes to are given up at once. They take no thread, and are closed."""
     await wait_until(lambda: not any(pool()._began.values()))  # the threads of earlier tests are back
-    before = max(threads(), 16)
+    before = max(len(pool()._began), 16)
     async with client(warehouse) as api:
         works = [api.upload(fifo, mime_type="text/plain") for _ in range(MANY)]
         await given_up(all_of(works), lambda: open_files(fifo).count(str(fifo)) == 16, way)
-        assert threads() <= before
+        assert len(pool()._began) <= before
         await wait_until(lambda: str(fifo) not in open_files(fifo))
         assert (await api.upload(TEXT, mime_type="text/plain")).id == "1"
 
