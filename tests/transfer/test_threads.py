@@ -17,6 +17,7 @@ from meta_media.errors import StorageError
 from meta_media.transfer.files import open_file, spooled
 from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
 from tests.support.servers import open_files, wait_until
+from tests.support.stepping import settled_at
 
 
 async def test_own_threads() -> None:
@@ -102,7 +103,7 @@ async def test_started_work_is_left_behind() -> None:
 
 
 async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> None:
-    """A file whose opening was cancelled is closed again before the cancellation arrives."""
+    """A file whose opening was cancelled is closed again."""
     path = tmp_path / "file"
     path.write_bytes(b"more than is small")
 
@@ -115,7 +116,7 @@ async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert str(path) not in open_files(path)
+    await settled_at(False, lambda: str(path) in open_files(path))  # a thread of a slow disk may be left behind
 
 
 async def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
