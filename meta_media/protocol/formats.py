@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import attrs
 
-__all__ = ["Flaw", "PartialFile", "Signature", "Steps", "head_only"]
+__all__ = ["Flaw", "PartialFile", "Signature", "Steps", "head_only", "number"]
 
 _T = TypeVar("_T")
 Steps = Generator[tuple[int, int], bytes, _T]
@@ -38,6 +38,7 @@ class Signature:
     candidates: tuple[str, ...]  # MIME types, the likeliest first; a single one is certain
     flaw: Flaw | None = None
     animated: bool = False  # of a WebP, which decides its maximum size
+    remarks: tuple[str, ...] = ()  # sentences on what WhatsApp accepts, but some phones do not play
 
 
 class PartialFile:
@@ -69,3 +70,8 @@ def head_only(steps: Steps[_T], head: bytes) -> _T:
     except StopIteration as stop:
         result: _T = stop.value
         return result
+
+
+def number(head: bytes, start: int, size: int) -> int:
+    """Read a little-endian number. Bytes beyond the head read as zero."""
+    return int.from_bytes(head[start : start + size], "little")

@@ -19,9 +19,10 @@ from typing import Final, Literal
 import attrs
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, UnsupportedMediaTypeError
+from meta_media.protocol.documents import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text
 from meta_media.protocol.formats import Signature
 from meta_media.protocol.secrets import excerpt, redacted
-from meta_media.protocol.signatures import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text, sniff
+from meta_media.protocol.signatures import sniff
 
 __all__ = [
     "ACCEPTED",
@@ -179,6 +180,7 @@ class Inspection:
     mime_type: str  # normalised, for the Content-Type of the file part
     kind: Kind  # of the message that shows it
     max_size: int  # bytes; 100 KiB for a still sticker, 500 KiB for an animated one
+    remarks: tuple[str, ...] = ()  # sentences on what WhatsApp accepts, but some phones do not play
 
 
 def kind_of(mime_type: str) -> Kind:
@@ -257,8 +259,12 @@ def inspect_media(
     else:
         _check_unsigned(subject, decided, is_text=is_text)
     still = kind == "sticker" and not (signature and signature.animated)
-    max_size = _STILL_STICKER_SIZE if still else ACCEPTED[decided].max_size
-    return Inspection(mime_type=decided, kind=kind, max_size=max_size)
+    return Inspection(
+        mime_type=decided,
+        kind=kind,
+        max_size=_STILL_STICKER_SIZE if still else ACCEPTED[decided].max_size,
+        remarks=signature.remarks if signature else (),
+    )
 
 
 def check_size(inspection: Inspection, size: int, *, filename: str | None = None) -> None:

@@ -11,9 +11,9 @@ import re
 import sys
 from typing import Final
 
-from meta_media.protocol.formats import Flaw, PartialFile, Steps
+from meta_media.protocol.formats import Flaw, PartialFile, Signature, Steps
 
-__all__ = ["Movie"]
+__all__ = ["iso_media"]
 
 # Sample entries, from the registry at mp4ra.org; those of MPEG-4 with their objectTypeIndication (ISO/IEC 14496-1, 7.2.6.6).
 # Others are unknown, and no reason to refuse a file.
@@ -50,7 +50,7 @@ class _UnseenError(Exception):
     """A box lies where nothing can be read, or is none."""
 
 
-class Movie:
+class _Movie:
     """
     The tracks of an MP4.
 
@@ -137,3 +137,39 @@ class Movie:
                 return contents, min(following, end)
             start = following
         return None
+
+
+# Major brands that decide the type, from the registry at mp4ra.org. Others ("isom", "mp42", ...) say only how to parse it.
+_BRANDS: Final = (
+    (re.compile(rb"M4[ABP] |F4A "), "audio/mp4"),
+    (re.compile(rb"M4V"), "video/mp4"),
+    (re.compile(rb"3g[eghprs]"), "video/3gpp"),
+    (re.compile(rb"3g2"), "video/3gpp2"),
+    (re.compile(rb"qt  "), "video/quicktime"),
+    (re.compile(rb"avi[fs]"), "image/avif"),
+    (re.compile(rb"hei[cmsx]|hev[cmsx]|m[is]f1"), "image/heic"),
+)
+_PLAYED: Final = frozenset({"audio/mp4", "video/3gpp", "video/mp4"})
+
+
+def iso_media(head: bytes, _complete: bool) -> Steps[Signature]:
+    """Decide by the brands of the first box (ISO/IEC 14496-12, 4.3) and by the tracks, which outrank them."""
+    brand, compatible = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
+    if brand in {b"mif1", b"msf1"} and b"avif" in compatible:
+        brand = b"avif"
+    branded = next((mime_type for pattern, mime_type in _BRANDS if pattern.match(brand)), None)
+    if branded is not None and branded not in _PLAYED:
+        return Signature(candidates=(branded,))
+    movie = _Movie(head)
+    yield from movie.read()
+    phone = ("video/3gpp",) if b"3gp" in compatible else ()
+    if movie.complete and movie.sound and not movie.video:
+        candidates: tuple[str, ...] = ("audio/mp4",)
+    elif movie.video:
+        candidates = ("video/3gpp",) if branded == "video/3gpp" else ("video/mp4", *phone)
+    elif branded is not None:
+        candidates = (branded,)
+    else:
+        both = ("audio/mp4", "video/mp4") if movie.sound or b"M4A " in compatible else ("video/mp4", "audio/mp4")
+        candidates = (*both, *phone)
+    return Signature(candidates=candidates, flaw=movie.flaw("3GP" if branded == "video/3gpp" else "MP4"))
