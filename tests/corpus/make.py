@@ -1,0 +1,114 @@
+"""
+Install the programs of the corpus, and make its files: `python -m tests.corpus.make FOLDER [WORD ...]`.
+
+With words, only the rows are made whose name or program contains one of them. Files that exist are not made again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.corpus.table import Program, Row, modules
+
+_MAKERS: Final = Path(__file__).parent / "makers"
+_TIMEOUT: Final = 180  # seconds for one file
+
+
+def _run(command: Iterable[str], **options: Any) -> None:
+    command = list(command)
+    print("+", shlex.join(command)[:300], flush=True)
+    subprocess.run(command, check=True, **options)
+
+
+def _install(folder: Path, programs: list[Program]) -> None:
+    """Install what is missing: into the folder, or with apt."""
+    names = [name for program in programs for name in program.apt]
+    if missing := [name for name in names if not _installed(name)]:
+        options = ["-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=900"]
+        _run(["apt-get", "install", *options, *missing], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    wanted: dict[str, list[str]] = {}
+    for program in programs:
+        wanted.setdefault(program.env, []).extend(program.pip)
+    uv = shutil.which("uv")
+    for name, pins in wanted.items():
+        python = folder / name / "bin/python"
+        if pins and not python.exists():
+            _run([uv, "venv", "-q", str(folder / name)] if uv else [sys.executable, "-m", "venv", str(folder / name)])
+        if pins:
+            pip = [uv, "pip", "install", "-q", "-p", str(python)] if uv else [str(python), "-m", "pip", "install", "-q"]
+            _run([*pip, *pins])
+    if pins := [pin for program in programs for pin in program.npm]:
+        _run(["npm", "install", "--silent", "--no-save", "--no-audit", "--prefix", str(folder), *pins])
+
+
+def _installed(package: str) -> bool:
+    seen = subprocess.run(["dpkg-query", "-Wf", "${Status}", package], check=False, capture_output=True, text=True)
+    return seen.stdout.endswith("ok installed")
+
+
+def _environment(folder: Path, env: str) -> Mapping[str, str]:
+    path = f"{folder / env}/bin:{folder}/node_modules/.bin:{os.environ['PATH']}"
+    variables = {"PATH": path, "NODE_PATH": f"{folder}/node_modules", "MAKERS": str(_MAKERS), "IN": f"{folder}/inputs"}
+    return {**os.environ, **variables, "FILES": f"{folder}/files", "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+
+
+def _make(path: Path, command: str, environment: Mapping[str, str]) -> str | None:
+    """Make one file, which appears when it is complete. Return the problem, if there is one."""
+    if path.exists():
+        return None
+    unfinished = path.with_name(f"part-{path.name}")
+    variables = {**environment, "OUT": str(unfinished)}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "stdin": subprocess.DEVNULL}
+    try:
+        seen = subprocess.run(
+            ["bash", "-ec", command], check=False, cwd=path.parent, env=variables, timeout=_TIMEOUT, **options
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {_TIMEOUT} s"
+    if seen.returncode or not unfinished.exists() or not unfinished.stat().st_size:
+        return f"exit status {seen.returncode}: {(seen.stderr or seen.stdout)[-700:]}"
+    unfinished.rename(path)
+    return None
+
+
+def main(folder: Path, words: list[str]) -> int:
+    """Make the files in `folder/files`, and return the exit status: 1 if one could not be made."""
+    folder = folder.resolve()
+    found = list(modules())
+    programs = {program.name: program for module in found for program in module.PROGRAMS}
+    rows: list[Row] = [
+        row
+        for module in found
+        for row in module.TABLE
+        if not words or any(word.lower() in f"{module.__name__} {row.program} {row.name}".lower() for word in words)
+    ]
+    used = dict.fromkeys(row.program for row in rows)
+    chosen = [module for module in found if any(row in rows for row in module.TABLE)]
+    for name in ("files", "inputs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    helpers = [programs[name] for module in chosen for name in getattr(module, "HELPERS", ())]
+    _install(folder, [programs[name] for name in used] + helpers)
+    problems = {}
+    for module in chosen:
+        for name, command in module.INPUTS.items():
+            problems[name] = _make(folder / "inputs" / name, command, _environment(folder, module.ENV))
+    for row in rows:
+        problems[row.name] = _make(
+            folder / "files" / row.name, row.command, _environment(folder, programs[row.program].env)
+        )
+    failed = {name: problem for name, problem in problems.items() if problem}
+    for name, problem in failed.items():
+        print(f"{name}: {problem}\n")
+    print(f"{len(rows)} rows of {len(used)} programs, {len(failed)} problems")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))

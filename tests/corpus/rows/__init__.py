@@ -1,0 +1,1 @@
+"""The rows, cut by family of programs."""
