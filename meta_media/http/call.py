@@ -8,10 +8,11 @@ and completes the errors that leave it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -160,7 +161,7 @@ class Call:
         retry = RetryState(replayable)
         while True:
             try:
-                async with content() as body, self.open(request, body) as response:
+                async with content() as body, await self.open(request, body) as response:
                     value = await self.decoded(request, response, cls)
                     if check is not None:
                         check(value)
@@ -191,10 +192,9 @@ class Call:
             error.maybe_applied = False
         return error
 
-    @asynccontextmanager
-    async def open(self, request: Request, content: Any = None) -> AsyncIterator[Response]:
+    async def open(self, request: Request, content: Any = None) -> Response:
         """
-        Send a request once, follow its redirects, and give the response. Each redirect is checked like the first URL.
+        Send a request once, follow its redirects, and return the response. Each redirect is checked like the first URL.
 
         `content` is the body: an async iterable of as many bytes as its Content-Length, or bytes, or None.
         """
@@ -204,11 +204,12 @@ class Call:
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content, hooked=sender.hooked, secret=token)
-            self.timeouts.extend(0)
-            body = content  # None or JSON, or a form of that length
+            body = content
             if isinstance(content, AsyncIterable):
                 self.timeouts.extend(int(headers["Content-Length"]))
                 body = UntimedSource(content, self.timeouts)
+            else:
+                self.timeouts.extend(len(content or b""))
             self.attempts += 1
             tickets, succeeded = self._slot.enter(), False
             try:
@@ -221,18 +222,15 @@ class Call:
             finally:
                 self._slot.leave(tickets, succeeded=succeeded)
             mapper.hooked = cycle.hooked
-            try:
-                async with Response(cycle, timeouts=self.timeouts, mapper=mapper) as response:
-                    status = response.status
-                    media_size = response.length or self.settings.max_download_size
-                    self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small
-                    if status not in _REDIRECTS or "location" not in response.headers:
-                        yield response
-                        return
-                    request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
-            except ApiError as error:
-                self._share(request, token, tickets, error)
-                raise
+            share = functools.partial(self._share, request, token, tickets)
+            response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=share)
+            status = response.status
+            media_size = response.length or self.settings.max_download_size
+            self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small
+            if status not in _REDIRECTS or "location" not in response.headers:
+                return response
+            async with response:
+                request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
     async def _signed(self, request: Request) -> tuple[Secret, dict[str, str], Secret]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from meta_media.errors import ServerError
+from meta_media.errors import ApiError, ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.responses import disposition_filename
@@ -27,10 +27,18 @@ class Response:
         headers: By their names in lower case. An echo of the token is masked in them.
     """
 
-    def __init__(self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper) -> None:
+    def __init__(
+        self,
+        cycle: Any,
+        *,
+        timeouts: TransferTimeouts,
+        mapper: ExceptionMapper,
+        refused: Callable[[ApiError], None],
+    ) -> None:
         self._cycle = cycle  # a `RequestResponseCycle` or an `InjectedResponse`
         self._timeouts = timeouts
         self._mapper = mapper
+        self._refused = refused  # is told the error that it stands for
         self.secret = mapper.secret
         self.status: int = cycle.status
         self.request_sent: bool = cycle.request_sent  # the whole of it, when the response arrived
@@ -47,6 +55,8 @@ class Response:
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, ServerError) and self.status < 300:
             self._cycle.do_not_reuse()  # the server's next response might belong to another request
+        if isinstance(error, ApiError):
+            self._refused(error)
         with contextlib.suppress(Exception):  # what fails now concerns bytes that are not wanted
             await self._cycle.aclose()
 

@@ -75,7 +75,7 @@ async def _sent(
                 session = (await call.request(begin, UploadSession)).id
             headers = {"Content-Type": _BARE.content_type, "Content-Length": str(size - start)}
             request = _to_session(call, "POST", session, headers | {"file_offset": str(start)})
-            async with content(start) as body, call.open(request, body) as response:
+            async with content(start) as body, await call.open(request, body) as response:
                 return (await call.decoded(request, response, FileHandle)).h
         except MediaError as error:
             if resumed and isinstance(error, InvalidRequestError):

@@ -155,7 +155,7 @@ class ResumableBody:
                 self._check_start()
                 async with AsyncExitStack() as stack:
                     request = self._request()
-                    response = await stack.enter_async_context(self._call.open(request))
+                    response = await stack.enter_async_context(await self._call.open(request))
                     await self._accept(request, response)
                     self.response, self._stack = response, stack.pop_all()
                     return
