@@ -28,12 +28,7 @@ class Response:
     """
 
     def __init__(
-        self,
-        cycle: Any,
-        *,
-        timeouts: TransferTimeouts,
-        mapper: ExceptionMapper,
-        refused: Callable[[ApiError], None],
+        self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper, refused: Callable[[ApiError], None]
     ) -> None:
         self._cycle = cycle  # a `RequestResponseCycle` or an `InjectedResponse`
         self._timeouts = timeouts

@@ -62,11 +62,13 @@ def from_plain(cls: type[T], data: object) -> T:
 
 
 def _structured(strict: cattrs.Converter, cls: type[T], data: object, path: str) -> T:
-    import cattrs
-
     try:
         return strict.structure(data, cls)
-    except (cattrs.BaseValidationError, TypeError) as error:
+    except Exception as error:  # of which those below are turned into one sentence
+        import cattrs
+
+        if not isinstance(error, cattrs.BaseValidationError | TypeError):
+            raise
         raise ValueError("; ".join(cattrs.transform_error(error, path=path, format_exception=_sentence))) from error
 
 
@@ -93,7 +95,8 @@ def converter() -> cattrs.Converter:
     digests = override(struct_hook=lambda value, _: hex_digest(value))
     for cls in (UploadedMedia, MediaInfo, DeletedMedia):
         hook = make_dict_structure_fn(cls, strict, id=ids, sha256=digests)
-        strict.register_structure_hook(cls, functools.partial(_with_extra, hook))
+        known = frozenset(attrs.fields_dict(cls)) - {"extra"}
+        strict.register_structure_hook(cls, functools.partial(_with_extra, hook, known))
     return strict
 
 
@@ -160,13 +163,11 @@ def hex_digest(value: object) -> str:
     return digest.hex()
 
 
-def _with_extra(hook: Any, data: object, cls: type[attrs.AttrsInstance]) -> object:
-    """Convert a JSON object with `hook`. Keys that `cls` does not have go into its `extra`."""
+def _with_extra(hook: Any, known: frozenset[str], data: object, cls: type[attrs.AttrsInstance]) -> object:
+    """Convert a JSON object with `hook`. Keys that are not `known` go into its `extra`."""
     if not isinstance(data, Mapping):
         raise TypeError(f"expected an object, got {data!r:.40}")
-    known = {field.name for field in attrs.fields(cls)} - {"extra"}
-    fields: dict[str, Any] = {name: value for name, value in data.items() if name in known}
-    return hook(fields | {"extra": {name: value for name, value in data.items() if name not in known}}, cls)
+    return hook({**data, "extra": {name: value for name, value in data.items() if name not in known}}, cls)
 
 
 def _sent(data: object, _: type[SentMessage]) -> SentMessage:

@@ -23,6 +23,9 @@ _SCRIPTS: Final = frozenset({"application/xml", "image/svg+xml", "text/html"})  
 _OPUS: Final = re.compile(r"\.(?:opus|oga)\Z", re.IGNORECASE)
 
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ()_-]{0,99}(?:\.[A-Za-z0-9]{1,8})?(?<! )")
+
+
 def safe_filename(name: str | None, fallback: str) -> str:
     """
     Return the last component of a name in a safe form.
@@ -31,7 +34,11 @@ def safe_filename(name: str | None, fallback: str) -> str:
     dots and spaces. It has at most 240 bytes of UTF-8 and keeps its extension. A second application changes nothing. If
     nothing is left, the result is `fallback`.
     """
-    last = re.split(r"[/\\]", _URL.sub(r"\1", name or ""))[-1]
+    if not name:
+        return fallback
+    if _PLAIN.fullmatch(name) and not _DEVICE.match(name):
+        return name
+    last = re.split(r"[/\\]", _URL.sub(r"\1", name))[-1]
     composed = unicodedata.normalize("NFC", "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE))
     spaced = re.sub(r"\s", " ", composed)  # no-break and wide spaces too: a name of those alone would look empty
     safe = _shortened(_UNSAFE.sub("_", spaced).strip(" ."))

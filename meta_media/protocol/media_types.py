@@ -198,6 +198,8 @@ def normalise(mime_type: str) -> str:
 
     A value outside the grammar of RFC 9110 raises `UnsupportedMediaTypeError`.
     """
+    if mime_type in ACCEPTED:
+        return mime_type
     match = _MIME_TYPE.fullmatch(mime_type)
     if match is None:
         message = f"{excerpt(mime_type)} is not a MIME type: pass type/subtype in ASCII, such as image/jpeg"
@@ -316,8 +318,10 @@ def _empty(filename: str | None, kind: Kind) -> CorruptedMediaError:
 
 def _hinted(mime_type: str | None) -> str | None:
     """Return a normalised type; None for one that is missing, malformed or meaningless."""
+    if not mime_type:
+        return None
     try:
-        hinted = normalise(mime_type or "")
+        hinted = normalise(mime_type)
     except UnsupportedMediaTypeError:
         return None
     return None if hinted == "application/octet-stream" else hinted

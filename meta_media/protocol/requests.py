@@ -73,7 +73,7 @@ def graph_request(
     """
     given = {name: value for name, value in query.items() if value}
     url = "/".join((settings.base_url, settings.api_version, *path)) + (f"?{urlencode(given)}" if given else "")
-    all_headers = _headers(settings) | dict(headers or {})
+    all_headers = {**_headers(settings), **(headers or {})}
     return Request(operation=operation, method=method, url=url, graph=True, headers=all_headers, media_id=media_id)
 
 
@@ -192,8 +192,9 @@ def _is_listed(address: str, hosts: tuple[str, ...]) -> bool:
 
 
 def _headers(settings: Settings) -> dict[str, str]:
+    suffix = settings.user_agent_suffix
     return {
-        "User-Agent": f"{_USER_AGENT} {settings.user_agent_suffix}".rstrip(),
+        "User-Agent": f"{_USER_AGENT} {suffix}".rstrip() if suffix else _USER_AGENT,
         "Accept": "*/*",
         "Accept-Encoding": "identity",  # sizes and hashes are of the stored bytes; and no decompression bombs
     }

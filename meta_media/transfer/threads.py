@@ -18,6 +18,7 @@ import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
@@ -75,9 +76,13 @@ async def call(method: Callable[..., Any], *args: Any) -> Any:
     return await FileWork(limit=None, grace=0.0).call(method, *args)
 
 
-@contextlib.asynccontextmanager
-async def file_deadline(seconds: float | None) -> AsyncIterator[None]:
+def file_deadline(seconds: float | None) -> AbstractAsyncContextManager[None]:
     """Limit each piece of file work in the block, and in tasks that are started there, to `Settings.deadline`."""
+    return contextlib.nullcontext() if seconds == _deadline.get() else _file_deadline(seconds)
+
+
+@contextlib.asynccontextmanager
+async def _file_deadline(seconds: float | None) -> AsyncIterator[None]:
     token = _deadline.set(seconds)
     try:
         yield

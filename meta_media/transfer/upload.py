@@ -119,12 +119,13 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
         content = FileContent(form, size, origin, options, chunk_size)
+        again = isinstance(origin, MediaStreamSource)  # whether it can be opened anew
         begin: Content = functools.partial(content.open, body)
-        if isinstance(origin, MediaStreamSource):
+        if size <= _SMALL_SIZE and options.progress is None:
+            begin, again = functools.partial(contextlib.nullcontext, await content.join(body)), True
+        elif isinstance(origin, MediaStreamSource):
             begin = functools.partial(content.fetch, body, origin, call)
-        uploaded = await call.request(
-            request, UploadedMedia, begin, replayable=lambda: body.replayable or isinstance(origin, MediaStreamSource)
-        )
+        uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: again or body.replayable)
     uploaded = attrs.evolve(
         uploaded,
         mime_type=mime_type,
@@ -172,6 +173,7 @@ class FileContent:
         self._hashes = options.verify or source.sha256 is not None
         self._progress = options.progress
         self._chunk_size = chunk_size
+        self._digest = hashlib.sha256()
 
     def open(self, body: Body, start: int = 0) -> AbstractAsyncContextManager[FileContent]:
         """Start an attempt to send the bytes from the offset `start` on."""
@@ -211,7 +213,7 @@ class FileContent:
             error.__cause__, error.__suppress_context__ = cause, suppressed
             raise error
 
-    async def _join(self, body: Body) -> bytes:
+    async def join(self, body: Body) -> bytes:
         """Join a small file with its form: one piece costs a third of three to send."""
         async with contextlib.aclosing(body.chunks(lambda: _SMALL_SIZE)) as chunks:
             content = [chunk async for chunk in chunks]
@@ -230,7 +232,7 @@ class FileContent:
     async def _generate(self, body: Body) -> AsyncGenerator[Buffer, None]:
         try:
             if self._size <= _SMALL_SIZE and self._form.head:
-                yield await self._join(body)
+                yield await self.join(body)
                 await self._reporter.add(self._size)
                 return
             yield self._form.head
