@@ -42,23 +42,21 @@ class Signature:
 
 
 class PartialFile:
-    """The bytes of a file: the head, and the part beyond it that was read last."""
+    """The bytes of a file: the head, and the parts beyond it that were read."""
 
     def __init__(self, head: bytes) -> None:
-        self._head = head
-        self._window, self._start = b"", 0
-        self._read_count = 0
+        self._parts = [(0, head)]
 
     def at(self, offset: int, size: int) -> Steps[bytes]:
-        """Return `size` bytes from `offset`. They are fewer at the end of the file, and after eight reads."""
-        if offset + size <= len(self._head):
-            return self._head[offset : offset + size]
-        known = self._start <= offset and offset + size <= self._start + len(self._window)
-        if not known and self._read_count < _MAX_READS:
-            self._read_count += 1
-            self._window, self._start = (yield offset, max(size, _WINDOW_SIZE)), offset
-        at = offset - self._start
-        return self._window[at : at + size] if at >= 0 else b""
+        """Return `size` bytes from `offset`. They are fewer at the end of the file, and none after eight reads."""
+        for start, part in self._parts:
+            if start <= offset and offset + size <= start + len(part):
+                return part[offset - start : offset - start + size]
+        if len(self._parts) > _MAX_READS:
+            return b""
+        part = yield offset, max(size, _WINDOW_SIZE)
+        self._parts.append((offset, part))
+        return part[:size]
 
 
 def head_only(steps: Steps[_T], head: bytes) -> _T:

@@ -81,9 +81,10 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
         raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
     steps = sniff_steps(body.head, complete)
     try:
-        place = next(steps)
+        offset, length = next(steps)
         while True:
-            place = steps.send(await body.at(*place))
+            start = offset if offset >= 0 else offset + (body.size or 0)  # a negative one counts from the end
+            offset, length = steps.send(await body.at(start, length))
     except StopIteration as stop:
         signature: Signature | None = stop.value
     return inspect_media(

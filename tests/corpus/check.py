@@ -64,7 +64,7 @@ def _reads(path: Path) -> tuple[int, int]:
         try:
             offset, length = next(steps)
             while True:
-                file.seek(offset)
+                file.seek(offset, 0 if offset >= 0 else 2)  # a negative offset counts from the end
                 content = file.read(length)
                 count, total = count + 1, total + len(content)
                 offset, length = steps.send(content)
