@@ -254,7 +254,11 @@ class TestBeyondTheHead:
 
         assert [part(offset) for offset in (0, 2001, 9, 12)] == [b"head", data[2001:2005], data[9:13], data[12:16]]
         assert [part(2000 * index) for index in range(3, 9)] == [data[2000 * n : 2000 * n + 4] for n in range(3, 9)]
-        assert [part(offset) for offset in (0, 15_100, 16_004, 2001)] == [b"head", b"", *(data[n : n + 4] for n in (16_004, 2001))]
+        assert [part(offset) for offset in (0, 15_100, 16_004, 2001)] == [
+            b"head",
+            b"",
+            *(data[n : n + 4] for n in (16_004, 2001)),
+        ]
 
     @pytest.mark.parametrize("count", [1, 2, 1000])
     def test_reads_are_bounded(self, count: int) -> None:
