@@ -7,6 +7,7 @@ With words, only the rows are made whose name or program contains one of them. F
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.corpus.table import Program, Row, modules
+from tests.corpus.table import Input, Program, Row, modules
 
 _MAKERS: Final = Path(__file__).parent / "makers"
 _TIMEOUT: Final = 180  # seconds for one file
@@ -64,6 +65,7 @@ def _make(path: Path, command: str, environment: Mapping[str, str]) -> str | Non
     if path.exists():
         return None
     unfinished = path.with_name(f"part-{path.name}")
+    unfinished.unlink(missing_ok=True)
     variables = {**environment, "OUT": str(unfinished)}
     options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "stdin": subprocess.DEVNULL}
     try:
@@ -78,6 +80,15 @@ def _make(path: Path, command: str, environment: Mapping[str, str]) -> str | Non
     return None
 
 
+def _needed(commands: Iterable[str], inputs: Mapping[str, Input]) -> list[Input]:
+    """Return the inputs that commands read, each behind those that it reads itself."""
+    found: dict[str, Input] = {}
+    for command in commands:
+        for name in re.findall(r"\$IN/([\w.-]+)", command):
+            found |= {one.name: one for one in _needed([inputs[name].command], inputs)} | {name: inputs[name]}
+    return list(found.values())
+
+
 def main(folder: Path, words: list[str]) -> int:
     """Make the files in `folder/files`, and return the exit status: 1 if one could not be made."""
     folder = folder.resolve()
@@ -89,20 +100,17 @@ def main(folder: Path, words: list[str]) -> int:
         for row in module.TABLE
         if not words or any(word.lower() in f"{module.__name__} {row.program} {row.name}".lower() for word in words)
     ]
+    inputs = _needed((row.command for row in rows), {one.name: one for module in found for one in module.INPUTS})
     used = dict.fromkeys(row.program for row in rows)
-    chosen = [module for module in found if any(row in rows for row in module.TABLE)]
-    for name in ("files", "inputs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    helpers = [programs[name] for module in chosen for name in getattr(module, "HELPERS", ())]
-    _install(folder, [programs[name] for name in used] + helpers)
+    needed = dict.fromkeys([*used, *(one.program for one in inputs)])
+    needed |= dict.fromkeys(name for program in list(needed) for name in programs[program].needs)
+    _install(folder, [programs[name] for name in needed])
     problems = {}
-    for module in chosen:
-        for name, command in module.INPUTS.items():
-            problems[name] = _make(folder / "inputs" / name, command, _environment(folder, module.ENV))
-    for row in rows:
-        problems[row.name] = _make(
-            folder / "files" / row.name, row.command, _environment(folder, programs[row.program].env)
-        )
+    for place, made in (("inputs", inputs), ("files", rows)):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for one in made:
+            environment = _environment(folder, programs[one.program].env)
+            problems[one.name] = _make(folder / place / one.name, one.command, environment)
     failed = {name: problem for name, problem in problems.items() if problem}
     for name, problem in failed.items():
         print(f"{name}: {problem}\n")

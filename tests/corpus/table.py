@@ -11,7 +11,7 @@ import attrs
 
 from tests.corpus import rows
 
-__all__ = ["Accepted", "Program", "Refused", "Row", "Verdict", "modules", "table"]
+__all__ = ["Accepted", "Input", "Program", "Refused", "Row", "Verdict", "modules", "table"]
 
 Seen = Mapping[str, Any]  # a line of `meta-media check --json`
 
@@ -24,6 +24,7 @@ class Program:
     apt: tuple[str, ...] = ()
     npm: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # names of other programs that its commands run
     env: str = "python"  # the folder of the virtual environment, which programs with the same name share
 
 
@@ -40,11 +41,16 @@ class Verdict:
 
 
 class Accepted(Verdict):
-    """The file is accepted as a type, with remarks that have these words: every remark has one of them, and each word has one."""
+    """
+    The file is accepted as a type.
 
-    def __init__(self, mime_type: str, *remarks: str) -> None:
+    Each of the words is in a remark, unless it begins with a question mark, and each remark has one of them.
+    """
+
+    def __init__(self, mime_type: str, *words: str) -> None:
         self.mime_type = mime_type
-        self.words = remarks
+        self.needed = tuple(word for word in words if word[0] != "?")
+        self.words = tuple(word.lstrip("?") for word in words)
 
     def problem(self, seen: Seen) -> str | None:
         """See `Verdict`."""
@@ -53,7 +59,7 @@ class Accepted(Verdict):
         if seen["mime_type"] != self.mime_type:
             return f"accepted as {seen['mime_type']}, not {self.mime_type}"
         remarks: list[str] = list(seen.get("remarks", ()))
-        if word := _missing(self.words, " ".join(remarks)):
+        if word := _missing(self.needed, " ".join(remarks)):
             return f"no remark says {word!r}: {remarks}"
         more = [remark for remark in remarks if not any(word.lower() in remark.lower() for word in self.words)]
         return f"a remark too many: {more[0]}" if more else None
@@ -72,6 +78,15 @@ class Refused(Verdict):
         message: str = seen["error"]["message"]
         word = _missing(self.words, message)
         return f"the refusal does not say {word!r}: {message}" if word else None
+
+
+@attrs.frozen
+class Input:
+    """A file that commands read as `$IN/name`, in the folder of inputs; it is made when a row reads it."""
+
+    name: str
+    program: str
+    command: str  # of bash, which writes the file "$OUT"
 
 
 @attrs.frozen

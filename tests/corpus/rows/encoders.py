@@ -1,22 +1,107 @@
-"""Programs that encode sound: LAME, opus-tools, vorbis-tools, Speex, FLAC, SoX, TwoLAME and others."""
+"""Programs for sound: LAME, opus-tools, vorbis-tools, Speex, FLAC, SoX, TwoLAME, eSpeak NG, and those that write tags."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tests.corpus.table import Accepted, Program, Refused, Row
+from tests.corpus.table import Accepted, Input, Program, Refused, Row
 
-__all__ = ["ENV", "HELPERS", "INPUTS", "PROGRAMS", "TABLE"]
+__all__ = ["INPUTS", "PROGRAMS", "TABLE"]
 
-ENV: Final = "python"  # of which the inputs are made
-PROGRAMS: Final = (Program("sox", apt=("sox", "libsox-fmt-all")), Program("lame", apt=("lame",)))
-HELPERS: Final = ("sox",)  # programs that only the inputs need
-INPUTS: Final = {
-    "mono.wav": "sox -n -r 48000 -c 1 -b 16 -t wav $OUT synth 2 sine 440",
-    "stereo.wav": "sox -n -r 44100 -c 2 -b 16 -t wav $OUT synth 2 sine 440 sine 660",
-    "8k.wav": "sox -n -r 8000 -c 1 -b 16 -t wav $OUT synth 2 sine 440",
-}
+PROGRAMS: Final = (
+    Program("sox", apt=("sox", "libsox-fmt-all")),
+    Program("lame", apt=("lame",), needs=("sox",)),
+    Program("opus-tools", apt=("opus-tools",), needs=("sox",)),
+    Program("vorbis-tools", apt=("vorbis-tools",)),
+    Program("speex", apt=("speex",)),
+    Program("flac", apt=("flac",)),
+    Program("twolame", apt=("twolame",)),
+    Program("wavpack", apt=("wavpack",)),
+    Program("espeak-ng", apt=("espeak-ng",), needs=("opus-tools", "lame")),
+    Program("eyeD3", apt=("eyed3",)),
+    Program("id3v2", apt=("id3v2",)),
+    Program("mp3gain", apt=("mp3gain",)),
+    Program("oggz-tools", apt=("oggz-tools",), needs=("vorbis-tools",)),
+    Program("AtomicParsley", apt=("atomicparsley",)),
+)
+INPUTS: Final = (
+    Input("mono.wav", "sox", "sox -n -r 48000 -c 1 -b 16 -t wav $OUT synth 2 sine 440"),
+    Input("stereo.wav", "sox", "sox -n -r 44100 -c 2 -b 16 -t wav $OUT synth 2 sine 440 sine 660"),
+    Input("8k.wav", "sox", "sox -n -r 8000 -c 1 -b 16 -t wav $OUT synth 2 sine 440"),
+    Input("plain.mp3", "lame", "lame -S $IN/stereo.wav $OUT"),
+    Input("mono.opus", "opus-tools", "opusenc --quiet $IN/mono.wav $OUT"),
+    Input("stereo.opus", "opus-tools", "opusenc --quiet $IN/stereo.wav $OUT"),
+)
+_MP3: Final = Accepted("audio/mpeg")
+_OGG: Final = Accepted("audio/ogg")
+_STEREO: Final = Refused("stereo", "mono", "repackage")
+_M4A: Final = Accepted("audio/mp4", "?faststart")
 TABLE: Final = (
-    Row("lame-cbr.mp3", "lame", "lame -S $IN/stereo.wav $OUT", Accepted("audio/mpeg")),
+    Row("lame-cbr.mp3", "lame", "lame -S $IN/stereo.wav $OUT", _MP3),
+    Row("lame-vbr.mp3", "lame", "lame -S -V 2 $IN/stereo.wav $OUT", _MP3),
+    Row("lame-free-format.mp3", "lame", "lame -S --freeformat -b 400 $IN/stereo.wav $OUT", _MP3),
+    Row("lame-8000-hertz.mp3", "lame", "lame -S $IN/8k.wav $OUT", _MP3),
+    Row("lame-16000-hertz.mp3", "lame", "lame -S --resample 16 $IN/mono.wav $OUT", _MP3),
+    Row("lame-crc.mp3", "lame", "lame -S -p $IN/stereo.wav $OUT", _MP3),
+    Row("lame-tags.mp3", "lame", "lame -S --tt x --ta y --id3v2-only $IN/stereo.wav $OUT", _MP3),
+    Row("lame-cover.mp3", "lame", "lame -S --tt x --ti $IN/cover.png $IN/stereo.wav $OUT", _MP3),
+    Row("lame-nameless", "lame", "lame -S -t $IN/stereo.wav $OUT", _MP3),
+    Row("lame-silence.mp3", "lame", "sox -n -r 44100 -t wav - trim 0 2 | lame -S -t - $OUT", _MP3),
+    Row("opusenc-mono.opus", "opus-tools", "opusenc --quiet $IN/mono.wav $OUT", _OGG),
+    Row("opusenc-mono.ogg", "opus-tools", "opusenc --quiet $IN/mono.wav $OUT", _OGG),
+    Row("opusenc-stereo.ogg", "opus-tools", "opusenc --quiet $IN/stereo.wav $OUT", _STEREO),
+    Row("opusenc-downmix.ogg", "opus-tools", "opusenc --quiet --downmix-mono $IN/stereo.wav $OUT", _OGG),
+    Row("opusenc-8000-hertz.ogg", "opus-tools", "opusenc --quiet $IN/8k.wav $OUT", _OGG),
+    Row("opusenc-cover.ogg", "opus-tools", "opusenc --quiet --picture $IN/cover.png $IN/mono.wav $OUT", _OGG),
+    Row("opusenc-cover-stereo.ogg", "opus-tools", "opusenc --quiet --picture $IN/cover.png $IN/stereo.wav $OUT", _STEREO),
+    Row("opusenc-nameless", "opus-tools", "opusenc --quiet $IN/mono.wav $OUT", _OGG),
+    Row("opusenc-named.mp3", "opus-tools", "opusenc --quiet $IN/mono.wav $OUT", _OGG),
+    Row("opusenc-two-links.ogg", "opus-tools", "cat $IN/mono.opus $IN/mono.opus > $OUT", _OGG),
+    Row("opusenc-6-channels.opus", "opus-tools", "sox -n -r 48000 -c 6 -b 16 -t wav - synth 2 sine 440 | opusenc --quiet --ignorelength - $OUT", Refused("channel", "mono")),
+    Row("oggenc-mono.ogg", "vorbis-tools", "oggenc -Q $IN/mono.wav -o $OUT", Refused("Vorbis", "Opus")),
+    Row("oggenc-stereo.oga", "vorbis-tools", "oggenc -Q $IN/stereo.wav -o $OUT", Refused("Vorbis", "Opus")),
+    Row("oggenc-skeleton.ogg", "vorbis-tools", "oggenc -Q -k $IN/mono.wav -o $OUT", Refused("Vorbis", "Opus")),
+    Row("oggenc-nameless", "vorbis-tools", "oggenc -Q $IN/mono.wav -o $OUT", Refused("Vorbis", "Opus")),
+    Row("speexenc-narrow.spx", "speex", "speexenc -n $IN/8k.wav $OUT", Refused("Speex", "Opus")),
+    Row("speexenc-wide.ogg", "speex", "speexenc -w $IN/mono.wav $OUT", Refused("Speex", "Opus")),
+    Row("speexenc-skeleton.ogg", "speex", "speexenc --skeleton $IN/8k.wav $OUT", Refused("Speex", "Opus")),
+    Row("flac.flac", "flac", "flac -s $IN/stereo.wav -o $OUT", Refused("audio/flac", "MP3")),
+    Row("flac-in-ogg.oga", "flac", "flac -s --ogg $IN/stereo.wav -o $OUT", Refused("FLAC", "Opus")),
+    Row("flac-named.mp3", "flac", "flac -s -f $IN/stereo.wav -o $OUT", Refused("audio/flac", "MP3")),
+    Row("flac-nameless", "flac", "flac -s -f $IN/stereo.wav -o $OUT", Refused("audio/flac", "MP3")),
+    Row("twolame.mp2", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
+    Row("twolame-named.mp3", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
+    Row("wavpack.wv", "wavpack", "wavpack -q $IN/stereo.wav -o $OUT", Refused("accepts")),
+    Row("wavpack-named.mp3", "wavpack", "wavpack -q $IN/stereo.wav -o pack.wv && mv pack.wv $OUT", Refused("audio/")),
+    Row("espeak.wav", "espeak-ng", "espeak-ng -w $OUT hello", Refused("audio/wav", "MP3")),
+    Row("espeak-opus.ogg", "espeak-ng", "espeak-ng --stdout hello | opusenc --quiet --ignorelength - $OUT", _OGG),
+    Row("espeak-piped.mp3", "espeak-ng", "espeak-ng --stdout hello | lame -S - $OUT", _MP3),
     Row("sox.wav", "sox", "sox $IN/mono.wav -t wav $OUT", Refused("audio/wav", "MP3")),
+    Row("sox.mp3", "sox", "sox $IN/stereo.wav -C 128 $OUT", _MP3),
+    Row("sox.mp2", "sox", "sox $IN/stereo.wav $OUT", Refused("layer II")),
+    Row("sox.amr", "sox", "sox $IN/8k.wav -t amr-nb $OUT", Accepted("audio/amr")),
+    Row("sox-nameless", "sox", "sox $IN/8k.wav -t amr-nb $OUT", Accepted("audio/amr")),
+    Row("sox.aiff", "sox", "sox $IN/mono.wav $OUT", Refused("audio/aiff", "MP3")),
+    Row("sox.aifc", "sox", "sox $IN/mono.wav $OUT", Refused("audio/aiff", "MP3")),
+    Row("sox.au", "sox", "sox $IN/mono.wav $OUT", Refused("audio/basic", "MP3")),
+    Row("sox.caf", "sox", "sox $IN/mono.wav $OUT", Refused("audio/x-caf", "MP3")),
+    Row("sox.w64", "sox", "sox $IN/mono.wav $OUT", Refused("accepts")),
+    Row("sox.gsm", "sox", "sox $IN/8k.wav $OUT", Refused("accepts")),
+    Row("sox-gsm-named.amr", "sox", "sox $IN/8k.wav -t gsm $OUT", Refused("audio/amr")),
+    Row("sox.voc", "sox", "sox $IN/8k.wav $OUT", Refused("accepts")),
+    Row("sox.ogg", "sox", "sox $IN/mono.wav $OUT", Refused("Vorbis", "Opus")),
+    Row("sox.raw", "sox", "sox $IN/mono.wav $OUT", Refused("accepts")),
+    Row("sox-raw-named.mp3", "sox", "sox $IN/mono.wav -t raw $OUT", Refused("audio/mpeg")),
+    Row("sox-raw-named.ogg", "sox", "sox $IN/mono.wav -t raw $OUT", Refused("audio/ogg")),
+    Row("eyed3.mp3", "eyeD3", "cp $IN/plain.mp3 $OUT; eyeD3 -Q -t x --add-image $IN/cover.png:FRONT_COVER $OUT", _MP3),
+    Row("eyed3-v22.mp3", "eyeD3", "cp $IN/plain.mp3 $OUT; eyeD3 -Q -t x --to-v2.3 $OUT", _MP3),
+    Row("eyed3-v1.mp3", "eyeD3", "cp $IN/plain.mp3 $OUT; eyeD3 -Q -1 -t x $OUT", _MP3),
+    Row("id3v2.mp3", "id3v2", "cp $IN/plain.mp3 $OUT; id3v2 -t x $OUT", _MP3),
+    Row("mp3gain-ape.mp3", "mp3gain", "cp $IN/plain.mp3 $OUT; mp3gain -q -s a -r $OUT", _MP3),
+    Row("mp3gain-id3.mp3", "mp3gain", "cp $IN/plain.mp3 $OUT; mp3gain -q -s i -r $OUT", _MP3),
+    Row("oggz-sort.ogg", "oggz-tools", "oggz-sort $IN/mono.opus -o $OUT", _OGG),
+    Row("oggz-merge.ogg", "oggz-tools", "oggenc -Q $IN/mono.wav -o v.ogg; oggz-merge $IN/mono.opus v.ogg -o $OUT; rm v.ogg", Refused("Opus")),
+    Row("oggz-merge-stereo.ogg", "oggz-tools", "oggz-merge $IN/stereo.opus $IN/mono.opus -o $OUT", Refused("Opus")),
+    Row("atomicparsley.m4a", "AtomicParsley", "AtomicParsley $IN/voice.m4a --title x --artwork $IN/cover.png -o $OUT", _M4A),
+    Row("atomicparsley.mp4", "AtomicParsley", "AtomicParsley $IN/clip.mp4 --title x --artwork $IN/cover.png -o $OUT", Accepted("video/mp4")),
 )
