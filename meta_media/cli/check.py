@@ -66,6 +66,7 @@ async def check(
                 await output.write(as_json(_object(verdict)))
             elif not sys.stdout.isatty():
                 await output.write(_line(verdict))
+                await _remark(output, verdict)
     if sys.stdout.isatty() and not output.json:
         await _print_table(output, verdicts)
     return output.status
@@ -87,6 +88,7 @@ def _object(verdict: _Verdict) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"file": verdict.file, "accepted": verdict.error is None, "size": verdict.size}
     if (found := verdict.inspection) is not None:
         facts |= {"mime_type": found.mime_type, "kind": found.kind, "limit": found.max_size}
+        facts["remarks"] = _remarks(verdict)
     return facts | ({"error": described(verdict.error)} if verdict.error else {})
 
 
@@ -105,6 +107,17 @@ async def _print_table(output: Output, verdicts: list[_Verdict]) -> None:
     for verdict in verdicts:
         if verdict.error is not None:
             await output.write(paragraph(f"✗ {sentence(verdict.error, Path(verdict.file).name)}", sys.stdout))
+        await _remark(output, verdict)
+
+
+async def _remark(output: Output, verdict: _Verdict) -> None:
+    """Write what may keep an accepted file from playing."""
+    for remark in _remarks(verdict):
+        await output.remark(paragraph(f"{printable(verdict.file)}: remark: {remark}", sys.stderr))
+
+
+def _remarks(verdict: _Verdict) -> tuple[str, ...]:
+    return verdict.inspection.remarks if verdict.inspection and not verdict.error else ()
 
 
 def _cells(verdict: _Verdict, write: Callable[[int], str], *, with_type: bool) -> tuple[str, ...]:

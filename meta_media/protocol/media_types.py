@@ -288,15 +288,15 @@ def _found(signature: Signature | None, claims: tuple[str | None, ...], *, is_te
 
 
 def _check_signature(subject: str, decided: str, found: str, signature: Signature) -> None:
-    """Refuse bytes of another type than the decided one, or of a variant that WhatsApp does not accept."""
+    """Refuse bytes of a variant that WhatsApp accepts as no type, or of another type than the decided one."""
     kind = _kind(decided)
+    if (flaw := signature.flaw) is not None:
+        message = f"{subject} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
+        raise UnsupportedMediaTypeError(message, kind=kind, limit=flaw.allowed, actual=flaw.found)
     if decided not in signature.candidates:
         fix = f'pass mime_type="{found}" or send the right file' if found in ACCEPTED else _fix(found)
         message = f"{subject} was declared {decided}, but the bytes are {found}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=decided, actual=found)
-    if (flaw := signature.flaw) is not None:
-        message = f"{subject} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
-        raise UnsupportedMediaTypeError(message, kind=kind, limit=flaw.allowed, actual=flaw.found)
 
 
 def _check_unsigned(subject: str, decided: str, *, is_text: bool) -> None:

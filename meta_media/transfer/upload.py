@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -17,7 +18,7 @@ from meta_media.errors import ConfigurationError, CorruptedMediaError, Integrity
 from meta_media.http.call import Call, Content
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.formats import Signature
-from meta_media.protocol.media_types import Inspection, check_size, inspect_media
+from meta_media.protocol.media_types import HEAD_SIZE, Inspection, check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
@@ -35,7 +36,12 @@ from meta_media.transfer.threads import file_deadline
 
 __all__ = ["SPOOL_MEMORY_SIZE", "FileContent", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
 
+_log: Final = logging.getLogger("meta_media")
 _SMALL_SIZE: Final = 2**17  # bytes up to which a file is sent in one piece
+_UNSEEN: Final = (
+    f"it is judged by its first {HEAD_SIZE:,} bytes, because a stream of declared size is sent as it is read: "
+    "pass a path or a file, or leave the size out, to have all of it judged"
+)
 SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
 
 
@@ -79,7 +85,7 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
     if body.spent is not None:
         subject = excerpt(name) if name else "the file"
         raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
-    steps = sniff_steps(body.head, complete)
+    steps, place = sniff_steps(body.head, complete), None
     try:
         offset, length = next(steps)
         while True:
@@ -87,7 +93,7 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
             offset, length = steps.send(await body.at(start, length))
     except StopIteration as stop:
         signature: Signature | None = stop.value
-    return inspect_media(
+    inspection = inspect_media(
         body.head,
         filename=name,
         mime_type=options.mime_type,
@@ -96,13 +102,18 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
         complete=complete,
         signature=signature,
     )
+    unseen = place is not None and not body.seekable
+    return attrs.evolve(inspection, remarks=(*inspection.remarks, _UNSEEN)) if unseen else inspection
 
 
 async def prepare(source: Source, body: Body, options: UploadOptions, memory: int) -> tuple[str, int]:
     """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
     inspection, size = await inspect(source, body, options, memory)
+    name = options.filename or source.name or body.name
     if options.validate or size > inspection.max_size:
-        check_size(inspection, size, filename=options.filename or source.name or body.name)
+        check_size(inspection, size, filename=name)
+    for remark in inspection.remarks:
+        _log.info("%s: %s", excerpt(name) if name else "the file", remark)
     if options.size not in {None, size}:
         raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
     return inspection.mime_type, size

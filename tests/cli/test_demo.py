@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.shell import PATIENCE, SAMPLES, Shell, command, lines, needs_posix, words_of
 
+MEDIA = Path(__file__).parents[1] / "media"
 GIF = b"GIF89a\x01\x00\x01\x00"
 
 
@@ -290,6 +291,25 @@ def test_check(bare: Shell) -> None:
     assert [found["accepted"] for found in told] == [False, True, False, False]
     assert (told[1]["kind"], told[1]["limit"], told[1]["size"]) == ("image", 5 * 2**20, 4346)
     assert (told[2]["error"]["type"], told[2]["error"]["limit"]) == ("FileTooLargeError", 5 * 2**20)
+
+
+def test_check_has_remarks(bare: Shell) -> None:
+    """What may not play on some phones is told on standard error, and in JSON; --quiet prints verdicts only."""
+    files: list[str | Path] = ["high.mp4", "main.mp4", "opus.m4a"]
+    for name in files:
+        (bare.folder / name).write_bytes((MEDIA / name).read_bytes())
+    done, quiet, told = (bare.run("check", *files, *option) for option in ((), ("--quiet",), ("--json",)))
+    assert (done.returncode, [line.partition(": ")[2][:8] for line in words_of(done)]) == (
+        1,
+        ["accepted", "accepted", "refused:"],
+    )
+    remark = "H.264 High profile, B-frames and the index (moov) at the end may keep it from playing on some phones: re-"
+    assert done.stderr.decode().startswith(f"high.mp4: remark: {remark}encode it (ffmpeg -i IN -c:v libx264 ")
+    assert done.stderr.count(b"\n") == 1
+    assert (quiet.stdout, quiet.stderr) == (done.stdout, b"")
+    assert told.stderr == b""
+    high, main, opus = lines(told.stdout)
+    assert (high["remarks"][0].partition("encode")[0], main["remarks"], "remarks" in opus) == (remark, [], False)
 
 
 @needs_posix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -254,9 +255,11 @@ def test_check_on_a_terminal(bare: Shell, columns: int, kind: str) -> None:
     """A terminal of any width gets a table, with the reasons below it."""
     (bare.folder / "moving.gif").write_bytes(b"GIF89a\x01\x00\x01\x00")
     (bare.folder / "table.xlsx").write_bytes(SAMPLES["table.xlsx"].read_bytes())
-    seen = bare.watch("check", "table.xlsx", "moving.gif", columns=columns)
+    (bare.folder / "high.mp4").write_bytes((Path(__file__).parents[1] / "media" / "high.mp4").read_bytes())
+    seen = bare.watch("check", "table.xlsx", "moving.gif", "high.mp4", columns=columns)
     assert seen.status == 1
     assert kind in seen.received
     assert "refuses it" in seen.received
     assert "✗ 'moving.gif' is 'image/gif'" in seen.text
+    assert "high.mp4: remark: H.264 High profile, B-frames" in seen.text
     assert max(map(len, visible(seen.received).splitlines())) <= columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,16 @@ from meta_media.protocol.signatures import sniff, sniff_steps
 from tests.support.boxes import box, entry, movie, mp4, sound, track, video
 
 MEDIA = Path(__file__).parents[1] / "media"
-SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
+REAL = {
+    path.name: path.read_bytes()
+    for path in (*MEDIA.iterdir(), *samples.paths())
+    if path.suffix in {".3gp", ".m4a", ".mp4"}
+}
 LARGE = 3 * HEAD_SIZE
 ENCODE_VIDEO = "-c:v libx264 -profile:v main -bf 0 -pix_fmt yuv420p"
 PLAYED = "H.264 video with at most one AAC track"
 HEARD = "AAC in MP4, or mono Opus in Ogg"
+REPACKAGE = "pass repackage=True (upload --repackage), which moves it to Ogg without re-encoding"
 
 
 def type_of(data: bytes, **arguments: str | None) -> str:
@@ -39,6 +46,19 @@ def read(data: bytes) -> tuple[Signature | None, list[tuple[int, int]]]:
             offset, size = steps.send(data[offset : offset + size])
     except StopIteration as stop:
         return stop.value, reads
+
+
+def h264(profile: int, *tables: bytes) -> bytes:
+    """Build a video track with a profile and tables behind the description of its samples."""
+    configured = box(b"avc1", bytes(78), box(b"avcC", bytes([1, profile, 0, 30])))
+    described = box(b"stsd", struct.pack(">II", 0, 1), configured)
+    information = box(b"minf", box(b"stbl", described, *tables))
+    return box(b"trak", box(b"mdia", box(b"hdlr", bytes(8), b"vide", bytes(13)), information))
+
+
+def offsets(count: int) -> bytes:
+    """Build the start of a table of presentation offsets."""
+    return box(b"ctts", struct.pack(">II", 0, count), bytes(8 * min(count, 9)))
 
 
 class TestCodecs:
@@ -69,6 +89,18 @@ class TestCodecs:
         expected = "video/3gpp" if brand == b"3gp6" else "video/mp4"
         assert expected == type_of(mp4(*tracks, brand=brand))
 
+    @pytest.mark.parametrize("family", [0, 1])
+    def test_opus_alone_is_repackaged_where_ogg_can_hold_it_as_mono(self, family: int) -> None:
+        """The fix of mono or stereo Opus is `repackage`; of several channels, and of Opus beside others, a command."""
+        described = box(b"dOps", bytes([0, 2]), bytes(8), bytes([family]))
+        opus = track(b"soun", box(b"Opus", bytes(28), described))
+        with pytest.raises(UnsupportedMediaTypeError) as caught:
+            type_of(mp4(opus))
+        assert str(caught.value).endswith(f"{HEARD}: {REPACKAGE}") is (family == 0)
+        for tracks in ([opus, sound()], [opus, video()], [opus, box(b"free", bytes(LARGE))]):
+            with pytest.raises(UnsupportedMediaTypeError, match=r": re-encode it (as mono Opus )?\(ffmpeg"):
+                type_of(mp4(*tracks))
+
     @pytest.mark.parametrize(
         ("tracks", "found", "command"),
         [
@@ -84,15 +116,15 @@ class TestCodecs:
             ([video(b"s263"), sound(b"samr")], "H.263 video and AMR sound", f"{ENCODE_VIDEO} -c:a aac"),
             ([video(), sound(b"Opus")], "Opus sound", "-c:v copy -c:a aac"),
             ([video(), sound(b".mp3")], "MP3 sound", "-c:v copy -c:a aac"),
-            ([video(), sound(object_type=0x6B)], "MP3 sound", "-c:v copy -c:a aac"),
-            ([video(), sound(object_type=0x69)], "MP3 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(object_type=0x6B)], "MP3 or MP2 sound", "-c:v copy -c:a aac"),
+            ([video(), sound(object_type=0x69)], "MP3 or MP2 sound", "-c:v copy -c:a aac"),
             ([video(), sound(b"ac-3")], "AC-3 sound", "-c:v copy -c:a aac"),
             ([video(), sound(b"ec-3")], "E-AC-3 sound", "-c:v copy -c:a aac"),
             ([video(), sound(b"alac")], "ALAC sound", "-c:v copy -c:a aac"),
             ([video(), sound(b"fLaC")], "FLAC sound", "-c:v copy -c:a aac"),
             ([video(), sound(b"sowt")], "PCM sound", "-c:v copy -c:a aac"),
             ([video(), sound(), sound()], "2 audio tracks", "-c:v copy -c:a copy"),
-            ([video(b"av01"), sound(), sound(b"Opus")], "AV1 video and Opus sound and 2 audio tracks", "-c:a aac"),
+            ([video(b"av01"), sound(), sound(b"Opus")], "AV1 video, Opus sound and 2 audio tracks", "-c:a aac"),
         ],
     )
     @pytest.mark.parametrize(("brand", "container"), [(b"isom", "MP4"), (b"3gp5", "3GP")])
@@ -129,10 +161,86 @@ class TestCodecs:
         assert (f"{container} with {found}", HEARD) == (caught.value.actual, caught.value.limit)
         assert str(caught.value).endswith(f": re-encode it as {fix}")
 
+    @pytest.mark.parametrize(
+        ("name", "actual"), [("hevc.mp4", "MP4 with H.265 (HEVC) video"), ("opus.m4a", "MP4 with Opus sound")]
+    )
+    def test_files_of_real_programs(self, name: str, actual: str) -> None:
+        """What ffmpeg writes is told as what was made."""
+        with pytest.raises(UnsupportedMediaTypeError) as caught:
+            type_of(REAL[name])
+        assert caught.value.actual == actual
+
+    @pytest.mark.parametrize("declared", ["audio/mp4", "video/3gpp", "video/mp4", "audio/mpeg", "audio/amr"])
+    def test_no_other_type_helps_against_a_wrong_codec(self, declared: str) -> None:
+        """The error of a file with a wrong codec suggests no other type, with which it would be refused, too."""
+        with pytest.raises(UnsupportedMediaTypeError, match="3GP with AMR sound") as caught:
+            type_of(mp4(sound(b"samr"), brand=b"3gp4"), mime_type=declared)
+        assert "mime_type" not in str(caught.value)
+
     def test_without_validation_nothing_is_refused(self) -> None:
         """`validate=False` sends what the caller says."""
         inspection = inspect_media(mp4(video(b"hvc1")), validate=False)
         assert inspection.mime_type == "video/mp4"
+
+
+class TestRemarks:
+    """What WhatsApp accepts, but some phones do not play."""
+
+    @pytest.mark.parametrize(
+        ("name", "found"),
+        [
+            ("high.mp4", "H.264 High profile, B-frames and the index (moov) at the end"),
+            ("ten-bits.mp4", "H.264 of 10 bits (High 10 profile) and B-frames"),
+            ("444.mp4", "H.264 of 4:4:4 chroma (High 4:4:4 profile)"),
+            ("fragments.mp4", "fragments"),
+            ("fragments.m4a", "fragments"),
+        ],
+    )
+    def test_one_sentence_has_the_command_that_mends_all_of_it(self, name: str, found: str) -> None:
+        """Only what must be is encoded anew."""
+        [remark] = inspect_media(REAL[name], complete=True).remarks
+        command = (
+            "rewrite it (ffmpeg -i IN -c copy" if found == "fragments" else f"re-encode it (ffmpeg -i IN {ENCODE_VIDEO}"
+        )
+        assert remark.startswith(f"{found} may keep it from playing on some phones: {command} ")
+        assert remark.endswith(" OUT.m4a)" if name == "fragments.m4a" else " -movflags +faststart OUT.mp4)")
+
+    @pytest.mark.parametrize("name", ["main.mp4", "generic.mp4", "clip.mp4", "clip.3gp", "speech.m4a"])
+    def test_what_is_as_meta_wants_it_has_none(self, name: str) -> None:
+        """Main and Baseline profile without B-frames, and sound, have no remark."""
+        assert inspect_media(REAL[name], complete=True).remarks == ()
+
+    @pytest.mark.parametrize(
+        ("tracks", "found"),
+        [
+            ([h264(66)], None),
+            ([h264(100)], "H.264 High profile"),
+            ([h264(122)], "H.264 of 4:2:2 chroma (High 4:2:2 profile)"),
+            ([h264(77, offsets(2)), h264(77, offsets(2))], "B-frames"),
+            ([h264(100), sound(), h264(100)], "H.264 High profile"),
+            ([h264(77, box(b"free", bytes(2 * LARGE)), offsets(9)), sound()], "B-frames"),
+            ([h264(77, offsets(1))], None),
+            ([h264(77, offsets(2**32 - 1))], "B-frames"),
+            ([h264(77, box(b"ctts"))], None),
+            ([h264(77, b"\0\0\0\7ctts")], None),
+            ([h264(77), box(b"free", bytes(LARGE)), box(b"mvex")], "fragments"),
+            ([video()], None),
+        ],
+    )
+    @pytest.mark.parametrize("last", [False, True])
+    def test_what_the_tracks_show(self, tracks: list[bytes], found: str | None, last: bool) -> None:
+        """Each is said once, and equal presentation offsets are no B-frames."""
+        signature, _ = read(mp4(*tracks, media=LARGE, last=last))
+        assert signature is not None
+        assert signature.candidates == ("video/mp4",)
+        end = "the index (moov) at the end" if last and found != "fragments" else None
+        expected = " and ".join(filter(None, (found, end)))
+        assert [remark.partition(" may keep")[0] for remark in signature.remarks] == [expected] * bool(expected)
+
+    def test_sound_may_have_its_index_at_the_end(self) -> None:
+        """Meta asks for the order in videos only."""
+        signature, _ = read(mp4(sound(), media=LARGE, last=True))
+        assert signature == Signature(candidates=("audio/mp4",))
 
 
 class TestTracksDecide:
@@ -163,6 +271,15 @@ class TestTracksDecide:
     def test_without_tracks_the_name_decides(self) -> None:
         """Where there is no track the name decides."""
         assert [type_of(mp4(), filename=name) for name in ("a.mp4", "a.m4a")] == ["video/mp4", "audio/mp4"]
+
+    @pytest.mark.parametrize(
+        ("name", "expected"), [("a.3gp", "video/3gpp"), (None, "video/3gpp"), ("a.m4a", "audio/mp4")]
+    )
+    def test_of_an_unseen_3gp_the_name_decides(self, name: str | None, expected: str) -> None:
+        """A phone's recording of sound is 3GP, too."""
+        data = mp4(sound(), brand=b"3gp4", media=LARGE, last=True)
+        assert expected == type_of(data, filename=name)
+        assert type_of(data, mime_type="audio/mp4") == "audio/mp4"
 
     def test_quicktime_stays_quicktime(self) -> None:
         """QuickTime is not accepted, whatever its tracks are."""
@@ -260,6 +377,36 @@ class TestBeyondTheHead:
             *(data[n : n + 4] for n in (16_004, 2001)),
         ]
 
+    @pytest.mark.parametrize("wide", [False, True])
+    @pytest.mark.parametrize(
+        "around",
+        [
+            lambda *tracks: [box(b"udta", box(b"meta", bytes(4), box(b"ilst", box(b"covr", bytes(LARGE))))), *tracks],
+            lambda *tracks: [*tracks, box(b"udta", box(b"meta", bytes(4), box(b"ilst", box(b"covr", bytes(LARGE)))))],
+            lambda *tracks: [*tracks, *(track(b"sbtl", entry(b"tx3g")) for _ in range(12))],
+            lambda *tracks: [*(track(b"text", entry(b"text")) for _ in range(12)), *tracks],
+            lambda *tracks: [box(b"free", bytes(LARGE)), *tracks, box(b"free", bytes(LARGE))],
+            lambda *tracks: [box(b"trak", one[8:], box(b"free", bytes(LARGE))) for one in tracks],
+            lambda *tracks: [part for one in tracks for part in (one, box(b"meta", bytes(LARGE)))],
+        ],
+        ids=["cover first", "cover last", "subtitles", "texts", "free", "tables", "between"],
+    )
+    def test_all_tracks_are_seen_in_eight_reads(self, around: Callable[..., list[bytes]], wide: bool) -> None:
+        """Whatever stands around the tracks, all of them and the B-frames are found in at most eight reads of 1 KiB."""
+        keyframes = box(b"stss", bytes(4000))
+        inside = around(h264(77, keyframes, offsets(2)), sound(), sound(b"Opus"))
+        start = box(b"ftyp", b"isom", bytes(4)) + box(b"mdat", bytes(LARGE), wide=wide)
+        signature, reads = read(start + box(b"moov", box(b"mvhd", bytes(100)), *inside, wide=wide))
+        assert signature is not None
+        assert signature.flaw is not None
+        assert (signature.candidates, signature.flaw.found) == (
+            ("video/mp4",),
+            "MP4 with Opus sound and 2 audio tracks",
+        )
+        assert signature.remarks[0].startswith("B-frames and ")
+        assert len(reads) <= 8
+        assert {size for _, size in reads} == {1024}
+
     @pytest.mark.parametrize("count", [1, 2, 1000])
     def test_reads_are_bounded(self, count: int) -> None:
         """However the boxes are laid out, there are at most eight reads of 1 KiB."""
@@ -296,6 +443,8 @@ class TestHostile:
             b"\0\0\0\1free" + bytes(8),
             b"\0\0\0\4" + movie(video()),
             b"\0\0\0\1free" + bytes(7) + b"\1" + bytes(8),
+            b"".join(struct.pack(">I4s", 8 * deep, b"trak") for deep in range(10_000, 0, -1)),
+            box(b"moov", b"".join(struct.pack(">I4s", 8 * deep, b"trak") for deep in range(10_000, 0, -1))),
         ],
     )
     def test_lying_boxes_go_by_their_name(self, moov: bytes) -> None:
@@ -320,10 +469,10 @@ class TestHostile:
         outside = box(b"stbl", box(b"stsd", bytes(8), entry(b"Opus")))
         assert type_of(box(b"ftyp", b"isom", bytes(4)) + box(b"moov", lying, outside), filename="a.m4a") == "audio/mp4"
 
-    @given(st.sampled_from(["clip.mp4", "clip.3gp", "speech.m4a"]), st.data())
+    @given(st.sampled_from(sorted(REAL)), st.data())
     def test_damage_never_raises(self, name: str, data: st.DataObject) -> None:
         """A file that is damaged or cut anywhere gets a verdict in at most eight reads."""
-        damaged = bytearray(SAMPLES[name])
+        damaged = bytearray(REAL[name])
         at = damaged.find(b"moov")
         for _ in range(data.draw(st.integers(1, 6))):
             damaged[data.draw(st.integers(at - 4, len(damaged) - 1))] = data.draw(st.integers(0, 255))

@@ -19,6 +19,7 @@ from tests.support.servers import Server, json_response
 
 SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
 FILM = mp4(video(b"hvc1"), sound(), media=300_000, last=True)
+PLAYED, FAST = (mp4(video(), sound(), media=300_000, last=last) for last in (True, False))
 SPEECH = mp4(sound(), media=300_000, last=True)
 
 
@@ -176,6 +177,30 @@ async def test_a_stream_of_declared_size_is_judged_by_its_head(server: Server, a
     """What cannot be seen in a stream is no reason to refuse it: its name decides."""
     await api.upload(pieces(FILM), filename="film.mp4", size=len(FILM))
     assert sent(server) == ("film.mp4", "video/mp4")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: PLAYED, ["'film.mp4': the index (moov) at the end may keep it from playing"]),
+        (lambda: pieces(PLAYED), ["'film.mp4': the index (moov) at the end may keep it from playing"]),
+        (
+            lambda: Source.stream(pieces(PLAYED), size=len(PLAYED)),
+            ["'film.mp4': it is judged by its first 65,536 bytes"],
+        ),
+        (lambda: Source.stream(pieces(FAST), size=len(FAST)), []),
+        (lambda: FAST, []),
+    ],
+    ids=["bytes", "stream", "stream of declared size", "stream whose head shows all", "good"],
+)
+async def test_the_log_has_the_remarks(
+    api: MediaApi, caplog: pytest.LogCaptureFixture, make: Callable[[], Any], said: list[str]
+) -> None:
+    """What is accepted but may not play is logged, and of a stream that its head alone was judged."""
+    with caplog.at_level("INFO", "meta_media"):
+        await api.upload(make(), filename="film.mp4")
+    infos = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert [info[: len(start)] for info, start in zip(infos, said, strict=True)] == said
 
 
 async def test_a_spooled_stream_is_judged_by_all_of_it(server: Server, api: MediaApi) -> None:
