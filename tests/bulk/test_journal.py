@@ -326,10 +326,26 @@ async def test_what_a_callback_raises(tmp_path: Path) -> None:
         raise LookupError("no listener")
 
     async with serving(numbered()) as (_, api):
-        (failed,) = await outcomes(api.upload_many([(b"text", {"progress": progress})], journal=journal))
-        (done,) = await outcomes(api.upload_many([b"text"], journal=journal))
+        text = b"text" * 50_000  # more than is sent in one piece
+        (failed,) = await outcomes(api.upload_many([(text, {"progress": progress})], journal=journal))
+        (done,) = await outcomes(api.upload_many([text], journal=journal))
     assert isinstance(failed.error, LookupError)
     assert done.value.maybe_duplicate
+
+
+async def test_a_callback_that_raises_before_a_small_file(tmp_path: Path) -> None:
+    """A small file is sent in one piece after the callback: if that raises, nothing was sent, and nothing may be applied."""
+
+    def progress(_: object) -> None:
+        raise LookupError("no listener")
+
+    async with serving(numbered()) as (server, api):
+        (failed,) = await outcomes(
+            api.upload_many([(b"text", {"progress": progress})], journal=tmp_path / "run.sqlite")
+        )
+        (done,) = await outcomes(api.upload_many([b"text"], journal=tmp_path / "run.sqlite"))
+    assert isinstance(failed.error, LookupError)
+    assert (done.value.maybe_duplicate, len(server.requests)) == (False, 1)
 
 
 # Downloads and deletes
