@@ -85,10 +85,11 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
     if body.spent is not None:
         subject = excerpt(name) if name else "the file"
         raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
-    steps, place = sniff_steps(body.head, complete), None
+    steps, unseen = sniff_steps(body.head, complete), False
     try:
         offset, length = next(steps)
         while True:
+            unseen = not body.seekable
             start = offset if offset >= 0 else offset + (body.size or 0)  # a negative one counts from the end
             offset, length = steps.send(await body.at(start, length))
     except StopIteration as stop:
@@ -102,7 +103,6 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
         complete=complete,
         signature=signature,
     )
-    unseen = place is not None and not body.seekable
     return attrs.evolve(inspection, remarks=(*inspection.remarks, _UNSEEN)) if unseen else inspection
 
 
