@@ -83,7 +83,8 @@ class MediaApi(BulkVerbs):
             mime_type: The media type, which is checked. Default: from the bytes, else from the name.
             size: Bytes of a source whose length is not known. Without it such a source is first stored in memory or in a
                 private temporary file, because Meta needs an exact Content-Length.
-            validate: Whether type, variant and size are checked against WhatsApp's limits before anything is sent.
+            validate: Whether type, variant and size are checked against WhatsApp's limits before anything is sent. What is
+                accepted, but may not play on some phones, is logged as INFO.
             verify: Whether Meta is asked afterwards for the SHA-256 that it stored, which is compared.
             ttl: How long a "No Storage" number keeps the media: one hour to thirty days, in whole minutes.
             use_case: Meta's field of that name, such as `call_voicemail_announcement`.

@@ -40,6 +40,8 @@ async def check(
     """
     Check whether WhatsApp would accept files. For a refused file, print the reason and what would help. Nothing is sent.
 
+    A remark on standard error says what some phones may not play, and the command that mends it.
+
     Args:
         files: Files to check. "-" is standard input.
         mime_type: Type that they would be declared as. Default: detected from their bytes, else from their names.

@@ -107,7 +107,7 @@ class _Movie:
         video, sound = ({name for name in names if name} - {"AAC", "H.264"} for names in (self.video, self.sound))
         found = [f"{name} video" for name in sorted(video)] + [f"{name} sound" for name in sorted(sound)]
         if len(self.sound) > 1:
-            found.append(f"{len(self.sound)} audio tracks")
+            found.append(f"{len(self.sound) if self.complete else 'several'} audio tracks")
         if not found:
             return None
         if self.complete and not self.video:
