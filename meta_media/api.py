@@ -71,6 +71,7 @@ class MediaApi(BulkVerbs):
         use_case: str | None = None,
         phone_number_id: str | None = None,
         progress: ProgressCallback | None = None,
+        repackage: bool = False,
     ) -> UploadedMedia:
         """
         Upload a file: `POST /{PHONE_NUMBER_ID}/media`. The id is valid for thirty days, on this number.
@@ -90,6 +91,8 @@ class MediaApi(BulkVerbs):
             use_case: Meta's field of that name, such as `call_voicemail_announcement`.
             phone_number_id: Another number than the client's.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
+            repackage: Whether Opus in WebM, Matroska or MP4, as browsers record it, and stereo Opus in Ogg are sent as mono
+                Opus in Ogg. No packet is touched. `mime_type` and `size` are those of `source`. Other files stay as they are.
 
         Raises:
             InvalidMediaError: The file is not one that WhatsApp takes: found before any request, or by Meta.
@@ -108,6 +111,7 @@ class MediaApi(BulkVerbs):
                 ttl=ttl,
                 use_case=use_case,
                 progress=progress,
+                repackage=repackage,
             )
             return await uploads.upload(call, self.number_or(phone_number_id), source, options)
 

@@ -21,6 +21,7 @@ class EnsureKeywords(TypedDict, total=False):
     verify: bool
     ttl: timedelta | None
     phone_number_id: str | None
+    repackage: bool
 
 
 class UploadKeywords(EnsureKeywords, total=False):

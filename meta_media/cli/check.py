@@ -11,11 +11,12 @@ import attrs
 
 from meta_media import MediaError, Source
 from meta_media.cli.items import STANDARD, standard_input
-from meta_media.cli.options import REPORT, FileNames, Report
+from meta_media.cli.options import REPORT, FileNames, Flag, Report
 from meta_media.cli.output import Columns, Output, as_json, described, paragraph, printable, sentence, status_of, table
 from meta_media.cli.reporter import in_order
 from meta_media.errors import ConfigurationError
 from meta_media.protocol.media_types import Inspection, check_size
+from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.threads import run_in_thread
 from meta_media.transfer.upload import UploadOptions, inspect
 
@@ -35,7 +36,13 @@ class _Verdict:
 
 
 async def check(
-    files: FileNames, /, *, mime_type: str | None = None, filename: str | None = None, report: Report = REPORT
+    files: FileNames,
+    /,
+    *,
+    mime_type: str | None = None,
+    filename: str | None = None,
+    repackage: Flag = False,
+    report: Report = REPORT,
 ) -> int:
     """
     Check whether WhatsApp would accept files. For a refused file, print the reason and what would help. Nothing is sent.
@@ -46,6 +53,7 @@ async def check(
         files: Files to check. "-" is standard input.
         mime_type: Type that they would be declared as. Default: detected from their bytes, else from their names.
         filename: Name of standard input.
+        repackage: Check what upload --repackage would send.
         report: How to print.
     """
     if files.count(str(STANDARD)) > 1:
@@ -55,7 +63,7 @@ async def check(
 
     async def work(file: str) -> _Verdict:
         source = standard_input(filename) if file == str(STANDARD) else Source.path(file)
-        return await _verdict(file, source, mime_type)
+        return await _verdict(file, source, UploadOptions(mime_type=mime_type, repackage=repackage))
 
     async with in_order(files, work) as run:
         async for outcome in run:
@@ -74,13 +82,14 @@ async def check(
     return output.status
 
 
-async def _verdict(file: str, source: Source, mime_type: str | None) -> _Verdict:
+async def _verdict(file: str, source: Source, options: UploadOptions) -> _Verdict:
     verdict = _Verdict(file)
     try:
-        async with source.open() as body:
+        origin = repackaged(source, options.mime_type) if options.repackage else source
+        async with origin.open() as body:
             verdict.size = body.size
-            verdict.inspection, verdict.size = await inspect(source, body, UploadOptions(mime_type=mime_type))
-            check_size(verdict.inspection, verdict.size, filename=source.name)
+            verdict.inspection, verdict.size = await inspect(origin, body, options)
+            check_size(verdict.inspection, verdict.size, filename=origin.name or body.name)
     except MediaError as error:
         verdict.error = error
     return verdict

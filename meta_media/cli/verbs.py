@@ -44,6 +44,7 @@ async def upload(
     verify: Flag = False,
     ttl: timedelta | None = None,
     use_case: str | None = None,
+    repackage: Flag = False,
     many: ManyFiles = _MANY_FILES,
     connection: Connection = _CONNECTION,
     report: Report = REPORT,
@@ -61,6 +62,7 @@ async def upload(
         verify: Ask Meta afterwards for the SHA-256 it stored, and compare.
         ttl: Lifetime on a "No Storage" number, such as 90m, 12h or 30d.
         use_case: Meta's field of that name, such as call_voicemail_announcement.
+        repackage: Send Opus in WebM, Matroska or MP4, and stereo Opus, as mono Opus in Ogg. No packet is touched.
         many: Options for many uploads.
         connection: How to reach Meta.
         report: How to print.
@@ -76,7 +78,7 @@ async def upload(
     render = _render_upload if single or aligned else _render_upload_with_name
     reporter: Reporter[Any] = Reporter(output, labels, render, name=label_of, items=items, aligned=aligned)
     options: dict[str, Any] = {"mime_type": mime_type, "filename": filename, "validate": validate, "verify": verify}
-    options |= {"ttl": ttl, "use_case": use_case, "in_order": True}
+    options |= {"ttl": ttl, "use_case": use_case, "repackage": repackage, "in_order": True}
     settings = {"concurrency": many.concurrency, "uploads_per_second": many.rate}
     async with connection.client(needs_number=True, **settings) as media, AsyncExitStack() as stack:
         sources = await items.read()
@@ -262,6 +264,7 @@ async def send(
     filename: str | None = None,
     voice: Annotated[bool | None, Parameter(negative="--no-voice")] = None,
     reply_to: str | None = None,
+    repackage: Flag = False,
     many: ManyRecipients = _MANY_RECIPIENTS,
     connection: Connection = _CONNECTION,
     report: Report = REPORT,
@@ -282,6 +285,7 @@ async def send(
         filename: Name under which a document is shown.
         voice: Whether audio is shown as a voice message.
         reply_to: Id of the message that this one answers.
+        repackage: For a file: as for upload.
         many: Options for many messages.
         connection: How to reach Meta.
         report: How to print.
@@ -299,15 +303,18 @@ async def send(
         if not first:
             await output.remark("there was nothing to do: no recipients")
             return output.status
-        uploaded = await _uploaded(media, what, many.journal, output.bars)
+        uploaded = await _uploaded(media, what, many.journal, output.bars, repackage=repackage)
         return await reporter.print(media.send_many(chain(first, rest), uploaded, **options))
 
 
-async def _uploaded(media: MediaApi, what: str, journal: Path | None, bars: Bars) -> str | UploadedMedia:
+async def _uploaded(
+    media: MediaApi, what: str, journal: Path | None, bars: Bars, *, repackage: bool
+) -> str | UploadedMedia:
     """Return a media id as it is, and upload a file, once for each journal."""
     if is_id(what) and not await run_in_thread(os.path.exists, what):
         return what
-    async with bars, media.upload_many([(what, {"progress": bars.bar(shown(what))})], journal=journal) as run:
+    item = what, {"progress": bars.bar(shown(what)), "repackage": repackage}
+    async with bars, media.upload_many([item], journal=journal) as run:
         [outcome] = [outcome async for outcome in run]
     return outcome.result()
 

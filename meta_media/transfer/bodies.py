@@ -16,7 +16,9 @@ from stat import S_ISFIFO
 from typing import Any
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
+from meta_media.protocol.formats import Signature
 from meta_media.protocol.media_types import HEAD_SIZE
+from meta_media.protocol.signatures import sniff_steps
 from meta_media.transfer.adapters import Buffer, name_in_archive, takes
 from meta_media.transfer.files import open_file, pipe_chunks, spooled
 from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
@@ -48,6 +50,8 @@ class Body(abc.ABC):
     name: str | None = None  # that was found out by opening it
     mime_type: str | None = None  # likewise
     seekable = True  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
+    sha256: str | None = None  # that the bytes must have
+    repackaged_size: int | None = None  # bytes of the file of which this is the Opus in Ogg; None for anything else
     spent: str | None = (
         None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
     )
@@ -63,6 +67,17 @@ class Body(abc.ABC):
     @abc.abstractmethod
     async def at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none if it is not seekable."""
+
+    async def signature(self) -> tuple[Signature | None, bool]:
+        """Return what its bytes are, by the head and the few beyond it that decide, and whether these could be read."""
+        steps, seen = sniff_steps(self.head, self.size == len(self.head)), True
+        try:
+            offset, length = next(steps)
+            while True:
+                start, seen = offset if offset >= 0 else offset + (self.size or 0), self.seekable
+                offset, length = steps.send(await self.at(start, length))
+        except StopIteration as stop:
+            return stop.value, seen
 
     @abc.abstractmethod
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:

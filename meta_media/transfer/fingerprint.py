@@ -16,6 +16,7 @@ import attrs
 from meta_media.http.client import Client
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, make_replayable
+from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.sources import OpenableSource, Source
 from meta_media.transfer.threads import file_deadline, run_in_thread
 from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, UploadOptions, prepare
@@ -74,6 +75,7 @@ async def fingerprint(
     """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
     settings = client.settings
     origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
+    origin = repackaged(origin, options.mime_type) if options.repackage else origin
     async with contextlib.AsyncExitStack() as stack:
         async with file_deadline(settings.deadline), client.shared.share(settings.chunk_size) as chunk_size:
             body = await stack.enter_async_context(origin.open())

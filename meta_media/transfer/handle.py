@@ -55,7 +55,7 @@ async def upload_handle(call: Call, app_id: str | None, source: object, options:
             raise UnsupportedMediaTypeError(sentence, limit=", ".join(_TYPES), actual=mime_type)
         filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
         about = {"file_name": filename, "file_length": str(size), "file_type": mime_type}
-        content = functools.partial(FileContent(_BARE, size, origin, options, chunk_size).open, body)
+        content = functools.partial(FileContent(_BARE, size, origin.sha256, options, chunk_size).open, body)
         handle = await _sent(call, app, about, size, content)
     return UploadHandle(handle=handle, mime_type=mime_type, file_size=size, filename=filename, attempts=call.attempts)
 

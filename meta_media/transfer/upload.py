@@ -17,20 +17,19 @@ from attrs.validators import optional
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from meta_media.http.call import Call, Content
 from meta_media.protocol.filenames import typed_filename
-from meta_media.protocol.formats import Signature
 from meta_media.protocol.media_types import HEAD_SIZE, Inspection, check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
 from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.settings import Settings
-from meta_media.protocol.signatures import sniff_steps
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, Buffer, ChunkSize
 from meta_media.transfer.info import get_info
 from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
+from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import file_deadline
 
@@ -57,6 +56,7 @@ class UploadOptions:
     ttl: timedelta | None = attrs.field(default=None, validator=optional(time_to_live))
     use_case: str | None = attrs.field(default=None, validator=optional(word))
     progress: ProgressCallback | None = None
+    repackage: bool = False
 
 
 def upload_options(settings: Settings, keywords: Mapping[str, Any]) -> UploadOptions:
@@ -85,25 +85,17 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
     if body.spent is not None:
         subject = excerpt(name) if name else "the file"
         raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
-    steps, unseen = sniff_steps(body.head, complete), False
-    try:
-        offset, length = next(steps)
-        while True:
-            unseen = not body.seekable
-            start = offset if offset >= 0 else offset + (body.size or 0)  # a negative one counts from the end
-            offset, length = steps.send(await body.at(start, length))
-    except StopIteration as stop:
-        signature: Signature | None = stop.value
+    signature, seen = await body.signature()
     inspection = inspect_media(
         body.head,
         filename=name,
-        mime_type=options.mime_type,
+        mime_type=None if body.repackaged_size else options.mime_type,
         hint=source.mime_type or body.mime_type,
         validate=options.validate,
         complete=complete,
         signature=signature,
     )
-    return attrs.evolve(inspection, remarks=(*inspection.remarks, _UNSEEN)) if unseen else inspection
+    return inspection if seen else attrs.evolve(inspection, remarks=(*inspection.remarks, _UNSEEN))
 
 
 async def prepare(source: Source, body: Body, options: UploadOptions, memory: int) -> tuple[str, int]:
@@ -114,8 +106,8 @@ async def prepare(source: Source, body: Body, options: UploadOptions, memory: in
         check_size(inspection, size, filename=name)
     for remark in inspection.remarks:
         _log.info("%s: %s", excerpt(name) if name else "the file", remark)
-    if options.size not in {None, size}:
-        raise CorruptedMediaError(f"the source has {size} bytes, not the declared {options.size}", actual=size)
+    if options.size not in {None, read := body.repackaged_size or size}:
+        raise CorruptedMediaError(f"the source has {read} bytes, not the declared {options.size}", actual=read)
     return inspection.mime_type, size
 
 
@@ -124,13 +116,14 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
     if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
+    origin = repackaged(origin, options.mime_type) if options.repackage else origin
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
         mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
         filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
         form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
         headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
         request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
-        content = FileContent(form, size, origin, options, chunk_size)
+        content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size)
         again = isinstance(origin, MediaStreamSource)  # whether it can be opened anew
         begin: Content = functools.partial(content.open, body)
         if size <= _SMALL_SIZE:
@@ -178,11 +171,13 @@ class FileContent:
     The bytes before an offset are then read, and hashed, but not sent.
     """
 
-    def __init__(self, form: Form, size: int, source: Source, options: UploadOptions, chunk_size: ChunkSize) -> None:
+    def __init__(
+        self, form: Form, size: int, sha256: str | None, options: UploadOptions, chunk_size: ChunkSize
+    ) -> None:
         self._form = form
         self._size = size
-        self._expected = source.sha256
-        self._hashes = options.verify or source.sha256 is not None
+        self._expected = sha256
+        self._hashes = options.verify or sha256 is not None
         self._progress = options.progress
         self._chunk_size = chunk_size
         self._digest = hashlib.sha256()

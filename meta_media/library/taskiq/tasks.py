@@ -89,10 +89,17 @@ class _UploadTasks:
             ttl: timedelta | None = None,
             use_case: str | None = None,
             phone_number_id: str | None = None,
+            repackage: bool = False,
             context: Context = _CONTEXT,
         ) -> UploadedMedia:
             options: dict[str, Any] = {"filename": filename, "mime_type": mime_type, "validate": validate}
-            options |= {"verify": verify, "ttl": ttl, "use_case": use_case, "phone_number_id": phone_number_id}
+            options |= {
+                "repackage": repackage,
+                "verify": verify,
+                "ttl": ttl,
+                "use_case": use_case,
+                "phone_number_id": phone_number_id,
+            }
             return await worker.once(context, UploadedMedia, lambda again: worker.upload(path, options, again))
 
         @broker.task("meta_media.ensure", **_ACKNOWLEDGED)
@@ -105,10 +112,11 @@ class _UploadTasks:
             verify: bool = False,
             ttl: timedelta | None = None,
             phone_number_id: str | None = None,
+            repackage: bool = False,
             context: Context = _CONTEXT,
         ) -> LibraryEntry:
             options: dict[str, Any] = {"filename": filename, "mime_type": mime_type, "validate": validate}
-            options |= {"verify": verify, "ttl": ttl, "phone_number_id": phone_number_id}
+            options |= {"repackage": repackage, "verify": verify, "ttl": ttl, "phone_number_id": phone_number_id}
             return await worker.once(context, LibraryEntry, lambda again: worker.ensure(path, options, again))
 
         self.upload = upload
@@ -122,7 +130,8 @@ class MediaTasks(_UploadTasks):
     A path must be absolute, and mean the same file on every worker.
 
     Attributes:
-        upload: `upload(path, *, filename, mime_type, validate, verify, ttl, use_case, phone_number_id)`: `UploadedMedia`.
+        upload: `upload(path, *, filename, mime_type, validate, verify, ttl, use_case, phone_number_id, repackage)`:
+            `UploadedMedia`.
         ensure: `MediaLibrary.ensure`, with the same arguments except `use_case`: `LibraryEntry`. It can be repeated safely.
         download: `download(media_id, destination, *, overwrite)`: `DownloadedMedia`. The destination is a path, or a folder
             in which a free name is used. If the task is repeated, a path is replaced; a folder gets a second copy.

@@ -1,0 +1,106 @@
+"""
+The proof that `repackage` loses nothing: `python -m tests.corpus.voice.prove FOLDER`, over the recordings of this folder's scripts.
+
+    apt-get install opus-tools oggz-tools
+    pip install '.[emulator]' av==18.1.0
+
+Each recording is uploaded to the emulator with `repackage=True`, and read back. The result must have the packets of the
+recording, byte for byte, as PyAV demuxes both. It must be what `meta_media.repackage` yields, and announce one channel. opusdec
+must play exactly the samples of its last granule without the pre-skip. oggz-validate must not complain, and opusinfo of nothing
+but a browser's own pre-skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import importlib
+import io
+import subprocess
+import sys
+import tempfile
+import wave
+from pathlib import Path
+from typing import Any
+
+from meta_media import MediaApi, MediaError, repackage
+from meta_media.emulator import Emulator
+
+
+def packets(content: bytes) -> list[bytes]:
+    """Return the Opus packets of a recording."""
+    av: Any = importlib.import_module("av")
+    with av.open(io.BytesIO(content), options={"ignore_editlist": "1"}) as container:
+        stream = next(stream for stream in container.streams.audio if stream.codec_context.name.endswith("opus"))
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def _run(*command: str | Path) -> str:
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return f"{run.stdout}\n{run.stderr}" if run.returncode == 0 else f"exit status {run.returncode}: {run.stderr}"
+
+
+def _tools(ogg: bytes, scratch: Path) -> str | None:
+    """Return what a program of xiph.org says against an Ogg file; None for nothing."""
+    path, decoded = scratch / "voice.ogg", scratch / "voice.wav"
+    path.write_bytes(ogg)
+    if said := _run("oggz-validate", path).replace(str(path), "").strip(" :\n"):
+        return f"oggz-validate: {said}"
+    warnings = [line for line in _run("opusinfo", path).splitlines() if "WARNING" in line or "exit status" in line]
+    if warnings and not all("preskip" in line for line in warnings):
+        return f"opusinfo: {warnings[0]}"
+    said = _run("opusdec", "--quiet", "--rate", "48000", path, decoded)
+    if "exit status" in said:
+        return f"opusdec: {said}"
+    last = ogg.rfind(b"OggS")
+    expected = int.from_bytes(ogg[last + 6 : last + 14], "little") - int.from_bytes(ogg[38:40], "little")
+    with wave.open(str(decoded)) as sound:
+        played, channels = sound.getnframes(), sound.getnchannels()
+    if (played, channels) != (expected, 1):
+        return f"opusdec plays {played} samples of {channels} channels, not {expected} of one"
+    return f"preskip {int.from_bytes(ogg[38:40], 'little')}" if warnings else None
+
+
+async def _check(media: MediaApi, path: Path, scratch: Path) -> tuple[str | None, int]:
+    """Return what is wrong with the result of a recording, and its number of packets."""
+    content = await asyncio.to_thread(path.read_bytes)
+    try:
+        uploaded = await media.upload(path, repackage=True)
+        ogg = await media.read(uploaded.id)
+    except MediaError as error:
+        return f"refused: {error}", 0
+    if (uploaded.mime_type, uploaded.filename) != ("audio/ogg", f"{path.stem}.ogg"):
+        return f"uploaded as {uploaded.mime_type} under {uploaded.filename}", 0
+    mono = content[:4] == b"OggS" and content[37] == 1
+    if ogg != (content if mono else b"".join(await asyncio.to_thread(lambda: list(repackage(content))))):
+        return "the plain function yields other bytes", 0
+    before, after = await asyncio.to_thread(packets, content), await asyncio.to_thread(packets, ogg)
+    if before != after:
+        same = sum(one == other for one, other in zip(before, after, strict=False))
+        return f"{len(before)} packets became {len(after)}, of which {same} are the same", len(after)
+    return None if mono else await asyncio.to_thread(_tools, ogg, scratch), len(after)
+
+
+async def main(files: list[Path]) -> int:
+    """Check recordings, and print a line for each problem. Return the exit status."""
+    by_program: collections.Counter[str] = collections.Counter()
+    failed, low, total = 0, 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        async with Emulator() as emulator, emulator.api() as media:
+            for path in files:
+                problem, count = await _check(media, path, Path(scratch))
+                by_program[path.name.partition("-")[0].partition(".")[0]] += 1
+                total += count
+                if problem and problem.startswith("preskip") and path.name.startswith(("chromium", "mkvmerge")):
+                    low += 1
+                elif problem:
+                    failed += 1
+                    print(f"{path.name}: {problem}")
+    programs = ", ".join(f"{name} {count}" for name, count in by_program.most_common())
+    print(f"{len(files)} recordings ({programs}), {total:,} packets, {failed} problems; ", end="")
+    print(f"opusinfo remarks on a browser's own pre-skip in {low}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(asyncio.run(main(sorted(Path(sys.argv[1]).glob("*.[wmo]*")))))
