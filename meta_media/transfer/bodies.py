@@ -52,9 +52,7 @@ class Body(abc.ABC):
     seekable = True  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
     sha256: str | None = None  # that the bytes must have
     repackaged_size: int | None = None  # bytes of the file of which this is the Opus in Ogg; None for anything else
-    spent: str | None = (
-        None  # why there is nothing to read, and what to do; None if there is, or if the source is empty
-    )
+    spent: str | None = None  # why there is nothing to read, and what to do; None if there is, or if it is empty
 
     @abc.abstractmethod
     async def measure(self, limit: int, memory: int) -> int:

@@ -93,13 +93,8 @@ class _UploadTasks:
             context: Context = _CONTEXT,
         ) -> UploadedMedia:
             options: dict[str, Any] = {"filename": filename, "mime_type": mime_type, "validate": validate}
-            options |= {
-                "repackage": repackage,
-                "verify": verify,
-                "ttl": ttl,
-                "use_case": use_case,
-                "phone_number_id": phone_number_id,
-            }
+            options |= {"verify": verify, "ttl": ttl, "use_case": use_case}
+            options |= {"phone_number_id": phone_number_id, "repackage": repackage}
             return await worker.once(context, UploadedMedia, lambda again: worker.upload(path, options, again))
 
         @broker.task("meta_media.ensure", **_ACKNOWLEDGED)
@@ -119,8 +114,7 @@ class _UploadTasks:
             options |= {"repackage": repackage, "verify": verify, "ttl": ttl, "phone_number_id": phone_number_id}
             return await worker.once(context, LibraryEntry, lambda again: worker.ensure(path, options, again))
 
-        self.upload = upload
-        self.ensure = ensure
+        self.upload, self.ensure = upload, ensure
 
 
 class MediaTasks(_UploadTasks):
