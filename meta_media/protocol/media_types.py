@@ -101,22 +101,42 @@ _OTHERS: Final = (
     "application/vnd.rar .rar",
     "application/xml .xml text/xml",
     f"{ZIP} .zip application/x-zip application/x-zip-compressed",
-    "audio/flac .flac",
+    "audio/ac3 .ac3 audio/x-ac3",
+    "audio/aiff .aiff .aif .aifc audio/x-aiff",
+    "audio/amr-wb .awb",
+    "audio/basic .au .snd audio/x-au",
+    "audio/flac .flac audio/x-flac",
+    "audio/midi .mid .midi audio/x-midi",
+    "audio/silk .silk .slk",
     "audio/wav .wav audio/vnd.wave audio/wave audio/x-wav",
+    "audio/x-caf .caf",
+    "audio/x-ms-wma .wma",
+    "audio/x-wavpack .wv",
     "image/avif .avif",
     "image/bmp .bmp",
     "image/gif .gif",
     "image/heic .heic .heif",
+    "image/jp2 .jp2 .j2k .jpf .jpx",
+    "image/jxl .jxl",
     "image/svg+xml .svg",
     "image/tiff .tiff .tif",
+    "image/vnd.adobe.photoshop .psd",
+    "image/vnd.microsoft.icon .ico .cur image/x-icon",
+    "image/x-portable-anymap .pnm .pbm .pgm .ppm",
     "text/calendar .ics",
     "text/csv .csv application/csv text/comma-separated-values text/x-csv",
     "text/html .html .htm",
     "text/markdown .md",
     "text/vcard .vcf",
+    "video/3gpp2 .3g2",
+    "video/mp2t .m2ts",  # the bytes decide about .ts, which is TypeScript, too
+    "video/mpeg .mpg .mpeg .vob",
+    "video/ogg .ogv .ogm",
     "video/quicktime .mov .qt",
     "video/webm .webm",
+    "video/x-flv .flv",
     "video/x-matroska .mkv",
+    "video/x-ms-wmv .wmv .asf video/x-ms-asf",
     "video/x-msvideo .avi",
 )
 _NAMES: Final = {row.split()[0]: row.split()[1:] for row in (*itertools.chain(*_ROWS.values()), *_OTHERS)}
@@ -142,9 +162,6 @@ _SMALLER: Final = {  # what to do about a file that is too large, by its kind
 _ALLOWED: Final = (
     "AAC, AMR, MP3, M4A or mono Opus audio; PDF, Office or UTF-8 text; JPEG or PNG; WebP stickers; MP4 or 3GP"
 )
-# Players skip bytes before the first frame of these. Every other accepted type but text starts with its signature.
-_LATE: Final = frozenset({"audio/aac", "audio/mpeg"})
-
 # What to do about a type that is not accepted, by the type or by its first half.
 _FIXES: Final = {
     "application": "export it as PDF, if it is a document",
@@ -305,7 +322,7 @@ def _check_unsigned(subject: str, decided: str, *, is_text: bool) -> None:
     if decided == "text/plain":
         fits, allowed, fix = is_text, "UTF-8 text", "save it as UTF-8"
     else:
-        fits, allowed, fix = decided in _LATE and not is_text, decided, "send the complete original file"
+        fits, allowed, fix = False, decided, "send the complete original file"
     if not fits:
         message = f"{subject} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
         raise CorruptedMediaError(message, kind=_kind(decided), limit=allowed, actual=found)

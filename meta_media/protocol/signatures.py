@@ -17,12 +17,12 @@ from meta_media.protocol.documents import ZIP, late_pdf, ole, zip_archive
 from meta_media.protocol.formats import Signature, Steps, head_only
 from meta_media.protocol.images import jpeg, png, webp
 from meta_media.protocol.mp4 import iso_media
-from meta_media.protocol.sound import ADTS_FRAME, MP3_FRAME, id3, ogg
+from meta_media.protocol.sound import ADTS_FRAME, MP3_FRAME, behind_tags, frames, ogg
 
 __all__ = ["sniff", "sniff_steps"]
 
 
-_Reader = Callable[[bytes, bool], Signature | Steps[Signature]]
+_Reader = Callable[[bytes, bool], Signature | Steps[Signature] | None]
 
 
 def _is(*candidates: str) -> _Reader:
@@ -35,6 +35,13 @@ def _ebml(head: bytes, _complete: bool) -> Signature:
     return Signature(candidates=("video/webm", "audio/webm") if webm else ("video/x-matroska",))
 
 
+def _tagged(head: bytes, _complete: bool) -> Steps[Signature]:
+    """Decide by the sound behind ID3 tags. A cover often fills the whole head."""
+    found = sniff((yield from behind_tags(head)), complete=False)
+    is_sound = found is not None and found.candidates[0].startswith("audio/")
+    return found if found and is_sound else Signature(candidates=("audio/mpeg", "audio/aac"))
+
+
 _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
     (re.compile(pattern, re.DOTALL), reader)
     for pattern, reader in (
@@ -44,7 +51,7 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"OggS\x00", ogg),
         (rb"\x00\x00..ftyp.{4}", iso_media),
         (rb"[\x00-\x07]...(?:mdat|moov|wide)", _is("video/quicktime")),  # without ftyp; the first byte excludes text
-        (rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", id3),
+        (rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", _tagged),
         (MP3_FRAME, _is("audio/mpeg")),
         (ADTS_FRAME, _is("audio/aac")),
         (rb"#!AMR\n", _is("audio/amr")),
@@ -58,13 +65,31 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"RIFF....AVI ", _is("video/x-msvideo")),
         (rb"\x1a\x45\xdf\xa3", _ebml),
         (rb"fLaC", _is("audio/flac")),
+        (rb"FORM....AIF[FC]", _is("audio/aiff")),
+        (rb"caff\x00\x01", _is("audio/x-caf")),
+        (rb"\.snd\x00", _is("audio/basic")),
+        (rb"\x0b\x77", _is("audio/ac3")),
+        (rb"MThd\x00", _is("audio/midi")),
+        (rb"\x02?#!SILK_V", _is("audio/silk")),
+        (rb"wvpk", _is("audio/x-wavpack")),
+        (rb"0&\xb2u\x8ef\xcf\x11.*\xc0\xef\x19\xbcM\x5b\xcf\x11", _is("video/x-ms-wmv")),  # a stream of video
+        (rb"0&\xb2u\x8ef\xcf\x11", _is("audio/x-ms-wma")),
+        (rb"FLV\x01", _is("video/x-flv")),
+        (rb"\x00\x00\x01[\xb3\xba]", _is("video/mpeg")),
+        (rb"(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G", _is("video/mp2t")),
         (rb"BM.{4}\x00{4}", _is("image/bmp")),
-        (rb"II\*\x00|MM\x00\*", _is("image/tiff")),
+        (rb"II[*+]\x00|MM\x00[*+]", _is("image/tiff")),
+        (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", _is("image/jp2")),
+        (rb"\x00\x00\x00\x0cJXL |\xff\x0a", _is("image/jxl")),
+        (rb"\x00\x00[\x01\x02]\x00[^\x00]\x00", _is("image/vnd.microsoft.icon")),
+        (rb"P[4-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s", _is("image/x-portable-anymap")),
+        (rb"8BPS\x00", _is("image/vnd.adobe.photoshop")),
         (rb"\{\\rtf", _is("application/rtf")),
         (rb"\x1f\x8b\x08", _is("application/gzip")),
         (rb"Rar!\x1a\x07", _is("application/vnd.rar")),
         (rb"7z\xbc\xaf\x27\x1c", _is("application/x-7z-compressed")),
         (rb".{1,1023}?%PDF-", late_pdf),
+        (rb"", frames),
     )
 )
 

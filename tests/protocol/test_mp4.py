@@ -14,7 +14,7 @@ from meta_media import samples
 from meta_media.errors import UnsupportedMediaTypeError
 from meta_media.protocol.formats import PartialFile, Signature
 from meta_media.protocol.media_types import HEAD_SIZE, inspect_media
-from meta_media.protocol.signatures import sniff, sniff_steps
+from meta_media.protocol.signatures import sniff_steps
 from tests.support.boxes import box, entry, movie, mp4, sound, track, video
 
 MEDIA = Path(__file__).parents[1] / "media"
@@ -481,30 +481,3 @@ class TestHostile:
             signature, reads = read(whole)
             assert signature is not None
             assert len(reads) <= 8
-
-
-class TestOtherReaders:
-    """Other formats whose deciding bytes may lie beyond the head."""
-
-    def test_a_jpeg_behind_a_large_profile(self) -> None:
-        """The frame header of a JPEG is found behind a profile that is larger than the head."""
-        profile = b"\xff\xe2\xff\xff" + bytes(65533)
-        data = b"\xff\xd8" + 3 * profile + (MEDIA / "cmyk.jpg").read_bytes()[2:]
-        signature, reads = read(data)
-        assert signature is not None
-        assert signature.flaw is not None
-        assert signature.flaw.found == "a CMYK JPEG"
-        assert len(reads) <= 4
-        assert sniff(data[:HEAD_SIZE], complete=False) == Signature(candidates=("image/jpeg",))
-
-    @pytest.mark.parametrize(
-        ("frame", "expected"),
-        [(b"fLaC", "audio/flac"), (b"\xff\xf1\x50\x80", "audio/aac"), (b"\xff\xfb\x54\0", "audio/mpeg")],
-    )
-    def test_sound_behind_a_large_cover(self, frame: bytes, expected: str) -> None:
-        """What follows a tag with cover art that is larger than the head decides, for one read."""
-        size = 300_000
-        digits = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
-        signature, reads = read(b"ID3\4\0\0" + digits + bytes(size) + frame + bytes(100))
-        assert signature == Signature(candidates=(expected,))
-        assert reads == [(size + 10, 1024)]
