@@ -84,8 +84,8 @@ def shown(name: str) -> str:
 
 
 def sentence(error: MediaError, item: str | None = None) -> str:
-    """Return an error as one line that names its item, and options as they are typed."""
-    text, name = shown(str(error).replace("repackage=True", "--repackage")), shown(item or "")
+    """Return an error as one line that names its item."""
+    text, name = shown(str(error)), shown(item or "")
     return text if not name or name in text else f"{name}: {text}"
 
 

@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 import attrs
 
-__all__ = ["Flaw", "PartialFile", "Signature", "Steps", "head_only", "number"]
+__all__ = ["REPACKAGE", "Flaw", "PartialFile", "Signature", "Steps", "head_only", "number"]
 
 _T = TypeVar("_T")
 Steps = Generator[tuple[int, int], bytes, _T]
 
+REPACKAGE: Final = "pass repackage=True (upload --repackage)"
 _WINDOW_SIZE: Final = 1024  # bytes of a read: programs write a track's headers, up to its codec, into less
 _MAX_READS: Final = 8
 
@@ -29,6 +30,11 @@ class Flaw:
     found: str  # the variant of the file
     allowed: str  # the variants that WhatsApp accepts
     fix: str  # what to do
+
+    @property
+    def repackable(self) -> bool:
+        """Whether `repackage` mends it."""
+        return self.fix.startswith(REPACKAGE)
 
 
 @attrs.frozen(kw_only=True)

@@ -20,7 +20,7 @@ import attrs
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, UnsupportedMediaTypeError
 from meta_media.protocol.documents import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text
-from meta_media.protocol.formats import Signature
+from meta_media.protocol.formats import REPACKAGE, Signature
 from meta_media.protocol.secrets import excerpt, redacted
 from meta_media.protocol.signatures import sniff
 
@@ -171,7 +171,10 @@ _FIXES: Final = {
     "image": "convert it to JPEG or PNG",
     "image/gif": "convert it to MP4, or to PNG if it does not move",
     "video": "convert it to MP4 with H.264 and AAC",
-    "video/webm": "convert it to MP4 with H.264 and AAC or, if it is only sound, to mono Opus in Ogg",
+    **dict.fromkeys(
+        ("audio/webm", "video/webm", "video/x-matroska"),
+        f"convert it to MP4 with H.264 and AAC or, if it is only sound, {REPACKAGE}",
+    ),
     **dict.fromkeys(
         ("application/gzip", "application/vnd.rar", "application/x-7z-compressed", ZIP),
         "send the files inside it one by one",

@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Final
 
-from meta_media.protocol.formats import Flaw, PartialFile, Signature, Steps
+from meta_media.protocol.formats import REPACKAGE, Flaw, PartialFile, Signature, Steps
 
 __all__ = ["iso_media"]
 
@@ -115,7 +115,7 @@ class _Movie:
             codec, options = ("mono Opus", "libopus -ac 1 OUT.ogg") if "Opus" in sound else ("AAC", "aac OUT.m4a")
             fix = f"re-encode it as {codec} (ffmpeg -i IN -vn -c:a {options})"
             if self.opus and len(self.sound) == 1:
-                fix = "pass repackage=True (upload --repackage), which moves it to Ogg without re-encoding"
+                fix = f"{REPACKAGE}, which moves it to Ogg without re-encoding"
         else:
             allowed = "H.264 video with at most one AAC track"
             doing = "re-encode it" if video or sound else "keep one of them"

@@ -72,9 +72,9 @@ class OggWriter:
 
     def finish(self, samples: int) -> bytes:
         """Return the last page. Playing ends after `samples`, which are counted like the attribute."""
-        if not self._sequence:
-            raise damaged("it has no sound")
         granule = max(min(samples, self.samples) - self._left_out, self._page_start)
+        if not self._sequence or granule <= min(self._pre_skip, MAX_PRE_SKIP):
+            raise damaged("it has no sound")  # a decoder refuses what ends before its pre-skip
         return self._page(self._flags | _LAST, granule, self._lacing, b"".join(self._packets))
 
     def _headers(self) -> bytes:

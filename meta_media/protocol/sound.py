@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from meta_media.protocol.formats import Flaw, PartialFile, Signature, Steps, number
+from meta_media.protocol.formats import REPACKAGE, Flaw, PartialFile, Signature, Steps, number
 
 __all__ = ["ADTS_FRAME", "MP3_FRAME", "behind_tags", "frames", "ogg"]
 
@@ -46,7 +46,7 @@ def ogg(head: bytes, _complete: bool) -> Signature:
     if cover:
         fix = "leave the cover out (ffmpeg -i IN -vn -c:a copy OUT.ogg)" if mono else f"leave the cover out and {fix}"
     elif repackable:
-        fix = f"pass repackage=True (upload --repackage), which announces it as mono without re-encoding, or {fix}"
+        fix = f"{REPACKAGE}, which announces it as mono without re-encoding, or {fix}"
     found = " and ".join(sound or ["a codec other than Opus"]) + " and a cover" * cover
     flaw = Flaw(found=f"Ogg with {found}", allowed="mono Opus in Ogg", fix=fix)
     return Signature(candidates=("audio/ogg",), flaw=flaw)

@@ -64,7 +64,7 @@ async def _is_opus(body: Body, name: str | None) -> bool:
         return False
     if streamed:  # it ends where the spool does
         check_size(Inspection(mime_type=signature.candidates[0], kind="audio", max_size=MAX_SIZE), size, filename=name)
-    return not _MATROSKA.isdisjoint(signature.candidates) or "Opus" in getattr(signature.flaw, "found", "")
+    return not _MATROSKA.isdisjoint(signature.candidates) or (signature.flaw is not None and signature.flaw.repackable)
 
 
 async def _pages(body: Body) -> AsyncGenerator[bytes, None]:

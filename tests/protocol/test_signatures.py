@@ -117,7 +117,12 @@ class TestOtherFormats:
             (OTHERS["sound.wav"], "audio/wav", "audio", "convert it to MP3, or to mono Opus in Ogg"),
             (OTHERS["sound.flac"], "audio/flac", "audio", "convert it to MP3, or to mono Opus in Ogg"),
             (b"#!AMR-WB\n\x04", "audio/amr-wb", "audio", "convert it to MP3, or to mono Opus in Ogg"),
-            (OTHERS["recording.webm"], "video/webm", "video", "or, if it is only sound, to mono Opus in Ogg"),
+            (
+                OTHERS["recording.webm"],
+                "video/webm",
+                "video",
+                "or, if it is only sound, pass repackage=True (upload --repackage)",
+            ),
             (OTHERS["clip.mkv"], "video/x-matroska", "video", "convert it to MP4 with H.264 and AAC"),
             (OTHERS["clip.mov"], "video/quicktime", "video", "convert it to MP4 with H.264 and AAC"),
             (b"\0\0\0\x08wide\0\0\0\0mdat", "video/quicktime", "video", "convert it to MP4 with H.264 and AAC"),
