@@ -102,6 +102,15 @@ class Row:
     why: str = ""  # where the verdict is not that of the documented table of types
 
 
+def unpacked(archive: str, *groups: tuple[str, Verdict, str]) -> tuple[Row, ...]:
+    """Return the rows of the files that one run of a script makes: a program, the verdict, and the names of each group."""
+    return tuple(
+        Row(name, program, f'tar xOf "$IN/{archive}" {name} > "$OUT"', verdict)
+        for program, verdict, names in groups
+        for name in names.split()
+    )
+
+
 def modules() -> Iterator[Any]:
     """Yield the modules of rows."""
     for module in pkgutil.iter_modules(rows.__path__):
