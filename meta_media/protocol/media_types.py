@@ -19,7 +19,8 @@ from typing import Final, Literal
 import attrs
 
 from meta_media.errors import CorruptedMediaError, FileTooLargeError, UnsupportedMediaTypeError
-from meta_media.protocol.documents import DOC, DOCX, OLE, PPT, PPTX, XLS, XLSX, ZIP, looks_like_text
+from meta_media.protocol import documents
+from meta_media.protocol.documents import DOC, DOCX, PPT, PPTX, XLS, XLSX, looks_like_text
 from meta_media.protocol.formats import REPACKAGE, Signature
 from meta_media.protocol.secrets import excerpt, redacted
 from meta_media.protocol.signatures import sniff
@@ -91,23 +92,17 @@ _ROWS: Final[dict[Kind, tuple[str, ...]]] = {
 }
 # Types that WhatsApp does not accept but users send or receive, in the same form.
 _OTHERS: Final = (
-    "application/gzip .gz .tgz application/x-gzip",
+    *documents.OTHER_TYPES,
     "application/json .json",
     "application/octet-stream application/x-download binary/octet-stream",
-    "application/rtf .rtf application/x-rtf text/richtext text/rtf",
-    "application/vnd.oasis.opendocument.presentation .odp",
-    "application/vnd.oasis.opendocument.spreadsheet .ods",
-    "application/vnd.oasis.opendocument.text .odt",
-    "application/vnd.rar .rar",
     "application/xml .xml text/xml",
-    f"{ZIP} .zip application/x-zip application/x-zip-compressed",
     "audio/ac3 .ac3 audio/x-ac3",
     "audio/aiff .aiff .aif .aifc audio/x-aiff",
     "audio/amr-wb .awb",
     "audio/basic .au .snd audio/x-au",
     "audio/flac .flac audio/x-flac",
     "audio/midi .mid .midi audio/x-midi",
-    "audio/silk .silk .slk",
+    "audio/silk .silk",
     "audio/wav .wav audio/vnd.wave audio/wave audio/x-wav",
     "audio/x-caf .caf",
     "audio/x-ms-wma .wma",
@@ -164,9 +159,8 @@ _ALLOWED: Final = (
 )
 # What to do about a type that is not accepted, by the type or by its first half.
 _FIXES: Final = {
-    "application": "export it as PDF, if it is a document",
+    **documents.FIXES,
     "application/octet-stream": "pass its mime_type, if it is one of these",
-    OLE: "name it .doc, .xls or .ppt, or pass its mime_type, if it is one of them",
     "audio": "convert it to MP3, or to mono Opus in Ogg",
     "image": "convert it to JPEG or PNG",
     "image/gif": "convert it to MP4, or to PNG if it does not move",
@@ -174,10 +168,6 @@ _FIXES: Final = {
     **dict.fromkeys(
         ("audio/webm", "video/webm", "video/x-matroska"),
         f"convert it to MP4 with H.264 and AAC or, if it is only sound, {REPACKAGE}",
-    ),
-    **dict.fromkeys(
-        ("application/gzip", "application/vnd.rar", "application/x-7z-compressed", ZIP),
-        "send the files inside it one by one",
     ),
     **dict.fromkeys(
         ("application/json", "application/xml", "text"),
@@ -279,7 +269,7 @@ def inspect_media(
     if signature is not None:
         _check_signature(subject, decided, found, signature)
     else:
-        _check_unsigned(subject, decided, is_text=is_text)
+        _check_unsigned(subject, decided, head, is_text=is_text)
     still = kind == "sticker" and not (signature and signature.animated)
     return Inspection(
         mime_type=decided,
@@ -319,13 +309,16 @@ def _check_signature(subject: str, decided: str, found: str, signature: Signatur
         raise UnsupportedMediaTypeError(message, kind=kind, limit=decided, actual=found)
 
 
-def _check_unsigned(subject: str, decided: str, *, is_text: bool) -> None:
+def _check_unsigned(subject: str, decided: str, head: bytes, *, is_text: bool) -> None:
     """Refuse bytes without a signature for a type that always has one, and binary data for text."""
-    found = "UTF-8 text" if is_text else "data without a known signature"
+    found = documents.text_format(head) if is_text else "data without a known signature"
     if decided == "text/plain":
         fits, allowed, fix = is_text, "UTF-8 text", "save it as UTF-8"
+        found = found if b"\0" in head else "text of another encoding"
     else:
         fits, allowed, fix = False, decided, "send the complete original file"
+    if is_text:
+        fix = documents.TEXT_FIXES.get(decided, fix)
     if not fits:
         message = f"{subject} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
         raise CorruptedMediaError(message, kind=_kind(decided), limit=allowed, actual=found)

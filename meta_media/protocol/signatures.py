@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from meta_media.protocol.documents import ZIP, late_pdf, ole, zip_archive
+from meta_media.protocol.documents import ZIP, ole, or_text, utf_16, zip_archive
 from meta_media.protocol.formats import Signature, Steps, head_only
 from meta_media.protocol.images import jpeg, png, webp
 from meta_media.protocol.mp4 import iso_media
@@ -60,11 +60,11 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ole),
         (rb"PK\x03\x04", zip_archive),
         (rb"PK\x05\x06", _is(ZIP)),
-        (rb"GIF8[79]a", _is("image/gif")),
+        (rb"GIF8[79]a", or_text("image/gif")),
         (rb"RIFF....WAVE|RF64....WAVE", _is("audio/wav")),
         (rb"RIFF....AVI ", _is("video/x-msvideo")),
         (rb"\x1a\x45\xdf\xa3", _ebml),
-        (rb"fLaC", _is("audio/flac")),
+        (rb"fLaC", or_text("audio/flac")),
         (rb"FORM....AIF[FC]", _is("audio/aiff")),
         (rb"caff\x00\x01", _is("audio/x-caf")),
         (rb"\.snd\x00", _is("audio/basic")),
@@ -88,7 +88,9 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"\x1f\x8b\x08", _is("application/gzip")),
         (rb"Rar!\x1a\x07", _is("application/vnd.rar")),
         (rb"7z\xbc\xaf\x27\x1c", _is("application/x-7z-compressed")),
-        (rb".{1,1023}?%PDF-", late_pdf),
+        (rb"%!PS|\xc5\xd0\xd3\xc6", _is("application/postscript")),
+        (rb"\xff\xfe|\xfe\xff", utf_16),
+        (rb".{1,1023}?%PDF-", or_text("application/pdf")),  # PDF readers accept bytes before the header
         (rb"", frames),
     )
 )

@@ -280,69 +280,6 @@ class TestSamples:
         ]
 
 
-class TestText:
-    """Text, which has no signature."""
-
-    @pytest.mark.parametrize(
-        ("head", "complete"),
-        [
-            (b"plain", True),
-            ("\ufeffwith a mark, caf\u00e9 and \U0001f600".encode(), True),
-            (b"tabs\tlines\r\n\x0cpages\x1b[0m", True),
-            ("cut caf\u00e9".encode()[:-1], False),
-            ("cut \U0001f600".encode()[:-2], False),
-        ],
-    )
-    def test_utf_8_is_text(self, head: bytes, complete: bool) -> None:
-        """UTF-8 without odd control characters is text; an incomplete head may end inside a character."""
-        expected = "text/plain"
-        assert expected == type_of(head, complete=complete)
-        assert expected == type_of(head, complete=complete, mime_type="text/plain")
-        assert expected == type_of(head, complete=complete, filename="a.log", hint="text/csv")
-        assert expected == type_of(head, complete=complete, filename="a.csv", mime_type="text/plain")
-
-    @pytest.mark.parametrize(
-        ("head", "complete"),
-        [
-            ("cut caf\u00e9".encode()[:-1], True),
-            (b"caf\xe9 au lait", False),
-            (b"nul\0", True),
-            (b"bell\x07", True),
-            ("sixteen".encode("utf-16"), True),
-        ],
-    )
-    def test_anything_else_is_not(self, head: bytes, complete: bool) -> None:
-        """Bytes that are not UTF-8 text are refused when declared, named or hinted as text."""
-        for arguments in ({"mime_type": "text/plain"}, {"filename": "a.txt"}, {"hint": "text/plain"}):
-            with pytest.raises(CorruptedMediaError) as caught:
-                type_of(head, complete=complete, **arguments)
-            assert (caught.value.limit, caught.value.actual) == ("UTF-8 text", "data without a known signature")
-            assert "save it as UTF-8" in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("arguments", "actual"),
-        [
-            ({"filename": "data.csv"}, "text/csv"),
-            ({"filename": "DATA.JSON", "hint": "text/plain"}, "application/json"),
-            ({"filename": "page.html"}, "text/html"),
-            ({"hint": "text/csv; charset=utf-8"}, "text/csv"),
-            ({"hint": "text/x-python", "filename": "a.py"}, "text/x-python"),
-            ({"mime_type": "text/csv"}, "text/csv"),
-        ],
-    )
-    def test_of_a_type_that_is_not_accepted(self, arguments: dict[str, str], actual: str) -> None:
-        """The error says how to send it as plain text."""
-        with pytest.raises(UnsupportedMediaTypeError) as caught:
-            type_of(b"a,b\n1,2\n", complete=True, **arguments)
-        assert (actual, "document") == (caught.value.actual, caught.value.kind)
-        assert 'pass mime_type="text/plain" to send it as text' in str(caught.value)
-
-    @pytest.mark.parametrize("hint", ["application/octet-stream", "binary/octet-stream", "nonsense", "", None])
-    def test_useless_hints_are_ignored(self, hint: str | None) -> None:
-        """A malformed or meaningless hint changes nothing."""
-        assert type_of(b"text", hint=hint) == "text/plain"
-
-
 class TestUnsigned:
     """Bytes without the signature of their type."""
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import struct
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from meta_media import samples
 from meta_media.errors import CorruptedMediaError, InvalidMediaError, UnsupportedMediaTypeError
 from meta_media.protocol.media_types import ACCEPTED, HEAD_SIZE, MAX_SIZE, Inspection, inspect_media, normalise
 from tests.support.boxes import box, movie, sound, video
+from tests.support.containers import archive, ole, ole_entry
 
 MEDIA = Path(__file__).parents[1] / "media"
 SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
@@ -45,59 +43,6 @@ def outcome(head: bytes, **arguments: str | bool | None) -> Inspection | Invalid
 def iso(brand: bytes, compatible: bytes = b"", *tracks: bytes) -> bytes:
     """Build the first boxes of an MP4."""
     return box(b"ftyp", brand, bytes(4), compatible) + (movie(*tracks) if tracks else b"")
-
-
-def archive(*names: str, method: int = zipfile.ZIP_DEFLATED, content: bytes = b"<x/>" * 20) -> bytes:
-    """Zip some content under the given names."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as opened:
-        for name in names:
-            opened.writestr(name, content)
-    return target.getvalue()
-
-
-def streamed(*names: str) -> bytes:
-    """Zip to a stream without seek: sizes stand after the data."""
-
-    class Pipe(io.RawIOBase):
-        def __init__(self) -> None:
-            self.written = b""
-
-        def write(self, data: object) -> int:
-            self.written += bytes(data)  # type: ignore[call-overload]
-            return len(bytes(data))  # type: ignore[call-overload]
-
-    target = Pipe()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as opened:
-        for name in names:
-            opened.writestr(name, b"<x/>" * 20)
-    return target.written
-
-
-NO_ENTRY = 0xFFFFFFFF
-
-
-def entry(name: str, left: int = NO_ENTRY, right: int = NO_ENTRY, child: int = NO_ENTRY) -> bytes:
-    """Build one entry of an OLE directory."""
-    encoded = name.encode("utf-16-le") + b"\0\0"
-    return struct.pack("<64sHBBIII", encoded, len(encoded), 2, 1, left, right, child) + bytes(48)
-
-
-def ole(*entries: bytes, shift: int = 9, chain: tuple[int, ...] = (2, 1)) -> bytes:
-    """Build an OLE file: a header, the allocation table in sector 0, and the directory in the sectors of `chain`."""
-    size = 1 << shift
-    table = [NO_ENTRY] * (size // 4)
-    for sector, following in zip(chain, (*chain[1:], 0xFFFFFFFE), strict=True):
-        table[sector] = following
-    header = bytearray(size)
-    header[:8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-    struct.pack_into("<H", header, 30, shift)
-    struct.pack_into("<I", header, 48, chain[0])
-    struct.pack_into("<I", header, 76, 0)
-    sectors = {0: struct.pack(f"<{size // 4}I", *table)}
-    for index, sector in enumerate(chain):
-        sectors[sector] = b"".join(entries[index * size // 128 : (index + 1) * size // 128]).ljust(size, b"\0")
-    return bytes(header) + b"".join(sectors.get(number, bytes(size)) for number in range(max(sectors) + 1))
 
 
 class TestOtherFormats:
@@ -140,7 +85,12 @@ class TestOtherFormats:
                 "document",
                 "send the files inside it one by one",
             ),
-            (ole(entry("Root Entry", child=1), entry("x")), "application/x-ole-storage", "document", "name it .doc"),
+            (
+                ole(ole_entry("Root Entry", child=1), ole_entry("x")),
+                "application/x-ole-storage",
+                "document",
+                "name it .doc",
+            ),
             (NOISE, "application/octet-stream", "document", "pass its mime_type, if it is one"),
         ],
     )
@@ -233,83 +183,6 @@ class TestChoosing:
         assert caught.value.actual == {b"M4A ": "audio/mp4", b"isom": "video/mp4"}[brand]
 
 
-class TestOffice:
-    """Containers of Office documents."""
-
-    @pytest.mark.parametrize(
-        ("names", "expected"),
-        [
-            (("[Content_Types].xml", "_rels/.rels", "word/document.xml"), DOCX),
-            (("_rels/.rels", "xl/_rels/workbook.xml.rels"), XLSX),
-            (("ppt\\presentation.xml",), PPTX),
-            (("word/embeddings/sheet.xlsx", "word/document.xml"), DOCX),
-        ],
-    )
-    def test_ooxml_by_the_names_of_its_parts(self, names: tuple[str, ...], expected: str) -> None:
-        """The folder of the parts decides, with sizes before or after the data."""
-        assert expected == type_of(archive(*names), complete=True)
-        assert expected == type_of(archive(*names, method=zipfile.ZIP_STORED), complete=True)
-        assert expected == type_of(streamed(*names), complete=True)
-
-    @pytest.mark.parametrize("names", [("word/list.csv", "words/a.xml"), ("photo/word/a.xml",)])
-    def test_similar_names_are_not_ooxml(self, names: tuple[str, ...]) -> None:
-        """An archive with a folder named word is not a document."""
-        for data in (archive(*names), streamed(*names)):
-            with pytest.raises(UnsupportedMediaTypeError) as caught:
-                inspect_media(data, filename="letter.docx", complete=True)
-            assert caught.value.actual == "application/zip"
-
-    def test_a_document_stored_in_an_archive_is_not_the_archive(self) -> None:
-        """Headers inside of a stored file do not count."""
-        nested = archive("inner.docx", method=zipfile.ZIP_STORED, content=SAMPLES["letter.docx"])
-        with pytest.raises(UnsupportedMediaTypeError) as caught:
-            inspect_media(nested, complete=True)
-        assert caught.value.actual == "application/zip"
-
-    @pytest.mark.parametrize(
-        ("stream", "expected"), [("WordDocument", DOC), ("Workbook", XLS), ("Book", XLS), ("PowerPoint Document", PPT)]
-    )
-    @pytest.mark.parametrize("shift", [9, 12])
-    def test_ole_by_its_main_stream(self, stream: str, expected: str, shift: int) -> None:
-        """The stream is found through both branches of the tree, in sectors of either size."""
-        entries = [entry("Root Entry", child=2), entry("a"), entry("b", left=1, right=3), entry(stream)]
-        assert expected == type_of(ole(*entries, shift=shift))
-        entries = [entry("Root Entry", child=2), entry(stream), entry("b", left=1, right=3), entry("a")]
-        assert expected == type_of(ole(*entries, shift=shift))
-
-    def test_ole_directories_may_be_scattered(self) -> None:
-        """The allocation table leads from one sector of the directory to the next."""
-        entries = [entry("Root Entry", child=5), *(entry(f"{n}") for n in range(4)), entry("Workbook")]
-        assert type_of(ole(*entries, chain=(7, 3))) == XLS
-
-    def test_ole_documents_may_hold_others(self) -> None:
-        """A table embedded in a letter does not make it a table."""
-        pool = entry("ObjectPool", right=3, child=2)
-        entries = [entry("Root Entry", child=1), pool, entry("Workbook"), entry("WordDocument")]
-        assert type_of(ole(*entries)) == DOC
-
-    def test_documents_with_a_password_go_by_their_name(self) -> None:
-        """An encrypted .xlsx is an OLE file; its name or declaration decides the type."""
-        data = ole(entry("Root Entry", child=1), entry("EncryptedPackage"))
-        assert [type_of(data, filename="a.xlsx"), type_of(data, mime_type=DOCX)] == [XLSX, DOCX]
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            ole(entry("Root Entry", child=0)),
-            ole(entry("Root Entry", child=1), entry("a", left=1, right=0)),
-            ole(entry("Root Entry"), chain=(1, 3, 1)),
-            ole(entry("Root Entry", child=1), entry("x", left=900)),
-            ole(entry("Root Entry", child=1))[:48] + b"\xfe\xff\xff\xff" + bytes(500),
-            ole(entry("Root Entry"))[:30] + b"\x7f\0" + bytes(500),
-            ole(entry("Root Entry"))[:8],
-        ],
-    )
-    def test_broken_ole_goes_by_its_name(self, data: bytes) -> None:
-        """Loops and wrong numbers in the directory end the search; the name decides."""
-        assert type_of(data, filename="a.doc") == DOC
-
-
 MAGICS = st.sampled_from([data[:size] for data in (SAMPLES | OTHERS).values() for size in (4, 8, 12, 40, 600)])
 HEADS = st.one_of(
     st.binary(max_size=2000),
@@ -368,7 +241,9 @@ class TestHostile:
             b"ID3\4\0\0\0\0\0\0" * (HEAD_SIZE // 10),
             b"%PDF" * (HEAD_SIZE // 4),
             ole(
-                entry("Root Entry", child=1), *(entry("x", n, n + 1, n) for n in range(500)), chain=tuple(range(1, 126))
+                ole_entry("Root Entry", child=1),
+                *(ole_entry("x", n, n + 1, n) for n in range(500)),
+                chain=tuple(range(1, 126)),
             ),
         ],
     )
