@@ -66,16 +66,24 @@ OTHER_TYPES: Final = (
     "application/epub+zip .epub",
     "application/gzip .gz .tgz application/x-gzip",
     "application/java-archive .jar",
+    "application/json .json",
     "application/postscript .ps .eps",
     "application/rtf .rtf application/x-rtf text/richtext text/rtf",
     "application/vnd.android.package-archive .apk",
-    "application/vnd.apple.iwork .pages .numbers",
+    "application/vnd.apple.numbers .numbers",
+    "application/vnd.apple.pages .pages",
     "application/vnd.ms-outlook .msg",
     "application/vnd.oasis.opendocument.presentation .odp",
     "application/vnd.oasis.opendocument.spreadsheet .ods",
     "application/vnd.oasis.opendocument.text .odt",
     "application/vnd.rar .rar",
+    "application/xml .xml text/xml",
     f"{ZIP} .zip application/x-zip application/x-zip-compressed",
+    "text/calendar .ics",
+    "text/csv .csv application/csv text/comma-separated-values text/x-csv",
+    "text/html .html .htm",
+    "text/markdown .md",
+    "text/vcard .vcf",
 )
 FIXES: Final = {  # what to do about a type, by the type or by its first half
     "application": "export it as PDF, if it is a document",
@@ -86,6 +94,10 @@ FIXES: Final = {  # what to do about a type, by the type or by its first half
     **dict.fromkeys(
         ("application/gzip", "application/vnd.rar", "application/x-7z-compressed", ZIP),
         "send the files inside it one by one",
+    ),
+    **dict.fromkeys(
+        ("application/json", "application/xml", "text"),
+        'pass mime_type="text/plain" to send it as text, under a name ending in .txt',
     ),
     **dict.fromkeys(("application/java-archive", "application/vnd.android.package-archive"), "send a link to it"),
 }

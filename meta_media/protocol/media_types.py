@@ -93,9 +93,7 @@ _ROWS: Final[dict[Kind, tuple[str, ...]]] = {
 # Types that WhatsApp does not accept but users send or receive, in the same form.
 _OTHERS: Final = (
     *documents.OTHER_TYPES,
-    "application/json .json",
     "application/octet-stream application/x-download binary/octet-stream",
-    "application/xml .xml text/xml",
     "audio/ac3 .ac3 audio/x-ac3",
     "audio/aiff .aiff .aif .aifc audio/x-aiff",
     "audio/amr-wb .awb",
@@ -118,11 +116,6 @@ _OTHERS: Final = (
     "image/vnd.adobe.photoshop .psd",
     "image/vnd.microsoft.icon .ico .cur image/x-icon",
     "image/x-portable-anymap .pnm .pbm .pgm .ppm",
-    "text/calendar .ics",
-    "text/csv .csv application/csv text/comma-separated-values text/x-csv",
-    "text/html .html .htm",
-    "text/markdown .md",
-    "text/vcard .vcf",
     "video/3gpp2 .3g2",
     "video/mp2t .m2ts",  # the bytes decide about .ts, which is TypeScript, too
     "video/mpeg .mpg .mpeg .vob",
@@ -168,10 +161,6 @@ _FIXES: Final = {
     **dict.fromkeys(
         ("audio/webm", "video/webm", "video/x-matroska"),
         f"convert it to MP4 with H.264 and AAC or, if it is only sound, {REPACKAGE}",
-    ),
-    **dict.fromkeys(
-        ("application/json", "application/xml", "text"),
-        'pass mime_type="text/plain" to send it as text, under a name ending in .txt',
     ),
 }
 _NEAREST_KIND: Final[dict[str, Kind]] = {"audio": "audio", "image": "image", "video": "video"}
