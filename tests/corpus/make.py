@@ -44,9 +44,9 @@ def _install(folder: Path, programs: list[Program]) -> None:
             _run([uv, "venv", "-q", str(folder / name)] if uv else [sys.executable, "-m", "venv", str(folder / name)])
         if pins:
             pip = [uv, "pip", "install", "-q", "-p", str(python)] if uv else [str(python), "-m", "pip", "install", "-q"]
-            _run([*pip, *pins])
+            _run([*pip, *dict.fromkeys(pins)])
     if pins := [pin for program in programs for pin in program.npm]:
-        _run(["npm", "install", "--silent", "--no-save", "--no-audit", "--prefix", str(folder), *pins])
+        _run(["npm", "install", "--silent", "--no-save", "--no-audit", "--prefix", str(folder), *dict.fromkeys(pins)])
 
 
 def _installed(package: str) -> bool:

@@ -11,8 +11,26 @@ import attrs
 
 from tests.corpus import rows
 
-__all__ = ["Accepted", "Input", "Program", "Refused", "Row", "Verdict", "modules", "table"]
+__all__ = [
+    "B_FRAMES",
+    "FRAGMENTS",
+    "HIGH",
+    "MOOV_LAST",
+    "Accepted",
+    "Input",
+    "Program",
+    "Refused",
+    "Row",
+    "Verdict",
+    "modules",
+    "table",
+]
 
+MOOV_LAST: Final = "(moov)"  # words of the remarks on MP4
+FRAGMENTS: Final = "fragments"
+HIGH: Final = "High profile"
+B_FRAMES: Final = "B-frames"
+_WORDS: Final = (MOOV_LAST, FRAGMENTS, HIGH, B_FRAMES)  # one sentence may have several
 Seen = Mapping[str, Any]  # a line of `meta-media check --json`
 
 
@@ -44,7 +62,8 @@ class Accepted(Verdict):
     """
     The file is accepted as a type.
 
-    Each of the words is in a remark, unless it begins with a question mark, and each remark has one of them.
+    Each of the words is in a remark, unless it begins with a question mark, and each remark has one of them. What is remarked on
+    in an MP4 is listed whole.
     """
 
     def __init__(self, mime_type: str, *words: str) -> None:
@@ -61,7 +80,9 @@ class Accepted(Verdict):
         remarks: list[str] = list(seen.get("remarks", ()))
         if word := _missing(self.needed, " ".join(remarks)):
             return f"no remark says {word!r}: {remarks}"
-        more = [remark for remark in remarks if not any(word.lower() in remark.lower() for word in self.words)]
+        text, words = " ".join(remarks), " ".join(self.words)
+        more = [remark for remark in remarks if not any(word in remark for word in self.words)]
+        more += [word for word in _WORDS if word in text and word not in words]
         return f"a remark too many: {more[0]}" if more else None
 
 

@@ -35,7 +35,7 @@ INPUTS: Final = (
 _MP3: Final = Accepted("audio/mpeg")
 _OGG: Final = Accepted("audio/ogg")
 _STEREO: Final = Refused("stereo", "mono", "repackage")
-_M4A: Final = Accepted("audio/mp4", "?faststart")
+_M4A: Final = Accepted("audio/mp4")
 TABLE: Final = (
     Row("lame-cbr.mp3", "lame", "lame -S $IN/stereo.wav $OUT", _MP3),
     Row("lame-vbr.mp3", "lame", "lame -S -V 2 $IN/stereo.wav $OUT", _MP3),
@@ -72,7 +72,7 @@ TABLE: Final = (
     Row("twolame.mp2", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
     Row("twolame-named.mp3", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
     Row("wavpack.wv", "wavpack", "wavpack -q $IN/stereo.wav -o $OUT", Refused("accepts")),
-    Row("wavpack-named.mp3", "wavpack", "wavpack -q $IN/stereo.wav -o pack.wv && mv pack.wv $OUT", Refused("audio/")),
+    Row("wavpack-named.mp3", "wavpack", "wavpack -q $IN/stereo.wav -o pack.wv && mv pack.wv $OUT", Refused("audio/mpeg")),
     Row("espeak.wav", "espeak-ng", "espeak-ng -w $OUT hello", Refused("audio/wav", "MP3")),
     Row("espeak-opus.ogg", "espeak-ng", "espeak-ng --stdout hello | opusenc --quiet --ignorelength - $OUT", _OGG),
     Row("espeak-piped.mp3", "espeak-ng", "espeak-ng --stdout hello | lame -S - $OUT", _MP3),
