@@ -60,11 +60,12 @@ async def _is_opus(body: Body, name: str | None) -> bool:
     make_replayable(body)
     size = await body.measure(MAX_SIZE, HEAD_SIZE)
     signature, _ = await body.signature()
-    if signature is None:
+    flaw = signature and signature.flaw
+    if signature is None or (_MATROSKA.isdisjoint(signature.candidates) and not (flaw and flaw.repackable)):
         return False
     if streamed:  # it ends where the spool does
         check_size(Inspection(mime_type=signature.candidates[0], kind="audio", max_size=MAX_SIZE), size, filename=name)
-    return not _MATROSKA.isdisjoint(signature.candidates) or (signature.flaw is not None and signature.flaw.repackable)
+    return True
 
 
 async def _pages(body: Body) -> AsyncGenerator[bytes, None]:
