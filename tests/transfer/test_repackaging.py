@@ -140,6 +140,7 @@ async def test_the_limit_is_that_of_the_note(media: MediaApi, emulator: Emulator
     """No more than 16 MiB of a note are computed."""
     recording = io.BytesIO(b"".join(webm(packets(130, 2**17))))
     error = await refused(media, emulator, recording, FileTooLargeError, repackage=True)
+    assert isinstance(error, FileTooLargeError)
     assert (error.limit, error.kind) == (16 * 2**20, "audio")
 
 
@@ -157,6 +158,7 @@ async def test_endless_recordings(media: MediaApi, emulator: Emulator, nothing_s
     sound = list(packets(100, 2**17))
     endless = counted(webm(packet for _ in range(10_000) for packet in sound))
     error = await refused(media, emulator, endless, FileTooLargeError, repackage=True)
+    assert isinstance(error, FileTooLargeError)
     assert error.limit == 100 * 2**20
     assert read < 101 * 2**20
 
