@@ -25,6 +25,7 @@ from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
+from meta_media.emulator.judgement import Judge
 from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, GraphResponse, PlainError, problem
 from meta_media.emulator.resumable import ResumableUploads
@@ -32,6 +33,7 @@ from meta_media.emulator.server import inject, scripted
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia, Token
 from meta_media.emulator.upload import receive_upload
+from meta_media.emulator.webhooks import Failure
 from meta_media.errors import ConfigurationError, Operation
 
 __all__ = ["Application", "ReceivedRequest", "operation_of"]
@@ -76,13 +78,14 @@ class Application:
     app_secret: str = attrs.field(repr=False)
     faults: FaultQueue
     play_customer: Callable[..., Awaitable[Mapping[str, Any]]]
-    on_accepted: Callable[[Mapping[str, Any]], None]
+    on_accepted: Callable[[Mapping[str, Any], Failure | None], None]
     public_url: str | None = None  # of download URLs; None for the host that a client has named
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
     resumable: ResumableUploads = attrs.field(init=False)
     _access: Access = attrs.field(init=False)
+    _judge: Judge = attrs.field(init=False, factory=Judge)
     _app: Starlette = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -207,12 +210,15 @@ class Application:
         message = {name: value for name, value in given.items() if name not in CREDENTIALS}
         if "status" in message:
             return mark_as_read(message)
+        failure = None
         for place, kind, media_id in parse_message(message):
-            check_attachment(place, kind, await self._find(media_id), number)
+            media = check_attachment(place, kind, await self._find(media_id), number)
+            if self.settings.judge_media:
+                failure = failure or await self._judge.failure(kind, media, self.state.path(media_id))
         response = accepted(message)
         message |= {"message_id": response["messages"][0]["id"], "phone_number_id": number}
         self.messages.append(message)
-        self.on_accepted(message)
+        self.on_accepted(message, failure)
         return response
 
     async def _show_profile(self, request: Request) -> Mapping[str, Any]:

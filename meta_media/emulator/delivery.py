@@ -142,9 +142,9 @@ class Deliveries:
         secret = self._target()[1]
         return [(body, sign(secret, body)) for accepted in list(self._accepted) for _, body in statuses(*accepted)]
 
-    def accept(self, message: Mapping[str, Any]) -> None:
-        """Begin to post the statuses of a message that was accepted."""
-        failure = self._failures.popleft() if self._failures else self._failure
+    def accept(self, message: Mapping[str, Any], failure: Failure | None) -> None:
+        """Begin to post the statuses of a message that was accepted, and fails by itself or as planned."""
+        failure = self._failures.popleft() if self._failures else self._failure or failure
         accepted = (message, failure, int(self._clock.now()))
         self._accepted.append(accepted)
         if self._target()[0] is not None:

@@ -106,12 +106,13 @@ def check_product(given: Mapping[str, Any]) -> None:
         raise GraphError.of("invalid", problem=f'messaging_product must be one of {{WHATSAPP}} - got "{product}".')
 
 
-def check_attachment(place: str, kind: str, media: StoredMedia | None, phone_number_id: str) -> None:
-    """Check that an id may be sent from this number, as this kind; a `GraphError` if not."""
+def check_attachment(place: str, kind: str, media: StoredMedia | None, phone_number_id: str) -> StoredMedia:
+    """Return the media of an id that may be sent from this number, as this kind; a `GraphError` if it may not."""
     if media is None or media.phone_number_id != phone_number_id:
         raise GraphError.of("unknown_attachment", place=place)
     if not media.mime_type.lower().startswith(_TYPES[kind]):
         raise GraphError.message(*_INVALID, f"{place}['id'] is media of type {media.mime_type}.")
+    return media
 
 
 def check_object(

@@ -33,6 +33,8 @@ class EmulatorSettings:
         inbound_lifetime: Seconds that a customer's media is kept. Meta: 7 days.
         app_secret: Key of webhooks' signatures and of `appsecret_proof`. None: one is made and kept in the data folder.
         require_appsecret_proof: Whether Graph requests without a proof fail. A wrong proof always fails.
+        judge_media: Whether a message fails, with code 131053, if an upload by `MediaApi` would refuse its file. Meta looks at
+            the bytes when they are sent.
         size_limits: The limit of an upload: `"by_type"`, or only the `"service"`'s 100 MB.
         oversize_reply: The error of a file that is too large: the `"graph"` API's JSON with code 100, or the bare HTTP 413
             of a `"proxy"` in front of it.
@@ -59,6 +61,7 @@ class EmulatorSettings:
     inbound_lifetime: int = _not_negative(7 * _DAY)
     app_secret: str | None = attrs.field(default=None, repr=False)
     require_appsecret_proof: bool = False
+    judge_media: bool = True
     size_limits: Literal["by_type", "service"] = _switch("by_type", "service")
     oversize_reply: Literal["graph", "proxy"] = _switch("graph", "proxy")
     megabyte: int = _switch(2**20, 10**6)

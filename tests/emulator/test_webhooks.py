@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meta_media import MediaApi, Recipient, parse_webhook, verify_signature
+from meta_media import MediaApi, Recipient, parse_webhook, samples, verify_signature
 from meta_media.emulator import Emulator
 from meta_media.errors import ConfigurationError, UploadRejectedError
 
@@ -153,7 +154,7 @@ async def test_statuses(
     emulator: Emulator, media: MediaApi, to: Recipient, about: dict[str, str], failed: dict[str, str]
 ) -> None:
     """Each accepted message climbs the ladder, or fails with the code that was chosen; the structure is Meta's."""
-    uploaded = await media.upload(b"OggS" + bytes(40), mime_type="audio/ogg", validate=False)
+    uploaded = await media.upload(Path(samples.__file__).parent / "note.ogg")
     emulator.fail_delivery(131053, details="The sound is odd.")
     emulator.fail_delivery(131026)
     for voice in (False, False, False, True):

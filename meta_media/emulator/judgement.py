@@ -1,0 +1,45 @@
+"""What Meta does with a file when it is sent: it looks at the bytes, and fails the message if phones cannot play them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from meta_media import MediaApi
+from meta_media.emulator.state import StoredMedia
+from meta_media.emulator.webhooks import Failure
+from meta_media.errors import FileTooLargeError, InvalidMediaError, StorageError
+
+__all__ = ["Judge"]
+
+_PICTURES_AND_SOUND = ("audio/", "image/", "video/")  # as documents, these are passed on as they are
+
+
+class _Accepting(httpx.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"id": "1"}, request=request)
+
+
+class Judge:
+    """The rules of an upload by `MediaApi`, which refuses files before it sends them. Nothing is sent."""
+
+    def __init__(self) -> None:
+        client = httpx.AsyncClient(transport=_Accepting(), trust_env=False)
+        self._api = MediaApi("unused", "1", http_client=client)
+        self._last: tuple[str, Failure | None] = ("", None)  # of the media that was judged last
+
+    async def failure(self, kind: str, media: StoredMedia, path: Path) -> Failure | None:
+        """Return why a message of this kind fails; None if it does not."""
+        if kind == "document" and media.mime_type.lower().startswith(_PICTURES_AND_SOUND):
+            return None
+        if self._last[0] != media.id:
+            failure = None
+            try:
+                await self._api.upload(path, filename=media.filename, mime_type=media.mime_type)
+            except (FileTooLargeError, StorageError):  # the upload has decided that; it is being deleted
+                pass
+            except InvalidMediaError as error:
+                failure = Failure(131053, str(error))
+            self._last = (media.id, failure)
+        return self._last[1]
