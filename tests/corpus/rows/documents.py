@@ -91,7 +91,7 @@ _SVG: Final = Refused("image/svg+xml", "JPEG or PNG")
 _RTF: Final = Refused("application/rtf", "PDF")
 _HTML: Final = Refused("text/html", "text/plain")
 _CSV: Final = Refused("text/csv", "text/plain")
-_FALSE_XLS: Final = Refused("text", ".xlsx")
+_FALSE_XLS: Final = Refused("its bytes are", "Excel", ".xlsx")
 
 _OFFICE: Final = unpacked(
     "office.tar",
@@ -193,7 +193,7 @@ _PAPERS: Final = unpacked(
     ("Ghostscript", _PDF, "ghostscript.pdf ghostscript-encrypted.pdf"),
     ("Poppler", _PDF, "pdftocairo.pdf"),
     ("Poppler", _TEXT, "pdftotext.txt"),
-    ("Poppler", Refused("UTF-16", "UTF-8"), "pdftotext-utf16.txt"),
+    ("Poppler", Refused("save it as UTF-8"), "pdftotext-utf16.txt"),
     ("qpdf", _PDF, "qpdf-encrypted.pdf qpdf-linearized.pdf qpdf-qdf.pdf"),
     ("pandoc", _DOCX, "pandoc.docx"),
     ("pandoc", _PPTX, "pandoc.pptx"),

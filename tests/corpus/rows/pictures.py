@@ -43,10 +43,13 @@ INPUTS: Final = (
 )
 
 _JPEG, _PNG, _STICKER = (Accepted(name) for name in ("image/jpeg", "image/png", "image/webp"))
+_OPAQUE: Final = Accepted("image/webp", "JPEG or PNG")  # which may be a photo
+_APNG: Final = Accepted("image/png", "animated PNG")
 _CMYK: Final = Refused("CMYK JPEG", "8-bit RGB")
 _DEEP: Final = Refused("16 bits per channel", "8-bit RGB")
 _GIF: Final = Refused("image/gif", "MP4")
-_NOT_512: Final = Refused("512", "JPEG or PNG")
+_NOT_512: Final = Refused("512x512", "JPEG or PNG")
+_MOVING_NOT_512: Final = Refused("512x512", "scale it")
 _BMP, _TIFF, _HEIC, _AVIF, _SVG = (Refused(f"image/{name}", "JPEG or PNG") for name in ("bmp", "tiff", "heic", "avif", "svg+xml"))
 _JP2, _ICON, _PNM = (Refused(name, "JPEG or PNG") for name in ("image/jp2", "icon", "image/x-portable"))
 _RARE: Final = Refused("JPEG or PNG")  # formats of images without an entry among the types
@@ -59,15 +62,16 @@ _PYTHON: Final = unpacked(
     ("Pillow", _CMYK, "pillow-cmyk.jpg pillow-cmyk-progressive.jpg pillow-cmyk-large-icc.jpg pillow-cmyk-exif-xmp.jpg"),
     ("Pillow", _CMYK, "pillow-cmyk-swop.jpg pillow-cmyk-swop-exif.jpg pillow-cmyk-2mb-icc.jpg"),
     ("Pillow", _PNG, "pillow-1.png pillow-l.png pillow-la.png pillow-p.png pillow-rgb.png pillow-rgba.png pillow-text.png pillow-icc.png"),
-    ("Pillow", _PNG, "pillow-apng.png pillow-png-as-jpg.jpg"),
+    ("Pillow", _PNG, "pillow-png-as-jpg.jpg"),
+    ("Pillow", _APNG, "pillow-apng.png"),
     ("Pillow", _DEEP, "pillow-i16.png"),
     ("Pillow", Refused("5,242,880"), "pillow-heavy.png"),
-    ("Pillow", _STICKER, "pillow-sticker.webp pillow-sticker-lossless.webp pillow-sticker-alpha.webp pillow-sticker-alpha-lossless.webp"),
-    ("Pillow", _STICKER, "pillow-sticker-nameless pillow-sticker-as-png.png pillow-sticker-exif.webp pillow-sticker-icc.webp"),
-    ("Pillow", _STICKER, "pillow-sticker-animated.webp pillow-sticker-animated-lossless.webp pillow-sticker-one-frame.webp"),
-    ("Pillow", _NOT_512, "pillow-small.webp pillow-small-lossless.webp pillow-small-animated.webp pillow-high.webp pillow-high-lossless.webp"),
-    ("Pillow", _NOT_512, "pillow-high-animated.webp pillow-wide.webp pillow-wide-lossless.webp pillow-wide-animated.webp pillow-photo.webp"),
-    ("Pillow", _NOT_512, "pillow-photo-lossless.webp pillow-photo-animated.webp"),
+    ("Pillow", _OPAQUE, "pillow-sticker.webp pillow-sticker-lossless.webp pillow-sticker-nameless pillow-sticker-as-png.png pillow-sticker-exif.webp"),
+    ("Pillow", _OPAQUE, "pillow-sticker-icc.webp pillow-sticker-one-frame.webp"),
+    ("Pillow", _STICKER, "pillow-sticker-alpha.webp pillow-sticker-alpha-lossless.webp pillow-sticker-animated.webp pillow-sticker-animated-lossless.webp"),
+    ("Pillow", _NOT_512, "pillow-small.webp pillow-small-lossless.webp pillow-high.webp pillow-high-lossless.webp pillow-wide.webp"),
+    ("Pillow", _NOT_512, "pillow-wide-lossless.webp pillow-photo.webp pillow-photo-lossless.webp"),
+    ("Pillow", _MOVING_NOT_512, "pillow-small-animated.webp pillow-high-animated.webp pillow-wide-animated.webp pillow-photo-animated.webp"),
     ("Pillow", Refused("102,400"), "pillow-sticker-heavy.webp"),
     ("Pillow", _GIF, "pillow.gif pillow-moving.gif pillow-gif-as-jpg.jpg"),
     ("Pillow", _BMP, "pillow.bmp pillow-bmp-as-png.png"),
@@ -81,7 +85,7 @@ _PYTHON: Final = unpacked(
     ("OpenCV (images)", _JPEG, "opencv.jpg opencv-grey.jpg opencv-progressive.jpg opencv-uint16.jpg"),
     ("OpenCV (images)", _PNG, "opencv.png opencv-float.png"),
     ("OpenCV (images)", _DEEP, "opencv-deep.png opencv-deep-grey.png"),
-    ("OpenCV (images)", _STICKER, "opencv-sticker.webp opencv-sticker-lossless.webp"),
+    ("OpenCV (images)", _OPAQUE, "opencv-sticker.webp opencv-sticker-lossless.webp"),
     ("OpenCV (images)", _NOT_512, "opencv.webp"),
     ("OpenCV (images)", _BMP, "opencv.bmp"),
     ("OpenCV (images)", _TIFF, "opencv.tiff"),
@@ -107,10 +111,11 @@ _NODE: Final = unpacked(
     ("sharp", _AVIF, "sharp.avif sharp.heif"),
     ("sharp", _TIFF, "sharp.tiff"),
     ("sharp", _GIF, "sharp.gif sharp-moving.gif"),
-    ("sharp", _STICKER, "sharp-sticker.webp sharp-sticker-lossless.webp sharp-sticker-alpha.webp sharp-sticker-contained.webp"),
-    ("sharp", _STICKER, "sharp-sticker-animated.webp sharp-sticker-first-frame.webp"),
+    ("sharp", _OPAQUE, "sharp-sticker.webp sharp-sticker-lossless.webp sharp-sticker-first-frame.webp"),
+    ("sharp", _STICKER, "sharp-sticker-alpha.webp sharp-sticker-contained.webp sharp-sticker-animated.webp"),
     ("sharp", Refused("102,400"), "sharp-sticker-heavy.webp"),
-    ("sharp", _NOT_512, "sharp-sticker-inside.webp sharp-photo.webp sharp-small-animated.webp"),
+    ("sharp", _NOT_512, "sharp-sticker-inside.webp sharp-photo.webp"),
+    ("sharp", _MOVING_NOT_512, "sharp-small-animated.webp"),
     ("pngjs", _PNG, "pngjs.png pngjs-grey.png"),
     ("pngjs", _DEEP, "pngjs-16.png"),
     ("jpeg-js", _JPEG, "jpeg-js.jpg"),
@@ -134,7 +139,8 @@ _DEBIAN: Final = unpacked(
     ("ImageMagick", _CMYK, "imagemagick-cmyk.jpg"),
     ("ImageMagick", _PNG, "imagemagick.png imagemagick-flat.png imagemagick-plasma-8.png imagemagick-depth.png imagemagick-png-as-jpg.jpg"),
     ("ImageMagick", _DEEP, "imagemagick-gradient.png imagemagick-plasma.png"),
-    ("ImageMagick", _STICKER, "imagemagick-sticker.webp imagemagick-animated.webp"),
+    ("ImageMagick", _OPAQUE, "imagemagick-sticker.webp"),
+    ("ImageMagick", _STICKER, "imagemagick-animated.webp"),
     ("ImageMagick", _NOT_512, "imagemagick-fitted.webp"),
     ("ImageMagick", _GIF, "imagemagick.gif imagemagick-moving.gif"),
     ("ImageMagick", _TIFF, "imagemagick.tiff"),
@@ -160,8 +166,10 @@ _DEBIAN: Final = unpacked(
     ("libvips", _JPEG, "vips.jpg"),
     ("libvips", _TIFF, "vips.tif"),
     ("libvips", _DEEP, "vips-deep.png"),
-    ("libwebp", _STICKER, "cwebp-sticker.webp cwebp-lossless.webp cwebp-exif.webp gif2webp.webp gif2webp-one.webp img2webp.webp img2webp-one.webp webpmux.webp"),
-    ("libwebp", _NOT_512, "cwebp-photo.webp cwebp-width.webp gif2webp-small.webp"),
+    ("libwebp", _OPAQUE, "cwebp-sticker.webp cwebp-lossless.webp cwebp-exif.webp gif2webp-one.webp img2webp-one.webp"),
+    ("libwebp", _STICKER, "gif2webp.webp img2webp.webp webpmux.webp"),
+    ("libwebp", _NOT_512, "cwebp-photo.webp cwebp-width.webp"),
+    ("libwebp", _MOVING_NOT_512, "gif2webp-small.webp"),
     ("gifsicle", _GIF, "gifsicle.gif gifsicle-as-mp4.mp4"),
     ("libheif", _HEIC, "heif-enc.heic heif-enc-as-jpg.jpg"),
     ("libheif", _AVIF, "heif-enc.avif"),
