@@ -250,7 +250,7 @@ def inspect_media(
     if not head:
         raise _empty(filename, kind)
     subject = _subject(filename)
-    if decided not in ACCEPTED:
+    if decided not in ACCEPTED and not (signature and signature.flaw):
         right = found if signature and found in ACCEPTED else None
         fix = f'pass mime_type="{right}", which its bytes are' if right else _fix(decided)
         message = f"{subject} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"

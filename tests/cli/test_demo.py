@@ -295,21 +295,23 @@ def test_check(bare: Shell) -> None:
 
 def test_check_has_remarks(bare: Shell) -> None:
     """What may not play on some phones is told on standard error, and in JSON; --quiet prints verdicts only."""
-    files: list[str | Path] = ["high.mp4", "main.mp4", "opus.m4a"]
-    for name in files:
+    files: list[str | Path] = ["high.mp4", "main.mp4", "opus.m4a", "large.mp4"]
+    for name in files[:3]:
         (bare.folder / name).write_bytes((MEDIA / name).read_bytes())
+    (bare.folder / "large.mp4").write_bytes((MEDIA / "high.mp4").read_bytes() + bytes(2**24))
     done, quiet, told = (bare.run("check", *files, *option) for option in ((), ("--quiet",), ("--json",)))
     assert (done.returncode, [line.partition(": ")[2][:8] for line in words_of(done)]) == (
         1,
-        ["accepted", "accepted", "refused:"],
+        ["accepted", "accepted", "refused:", "refused:"],
     )
     remark = "H.264 High profile, B-frames and the index (moov) at the end may keep it from playing on some phones: re-"
     assert done.stderr.decode().startswith(f"high.mp4: remark: {remark}encode it (ffmpeg -i IN -c:v libx264 ")
     assert done.stderr.count(b"\n") == 1
     assert (quiet.stdout, quiet.stderr) == (done.stdout, b"")
     assert told.stderr == b""
-    high, main, opus = lines(told.stdout)
-    assert (high["remarks"][0].partition("encode")[0], main["remarks"], "remarks" in opus) == (remark, [], False)
+    high, main, opus, large = lines(told.stdout)
+    assert (high["remarks"][0].partition("encode")[0], main["remarks"], large["remarks"]) == (remark, [], [])
+    assert "remarks" not in opus
 
 
 @needs_posix
