@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 import attrs
 
-__all__ = ["REPACKAGE", "Flaw", "PartialFile", "Signature", "Steps", "head_only", "number"]
+__all__ = ["PLAYED_VIDEO", "REPACKAGE", "Flaw", "PartialFile", "Signature", "Steps", "head_only", "number"]
 
 _T = TypeVar("_T")
 Steps = Generator[tuple[int, int], bytes, _T]
 
+PLAYED_VIDEO: Final = "-c:v libx264 -profile:v main -bf 0 -pix_fmt yuv420p"  # options of ffmpeg
 REPACKAGE: Final = "pass repackage=True (upload --repackage)"
 _WINDOW_SIZE: Final = 1024  # bytes of a read: programs write a track's headers, up to its codec, into less
 _MAX_READS: Final = 8

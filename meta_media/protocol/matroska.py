@@ -86,7 +86,8 @@ def _track(data: bytes) -> _Track:
     entries = [dict(_children(entry)) for name, entry in _children(data) if name == _TRACK]
     kinds = [_unsigned(entry.get(_TYPE)) for entry in entries]
     if _VIDEO in kinds or kinds.count(_SOUND) != 1:
-        raise refused(f"Matroska with {kinds.count(_SOUND)} audio and {kinds.count(_VIDEO)} video tracks")
+        found = f"Matroska with {kinds.count(_SOUND)} audio and {kinds.count(_VIDEO)} video tracks"
+        raise refused(found, video=_VIDEO in kinds)
     entry = entries[kinds.index(_SOUND)]
     codec = entry.get(_CODEC, b"").rstrip(b"\0").decode("ascii", "replace")
     if codec != "A_OPUS":

@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Final
 
-from meta_media.protocol.formats import REPACKAGE, Flaw, PartialFile, Signature, Steps
+from meta_media.protocol.formats import PLAYED_VIDEO, REPACKAGE, Flaw, PartialFile, Signature, Steps
 
 __all__ = ["iso_media"]
 
@@ -59,7 +59,6 @@ _PROFILES: Final = {
     122: "H.264 of 4:2:2 chroma (High 4:2:2 profile)",
     244: "H.264 of 4:4:4 chroma (High 4:4:4 profile)",
 }
-_PLAYED_VIDEO: Final = "-c:v libx264 -profile:v main -bf 0 -pix_fmt yuv420p"  # options of ffmpeg
 
 
 class _UnseenError(Exception):
@@ -119,7 +118,7 @@ class _Movie:
         else:
             allowed = "H.264 video with at most one AAC track"
             doing = "re-encode it" if video or sound else "keep one of them"
-            options = f"{_PLAYED_VIDEO if video else '-c:v copy'} -c:a {'aac' if sound else 'copy'}"
+            options = f"{PLAYED_VIDEO if video else '-c:v copy'} -c:a {'aac' if sound else 'copy'}"
             fix = f"{doing} (ffmpeg -i IN {options} -movflags +faststart OUT.mp4)"
         return Flaw(found=f"{container} with {_listed(found)}", allowed=allowed, fix=fix)
 
@@ -132,7 +131,7 @@ class _Movie:
             found.append("the index (moov) at the end")
         if not found:
             return ()
-        doing, options = ("re-encode", f"{_PLAYED_VIDEO} -c:a copy") if self._encoding else ("rewrite", "-c copy")
+        doing, options = ("re-encode", f"{PLAYED_VIDEO} -c:a copy") if self._encoding else ("rewrite", "-c copy")
         output = "-movflags +faststart OUT.mp4" if self.video else "OUT.m4a"
         return (
             f"{_listed(found)} may keep it from playing on some phones: {doing} it (ffmpeg -i IN {options} {output})",

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Final
 
 from meta_media.errors import CorruptedMediaError, UnsupportedMediaTypeError
+from meta_media.protocol.formats import PLAYED_VIDEO
 
 __all__ = [
     "MAX_PACKET_SIZE",
@@ -85,9 +86,11 @@ def mono(head: bytes) -> bytes:
     return head[:9] + b"\1" + head[10:19]
 
 
-def refused(found: str) -> UnsupportedMediaTypeError:
+def refused(found: str, *, video: bool = False) -> UnsupportedMediaTypeError:
     """Return the error for a file that can only be encoded anew."""
     fix = "re-encode its first audio track (ffmpeg -i IN -map 0:a:0 -c:a libopus -ac 1 OUT.ogg)"
+    if video:
+        fix = f"re-encode it as MP4 (ffmpeg -i IN {PLAYED_VIDEO} -c:a aac -movflags +faststart OUT.mp4), or {fix}"
     message = f"the file is {found}, but only {_ALLOWED} can be repackaged: {fix}"
     return UnsupportedMediaTypeError(message, kind="audio", limit=_ALLOWED, actual=found)
 

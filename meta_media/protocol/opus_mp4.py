@@ -106,7 +106,7 @@ def _voice(moov: memoryview) -> _Voice:
             tracks.get(bytes(_find(trak, b"mdia", b"hdlr")[8:12]), []).append((kind, entry, trak))
     sound, video = tracks.values()
     if video or len(sound) != 1:
-        raise refused(f"MP4 with {len(sound)} audio and {len(video)} video tracks")
+        raise refused(f"MP4 with {len(sound)} audio and {len(video)} video tracks", video=bool(video))
     codec, entry, trak = sound[0]
     if codec != b"Opus":
         raise refused(f"MP4 with {'AAC' if codec == b'mp4a' else excerpt(codec.decode('ascii', 'replace'))} sound")

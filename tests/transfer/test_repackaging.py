@@ -129,7 +129,7 @@ async def test_off_by_default(media: MediaApi, emulator: Emulator, recording: by
 
 async def test_what_cannot_be(media: MediaApi, emulator: Emulator) -> None:
     """A film, a codec other than Opus and a damaged recording are refused by one sentence, before any request."""
-    for name, words in (("clip.mkv", "repackaged"), ("vorbis.ogg", "Vorbis"), ("hevc.mp4", "HEVC")):
+    for name, words in (("clip.mkv", "re-encode it as MP4"), ("vorbis.ogg", "Vorbis"), ("hevc.mp4", "HEVC")):
         path = Path(__file__).parents[1] / "media" / name
         assert words in str(await refused(media, emulator, path, UnsupportedMediaTypeError, repackage=True))
     for cut in (LONG[:-100], WEBM[:500]):
