@@ -1,23 +1,24 @@
 """
 One request and its response over one connection, in HTTP/1.1.
 
-h11 implements the protocol, and every line that is sent or received passes it. Only the bytes of a body whose length is
-known bypass it, because it would copy them three times.
+Plain heads, and bodies whose length is known, are written and read here. h11 does it for all others: it gets the same bytes,
+and what it refuses is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
 import h11
 import httpx
 
+from meta_media.http.heads import Fields, Headers, request_head, response_head
 from meta_media.http.stream import NetworkStream
 from meta_media.http.timeouts import TransferTimeouts
 
-__all__ = ["Headers", "RequestResponseCycle"]
+__all__ = ["RequestResponseCycle"]
 
 _MAX_HEADERS_SIZE: Final = 100 * 2**10  # bytes of a response's headers, as in httpcore
 _WRITE_SIZE: Final = 2**15  # bytes of small pieces that are joined, to be sent in one system call
@@ -25,7 +26,6 @@ _MAX_INTERIM_RESPONSES: Final = 32  # before the final response (RFC 9110, secti
 _MAX_OVERHEAD: Final = 2**14  # bytes of framing beyond 16 for each chunk and twice its data, as in Go's net/http
 _EVENTS_PER_TURN: Final = 64  # of h11, after which other tasks get their turn: a chunk may have one byte
 _CUT_SHORT: Final = "the server hung up before the end of the body"
-Headers = Iterable[tuple[Any, Any]]  # names and values, both text or both bytes
 
 
 class RequestResponseCycle(httpx.AsyncByteStream):
@@ -39,11 +39,14 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self.stream = stream  # used by this cycle alone until it is over
         self._give_back: Callable[[RequestResponseCycle], None] | None = give_back  # called once, when it is over
         self.status = 0
-        self.headers: Iterable[tuple[bytes, bytes]] = ()  # of the response; names in lower case
+        self.headers: Fields = []  # of the response
         self.received_any = False  # whether any byte of the response has arrived
+        self.request_sent = False  # whether the whole request was sent; a server may refuse it earlier
         self.filled = 0  # bytes that the last `readinto` received, also if it failed
         self._timeouts = timeouts
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
+        self._method = ""
+        self._h11: Any = None  # the `h11.Connection`, if a head or a body needs it
+        self._unsent: int | None = None  # bytes of the request's body still to be sent; None if h11 frames them
         self._buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
         self._remaining: int | None = None  # bytes of the body still to arrive, if its length is known
         self._ended = False  # whether the whole body has arrived
@@ -56,58 +59,102 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self, method: str, target: str | bytes, headers: Headers, content: AsyncIterable[Any] | bytes | None
     ) -> None:
         """Send the request, stopping early if the server responds first; then read the response's headers."""
-        size, response = 0, None
+        self._method, size, responded = method, 0, False
         try:
-            # a memoryview, because a traceback with local variables would show the token in bytes
-            pending: list[Any] = [
-                memoryview(self._h11.send(h11.Request(method=method, target=target, headers=list(headers))) or b"")
-            ]
+            pending = [self._head(method, target, headers)]
             if isinstance(content, bytes):
-                pending += self._framed(h11.Data(data=content))
+                pending += self._framed(content)
             elif content is not None:
                 async for piece in content:
-                    pending += self._framed(h11.Data(data=piece))
+                    pending += self._framed(piece)
                     size += len(piece)
                     if size >= _WRITE_SIZE:
-                        if response := await self._write(pending):
+                        if responded := await self._write(pending):
                             break
-                        await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
                         pending, size = [], 0
-            if response is None:
-                response = await self._write([*pending, *self._framed(h11.EndOfMessage())])
+                        if self._unsent != 0:
+                            await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
+            if not responded:
+                responded = await self._write([*pending, *self._end()], last=True)
             self._timeouts.restart()
-            while response is None:
-                await self._feed()
-                response = self._response()
+            while not responded:
+                responded = await self._responded()
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
-        self.status, self.headers = response.status_code, response.headers
-        self._begin_body(method, response)
 
-    def _framed(self, event: h11.Event) -> list[Any]:
-        return self._h11.send_with_data_passthrough(event) or []
+    # The request
 
-    async def _write(self, pending: list[Any]) -> h11.Response | None:
-        """Send bytes, and return the response if it arrives meanwhile; interim responses are skipped."""
+    def _head(self, method: str, target: str | bytes, headers: Headers) -> memoryview:
+        """Return the head in a view, because a traceback with local variables would show the token in bytes."""
+        headers = list(headers)
+        if plain := request_head(method, target, headers):
+            head, self._unsent = plain
+            return head
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
+        return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=headers)))
+
+    def _framed(self, piece: Any) -> list[Any]:
+        if self._unsent is None:
+            return self._h11.send_with_data_passthrough(h11.Data(data=piece)) or []
+        self._unsent -= len(piece)
+        if self._unsent < 0:
+            raise httpx.LocalProtocolError("the body is longer than its Content-Length")
+        return [piece]
+
+    def _end(self) -> list[Any]:
+        if self._unsent is None:
+            return self._h11.send_with_data_passthrough(h11.EndOfMessage()) or []
+        if self._unsent:
+            raise httpx.LocalProtocolError("the body is shorter than its Content-Length")
+        return []
+
+    async def _write(self, pending: list[Any], *, last: bool = False) -> bool:
+        """Send bytes, and return whether the response arrived meanwhile; interim responses are skipped."""
         data = memoryview(pending[0] if len(pending) == 1 else b"".join(pending))
         while True:
             data = data[await self.stream.write(data, self._timeouts) :]
+            self.request_sent = last and not data
             if not self.stream.received_any:  # so all of it was sent
-                return None
-            await self._feed()
-            if response := self._response():
-                return response
+                return False
+            if await self._responded():
+                return True
 
-    async def _feed(self) -> None:
-        piece: Any = b""  # h11 takes a memoryview as well
+    # The response
+
+    async def _feed(self) -> bytes:
+        """Return the next bytes, after h11 has received them, if it is in use."""
+        piece = b""
         try:
-            piece = await self.stream.read(self._timeouts)
+            piece = bytes(await self.stream.read(self._timeouts))
         except httpx.ReadError:
-            if not self._h11.our_state is self._h11.their_state is h11.SEND_BODY:
+            if self.request_sent or not self.status:
                 raise  # otherwise it is the end of a server that did not want the rest of the request (RFC 9112, 9.6)
         self.received_any = self.received_any or bool(piece)
-        self._fed += len(piece)
-        self._h11.receive_data(piece)
+        if self._h11 is not None:
+            self._fed += len(piece)
+            self._h11.receive_data(piece)
+        return piece
+
+    async def _responded(self) -> bool:
+        """Receive, and return whether the head of the final response is complete."""
+        piece = await self._feed()
+        if self._h11 is None:
+            if plain := response_head(piece):
+                self.status, self.headers, length, reusable, arrived = plain
+                self._surplus = not reusable
+                self._buffer(arrived, 0 if self._method == "HEAD" or self.status in {204, 304} else length)
+                return True
+            self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
+            self._h11.send(
+                h11.Request(method=self._method, target="/", headers=[("Host", "")])
+            )  # only to get a response
+            self._h11.send(h11.EndOfMessage())
+            self._fed = len(piece)
+            self._h11.receive_data(piece)
+        response = self._response()
+        if response is not None:
+            self._begin_body(response)
+        return response is not None
 
     def _response(self) -> h11.Response | None:
         """Return the final response if its headers have arrived. The responses before it are limited in number and size."""
@@ -129,24 +176,26 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     # The body
 
-    def _begin_body(self, method: str, response: h11.Response) -> None:
-        headers = dict(response.headers)
+    def _begin_body(self, response: h11.Response) -> None:
+        self.status = response.status_code
+        self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+        headers = dict(self.headers)
         arrived = memoryview(self._h11.trailing_data[0])  # of the body
         self._fed, self._events = len(arrived), 0
-        if b"transfer-encoding" in headers:  # it overrides a Content-Length, which no honest server sends beside it
-            self._surplus = b"content-length" in headers
+        if "transfer-encoding" in headers:  # it overrides a Content-Length, which no honest server sends beside it
+            self._surplus = "content-length" in headers
             return
-        if method == "HEAD" or response.status_code in {204, 304}:
+        if self._method == "HEAD" or self.status in {204, 304}:
             return
-        if b"content-length" in headers:  # one number: h11 has checked that
-            self._buffer(arrived, int(headers[b"content-length"]))
+        if "content-length" in headers:  # one number: h11 has checked that
+            self._buffer(arrived, int(headers["content-length"]))
         else:
             self._until_closed = True
 
     def _buffer(self, piece: memoryview, remaining: int) -> None:
         """Buffer the next piece of a body of which `remaining` bytes have not arrived before it."""
         self._buffered = piece[:remaining]
-        self._surplus = len(piece) > remaining
+        self._surplus = self._surplus or len(piece) > remaining
         self._remaining = remaining - len(self._buffered)
         self._ended = not self._remaining
 
@@ -218,15 +267,14 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         return self._until_closed and self.stream.cut
 
     @property
-    def request_sent(self) -> bool:
-        """Whether the whole request was sent; a server may refuse it earlier."""
-        return self._h11.our_state is not h11.SEND_BODY
-
-    @property
     def complete(self) -> bool:
         """Whether both messages ended and no byte follows them: a surplus would be taken for the next response."""
-        if not self._ended or self._buffered or self._surplus or self.stream.received_any or self.stream.unsent:
+        if not (self._ended and self.request_sent) or self._buffered or self._surplus:
             return False
+        if self.stream.received_any or self.stream.unsent:
+            return False
+        if self._h11 is None:
+            return True
         responded = self._remaining == 0 or (self._h11.their_state is h11.DONE and not self._h11.trailing_data[0])
         return responded and self._h11.our_state is h11.DONE
 
@@ -242,4 +290,4 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self.stream.abort(unsent=self._h11.our_state is h11.SEND_BODY or self.stream.unsent)
+        self.stream.abort(unsent=not self.request_sent or self.stream.unsent)

@@ -20,8 +20,9 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from meta_media.http.connection import Headers, RequestResponseCycle
+from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.exceptions import TransportFailure, has_rule
+from meta_media.http.heads import Fields, Headers
 from meta_media.http.loop_bound import outwait
 from meta_media.http.timeouts import Phase, TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
@@ -164,7 +165,8 @@ class InjectedResponse:
         self.filled = 0
         self.request_sent = True  # httpx does not say
         self.status: int = response.status_code
-        self.headers: list[tuple[bytes, bytes]] = response.headers.raw
+        raw = response.headers.raw
+        self.headers: Fields = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""

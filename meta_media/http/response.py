@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from meta_media.errors import ApiError, ServerError
 from meta_media.http.exceptions import ExceptionMapper
+from meta_media.http.heads import Fields
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.responses import disposition_filename
 from meta_media.protocol.secrets import SecretBytes, masked
@@ -100,10 +101,12 @@ class Response:
         return SecretBytes(body)
 
 
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def _joined(headers: Fields) -> dict[str, str]:
     """Join the values of headers that are repeated, unless they are the same (RFC 9110, 5.3): no single one is the right one."""
-    joined: dict[str, str] = {}
+    joined = dict(headers)
+    if len(joined) == len(headers):
+        return joined
+    values: dict[str, dict[str, None]] = {}
     for name, value in headers:
-        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-        joined[key] = text if joined.setdefault(key, text) == text else f"{joined[key]}, {text}"
-    return joined
+        values.setdefault(name, {})[value] = None
+    return {name: ", ".join(each) for name, each in values.items()}

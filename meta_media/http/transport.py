@@ -21,7 +21,8 @@ import anyio.to_thread
 import httpx
 
 from meta_media.errors import ConfigurationError
-from meta_media.http.connection import Headers, RequestResponseCycle
+from meta_media.http.connection import RequestResponseCycle
+from meta_media.http.heads import Headers
 from meta_media.http.loop_bound import LoopBound
 from meta_media.http.proxy import Proxy
 from meta_media.http.stream import NetworkStream, connect, secure
@@ -72,7 +73,8 @@ class Transport(httpx.AsyncBaseTransport):
             if (trace := request.extensions.get("trace")) is not None:
                 await trace("transport.send.failed", {"exception": error})  # as httpcore reports its failures
             raise
-        return httpx.Response(cycle.status, headers=list(cycle.headers), stream=cycle, extensions={CYCLE: cycle})
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in cycle.headers]
+        return httpx.Response(cycle.status, headers=headers, stream=cycle, extensions={CYCLE: cycle})
 
     async def send(
         self,
