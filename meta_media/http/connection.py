@@ -232,6 +232,13 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         if self.cut:
             raise httpx.RemoteProtocolError(_CUT_SHORT)
 
+    def arrived(self) -> memoryview | None:
+        """Return the rest of the body if all of it has arrived; else None."""
+        if not self._ended:
+            return None
+        rest, self._buffered = self._buffered, memoryview(b"")
+        return rest
+
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""
         self.filled = 0

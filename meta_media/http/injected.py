@@ -168,6 +168,9 @@ class InjectedResponse:
         raw = response.headers.raw
         self.headers: Fields = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
+    def arrived(self) -> None:
+        """Return nothing: httpx does not say what has arrived."""
+
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""
         self.filled = 0

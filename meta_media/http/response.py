@@ -49,9 +49,9 @@ class Response:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ServerError) and self.status < 300:
-            self._cycle.do_not_reuse()  # the server's next response might belong to another request
         if isinstance(error, ApiError):
+            if isinstance(error, ServerError) and self.status < 300:
+                self._cycle.do_not_reuse()  # the server's next response might belong to another request
             self._refused(error)
         with contextlib.suppress(Exception):  # what fails now concerns bytes that are not wanted
             await self._cycle.aclose()
@@ -80,14 +80,15 @@ class Response:
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body, exactly as sent; return their number: fewer only at its end."""
-        if self.headers.get("content-encoding", "").lower() not in {"", "identity"}:
-            what = "Meta's response is compressed although the request accepts `identity` only"
-            raise ServerError(what, status=self.status, maybe_applied=self._mapper.changes)
+        self._check_coding()
         with self._mapper, self._timeouts:
             return int(await self._cycle.readinto(buffer))
 
     async def read(self, limit: int) -> bytes | None:
         """Return the whole body, or None if it is longer than `limit` bytes."""
+        self._check_coding()
+        if (whole := self._cycle.arrived()) is not None:
+            return SecretBytes(whole) if len(whole) <= limit else None
         body = bytearray()
         while True:
             expected = _UNKNOWN_LENGTH if self.length is None else self.length
@@ -99,6 +100,11 @@ class Response:
             if count < len(piece):
                 break
         return SecretBytes(body)
+
+    def _check_coding(self) -> None:
+        if self.headers.get("content-encoding", "").lower() not in {"", "identity"}:
+            what = "Meta's response is compressed although the request accepts `identity` only"
+            raise ServerError(what, status=self.status, maybe_applied=self._mapper.changes)
 
 
 def _joined(headers: Fields) -> dict[str, str]:

@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import math
 import socket
 import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import aiohappyeyeballs
@@ -63,7 +64,10 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._reading = self._writable = True
         self._pending = 0  # bytes in asyncio's buffer when writing was paused, or last timed
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[bool] | None = None
+        self._due = math.inf  # the loop's time at which a wait times out
+        self._timer: Any = None  # set no later than that; one that is early is set anew, so that few waits set one
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
             # megabytes in the system's buffers would still be on their way while the response is waited for
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_SIZE)
@@ -104,6 +108,8 @@ class NetworkStream(asyncio.BufferedProtocol):
                 while count := self._socket.recv_into(self.get_buffer(-1)):
                     self.buffer_updated(count)
         self._end(exc)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def pause_writing(self) -> None:
         """Make `write` wait until the peer has received more."""
@@ -238,7 +244,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         None are handed to it before it has sent nearly all of those before, however often the peer says something meanwhile.
         """
         given = 0
-        while not self.received_any:
+        while not (self._ended or self._unread):
             if not self._writable:
                 await self._drain(timeouts)
                 continue
@@ -252,10 +258,13 @@ class NetworkStream(asyncio.BufferedProtocol):
             if self._tls is None:
                 self._transport.write(piece)
             else:
-                for start in range(0, len(piece), _SMALL_SIZE):
-                    self._tls.write(piece[start : start + _SMALL_SIZE])
-                    self._send_encrypted()
+                self._transport.write(b"".join(self._encrypted(piece)))  # `writelines` of Python 3.12 never pauses
         return given
+
+    def _encrypted(self, piece: memoryview) -> Iterator[bytes]:
+        for start in range(0, len(piece), _SMALL_SIZE):
+            self._tls.write(piece[start : start + _SMALL_SIZE])
+            yield self._outgoing.read()
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
         while not self._writable and not self.received_any:
@@ -292,21 +301,34 @@ class NetworkStream(asyncio.BufferedProtocol):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
-    async def _changed(self, timeout: float | None) -> bool:
-        """Wait until anything happens; False if nothing did within the timeout."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self._wake, False)
-        try:
-            return await self._waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+    def _changed(self, timeout: float | None) -> asyncio.Future[bool]:
+        """Return a future of whether anything happens within the timeout."""
+        self._waiter = self._loop.create_future()
+        if timeout is not None:
+            self._due = self._loop.time() + timeout
+            if self._timer is None or self._timer.when() > self._due:
+                self._set_timer()
+        else:
+            self._due = math.inf
+        return self._waiter
 
-    def _wake(self, happened: bool = True) -> None:
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._check_time)
+
+    def _check_time(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done() or self._due == math.inf:
+            return
+        if self._loop.time() < self._due:
+            self._set_timer()
+        else:
+            self._waiter.set_result(False)
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(happened)
+            self._waiter.set_result(True)
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: TransferTimeouts) -> NetworkStream:

@@ -34,8 +34,12 @@ class TransferTimeouts:
     def __init__(
         self, *, connect: float | None, read: float | None, write: float | None, rate: float, deadline: float | None
     ) -> None:
-        limits: dict[Phase, float | None] = {"connect": connect, "read": read, "write": write}
-        self._limits = {phase: limit or math.inf for phase, limit in limits.items()}
+        self._limits: dict[Phase, float] = {
+            "connect": connect or math.inf,
+            "read": read or math.inf,
+            "write": write or math.inf,
+        }
+        self._waits = sum(self._limits.values())
         self._rate = rate
         self._scales = deadline is None
         self._allowed = deadline or math.inf
@@ -50,7 +54,7 @@ class TransferTimeouts:
         spent = self._now()
         if self._scales:
             transfer = min(size, _LONGEST) / self._rate if self._rate else math.inf
-            self._allowed = spent + sum(self._limits.values()) + (transfer if size else 0.0)
+            self._allowed = spent + self._waits + (transfer if size else 0.0)
         self._idle_since = self._since = spent
         self._moved = 0
 
@@ -60,14 +64,16 @@ class TransferTimeouts:
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        self._reschedule()
+        if self.timer is not None:
+            self._reschedule()
 
     def __exit__(self, *_: object) -> None:
         self._spent, self._began = self._now(), None
-        self._reschedule()
+        if self.timer is not None:
+            self._reschedule()
 
     def _reschedule(self) -> None:
-        if self.timer is not None and not self.timer.expired():
+        if not self.timer.expired():
             self.timer.reschedule(None if self._began is None else self.ends())
 
     def _now(self) -> float:

@@ -14,7 +14,7 @@ import ssl
 import time
 from collections import defaultdict, deque
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -157,7 +157,13 @@ def split_url(url: str) -> tuple[Origin, Secret]:
     """Return a URL's origin and request target. The query may be a signature, so that tracebacks do not show the target."""
     parts = urlsplit(url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    return (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)), Secret(target)
+    return _origin(parts.scheme, parts.netloc), Secret(target)
+
+
+@functools.lru_cache
+def _origin(scheme: str, netloc: str) -> Origin:
+    parts = SplitResult(scheme, netloc, "", "", "")
+    return scheme, parts.hostname or "", parts.port or _PORTS.get(scheme, 0)
 
 
 def _take(idle: Idle) -> NetworkStream | None:
