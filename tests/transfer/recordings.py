@@ -32,17 +32,24 @@ def element(name: bytes, content: bytes) -> bytes:
     return name + struct.pack(">Q", len(content) | 1 << 56) + content
 
 
-def webm(sound: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield WebM of unknown length, a cluster at a time, as a browser gives it to a page."""
+def webm(sound: Iterable[bytes], *more: bytes) -> Iterator[bytes]:
+    """
+    Yield WebM of unknown length, a cluster at a time, as a browser gives it to a page.
+
+    `more` stands in the list of tracks, behind the one of the sound.
+    """
     head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, 312, 48_000, 0, 0)
     audio = element(b"\xe1", element(b"\x9f", b"\1"))
     track = element(b"\xd7", b"\1") + element(b"\x83", b"\2") + element(b"\x86", b"A_OPUS") + element(b"\x63\xa2", head)
     unknown = b"\x01" + b"\xff" * 7
-    tracks = element(b"\x16\x54\xae\x6b", element(b"\xae", track + audio))
+    tracks = element(b"\x16\x54\xae\x6b", element(b"\xae", track + audio) + b"".join(more))
     yield element(b"\x1a\x45\xdf\xa3", element(b"\x42\x82", b"webm")) + b"\x18\x53\x80\x67" + unknown + tracks
     for number, packet in enumerate(sound):
         start = b"" if number % 50 else b"\x1f\x43\xb6\x75" + unknown + element(b"\xe7", struct.pack(">I", number * 20))
         yield start + element(b"\xa3", b"\x81" + struct.pack(">hB", number % 50 * 20, 0x80) + packet)
+
+
+CAMERA = b"".join(webm(packets(2, 100), element(b"\xae", element(b"\x83", b"\1") + element(b"\x86", b"V_VP8"))))
 
 
 def mp4(sound: Iterable[bytes]) -> bytes:
