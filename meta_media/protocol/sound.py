@@ -26,30 +26,32 @@ def ogg(head: bytes, _complete: bool) -> Signature:
     """
     Read the first packet of each stream: "OpusHead", then a version and the channels (RFC 7845, 5.1).
 
-    ffmpeg writes the cover of an MP3 as a Theora video of 90,000 pictures per second. No film has that rate.
+    ffmpeg writes the cover of an MP3 as a Theora video of 90,000 pictures per second, which no film has. Other pictures beside
+    Opus may be a film's, and the name decides; those beside Vorbis are a film's.
     """
     sound: list[str] = []
-    mono = repackable = cover = False
+    mono = repackable = cover = film = False
     for packet in _first_packets(head):
-        if packet.startswith(b"\x80theora") and packet[22:30] == _COVER_RATE:  # Theora specification, 6.2
-            cover = True
-        elif packet.startswith(_OGG_VIDEO):
-            return Signature(candidates=("video/ogg",))
+        if packet.startswith(_OGG_VIDEO):
+            cover, film = True, film or packet[22:30] != _COVER_RATE  # Theora specification, 6.2
         for name in (codec for magic, codec in _OGG_SOUND.items() if packet.startswith(magic)):
             channels, family = number(packet, 9, 1), number(packet, 18, 1)
             mono, repackable = name == "Opus" and channels == 1, name == "Opus" and (channels, family) == (2, 0)
             sound.append(name if mono or name != "Opus" else f"Opus of {channels} channels")
+    if film and not any(name.startswith("Opus") for name in sound):
+        return Signature(candidates=("video/ogg",))
     if mono and len(sound) == 1 and not cover:
         return Signature(candidates=("audio/ogg",))
     # Meta's Media page: "OPUS codecs only; base audio/ogg not supported", mono input only.
     fix = _MONO_OPUS
     if cover:
         fix = "leave the cover out (ffmpeg -i IN -vn -c:a copy OUT.ogg)" if mono else f"leave the cover out and {fix}"
+        fix += ", or convert it to MP4 with H.264 and AAC, if it is a film" * film
     elif repackable:
         fix = f"{REPACKAGE}, which announces it as mono without re-encoding, or {fix}"
     found = " and ".join(sound or ["a codec other than Opus"]) + " and a cover" * cover
     flaw = Flaw(found=f"Ogg with {found}", allowed="mono Opus in Ogg", fix=fix)
-    return Signature(candidates=("audio/ogg",), flaw=flaw)
+    return Signature(candidates=("audio/ogg", "video/ogg") if film else ("audio/ogg",), flaw=flaw)
 
 
 def _first_packets(head: bytes) -> Iterator[bytes]:

@@ -24,6 +24,8 @@ PPTX = f"{OFFICE}.presentationml.presentation"
 DOC, XLS, PPT = "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint"
 JPEG = SAMPLES["photo.jpg"]
 PDF = SAMPLES["report.pdf"]
+ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 NOISE = bytes(range(128, 256)) * 8
 
 
@@ -72,6 +74,40 @@ class TestOtherFormats:
             (OTHERS["clip.mov"], "video/quicktime", "video", "convert it to MP4 with H.264 and AAC"),
             (b"\0\0\0\x08wide\0\0\0\0mdat", "video/quicktime", "video", "convert it to MP4 with H.264 and AAC"),
             (iso(b"3g2a"), "video/3gpp2", "video", "convert it to MP4 with H.264 and AAC"),
+            (b"FORM\0\0\0\x2eAIFFCOMM", "audio/aiff", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"FORM\0\0\0\x2eAIFCFVER", "audio/aiff", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"caff\0\1\0\0desc", "audio/x-caf", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b".snd\0\0\0\x18", "audio/basic", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"\x0b\x77\x4b\x54", "audio/ac3", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"MThd\0\0\0\6", "audio/midi", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"#!SILK_V3", "audio/silk", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"\2#!SILK_V3", "audio/silk", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (b"wvpk\x1a\4\0\0", "audio/x-wavpack", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (OTHERS["sound.wma"], "audio/x-ms-wma", "audio", "convert it to MP3, or to mono Opus in Ogg"),
+            (
+                OTHERS["sound.wma"].replace(ASF_AUDIO, ASF_VIDEO),
+                "video/x-ms-wmv",
+                "video",
+                "convert it to MP4 with H.264 and AAC",
+            ),
+            (b"FLV\1\5\0\0\0\x09", "video/x-flv", "video", "convert it to MP4 with H.264 and AAC"),
+            (b"\0\0\1\xba\x44", "video/mpeg", "video", "convert it to MP4 with H.264 and AAC"),
+            (b"\0\0\1\xb3\x14", "video/mpeg", "video", "convert it to MP4 with H.264 and AAC"),
+            ((b"G\x40\x11\x10" + bytes(184)) * 4, "video/mp2t", "video", "convert it to MP4 with H.264 and AAC"),
+            (
+                (b"\0\0\0\0G\x40\x11\x10" + bytes(184)) * 4,
+                "video/mp2t",
+                "video",
+                "convert it to MP4 with H.264 and AAC",
+            ),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2", "image", "convert it to JPEG or PNG"),
+            (b"\xff\x4f\xff\x51\0\x2f", "image/jp2", "image", "convert it to JPEG or PNG"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl", "image", "convert it to JPEG or PNG"),
+            (b"\xff\x0a\xfa\x1f", "image/jxl", "image", "convert it to JPEG or PNG"),
+            (b"\0\0\1\0\2\0\x10\x10", "image/vnd.microsoft.icon", "image", "convert it to JPEG or PNG"),
+            (b"P6\n# a comment\n16 9\n255\n\xff", "image/x-portable-anymap", "image", "convert it to JPEG or PNG"),
+            (b"8BPS\0\1", "image/vnd.adobe.photoshop", "image", "convert it to JPEG or PNG"),
+            (b"II+\0\x08\0", "image/tiff", "image", "convert it to JPEG or PNG"),
             (b"RIFF\0\0\0\0AVI LIST", "video/x-msvideo", "video", "convert it to MP4 with H.264 and AAC"),
             (OTHERS["letter.rtf"], "application/rtf", "document", "export it as PDF"),
             (OTHERS["letter.odt"], "application/vnd.oasis.opendocument.text", "document", "export it as PDF"),
@@ -94,10 +130,12 @@ class TestOtherFormats:
             (NOISE, "application/octet-stream", "document", "pass its mime_type, if it is one"),
         ],
     )
-    def test_are_named_with_a_fix(self, head: bytes, actual: str, kind: str, fix: str) -> None:
-        """The error has the type, the accepted types and a fix."""
+    @pytest.mark.parametrize("filename", [None, "a.mp3", "a.aac", "a.jpg"])
+    def test_are_named_with_a_fix(self, head: bytes, actual: str, kind: str, fix: str, filename: str | None) -> None:
+        """The error has the type, the accepted types and a fix, whatever the name says."""
+        known = actual != "application/octet-stream"
         with pytest.raises(UnsupportedMediaTypeError) as caught:
-            inspect_media(head, complete=True)
+            inspect_media(head, complete=True, filename=filename if known else None)
         assert (kind, actual) == (caught.value.kind, caught.value.actual)
         assert str(caught.value.limit).startswith("AAC, AMR, MP3")
         assert fix in str(caught.value)

@@ -23,6 +23,8 @@ NOISE = bytes(range(128, 255)) * 20
 THEORA = b"\x80theora\3\2\1" + bytes(12)
 COVER, FILM = (THEORA + rate.to_bytes(4, "big") + b"\0\0\0\1" for rate in (90_000, 30))
 MONO, STEREO, SURROUND = (b"OpusHead\1" + bytes([n]) + bytes(8) + bytes([n > 2]) for n in (1, 2, 6))
+NO_COVER = "leave the cover out (ffmpeg -i IN -vn -c:a copy OUT.ogg)"
+FILMED = "convert it to MP4 with H.264 and AAC, if it is a film"
 ENCODE = "re-encode it as mono Opus (ffmpeg -i IN -vn -c:a libopus -ac 1 OUT.ogg)"
 REPACKAGE = "pass repackage=True (upload --repackage), which announces it as mono without re-encoding"
 
@@ -66,9 +68,11 @@ class TestOgg:
             ([b"OpusHead"], "Opus of 0 channels", ENCODE),
             ([MONO, b"\x01vorbis"], "Opus and Vorbis", ENCODE),
             ([MONO, MONO], "Opus and Opus", ENCODE),
-            ([COVER, MONO], "Opus and a cover", "leave the cover out (ffmpeg -i IN -vn -c:a copy OUT.ogg)"),
-            ([MONO, COVER], "Opus and a cover", "leave the cover out (ffmpeg -i IN -vn -c:a copy OUT.ogg)"),
+            ([COVER, MONO], "Opus and a cover", NO_COVER),
+            ([MONO, COVER], "Opus and a cover", NO_COVER),
             ([COVER, STEREO], "Opus of 2 channels and a cover", f"leave the cover out and {ENCODE}"),
+            ([FILM, MONO], "Opus and a cover", f"{NO_COVER}, or {FILMED}"),
+            ([FILM, STEREO], "Opus of 2 channels and a cover", f"leave the cover out and {ENCODE}, or {FILMED}"),
             ([COVER, b"\x01vorbis"], "Vorbis and a cover", f"leave the cover out and {ENCODE}"),
         ],
     )
@@ -85,13 +89,18 @@ class TestOgg:
         """Streams of a kind that is not known are no reason to refuse it."""
         assert inspect_media(ogg(*packets)).mime_type == "audio/ogg"
 
-    @pytest.mark.parametrize(
-        "packets", [[FILM], [FILM, MONO], [b"\x01vorbis", FILM], [b"OVP80"], [b"fishead\0", b"BBCD\0"]]
-    )
+    @pytest.mark.parametrize("packets", [[FILM], [b"\x01vorbis", FILM], [b"OVP80"], [b"fishead\0", b"BBCD\0"]])
     def test_films_are_video(self, packets: list[bytes]) -> None:
-        """A film with any sound is no sound, whatever its name says."""
+        """A film is no sound, whatever its name says."""
         with pytest.raises(UnsupportedMediaTypeError, match="convert it to MP4 with H") as caught:
             inspect_media(ogg(*packets), filename="a.ogg")
+        assert (caught.value.kind, caught.value.actual) == ("video", "video/ogg")
+
+    @pytest.mark.parametrize("named", [{"filename": "a.ogv"}, {"hint": "video/ogg"}])
+    def test_the_name_of_a_film_decides(self, named: dict[str, str]) -> None:
+        """Pictures beside Opus are a cover, unless the name or the hint is a film's."""
+        with pytest.raises(UnsupportedMediaTypeError, match=r"convert it to MP4 with H[^,]*$") as caught:
+            inspect_media(ogg(FILM, MONO), **named)  # type: ignore[arg-type]  # texts only
         assert (caught.value.kind, caught.value.actual) == ("video", "video/ogg")
 
     @pytest.mark.parametrize(
