@@ -691,3 +691,35 @@ async def test_early_refusal_without_a_length(scheme: str, tls: ssl.SSLContext) 
                 with pytest.raises(UploadRejectedError) as caught:
                     await api.upload(bytes(LARGE), filename="a.txt", mime_type="text/plain", validate=False)
                 assert (caught.value.status, caught.value.code) == (413, 131053)
+
+
+@pytest.mark.parametrize("tail", [b"the last bytes", bytes(2**21)], ids=["small", "large"])
+async def test_response_before_the_last_bytes(client: httpx.AsyncClient, tail: bytes) -> None:
+    """A connection whose response came before the last bytes of the request is not used again: they were never sent."""
+    responded, over = asyncio.Event(), asyncio.Event()
+    methods = []
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        methods.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[0])
+        writer.write(page("early"))
+        responded.set()
+        if methods == [b"POST"]:
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read(-1)
+            over.set()
+        writer.close()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield bytes(2**16)
+        await responded.wait()
+        for _ in range(9):
+            await asyncio.sleep(0)  # turns of the loop in which the response arrives
+        yield tail
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        headers = {"content-length": str(2**16 + len(tail))}
+        assert (await client.post(url, content=body(), headers=headers)).text == "early"
+        await asyncio.wait_for(over.wait(), 30)
+        assert (await client.get(url)).text == "early"
+    assert methods == [b"POST", b"GET"]
