@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from stat import S_ISFIFO
+from stat import S_ISFIFO, S_ISREG
 from typing import Any
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
@@ -115,7 +115,10 @@ async def open_handle(
     """
     work = work or FileWork(handle, limit=None)
     with storage_errors("read the source"):
-        extent = await _extent(handle, work) if check_handle(handle) else None
+        if stat and S_ISREG(stat.st_mode) and stat.st_size > HEAD_SIZE:  # just opened by its path
+            extent: tuple[int, int] | None = (0, stat.st_size)
+        else:
+            extent = await _extent(handle, work) if check_handle(handle) else None
     if extent is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
