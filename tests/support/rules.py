@@ -24,7 +24,7 @@ __all__ = ["GUIDES", "tables", "with_tables"]
 
 _ROOT: Final = Path(__file__).parents[2]
 GUIDES: Final = tuple(_ROOT / "meta_media" / room / "README.md" for room in ("cli", "emulator"))
-_BEGIN: Final = "<!-- The rules: `python -m tests.support.rules` writes them. -->\n"
+_BEGIN: Final = "<!-- The rules, which `python -m tests.support.rules` writes. -->\n"
 _END: Final = "<!-- The end of the rules. -->\n"
 _WIDTH: Final = 106  # characters of a line
 _MANY: Final = 4 * HEAD_SIZE  # bytes
@@ -114,8 +114,9 @@ def _sizes() -> Iterator[tuple[str, ...]]:
 
 def _others() -> Iterator[tuple[str, str]]:
     """Yield the types that are not accepted, and what to do about them."""
-    for mime_type, names in media_types._NAMES.items():
-        if mime_type not in ACCEPTED:
+    for mime_type in dict.fromkeys((*media_types._NAMES, *media_types._FIXES)):
+        if mime_type not in ACCEPTED and "/" in mime_type:
+            names = media_types._NAMES.get(mime_type, ())
             try:
                 inspect_media(b"x", mime_type=mime_type)
             except UnsupportedMediaTypeError as error:
