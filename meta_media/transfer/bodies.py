@@ -111,14 +111,13 @@ async def open_handle(
     """
     Read a handle from its position, or `whole`. A handle that cannot seek, such as a pipe, is read as a stream.
 
-    `name` is what it is called, which may be the name of the archive that it reads from.
+    `name` may be that of the archive that it reads from. `stat` is of a file that was just opened by its path.
     """
     work = work or FileWork(handle, limit=None)
     with storage_errors("read the source"):
-        if stat and S_ISREG(stat.st_mode) and stat.st_size > HEAD_SIZE:  # just opened by its path
-            extent: tuple[int, int] | None = (0, stat.st_size)
-        else:
-            extent = await _extent(handle, work) if check_handle(handle) else None
+        extent = (0, stat.st_size) if stat and stat.st_size > HEAD_SIZE and S_ISREG(stat.st_mode) else None
+        if extent is None and check_handle(handle):
+            extent = await _extent(handle, work)
     if extent is None:
         async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
             body.name = name_in_archive(name, body.head)
