@@ -129,7 +129,7 @@ class ReadmeRunner(DefaultRunner):
             portal.wrap_async_context_manager(Emulator()) as emulator,
             pytest.MonkeyPatch.context() as environment,
         ):
-            for sample in samples.paths():
+            for sample in (*samples.paths(), Path(__file__).parent / "media" / "voice.webm"):
                 shutil.copy(sample, folder)
             environment.setattr(MediaApi, "through_client", True)  # as the plugin does for readers' own tests
             environment.setenv("WA_BASE_URL", emulator.base_url)

@@ -50,7 +50,8 @@ class Source(abc.ABC):
     Attributes:
         name: Name of the file, where it is known before the source is opened.
         mime_type: Type that came with the source, from a browser or a header. The bytes' own signature wins over it.
-        sha256: SHA-256 that the bytes must have, as 64 hex digits. A request with other bytes is not completed.
+        sha256: SHA-256 that the bytes must have, as 64 hex digits. A request with other bytes is not completed. With
+            `repackage` it is compared only if the file is sent as it is.
     """
 
     name: str | None = None

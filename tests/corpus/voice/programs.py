@@ -21,10 +21,10 @@ from typing import Final
 _ENCODE: Final = "ffmpeg -v error -y -i {input} -c:a libopus -b:a 32k"
 _TONE: Final = "0.3*sin(2*PI*{tone}*t)"
 _INPUTS: Final = {  # 3.1234 s are no multiple of any frame
-    "stereo.wav": ("sine(t)", 48000, 3.1234, 2),
-    "mono.wav": ("sine(t)", 48000, 3.1234, 1),
-    "16k.wav": ("sine(t)", 16000, 3.1234, 1),
-    "8k.wav": ("sine(t)", 8000, 3.1234, 1),
+    "stereo.wav": ("tone", 48000, 3.1234, 2),
+    "mono.wav": ("tone", 48000, 3.1234, 1),
+    "16k.wav": ("tone", 16000, 3.1234, 1),
+    "8k.wav": ("tone", 8000, 3.1234, 1),
     "silences.wav": ("silences", 48000, 9.8, 1),
 }
 _PYAV: Final = """
@@ -44,7 +44,6 @@ def _inputs() -> Iterator[tuple[str, str]]:
         gate = "*lt(mod(t\\,2)\\,1)" if shape == "silences" else ""
         tones = "|".join(_TONE.format(tone=220 + 330 * channel) + gate for channel in range(channels))
         yield name, f"ffmpeg -v error -y -f lavfi -i 'aevalsrc={tones}:s={rate}:d={seconds}' {{output}}"
-    yield "picture.mkv", "ffmpeg -v error -y -f lavfi -i testsrc=d=3.1:s=160x120:r=10 -c:v libvpx {output}"
     yield "dtx.opus", "opusenc --quiet --bitrate 16 --speech --set-ctl-int 4016=1 silences.wav {output}"
     yield "60ms.opus", "opusenc --quiet --framesize 60 --bitrate 24 mono.wav {output}"
     yield "long.opus", "ffmpeg -v error -y -stream_loop 20 -i stereo.wav -c:a libopus {output}"
@@ -89,6 +88,20 @@ def _ffmpeg() -> Iterator[tuple[str, str]]:
         yield f"ffmpeg-remuxed.{suffix}", f"ffmpeg -v error -y -i ffmpeg-mono.webm -c copy {options} {{output}}"
 
 
+def _refused() -> Iterator[tuple[str, str]]:
+    """What has no single track of mono or stereo Opus."""
+    tone, film = "-f lavfi -i sine=d=2", "-f lavfi -i testsrc=d=2:s=160x120:r=10"
+    for name, inputs, options in (
+        ("vorbis.webm", tone, "-c:a libvorbis"), ("aac.mkv", tone, "-c:a aac"),
+        ("six.webm", tone, "-ac 6 -c:a libopus"), ("six.mp4", tone, "-ac 6 -c:a libopus"),
+        ("two.mkv", f"{tone} {tone}", "-map 0 -map 1 -c:a libopus"),
+        ("film.webm", f"{film} {tone}", "-c:v libvpx -c:a libopus"),
+        ("film.mp4", f"{film} {tone}", "-c:v libx264 -pix_fmt yuv420p -c:a libopus"),
+        ("silent.webm", film, "-c:v libvpx"),
+    ):  # fmt: skip
+        yield f"ffmpeg-refused-{name}", f"ffmpeg -v error -y {inputs} {options} {{output}}"
+
+
 def _others() -> Iterator[tuple[str, str]]:
     for suffix in ("webm", "mkv", "mp4"):
         yield f"pyav.{suffix}", f"{sys.executable} encode.py mono.wav {{output}}"
@@ -118,7 +131,7 @@ def main(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for name, command in (*_inputs(), *_ffmpeg(), *_others()):
+        for name, command in (*_inputs(), *_ffmpeg(), *_refused(), *_others()):
             run = subprocess.run(
                 ["bash", "-ec", command.format(output=name)], cwd=scratch, capture_output=True, text=True, check=False
             )
