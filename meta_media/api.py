@@ -27,7 +27,7 @@ from meta_media.protocol.requests import MediaMessage
 from meta_media.protocol.validators import checked_id
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
-from meta_media.transfer.bodies import Buffer
+from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.destinations import Destination
 from meta_media.transfer.handle import upload_handle
 from meta_media.transfer.info import delete, deleted_after, get_info

@@ -26,7 +26,6 @@ from meta_media.transfer.threads import FileWork, await_completion, prefetch, st
 
 __all__ = [
     "Body",
-    "Buffer",
     "ChunkSize",
     "MemoryBody",
     "make_replayable",

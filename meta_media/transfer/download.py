@@ -16,9 +16,9 @@ from meta_media.http.call import Call
 from meta_media.http.memory import fitting_buffer
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.models import DownloadedMedia
-from meta_media.transfer.adapters import NO_STR_PATHS
+from meta_media.transfer.adapters import NO_STR_PATHS, Buffer
 from meta_media.transfer.background_writer import BackgroundWriter
-from meta_media.transfer.bodies import Buffer, ChunkSize
+from meta_media.transfer.bodies import ChunkSize
 from meta_media.transfer.destinations import Destination, Sink, open_sink
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.resume import MediaLocation, ResumableBody, checked_count, wrong_size

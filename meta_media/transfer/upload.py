@@ -24,8 +24,9 @@ from meta_media.protocol.requests import graph_request
 from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import text, time_to_live, whole, word
+from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.background_writer import BackgroundWriter
-from meta_media.transfer.bodies import Body, Buffer, ChunkSize
+from meta_media.transfer.bodies import Body, ChunkSize
 from meta_media.transfer.info import get_info
 from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
