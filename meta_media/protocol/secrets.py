@@ -49,13 +49,15 @@ def hide_query(url: str) -> str:
 
 def masked(value: Any, secret: str) -> Any:
     """Return JSON in whose texts each echo of a secret is `***`. One of less than 8 characters is a toy, and may be in any word."""
-    if len(secret) < _MIN_SECRET_LENGTH:
-        return value
+    return value if len(secret) < _MIN_SECRET_LENGTH else _masked(value, secret)
+
+
+def _masked(value: Any, secret: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(secret, "***")
     if isinstance(value, dict):
-        return {masked(name, secret): masked(item, secret) for name, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item, secret) for item in value]
-    return value.replace(secret, "***") if isinstance(value, str) else value
+        return {_masked(name, secret): _masked(item, secret) for name, item in value.items()}
+    return [_masked(item, secret) for item in value] if isinstance(value, list) else value
 
 
 def redacted(text: str) -> str:

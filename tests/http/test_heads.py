@@ -35,8 +35,9 @@ RESPONSES = {
     "cookies": b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n",
     "go": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n",
     "bare": b"HTTP/1.1 200\r\ncontent-length:5\r\n\r\nhello",
-    "latin": b'HTTP/1.1 200 D\xe9j\xe0\r\nContent-Disposition: attachment; filename="\xe9\xa0\x85.jpg"\r\nX-Empty:\r\n'
-    b"X-Spaces: \t a  b\tc \t\r\nContent-Length: \t1 \r\n\r\nxyz",
+    "latin": b'HTTP/1.1 200 D\xe9j\xe0\r\nContent-Disposition: attachment; filename="\xe9\xa0\x85.jpg"\r\n'
+    b"X-Tab: \t a  b\tc \t\r\nContent-Length: \t1 \r\n\r\nxyz",
+    "spaces": b"HTTP/1.1 200  All is \r\nX-Empty:\r\nX-Spaces:   a  b, c:  \r\nContent-Length:1 \r\n\r\nxyz",
 }
 OTHERS = (  # what a plain head may become
     *(
@@ -200,7 +201,7 @@ NAMES = [
     "Upgrade",
     "X",
 ]
-NAMES += ["", "a b", "X: y", "X:", "X\r\nY", "X\n", "\xe9", "X-" * 20]
+NAMES += ["", "a b", "a,b", "X: y", "X:", "X\r\nY", "X\n", "\xe9", "X-" * 20]
 VALUES = [
     "",
     "x",
