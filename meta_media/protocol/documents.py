@@ -119,7 +119,8 @@ _MAIN_TYPE: Final = rb"ContentType=[\"'](application/vnd\.[a-z0-9.-]{1,99}?)(\.m
 _STATEMENTS: Final = {
     b"[Content_Types].xml": (
         re.compile(rb"<(?:\w{1,9}:)?Override\s[^<>]*" + _MAIN_TYPE, re.IGNORECASE),
-        re.compile(_MAIN_TYPE + rb"(?=.*</(?:\w{1,9}:)?Types>)", re.IGNORECASE | re.DOTALL),  # all overrides are seen
+        # This one if no override is unseen
+        re.compile(rb"\A(?=.*</(?:\w{1,9}:)?Types>).*?" + _MAIN_TYPE, re.IGNORECASE | re.DOTALL),
     ),
     b"mimetype": (re.compile(rb"\A(application/(?!pdf|msword|vnd\.ms-|vnd\.openxml)[a-z0-9.+-]{1,99})()"),),
 }
@@ -166,11 +167,9 @@ def _listed_entries(tail: bytes) -> tuple[dict[bytes, int], bool]:
     return entries, 0 <= start <= end
 
 
-def _content(entry: bytes, name: bytes) -> bytes:
+def _content(entry: bytes) -> bytes:
     """Return the content of an entry, or the start of a long one."""
-    start = 30 + len(name) + number(entry, 28, 2)
-    if not entry.startswith(_LOCAL_HEADER) or entry[30 : 30 + len(name)] != name:
-        return b""
+    start = 30 + number(entry, 26, 2) + number(entry, 28, 2)
     if number(entry, 8, 2) == 0:  # stored
         return entry[start : start + (number(entry, 18, 4) or _CONTENT_SIZE)]
     try:
@@ -182,23 +181,21 @@ def _content(entry: bytes, name: bytes) -> bytes:
 def zip_archive(head: bytes, complete: bool) -> Steps[Signature]:
     """Read the type that an Office document, OpenDocument or EPUB states. Where it cannot be seen, the names of the parts decide."""
     entries = dict(_local_entries(head))
+    all_listed = complete
     if not entries.keys() & _STATEMENTS.keys():
         tail = head[-_DIRECTORY_SIZE:] if complete else (yield -_DIRECTORY_SIZE, _DIRECTORY_SIZE)
-        listed, complete_list = _listed_entries(tail)
+        listed, all_listed = _listed_entries(tail)
         entries |= listed
-    else:
-        complete_list = True
-    for name in entries.keys() & _STATEMENTS.keys():
-        offset = entries[name]
+    for offset, patterns in ((entries[name], _STATEMENTS[name]) for name in _STATEMENTS if name in entries):
         entry = head[offset : offset + _CONTENT_SIZE]
         if len(entry) < _CONTENT_SIZE and not complete:
             entry = (yield offset, _CONTENT_SIZE) or entry
-        content = _content(entry, name)
-        if stated := next(filter(None, (pattern.search(content) for pattern in _STATEMENTS[name])), None):
+        content = _content(entry)
+        if stated := next(filter(None, (pattern.search(content) for pattern in patterns)), None):
             mime_type = stated[1] + (b".macroenabled.12" if stated[2] else b"")
             return Signature(candidates=(mime_type.lower().decode("ascii"),))
     names = b"\n".join(entries)
-    unnamed = (ZIP,) if complete or complete_list else (ZIP, DOCX, XLSX, PPTX)
+    unnamed = (ZIP,) if complete or all_listed else (ZIP, DOCX, XLSX, PPTX)
     return Signature(candidates=next((found for pattern, found in _NAMES if pattern.search(names)), unnamed))
 
 
@@ -212,8 +209,7 @@ _OLE_STREAMS: Final = {
     "visiodocument": ("application/vnd.visio",),
     "bodytext": ("application/x-hwp",),
 }
-_MAX_DIRECTORY: Final = 1024  # sectors
-_MAX_SECTOR: Final = 0xFFFFFFFA  # greater numbers end a chain
+_MAX_DIRECTORY: Final = 1024  # sectors, which may form a circle
 _HEADER_ROWS: Final = 109  # sectors of the allocation table that the header lists, which describe the first 7 MB
 
 
@@ -227,10 +223,7 @@ def _directory_entry(head: bytes, file: PartialFile, chain: list[int], index: in
         if table < _HEADER_ROWS:
             cell = yield from file.at(((number(head, 76 + 4 * table, 4) + 1) << shift) + 4 * column, 4)
         # Where the table cannot be seen, the next sector follows: programs write a directory in one piece.
-        following = number(cell, 0, 4) if len(cell) == 4 else chain[-1] + 1
-        if following > _MAX_SECTOR or following in chain:
-            return b""
-        chain.append(following)
+        chain.append(number(cell, 0, 4) if len(cell) == 4 else chain[-1] + 1)
     if position >= _MAX_DIRECTORY:
         return b""
     return (yield from file.at(((chain[position] + 1) << shift) + 128 * row, 128))

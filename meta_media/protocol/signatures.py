@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from meta_media.protocol.documents import ZIP, ole, or_text, utf_16, zip_archive
+from meta_media.protocol.documents import XLS, ZIP, ole, or_text, utf_16, zip_archive
 from meta_media.protocol.formats import Signature, Steps, head_only
 from meta_media.protocol.images import jpeg, png, webp
 from meta_media.protocol.mp4 import iso_media
@@ -58,6 +58,7 @@ _SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
         (rb"#!AMR-WB\n", _is("audio/amr-wb")),
         (rb"%PDF-", _is("application/pdf")),
         (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ole),
+        (rb"\x09[\x00\x02\x04\x08][\x04\x06\x08]\x00..[\x05\x10\x20\x40]\x00", _is(XLS)),  # BIFF, of Excel 2 to 4
         (rb"PK\x03\x04", zip_archive),
         (rb"PK\x05\x06", _is(ZIP)),
         (rb"GIF8[79]a", or_text("image/gif")),

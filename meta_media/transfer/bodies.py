@@ -229,7 +229,7 @@ class _SeekableBody(Body):
         return self._size
 
     async def at(self, offset: int, size: int) -> bytes:
-        if not self.seekable:
+        if not self.seekable or not 0 <= offset < self._size:  # a disk may refuse to seek far beyond the end
             return b""
         with storage_errors("read the source"):
             await self._work.call(self._file.seek, self._start + offset)

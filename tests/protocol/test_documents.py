@@ -153,6 +153,12 @@ class TestOpenXml:
         assert verdict(package(default, "<x/>", whole=False)) == XLSX
         assert verdict(package(default)) == f"{XLSB}: save it as .xlsx"
 
+    def test_the_next_entry_states_no_type(self) -> None:
+        """The content of a stored entry ends where its header says."""
+        stated = ("a.xml", override(f"{XLSX}.main+xml").encode())
+        data = archive((TYPES, b"<Types></Types>"), stated, method=zipfile.ZIP_STORED)
+        assert verdict(data).startswith("application/zip")
+
     def test_behind_a_picture(self) -> None:
         """A picture before all parts, of a size that is stated or not, hides nothing: the directory at the end leads on."""
         parts = (
@@ -270,6 +276,11 @@ class TestOle:
         pool = ole_entry("ObjectPool", right=3, child=2)
         entries = [ole_entry("Root Entry", child=1), pool, ole_entry("Workbook"), ole_entry("WordDocument")]
         assert verdict(ole(*entries)) == DOC
+
+    @pytest.mark.parametrize("start", ["0900040002001000", "0902060000001000", "0904060000001000", "0908080000051000"])
+    def test_sheets_of_excel_2_to_4_have_no_container(self, start: str) -> None:
+        """The first record of a worksheet is known by its number, size and type, from Excel 2 on."""
+        assert verdict(bytes.fromhex(start) + bytes(40)) == XLS
 
     def test_without_a_known_stream_goes_by_its_name(self) -> None:
         """The name decides, and without one the error says so."""

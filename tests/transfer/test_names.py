@@ -14,7 +14,8 @@ import pytest
 from meta_media import InboundMedia, MediaApi, MediaLibrary, MemoryStore, Settings, Source, samples
 from meta_media.emulator import Emulator
 from meta_media.errors import UnsupportedMediaTypeError
-from tests.support.boxes import mp4, sound, video
+from tests.support.boxes import box, mp4, sound, video
+from tests.support.containers import archive
 from tests.support.servers import Server, json_response
 
 SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
@@ -165,6 +166,35 @@ async def test_what_lies_behind_the_media_decides_in_an_async_handle(
             await api.upload(handle)
         assert await handle.tell() == 0
     assert server.requests == []
+
+
+MACROS = archive(
+    ("xl/media/a.png", bytes(100_000)),
+    ("xl/workbook.xml", b"<x/>"),
+    ("[Content_Types].xml", b'<Override ContentType="application/vnd.ms-excel.sheet.macroEnabled.main+xml"/>'),
+    method=0,
+)
+
+
+@pytest.mark.parametrize("before", [b"", b"before"])
+async def test_the_end_of_a_file_decides(server: Server, api: MediaApi, tmp_path: Path, before: bytes) -> None:
+    """An archive has its list of contents at its end, which is read from a path, memory, a handle and a spooled stream."""
+    path = tmp_path / "table.xlsx"
+    path.write_bytes(before + MACROS)
+    with path.open("rb") as handle:
+        handle.seek(len(before))
+        for source in (handle, MACROS, pieces(MACROS), *([] if before else [path])):
+            with pytest.raises(UnsupportedMediaTypeError, match=r"sheet.macroenabled.12.*: save it as \.xlsx"):
+                await api.upload(source, filename="table.xlsx")
+    assert server.requests == []
+
+
+async def test_places_that_no_disk_has_are_not_read(server: Server, api: MediaApi, tmp_path: Path) -> None:
+    """A file that points at exabytes beyond its end goes by its name: a disk would refuse to seek there."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(box(b"ftyp", b"isom", bytes(4)) + b"\0\0\0\1free" + (2**62).to_bytes(8, "big") + bytes(100_000))
+    await api.upload(path)
+    assert sent(server) == ("clip.mp4", "video/mp4")
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
