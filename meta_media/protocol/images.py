@@ -12,10 +12,8 @@ __all__ = ["jpeg", "png", "webp"]
 # Greyscale and palette images have at most 8 bits and decode to RGB; no report says that Meta refuses them.
 _RGB: Final = "8-bit RGB or RGBA images"
 _ICC: Final = b"ICC_PROFILE\0"  # then the number of this segment, from 1, and of all (ICC.1, B.4)
-_XMP: Final = (
-    b"http://ns.adobe.com/xmp/extension/\0"  # then a digest, the size of the XMP, and where in it this part begins
-)
-_PREFIX_SIZE: Final = 4 + len(_XMP) + 40  # bytes before the part of the XMP
+_XMP: Final = b"http://ns.adobe.com/xmp/extension/\0"  # then a digest, the size of the XMP, and where this part begins
+_PREFIX_SIZE: Final = 4 + len(_XMP) + 40  # bytes before the part
 _STILL_PNG: Final = "of an animated PNG, WhatsApp shows only the first picture: convert it to MP4, so that it moves"
 _STILL_WEBP: Final = "a WebP is sent as a sticker: convert it to JPEG or PNG to send it as an image"
 
@@ -57,19 +55,16 @@ def _following(segment: bytes, size: int) -> int:
     """Return how many segments continue a profile or an XMP, if each but the last has this size in bytes."""
     if segment.startswith(_ICC, 4):
         return max(number(segment, 17, 1) - number(segment, 16, 1), 0)
-    part = size - _PREFIX_SIZE
-    if part > 0 and segment.startswith(_XMP, 4):
-        total, begin = (
-            int.from_bytes(segment[start : start + 4], "big") for start in (_PREFIX_SIZE - 8, _PREFIX_SIZE - 4)
-        )
-        return max((total - begin - 1) // part, 0)
+    if segment.startswith(_XMP, 4) and size > _PREFIX_SIZE:
+        total, begin = (int.from_bytes(segment[start : start + 4], "big") for start in (71, 75))
+        return max((total - begin - 1) // (size - _PREFIX_SIZE), 0)
     return 0
 
 
 def png(head: bytes, _complete: bool) -> Signature:
     """Read the bit depth: the ninth byte of IHDR, which is always the first chunk (W3C PNG, 11.2.1)."""
     deep = head[12:16] == b"IHDR" and head[24:25] == b"\x10"
-    animated = 0 < head.find(b"acTL") < head.find(b"IDAT")  # W3C PNG, 5.6
+    animated = b"acTL" in head.partition(b"IDAT")[0]  # W3C PNG, 5.6
     return Signature(
         candidates=("image/png",),
         flaw=_image_flaw("a PNG of 16 bits per channel") if deep else None,

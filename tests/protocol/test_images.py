@@ -107,6 +107,7 @@ class TestColours:
         assert [remark.partition(":")[0] for remark in remarks] == [
             "of an animated PNG, WhatsApp shows only the first picture"
         ]
+        assert inspect_media(start + chunk + bytes(HEAD_SIZE)).remarks == tuple(remarks)
         assert not inspect_media(SAMPLES["drawing.png"] + chunk).remarks
 
 
@@ -164,6 +165,7 @@ class TestFrameHeader:
         [
             profile(300_000, count=200),
             profile(300_000, count=0),
+            profile(300_000, count=2),
             profile(70_000, part=20_000) + profile(300_000, count=255),
             segment(XMP + b"0" * 32 + b"\xff" * 4 + bytes(4) + bytes(60_000)) + xmp(100_000),
             segment(XMP + bytes(5)) + xmp(100_000),
