@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -57,7 +59,7 @@ def ogg(head: bytes, _complete: bool) -> Signature:
 def _first_packets(head: bytes) -> Iterator[bytes]:
     """Yield the start of the first packet of each stream. Their pages come before all others, and have a flag (RFC 3533, 6)."""
     page = 0
-    while page == 0 or (head.startswith(b"OggS", page) and number(head, page + 5, 1) & 0x02):
+    while head.startswith(b"OggS", page) and number(head, page + 5, 1) & 0x02:
         start = page + 27 + number(head, page + 26, 1)
         page = start + sum(head[page + 27 : start])
         yield head[start:page]
@@ -78,7 +80,9 @@ _FRAMES: Final = {
     "II": _frames_of("audio/mpeg", "MPEG audio of layer II", "MP3, which is layer III", "libmp3lame OUT.mp3"),
     "III": _frames_of("audio/mpeg"),
 }
-_LAYERS: Final = ("ADTS", "III", "II", "")  # by two bits; the last is layer I, which is not written any more
+# How frames begin: of LATM (ISO/IEC 14496-3, 1.7.2); of ADTS, or of layer III or II at a known bit rate.
+_LATM_FRAME: Final = re.compile(rb"V[\xe0-\xff]")
+_FRAME: Final = re.compile(ADTS_FRAME + rb"|\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][\x10-\xef]")
 # Thousands of bits per second, in version 1 by the layer, and in all others (ISO/IEC 11172-3 and 13818-3, 2.4.2.3).
 _BIT_RATES: Final = {
     "II": (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -89,31 +93,29 @@ _FREQUENCIES: Final = (44100, 48000, 32000)  # in hertz; half and a quarter of t
 
 
 def frames(head: bytes, _complete: bool) -> Signature | None:
-    """Find a frame that is followed by a second of its kind, as players do. Other bytes may come before it."""
-    start = 0
-    while start >= 0:
-        kind, size = _frame(head[start : start + 6])
-        following = head[start + size : start + size + 6]
-        if size and (kind, head[start + 1 : start + 2]) == (_frame(following)[0], following[1:2]):
+    """Find a frame that is followed by a second of its kind, as players do. LATM counts at the start, because text has its letters."""
+    for found in itertools.chain(_LATM_FRAME.finditer(head, 0, 2), _FRAME.finditer(head)):
+        kind, size = _frame(head[found.start() : found.start() + 6])
+        following = head[found.start() + size : found.start() + size + 3]
+        if size and found.re.match(following) and (kind == "LATM" or following[1] == found[0][1]):
             return _FRAMES[kind]
-        start = head.find(b"\xff", start + 1)
     return None
 
 
 def _frame(header: bytes) -> tuple[str, int]:
-    """Return the kind of a frame, and its size in bytes; 0 if they are unknown."""
+    """Return the kind of a frame, and its size in bytes, which is 0 for no frame."""
     first, second, third, *_ = header.ljust(6, b"\0")
-    if first == 0x56 and second >= 0xE0:  # ISO/IEC 14496-3, 1.7.2
+    if first != 0xFF:
         return "LATM", 3 + (int.from_bytes(header[1:3], "big") & 0x1FFF)
-    version, kind = second >> 3 & 3, _LAYERS[second >> 1 & 3]  # 3 is version 1, 2 is 2, and 0 is 2.5
-    if first == 0xFF and kind == "ADTS" and second >= 0xF0:
-        return kind, int.from_bytes(header[3:6], "big") >> 5 & 0x1FFF
-    rate, frequency, padding = third >> 4, third >> 2 & 3, third >> 1 & 1
-    if first != 0xFF or second < 0xE0 or kind not in _BIT_RATES or version == 1 or rate in {0, 15} or frequency == 3:
-        return "", 0
-    bits = 1000 * (_BIT_RATES[kind] if version == 3 else _LOW_BIT_RATES)[rate - 1]
+    version, layer, frequency = second >> 3 & 3, second >> 1 & 3, third >> 2 & 3  # version 3 is 1, 2 is 2, and 0 is 2.5
+    if layer == 0:
+        return "ADTS", int.from_bytes(header[3:6], "big") >> 5 & 0x1FFF
+    kind = "III" if layer == 1 else "II"
+    if frequency == 3:
+        return kind, 0
+    bits = 1000 * (_BIT_RATES[kind] if version == 3 else _LOW_BIT_RATES)[(third >> 4) - 1]
     slots = 144 if kind == "II" or version == 3 else 72
-    return kind, slots * bits // (_FREQUENCIES[frequency] >> (2, 0, 1, 0)[version]) + padding
+    return kind, slots * bits // (_FREQUENCIES[frequency] >> (2, 0, 1, 0)[version]) + (third >> 1 & 1)
 
 
 def behind_tags(head: bytes) -> Steps[bytes]:

@@ -200,6 +200,7 @@ class TestFrames:
             (b"\xff\xf3\x48\xc4", 144, MP3),
             (b"\xff\xe3\x18\xc4", 72, MP3),
             (b"\xff\xf1\x4c\x80\x02\x9f\xfc", 20, AAC),
+            (b"\xff\xf1\x50\x02\x71\x00", 5000, AAC),
             (b"\xff\xf9\x50\x40\x2f\xff\xfc", 383, AAC),
         ],
     )
@@ -223,6 +224,8 @@ class TestFrames:
             (OTHERS["layer2.mp2"], "MPEG audio of layer II", "MP3, which is layer III", "libmp3lame OUT.mp3"),
             (frames(b"\xff\xfd\x80\0", 417), "MPEG audio of layer II", "MP3, which is layer III", "libmp3lame OUT.mp3"),
             (frames(b"\xff\xf5\x80\0", 417), "MPEG audio of layer II", "MP3, which is layer III", "libmp3lame OUT.mp3"),
+            (b"V\xf3\x88" + bytes(5000) + b"V\xe1\x20", "AAC in LATM", "AAC in ADTS or M4A", "aac OUT.m4a"),
+            (b"V\xe0\x10" + bytes(16) + b"V\xe1\x20", "AAC in LATM", "AAC in ADTS or M4A", "aac OUT.m4a"),
             (OTHERS["latm.aac"], "AAC in LATM", "AAC in ADTS or M4A", "aac OUT.m4a"),
         ],
     )
