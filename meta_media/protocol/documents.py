@@ -36,6 +36,7 @@ PPT: Final = "application/vnd.ms-powerpoint"
 DOCX: Final = f"{_OPEN_XML}.wordprocessingml.document"
 XLSX: Final = f"{_OPEN_XML}.spreadsheetml.sheet"
 PPTX: Final = f"{_OPEN_XML}.presentationml.presentation"
+_OFFICE: Final = {DOCX, XLSX, PPTX}
 ZIP: Final = "application/zip"
 _OLE: Final = "application/x-ole-storage"
 _ENCRYPTED: Final = "application/encrypted"  # libmagic's name
@@ -196,7 +197,9 @@ def zip_archive(head: bytes, complete: bool) -> Steps[Signature]:
             return Signature(candidates=(mime_type.lower().decode("ascii"),))
     names = b"\n".join(entries)
     unnamed = (ZIP,) if complete or all_listed else (ZIP, DOCX, XLSX, PPTX)
-    return Signature(candidates=next((found for pattern, found in _NAMES if pattern.search(names)), unnamed))
+    mere = all_listed and b"[Content_Types].xml" not in entries  # which each Office document has
+    matching = (found for pattern, found in _NAMES if pattern.search(names) and not (mere and found[0] in _OFFICE))
+    return Signature(candidates=next(matching, unnamed))
 
 
 _OLE_STREAMS: Final = {

@@ -90,9 +90,9 @@ class TestOpenXml:
         ("names", "expected"),
         [
             ((TYPES, "_rels/.rels", "word/document.xml"), DOCX),
-            (("_rels/.rels", "xl/_rels/workbook.xml.rels"), XLSX),
-            (("ppt\\presentation.xml",), PPTX),
-            (("word/embeddings/sheet.xlsx", "word/document.xml"), DOCX),
+            (("_rels/.rels", "xl/_rels/workbook.xml.rels", TYPES), XLSX),
+            ((TYPES, "ppt\\presentation.xml"), PPTX),
+            (("word/embeddings/sheet.xlsx", "word/document.xml", TYPES), DOCX),
             (("xl/_rels/workbook.bin.rels", "xl/theme/theme1.xml"), f"{XLSB}: save it as .xlsx"),
         ],
     )
@@ -102,7 +102,9 @@ class TestOpenXml:
         assert expected == verdict(archive(*names, method=zipfile.ZIP_STORED))
         assert expected == verdict(streamed(*names))
 
-    @pytest.mark.parametrize("names", [("word/list.csv", "words/a.xml"), ("photo/word/a.xml",)])
+    @pytest.mark.parametrize(
+        "names", [("word/list.csv", "words/a.xml"), ("photo/word/a.xml",), ("word/a.xml", "b.txt")]
+    )
     def test_similar_names_are_not_ooxml(self, names: tuple[str, ...]) -> None:
         """An archive with a folder named word is not a document."""
         for data in (archive(*names), streamed(*names), archive(*names, content=LARGE, method=zipfile.ZIP_STORED)):

@@ -136,3 +136,6 @@ with zipfile.ZipFile("zipfile-of-docx.zip", "w") as archive:
     archive.write("python-docx.docx")
 with zipfile.ZipFile("zipfile-empty.zip", "w") as archive:
     pass
+with zipfile.ZipFile("zipfile-of-xl-folder.zip", "w") as archive:
+    archive.writestr("xl/settings.xml", "<a/>")
+    archive.write("noise.png")

@@ -123,7 +123,7 @@ _OFFICE: Final = unpacked(
     ("odfpy", _ODT, "odfpy.odt"),
     ("odfpy", _ODS, "odfpy.ods odfpy-ods-as-xlsx.xlsx"),
     ("odfpy", _ODP, "odfpy.odp"),
-    ("zipfile", _ZIP, "zipfile.zip zipfile-of-docx.zip zipfile-empty.zip zipfile-as-docx.docx"),
+    ("zipfile", _ZIP, "zipfile.zip zipfile-of-docx.zip zipfile-empty.zip zipfile-as-docx.docx zipfile-of-xl-folder.zip"),
 )
 _PAPER: Final = unpacked(
     "pdf.tar",
