@@ -25,7 +25,8 @@ from tests.transfer.uploads import joined, refused, slowly
 
 LONG = b"".join(webm(packets(8_000, 200)))  # 1.7 MB: more than is kept in memory
 MEDIUM = b"".join(webm(packets(1_300, 200)))  # 270 KB: more than a head
-SAMPLES = {path.name: path.read_bytes() for path in samples.paths()}
+SAMPLES = {path: path.read_bytes() for path in samples.paths()}
+PHOTO = next(content for path, content in SAMPLES.items() if path.name == "photo.jpg")
 
 
 async def stored(media: MediaApi, source: object, **options: Any) -> bytes:
@@ -55,11 +56,31 @@ async def test_every_source(media: MediaApi, tmp_path: Path, recording: bytes) -
         assert await file.tell() == 0
 
 
-@pytest.mark.parametrize("name", ["voice.webm", "voice.mp4", "voice.m4a", "voice", "voice.ogg", "VOICE.WEBM", None])
-async def test_the_name_follows(media: MediaApi, name: str | None) -> None:
-    """The note is named after the recording, and ends in .ogg."""
-    uploaded = await media.upload(MP4, filename=name, repackage=True)
-    assert uploaded.filename == ("media" if name is None else name.partition(".")[0]) + ".ogg"
+class Trickle(io.BytesIO):
+    """A file that gives a part of what is asked for, like a file system over a network."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to 1,000 bytes."""
+        return super().read(min(1_000, size or -1) if size is not None and size >= 0 else 1_000)
+
+
+async def test_a_handle_that_reads_less(media: MediaApi) -> None:
+    """A read that is not the last one may return less than was asked for, and less than a packet."""
+    recording = b"".join(webm(packets(60, 2_000)))
+    assert await stored(media, Trickle(recording)) == voice(recording)
+
+
+@pytest.mark.parametrize("name", ["voice.webm", "voice.mp4", "voice.m4a", "voice", "voice.ogg", "voice.WEBM"])
+async def test_the_name_follows(media: MediaApi, tmp_path: Path, name: str) -> None:
+    """The note is named after the recording, and ends in .ogg, in a library as well."""
+    path = tmp_path / name
+    path.write_bytes(MP4)
+    form = UploadFile(io.BytesIO(MP4), filename=name)
+    for source, given in ((path, None), (form, None), (MP4, name)):
+        assert (await media.upload(source, filename=given, repackage=True)).filename == "voice.ogg"
+    async with MediaLibrary(media, MemoryStore()) as library:
+        assert (await library.ensure(path, repackage=True)).filename == "voice.ogg"
+    assert (await media.upload(MP4, repackage=True)).filename == "media.ogg"
 
 
 async def test_from_a_download_and_a_response(server: Server, media: MediaApi, emulator: Emulator) -> None:
@@ -93,19 +114,22 @@ async def test_what_is_declared_is_of_the_recording(media: MediaApi, emulator: E
 # What is not
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
-async def test_other_files_stay_as_they_are(media: MediaApi, name: str) -> None:
-    """A file that WhatsApp takes is sent as it is, by the same name and type, from memory and from a stream."""
-    plain = await media.upload(SAMPLES[name], filename=name)
-    for source in (SAMPLES[name], Source.stream([SAMPLES[name]], size=len(SAMPLES[name]))):
-        same = await media.upload(source, filename=name, repackage=True)
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+async def test_other_files_stay_as_they_are(media: MediaApi, path: Path) -> None:
+    """A file that WhatsApp takes is sent as it is, by the same name and type, from a path, a form and a stream."""
+    content = SAMPLES[path]
+    plain = await media.upload(path)
+    form = UploadFile(io.BytesIO(content), filename=path.name)
+    stream = Source.stream([content], name=path.name, mime_type=plain.mime_type, size=len(content))
+    for source in (path, form, stream):
+        same = await media.upload(source, repackage=True)
         assert (same.mime_type, same.filename) == (plain.mime_type, plain.filename)
-        assert await media.read(same.id) == SAMPLES[name]
+        assert await media.read(same.id) == content
 
 
 async def test_a_stream_of_another_type_is_not_spooled(server: Server, scripted: MediaApi) -> None:
     """A stream that cannot be Opus is sent as it comes, and one whose bytes are not those of its SHA-256 is not sent."""
-    large = SAMPLES["photo.jpg"] + bytes(300_000)
+    large = PHOTO + bytes(300_000)
     before = await asyncio.to_thread(open_files, "/tmp")
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -116,7 +140,7 @@ async def test_a_stream_of_another_type_is_not_spooled(server: Server, scripted:
     server.script = [json_response({"id": "1"})]
     await scripted.upload(Source.stream(chunks(), size=len(large)), repackage=True)
     assert large in server.requests[-1].body
-    expecting = attrs.evolve(Source.bytes(SAMPLES["photo.jpg"]), sha256="0" * 64)
+    expecting = attrs.evolve(Source.bytes(PHOTO), sha256="0" * 64)
     with pytest.raises(CorruptedMediaError, match="SHA-256"):
         await scripted.upload(expecting, repackage=True)
 
@@ -135,7 +159,7 @@ async def test_what_cannot_be(media: MediaApi, emulator: Emulator) -> None:
     for name, words in (("clip.mkv", "A_AAC"), ("vorbis.ogg", "Vorbis"), ("hevc.mp4", "HEVC")):
         error = await refused(media, emulator, MEDIA / name, UnsupportedMediaTypeError, repackage=True)
         assert words in str(error)
-    for cut in (LONG[:-100], WEBM[:500]):
+    for cut in (LONG[:-100], WEBM[:500], b"".join(webm([b"\xe0 2.5 ms, less than a player leaves out"]))):
         assert "damaged" in str(await refused(media, emulator, cut, CorruptedMediaError, repackage=True))
 
 
