@@ -72,7 +72,7 @@ TABLE: Final = (
     Row("twolame.mp2", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
     Row("twolame-named.mp3", "twolame", "twolame --quiet $IN/stereo.wav $OUT", Refused("layer II")),
     Row("wavpack.wv", "wavpack", "wavpack -q $IN/stereo.wav -o $OUT", Refused("accepts")),
-    Row("wavpack-named.mp3", "wavpack", "wavpack -q $IN/stereo.wav -o pack.wv && mv pack.wv $OUT", Refused("audio/mpeg")),
+    Row("wavpack-named.mp3", "wavpack", "wavpack -q $IN/stereo.wav -o pack.wv && mv pack.wv $OUT", Refused("audio/x-wavpack", "MP3")),
     Row("espeak.wav", "espeak-ng", "espeak-ng -w $OUT hello", Refused("audio/wav", "MP3")),
     Row("espeak-opus.ogg", "espeak-ng", "espeak-ng --stdout hello | opusenc --quiet --ignorelength - $OUT", _OGG),
     Row("espeak-piped.mp3", "espeak-ng", "espeak-ng --stdout hello | lame -S - $OUT", _MP3),

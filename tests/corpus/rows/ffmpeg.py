@@ -87,7 +87,7 @@ _SOUNDS: Final = (
     ("22050-hertz.mp3", "-c:a libmp3lame -ar 22050 -id3v2_version 0", Accepted("audio/mpeg")),
     ("shine.mp3", "-c:a libshine -id3v2_version 0", Accepted("audio/mpeg")),
     ("mp3-nameless", "-c:a libmp3lame -f mp3", Accepted("audio/mpeg")),
-    ("layer-2.mp2", "-c:a mp2", Refused("audio/")),
+    ("layer-2.mp2", "-c:a mp2", Refused("layer II")),
     ("layer-2-named.mp3", "-c:a mp2 -f mp2", Refused("layer II")),
     ("adts.aac", "-c:a aac", Accepted("audio/aac")),
     ("adts-id3.aac", "-c:a aac -write_id3v2 1 -metadata title=x", Accepted("audio/aac")),

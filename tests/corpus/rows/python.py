@@ -108,7 +108,7 @@ _ROWS: Final = (  # program, file, arguments, verdict
     ("mutagen", "cover-of-flac.mp3", "mutagen $OUT $IN/sound.flac 300000", Refused("audio/flac")),
     ("mutagen", "cover-of-wav.mp3", "mutagen $OUT $IN/mono.wav 1000", Refused("audio/wav")),
     ("mutagen", "cover-of-aac-named.mp3", "mutagen $OUT $IN/voice.aac 300000", Accepted("audio/aac")),
-    ("mutagen", "cover-of-vorbis-named.mp3", "mutagen $OUT $IN/vorbis.ogg 300000", Refused("audio/mpeg")),
+    ("mutagen", "cover-of-vorbis-named.mp3", "mutagen $OUT $IN/vorbis.ogg 300000", Refused("Vorbis", "mono Opus")),
     ("mutagen", "cover.m4a", "mutagen $OUT $IN/voice.m4a 300000 mp4", _M4A),
     ("mutagen", "cover-faststart.m4a", "mutagen $OUT $IN/faststart.m4a 300000 mp4", _M4A),
     ("mutagen", "cover.mp4", "mutagen $OUT $IN/clip.mp4 300000 mp4", Accepted("video/mp4")),
