@@ -179,7 +179,7 @@ class Inspection:
     mime_type: str  # normalised, for the Content-Type of the file part
     kind: Kind  # of the message that shows it
     max_size: int  # bytes; 100 KiB for a still sticker, 500 KiB for an animated one
-    remarks: tuple[str, ...] = ()  # sentences on what WhatsApp accepts, but some phones do not play
+    remarks: tuple[str, ...] = ()  # sentences on what is accepted but may not play, or could not be seen
 
 
 def kind_of(mime_type: str) -> Kind:

@@ -113,7 +113,9 @@ class _Movie:
             allowed = "AAC in MP4, or mono Opus in Ogg"
             codec, options = ("mono Opus", "libopus -ac 1 OUT.ogg") if "Opus" in sound else ("AAC", "aac OUT.m4a")
             fix = f"re-encode it as {codec} (ffmpeg -i IN -vn -c:a {options})"
-            if self.opus and len(self.sound) == 1:
+            if not sound:
+                fix = "keep one of them (ffmpeg -i IN -vn -c:a copy OUT.m4a)"
+            elif self.opus and len(self.sound) == 1:
                 fix = f"{REPACKAGE}, which moves it to Ogg without re-encoding"
         else:
             allowed = "H.264 video with at most one AAC track"
