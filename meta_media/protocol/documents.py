@@ -44,14 +44,17 @@ _ENCRYPTED: Final = "application/encrypted"  # libmagic's name
 # Types that WhatsApp does not accept, in the form of the table of `media_types`, by the extension to save them under.
 _VARIANTS: Final = {
     ".docx": (
+        "application/rtf .rtf application/x-rtf text/richtext text/rtf",
         "application/vnd.ms-word.document.macroenabled.12 .docm",
         "application/vnd.ms-word.template.macroenabled.12 .dotm",
+        "application/vnd.oasis.opendocument.text .odt",
         f"{_OPEN_XML}.wordprocessingml.template .dotx",
     ),
     ".pptx": (
         "application/vnd.ms-powerpoint.presentation.macroenabled.12 .pptm",
         "application/vnd.ms-powerpoint.slideshow.macroenabled.12 .ppsm",
         "application/vnd.ms-powerpoint.template.macroenabled.12 .potm",
+        "application/vnd.oasis.opendocument.presentation .odp",
         f"{_OPEN_XML}.presentationml.slideshow .ppsx",
         f"{_OPEN_XML}.presentationml.template .potx",
     ),
@@ -59,6 +62,7 @@ _VARIANTS: Final = {
         "application/vnd.ms-excel.sheet.binary.macroenabled.12 .xlsb",
         "application/vnd.ms-excel.sheet.macroenabled.12 .xlsm",
         "application/vnd.ms-excel.template.macroenabled.12 .xltm",
+        "application/vnd.oasis.opendocument.spreadsheet .ods",
         f"{_OPEN_XML}.spreadsheetml.template .xltx",
     ),
 }
@@ -69,14 +73,10 @@ OTHER_TYPES: Final = (
     "application/java-archive .jar",
     "application/json .json",
     "application/postscript .ps .eps",
-    "application/rtf .rtf application/x-rtf text/richtext text/rtf",
     "application/vnd.android.package-archive .apk",
     "application/vnd.apple.numbers .numbers",
     "application/vnd.apple.pages .pages",
     "application/vnd.ms-outlook .msg",
-    "application/vnd.oasis.opendocument.presentation .odp",
-    "application/vnd.oasis.opendocument.spreadsheet .ods",
-    "application/vnd.oasis.opendocument.text .odt",
     "application/vnd.rar .rar",
     "application/xml .xml text/xml",
     f"{ZIP} .zip application/x-zip application/x-zip-compressed",
@@ -89,9 +89,12 @@ OTHER_TYPES: Final = (
 FIXES: Final = {  # what to do about a type, by the type or by its first half
     "application": "export it as PDF, if it is a document",
     _OLE: "name it .doc, .xls or .ppt, or pass its mime_type, if it is one of them",
-    _ENCRYPTED: "name it .docx, .xlsx or .pptx as before it got its password, or pass that mime_type",
-    "application/rtf": "save it as .docx, or export it as PDF",
-    **{row.split()[0]: f"save it as {extension}" for extension, rows in _VARIANTS.items() for row in rows},
+    _ENCRYPTED: "name it .docx, .xlsx or .pptx, if it is an Office file with a password, or pass its mime_type",
+    **{
+        row.split()[0]: f"save it as {extension}, or export it as PDF"
+        for extension, rows in _VARIANTS.items()
+        for row in rows
+    },
     **dict.fromkeys(
         ("application/gzip", "application/vnd.rar", "application/x-7z-compressed", ZIP),
         "send the files inside it one by one",

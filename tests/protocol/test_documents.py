@@ -47,14 +47,17 @@ class TestWritten:
     """Files that real programs wrote, whatever they are named."""
 
     EXPECTED = (
-        ("encrypted.xlsx", "application/encrypted: name it .docx, .xlsx or .pptx as before it got its password"),
+        (
+            "encrypted.xlsx",
+            "application/encrypted: name it .docx, .xlsx or .pptx, if it is an Office file with a password",
+        ),
         ("libreoffice.xls", XLS),
-        ("openpyxl.xltx", f"{OFFICE}.spreadsheetml.template: save it as .xlsx"),
-        ("sheetjs.ods", f"{ODS}: export it as PDF"),
-        ("sheetjs.xlsb", f"{XLSB}: save it as .xlsx"),
-        ("sheetjs.xlsm", f"{XLSM}: save it as .xlsx"),
+        ("openpyxl.xltx", f"{OFFICE}.spreadsheetml.template: save it as .xlsx, or export it as PDF"),
+        ("sheetjs.ods", f"{ODS}: save it as .xlsx, or export it as PDF"),
+        ("sheetjs.xlsb", f"{XLSB}: save it as .xlsx, or export it as PDF"),
+        ("sheetjs.xlsm", f"{XLSM}: save it as .xlsx, or export it as PDF"),
         ("sheetjs.xlsx", XLSX),
-        ("xlsxwriter.xlsm", f"{XLSM}: save it as .xlsx"),
+        ("xlsxwriter.xlsm", f"{XLSM}: save it as .xlsx, or export it as PDF"),
         ("xlwt.xls", XLS),
     )
 
@@ -93,7 +96,7 @@ class TestOpenXml:
             (("_rels/.rels", "xl/_rels/workbook.xml.rels", TYPES), XLSX),
             ((TYPES, "ppt\\presentation.xml"), PPTX),
             (("word/embeddings/sheet.xlsx", "word/document.xml", TYPES), DOCX),
-            (("xl/_rels/workbook.bin.rels", "xl/theme/theme1.xml"), f"{XLSB}: save it as .xlsx"),
+            (("xl/_rels/workbook.bin.rels", "xl/theme/theme1.xml"), f"{XLSB}: save it as .xlsx, or export it as PDF"),
         ],
     )
     def test_by_the_names_of_its_parts(self, names: tuple[str, ...], expected: str) -> None:
@@ -140,7 +143,7 @@ class TestOpenXml:
     )
     def test_by_the_type_of_the_main_part(self, stated: str, found: str, fix: str | None) -> None:
         """The content types decide, wherever they stand; what WhatsApp's list does not have is refused by its type."""
-        expected = f"{found}: save it as {fix}" if fix else found
+        expected = f"{found}: save it as {fix}, or export it as PDF" if fix else found
         for first in (True, False):
             assert expected == verdict(package(override(stated), first=first))
         assert expected == verdict(package(f'<Default Extension="xml" ContentType="{stated}"/>'))
@@ -153,7 +156,7 @@ class TestOpenXml:
         default = f'<Default Extension="bin" ContentType="{XLSB.replace("macroenabled.12", "macroEnabled.main")}"/>'
         assert verdict(package(default, override(f"{XLSX}.main+xml"))) == XLSX
         assert verdict(package(default, "<x/>", whole=False)) == XLSX
-        assert verdict(package(default)) == f"{XLSB}: save it as .xlsx"
+        assert verdict(package(default)) == f"{XLSB}: save it as .xlsx, or export it as PDF"
 
     def test_the_next_entry_states_no_type(self) -> None:
         """The content of a stored entry ends where its header says."""
@@ -211,8 +214,11 @@ class TestOtherArchives:
     @pytest.mark.parametrize(
         ("data", "expected"),
         [
-            (archive(("mimetype", ODS.encode())), f"{ODS}: export it as PDF"),
-            (archive("META-INF/manifest.xml", ("mimetype", ODS.encode()), method=0), f"{ODS}: export it as PDF"),
+            (archive(("mimetype", ODS.encode())), f"{ODS}: save it as .xlsx, or export it as PDF"),
+            (
+                archive("META-INF/manifest.xml", ("mimetype", ODS.encode()), method=0),
+                f"{ODS}: save it as .xlsx, or export it as PDF",
+            ),
             (archive(("mimetype", b"application/epub+zip"), method=0), "application/epub+zip: export it as PDF"),
             (archive(("mimetype", b"application/pdf"), method=0), "application/zip: send the files inside it"),
             (archive("META-INF/MANIFEST.MF", "A.class"), "application/java-archive: send a link"),
