@@ -121,14 +121,14 @@ _INFLATED_SIZE: Final = 65536
 # the default of an extension, but SheetJS writes a default for .bin into a workbook that has no such part.
 _MAIN_TYPE: Final = rb"ContentType=[\"'](application/vnd\.[a-z0-9.-]{1,99}?)(\.macroenabled)?\.main(?:\+xml)?[\"']"
 _STATEMENTS: Final = {
-    b"[Content_Types].xml": (
+    b"[content_types].xml": (
         re.compile(rb"<(?:\w{1,9}:)?Override\s[^<>]*" + _MAIN_TYPE, re.IGNORECASE),
         # This one if no override is unseen
         re.compile(rb"\A(?=.*</(?:\w{1,9}:)?Types>).*?" + _MAIN_TYPE, re.IGNORECASE | re.DOTALL),
     ),
     b"mimetype": (re.compile(rb"\A(application/(?!pdf|msword|vnd\.ms-|vnd\.openxml)[a-z0-9.+-]{1,99})()"),),
 }
-# The types of an archive that states none where it can be seen, by its names.
+# The types of an archive that states none where it can be seen, by its names. Case does not matter (ECMA-376-2).
 _NAMES: Final = tuple(
     (re.compile(pattern, re.MULTILINE), candidates)
     for pattern, candidates in (
@@ -141,19 +141,19 @@ _NAMES: Final = tuple(
                 (b"ppt", PPTX, ".pptx"),
             )
         ),
-        (rb"^(AndroidManifest\.xml|classes\.dex)$", ("application/vnd.android.package-archive",)),
-        (rb"^META-INF/MANIFEST\.MF$", ("application/java-archive",)),
-        (rb"^(Index/.*\.iwa|Index\.zip)$", ("application/vnd.apple.iwork",)),
+        (rb"^(androidmanifest\.xml|classes\.dex)$", ("application/vnd.android.package-archive",)),
+        (rb"^meta-inf/manifest\.mf$", ("application/java-archive",)),
+        (rb"^index(/.*\.iwa|\.zip)$", ("application/vnd.apple.iwork",)),
     )
 )
 
 
 def _local_entries(head: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the names and places of the local headers. It walks them, because a search would enter stored archives."""
+    """Yield the names, in lower case, and places of the local headers, by their sizes. A search would enter stored archives."""
     offset = 0
     while head.startswith(_LOCAL_HEADER, offset):
         end = offset + 30 + number(head, offset + 26, 2)
-        yield head[offset + 30 : end], offset
+        yield head[offset + 30 : end].lower(), offset
         end += number(head, offset + 28, 2)
         streamed = number(head, offset + 6, 2) & 0x08  # the size stands after the data
         following = head.find(_LOCAL_HEADER, end) if streamed else end + number(head, offset + 18, 4)
@@ -167,7 +167,7 @@ def _listed_entries(tail: bytes) -> tuple[dict[bytes, int], bool]:
     entries = {}
     for header in re.finditer(rb"PK\x01\x02", tail[max(start, 0) : max(end, 0)]):
         at = max(start, 0) + header.start()
-        entries[tail[at + 46 : at + 46 + number(tail, at + 28, 2)]] = number(tail, at + 42, 4)
+        entries[tail[at + 46 : at + 46 + number(tail, at + 28, 2)].lower()] = number(tail, at + 42, 4)
     return entries, 0 <= start <= end
 
 
@@ -200,7 +200,7 @@ def zip_archive(head: bytes, complete: bool) -> Steps[Signature]:
             return Signature(candidates=(mime_type.lower().decode("ascii"),))
     names = b"\n".join(entries)
     unnamed = (ZIP,) if complete or all_listed else (ZIP, DOCX, XLSX, PPTX)
-    mere = all_listed and b"[Content_Types].xml" not in entries  # which each Office document has
+    mere = all_listed and b"[content_types].xml" not in entries  # which each Office document has
     matching = (found for pattern, found in _NAMES if pattern.search(names) and not (mere and found[0] in _OFFICE))
     return Signature(candidates=next(matching, unnamed))
 

@@ -158,6 +158,11 @@ class TestOpenXml:
         assert verdict(package(default, "<x/>", whole=False)) == XLSX
         assert verdict(package(default)) == f"{XLSB}: save it as .xlsx, or export it as PDF"
 
+    def test_case_and_slashes_do_not_matter(self) -> None:
+        """Some programs write names in lower case, with the separators of Windows."""
+        stated = ("[content_types].xml", f"<Types>{override(f'{XLSX}.main+xml')}</Types>".encode())
+        assert verdict(archive(stated, "xl\\workbook.xml", "_rels\\.rels")) == XLSX
+
     def test_the_next_entry_states_no_type(self) -> None:
         """The content of a stored entry ends where its header says."""
         stated = ("a.xml", override(f"{XLSX}.main+xml").encode())
