@@ -94,6 +94,7 @@ async def uploads(media: MediaApi, response: httpx.Response) -> None:
         use_case="call_voicemail_announcement",
         phone_number_id="2",
         progress=plain,
+        repackage=True,
     )
     assert_type(uploaded, UploadedMedia)
     assert_type(uploaded.id, str)
@@ -208,7 +209,7 @@ async def runs(media: MediaApi, library: MediaLibrary, webhook: Webhook) -> None
     sends = media.send_many(["+15550001111", ("+15550001112", {"caption": "a"})], "1", kind="image", caption="b")
     assert_type(sends, BulkRun[SentMessage])
     media.send_many(["+15550001111"], "1", capton="b")  # type: ignore[call-arg]  # the misspelt keyword is found
-    entries = library.ensure_many([b"a"], verify=True, mime_type="text/plain")
+    entries = library.ensure_many([b"a"], verify=True, mime_type="text/plain", repackage=True)
     assert_type([outcome.result() async for outcome in entries], list[LibraryEntry])
     assert_type(await library.ensure(b"a", verify=True, progress=plain), LibraryEntry)
     sent = await library.send("+15550001111", b"a", caption="b", filename="a.pdf", verify=True, progress=plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import os
 import sys
@@ -63,6 +64,15 @@ async def test_ensure(worker: Worker, emulator: Emulator, path: Path) -> None:
     assert (brief.phone_number_id, brief.sha256) == ("222", first.sha256)
     assert brief.expires_at - brief.uploaded_at < timedelta(hours=2)
     assert third.id not in {first.id, brief.id}
+
+
+async def test_recordings_of_browsers(worker: Worker, media: MediaApi) -> None:
+    """`upload` and `ensure` repackage as their calls do: the same recording is the same voice note."""
+    recording = Path(__file__).parents[1] / "media" / "voice.webm"
+    uploaded = await worker.tasks.result(await worker.tasks.upload.kiq(recording, repackage=True))
+    entry = await worker.tasks.result(await worker.tasks.ensure.kiq(str(recording), repackage=True))
+    assert (uploaded.mime_type, entry.mime_type, entry.filename) == ("audio/ogg", "audio/ogg", "voice.ogg")
+    assert hashlib.sha256(await media.read(uploaded.id)).hexdigest() == entry.sha256
 
 
 async def test_keywords_arrive(worker: Worker, path: Path) -> None:
