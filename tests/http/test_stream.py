@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import queue
 import random
 import socket
@@ -11,6 +12,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -424,6 +426,63 @@ async def test_tls_port_spoken_to_in_plain(tls: ssl.SSLContext) -> None:
         async with MediaApi("token", "1", settings=settings) as api:
             with pytest.raises(NetworkError):
                 await api.get_info("7")
+
+
+def impatient() -> TransferTimeouts:
+    """Timeouts of which that to read is reached."""
+    return patient(read=0.1)
+
+
+async def later(writer: asyncio.StreamWriter) -> None:
+    """Say something after the time of the impatient."""
+    await asyncio.sleep(0.3)
+    writer.write(b"more")
+
+
+async def test_a_wait_has_its_own_time() -> None:
+    """The timer that an earlier wait has set neither ends a longer wait, nor holds back the end of a shorter one."""
+
+    async def speak(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"text")
+        await later(writer)
+        await asyncio.Event().wait()
+
+    async with talking(speak) as (_, stream):
+        await stream.write(GET, patient())
+        assert bytes(await stream.read(impatient())) == b"text"
+        assert bytes(await stream.read(patient())) == b"more"
+        with pytest.raises(httpx.ReadTimeout):
+            await stream.read(impatient())
+
+
+async def test_a_wait_without_end() -> None:
+    """A timer that an earlier wait has set does not end one that may take for ever."""
+
+    async def speak(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"text")
+        await later(writer)
+
+    endless = TransferTimeouts(connect=None, read=None, write=None, rate=0, deadline=None)
+    async with talking(speak) as (_, stream):
+        await stream.write(GET, patient())
+        assert bytes(await stream.read(impatient())) == b"text"
+        assert bytes(await stream.read(endless)) == b"more"
+
+
+async def test_nothing_is_kept_of_a_closed_connection() -> None:
+    """Neither the loop nor its timers keep a connection that was closed while half a minute was allowed for a wait."""
+    async with talking(silence) as (_, stream):
+        await stream.write(GET, patient())
+        reading = asyncio.ensure_future(stream.read(patient()))
+        await asyncio.sleep(0)  # so that the reader waits
+        reading.cancel()
+        await asyncio.wait((reading,))
+        closed = weakref.ref(stream)
+    del stream, reading
+    async with asyncio.timeout(20):
+        while closed() is not None:
+            gc.collect()
+            await asyncio.sleep(0)  # a turn of the loop
 
 
 async def kept(stream: NetworkStream, said: bytes, say: Callable[[], None], waiting: bool) -> bytes:
