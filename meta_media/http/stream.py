@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import math
 import socket
 import ssl
 import struct
@@ -24,7 +23,7 @@ from typing import Any, Final
 import aiohappyeyeballs
 import httpx
 
-from meta_media.http.timeouts import TransferTimeouts
+from meta_media.http.timeouts import TransferTimeouts, Waiter
 
 __all__ = ["NetworkStream", "connect", "secure"]
 
@@ -64,10 +63,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._reading = self._writable = True
         self._pending = 0  # bytes in asyncio's buffer when writing was paused, or last timed
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[bool] | None = None
-        self._due = math.inf  # the loop's time at which a wait times out
-        self._timer: Any = None  # set no later than that; one that is early is set anew, so that few waits set one
+        self._waiter = Waiter()
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
             # megabytes in the system's buffers would still be on their way while the response is waited for
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_SIZE)
@@ -86,7 +82,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         """Use the bytes that were received."""
         if self._handshaking:
             self._incoming.write(self._buffer[:nbytes])
-            self._wake()
+            self._waiter.wake()
         elif self._tls is not None:
             for start in range(0, nbytes, _SMALL_SIZE):
                 self._incoming.write(self._buffer[start : min(start + _SMALL_SIZE, nbytes)])
@@ -108,8 +104,7 @@ class NetworkStream(asyncio.BufferedProtocol):
                 while count := self._socket.recv_into(self.get_buffer(-1)):
                     self.buffer_updated(count)
         self._end(exc)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._waiter.close()
 
     def pause_writing(self) -> None:
         """Make `write` wait until the peer has received more."""
@@ -119,7 +114,7 @@ class NetworkStream(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Let `write` go on."""
         self._writable = True
-        self._wake()
+        self._waiter.wake()
 
     @property
     def stale(self) -> bool:
@@ -148,7 +143,7 @@ class NetworkStream(asyncio.BufferedProtocol):
             if self._ended:
                 self._raise_error()
                 return memoryview(b"")
-            if not await self._changed(timeouts.wait("read")):
+            if not await self._waiter.wait(timeouts.wait("read")):
                 raise timeouts.error("read")
         timeouts.check_deadline()
         return self._next_unread()
@@ -169,7 +164,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._wanted, before = buffer or None, len(buffer)
         try:
             while self._wanted is not None and not self._ended:
-                if not await self._changed(timeouts.wait("read")):
+                if not await self._waiter.wait(timeouts.wait("read")):
                     before, moved = len(self._wanted), before - len(self._wanted)
                     timeouts.check_idle("read", moved)
             if self._wanted is None:
@@ -204,13 +199,13 @@ class NetworkStream(asyncio.BufferedProtocol):
         if self._full and self._reading and not self._ended:
             self._reading = False
             self._transport.pause_reading()
-        self._wake()
+        self._waiter.wake()
         return len(piece)
 
     def _filled_up_to(self, rest: memoryview) -> None:
         self._wanted = rest or None
         if not rest:
-            self._wake()
+            self._waiter.wake()
 
     def _decrypt(self) -> None:
         """Decrypt all records that have arrived. TLS itself may have something to send after one."""
@@ -233,7 +228,7 @@ class NetworkStream(asyncio.BufferedProtocol):
     def _end(self, error: Exception | None) -> None:
         if not self._ended:  # an error after the end means nothing
             self._ended, self._error = True, error
-        self._wake()
+        self._waiter.wake()
 
     # Writing
 
@@ -268,7 +263,7 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
         while not self._writable and not self.received_any:
-            if not await self._changed(timeouts.wait("write")):
+            if not await self._waiter.wait(timeouts.wait("write")):
                 before, self._pending = self._pending, self._transport.get_write_buffer_size()
                 timeouts.check_idle("write", before - self._pending)
 
@@ -290,7 +285,7 @@ class NetworkStream(asyncio.BufferedProtocol):
             finally:
                 self._send_encrypted()  # after a failure, the alert that names its reason
             if self._handshaking:
-                await self._changed(None)
+                await self._waiter.wait(None)
         self._tls = secured
         self._decrypt()
 
@@ -300,35 +295,6 @@ class NetworkStream(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
-
-    def _changed(self, timeout: float | None) -> asyncio.Future[bool]:
-        """Return a future of whether anything happens within the timeout."""
-        self._waiter = self._loop.create_future()
-        if timeout is not None:
-            self._due = self._loop.time() + timeout
-            if self._timer is None or self._timer.when() > self._due:
-                self._set_timer()
-        else:
-            self._due = math.inf
-        return self._waiter
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._due, self._check_time)
-
-    def _check_time(self) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done() or self._due == math.inf:
-            return
-        if self._loop.time() < self._due:
-            self._set_timer()
-        else:
-            self._waiter.set_result(False)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: TransferTimeouts) -> NetworkStream:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterable
 from typing import Any, Final, Literal
 
-__all__ = ["DeadlineError", "TooSlowError", "TransferTimeouts", "UntimedSource"]
+__all__ = ["DeadlineError", "TooSlowError", "TransferTimeouts", "UntimedSource", "Waiter"]
 
 Phase = Literal["connect", "read", "write"]
 _LONGEST: Final = 2**63  # bytes; a Content-Length above it is no number that a float can hold
@@ -148,6 +149,48 @@ class TransferTimeouts:
 
     def _too_slow(self, moved: int, seconds: float) -> TooSlowError:
         return TooSlowError(f"{moved} bytes in {seconds:.1f} seconds")
+
+
+class Waiter:
+    """
+    The waits of a connection, one at a time.
+
+    They share a timer, because most of them end early: one that ends before its wait should is set anew.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[bool] | None = None
+        self._ends = math.inf  # the loop's time at which the wait ends
+        self._timer: asyncio.TimerHandle | None = None  # set for the end of this wait or of an earlier one
+
+    def wait(self, timeout: float | None) -> asyncio.Future[bool]:
+        """Return a future of whether `wake` is called within the timeout."""
+        self._future = self._loop.create_future()
+        self._ends = math.inf if timeout is None else self._loop.time() + timeout
+        if timeout is not None and (self._timer is None or self._ends < self._timer.when()):
+            self.close()
+            self._timer = self._loop.call_at(self._ends, self._check)
+        return self._future
+
+    def wake(self) -> None:
+        """End the wait."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(True)
+
+    def close(self) -> None:
+        """Drop the timer, which refers to what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._future is None or self._future.done() or self._ends == math.inf:
+            return
+        if self._loop.time() < self._ends:
+            self._timer = self._loop.call_at(self._ends, self._check)
+        else:
+            self._future.set_result(False)
 
 
 class UntimedSource:
