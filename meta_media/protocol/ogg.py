@@ -17,7 +17,6 @@ __all__ = ["OggWriter", "mono_ogg"]
 
 _MAX_SAMPLES: Final = 48_000  # of a page: a second
 _MAX_SEGMENTS: Final = 255  # of a page, of up to 255 bytes each (RFC 3533, 6)
-_PRE_ROLL: Final = 3840  # samples: 80 ms, in which a decoder converges (RFC 7845, 4.6)
 _CONTINUED, _FIRST, _LAST = 1, 2, 4  # the flags of a page
 _NO_GRANULE: Final = 2**64 - 1  # of a page on which no packet ends
 _SERIAL: Final = 0x4F707573  # fixed, so that the same recording gives the same bytes
@@ -52,7 +51,7 @@ class OggWriter:
         """Add a packet, and return the pages that are complete; often none."""
         size = duration(packet)
         self.samples += size
-        if self._pre_skip > MAX_PRE_SKIP and self._pre_skip - size >= _PRE_ROLL and not self._sequence:
+        if self._pre_skip > MAX_PRE_SKIP:  # what is left of it is more than the 80 ms in which a decoder converges (RFC 7845, 4.6)
             self._pre_skip -= size
             self._left_out += size
             return b""
@@ -73,12 +72,12 @@ class OggWriter:
     def finish(self, samples: int) -> bytes:
         """Return the last page. Playing ends after `samples`, which are counted like the attribute."""
         granule = max(min(samples, self.samples) - self._left_out, self._page_start)
-        if not self._sequence or granule <= min(self._pre_skip, MAX_PRE_SKIP):
-            raise damaged("it has no sound")  # a decoder refuses what ends before its pre-skip
+        if granule <= self._pre_skip:  # decoders refuse what ends before its pre-skip
+            raise damaged("it has no sound")
         return self._page(self._flags | _LAST, granule, self._lacing, b"".join(self._packets))
 
     def _headers(self) -> bytes:
-        head = self._head[:10] + struct.pack("<H", min(self._pre_skip, MAX_PRE_SKIP)) + self._head[12:]
+        head = self._head[:10] + struct.pack("<H", self._pre_skip) + self._head[12:]
         return self._page(_FIRST, 0, bytes([len(head)]), head) + self._page(0, 0, bytes([len(_TAGS)]), _TAGS)
 
     def _page(self, flags: int, granule: int, lacing: bytes, data: bytes) -> bytes:
