@@ -184,10 +184,13 @@ def _header(data: bytes, at: int) -> tuple[int, int | None, int]:
 
 def _vint(data: bytes, at: int) -> tuple[int, int]:
     """Return a number whose leading zero bits give its width, without the mark behind them, and where it ends (RFC 8794, 4)."""
-    end = at + 9 - _unsigned(data[at : at + 1]).bit_length()
-    if end > min(at + 8, len(data)):
+    first = data[at] if at < len(data) else 0
+    if first > 0x7F:
+        return first & 0x7F, at + 1
+    end = at + 9 - first.bit_length()
+    if not first or end > len(data):
         raise damaged("it is no valid Matroska")
-    return _unsigned(data[at:end]) & (1 << 7 * (end - at)) - 1, end
+    return int.from_bytes(data[at:end], "big") & (1 << 7 * (end - at)) - 1, end
 
 
 def _unsigned(data: bytes | None, default: int = 0) -> int:

@@ -80,8 +80,6 @@ def mp4_voice(file: PacketFile) -> RepackageSteps:
             if size > _MAX_INDEX_SIZE:
                 raise damaged(f"its index has {size:,} bytes")
             data = memoryview((yield from file.exactly(position + start, size - start)))
-        elif size:
-            yield from file.exactly(end - 1, 1)
         if kind == b"moov" and voice is None:
             voice = _voice(data)
             samples = _samples(voice.table)
@@ -90,6 +88,8 @@ def mp4_voice(file: PacketFile) -> RepackageSteps:
             samples = _fragment(voice, data, position) if kind == b"moof" else ()
         if not size or (voice is not None and not voice.fragmented):
             break
+        if not data:
+            yield from file.exactly(end - 1, 1)
         position = end
     if voice is None:
         raise damaged("it has no index (moov), as if its recording was cut off")

@@ -61,7 +61,7 @@ def _opened(file: BinaryIO) -> Iterator[_File | _Pipe]:
     try:
         start = file.tell()
         file.seek(start)
-    except (AttributeError, OSError):  # a pipe or a socket
+    except (AttributeError, OSError, ValueError):  # a pipe or a socket, or it is closed
         with tempfile.SpooledTemporaryFile(_MEMORY) as kept:
             yield _Pipe(file, kept)
         return
