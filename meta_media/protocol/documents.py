@@ -119,14 +119,14 @@ _INFLATED_SIZE: Final = 65536
 # The entries that state the type: of Office, by the content type of the main part (ECMA-376-2, 10.1.2), and of OpenDocument
 # and EPUB. Office names the type of a part after that of the file: "sheet.main+xml", "sheet.macroEnabled.main+xml". It may be
 # the default of an extension, but SheetJS writes a default for .bin into a workbook that has no such part.
-_MAIN_TYPE: Final = rb"ContentType=[\"'](application/vnd\.[a-z0-9.-]{1,99}?)(\.macroenabled)?\.main(?:\+xml)?[\"']"
+_MAIN_TYPE: Final = rb"ContentType=[\"'](application/vnd\.[A-Za-z0-9.-]{1,99})\.main(?:\+xml)?[\"']"
 _STATEMENTS: Final = {
     b"[content_types].xml": (
-        re.compile(rb"<(?:\w{1,9}:)?Override\s[^<>]*" + _MAIN_TYPE, re.IGNORECASE),
+        re.compile(rb"<(?:\w{1,9}:)?Override\s[^<>]*" + _MAIN_TYPE),
         # This one if no override is unseen
-        re.compile(rb"\A(?=.*</(?:\w{1,9}:)?Types>).*?" + _MAIN_TYPE, re.IGNORECASE | re.DOTALL),
+        re.compile(rb"\A(?=.*</(?:\w{1,9}:)?Types>).*?" + _MAIN_TYPE, re.DOTALL),
     ),
-    b"mimetype": (re.compile(rb"\A(application/(?!pdf|msword|vnd\.ms-|vnd\.openxml)[a-z0-9.+-]{1,99})()"),),
+    b"mimetype": (re.compile(rb"\A(application/(?!pdf|msword|vnd\.ms-|vnd\.openxml)[a-z0-9.+-]{1,99})"),),
 }
 # The types of an archive that states none where it can be seen, by its names. Case does not matter (ECMA-376-2).
 _NAMES: Final = tuple(
@@ -196,8 +196,8 @@ def zip_archive(head: bytes, complete: bool) -> Steps[Signature]:
             entry = (yield offset, _CONTENT_SIZE) or entry
         content = _content(entry)
         if stated := next(filter(None, (pattern.search(content) for pattern in patterns)), None):
-            mime_type = stated[1] + (b".macroenabled.12" if stated[2] else b"")
-            return Signature(candidates=(mime_type.lower().decode("ascii"),))
+            mime_type = stated[1].decode("ascii").lower()
+            return Signature(candidates=(mime_type + ".12" if mime_type.endswith(".macroenabled") else mime_type,))
     names = b"\n".join(entries)
     unnamed = (ZIP,) if complete or all_listed else (ZIP, DOCX, XLSX, PPTX)
     mere = all_listed and b"[content_types].xml" not in entries  # which each Office document has
