@@ -42,6 +42,49 @@ async function office(noise) {
   if (result.toFile) await result.toFile("write-excel-file.xlsx"); else await result;
 }
 
+async function more(noise) {
+  const htmlToDocx = require("html-to-docx");
+  write("html-to-docx.docx", Buffer.from(await htmlToDocx("<h1>Hello</h1>")));
+  const populate = await require("xlsx-populate").fromBlankAsync();
+  await populate.toFileAsync("xlsx-populate.xlsx");
+  await populate.toFileAsync("xlsx-populate-password.xlsx", { password: "secret" });
+  await populate.toFileAsync("xlsx-populate-password-as-old.xls", { password: "secret" });
+  const officegen = require("officegen");
+  for (const [suffix, fill] of Object.entries({
+    docx: (made) => made.createP().addText("Hello"),
+    pptx: (made) => made.makeNewSlide().addText("Hello"),
+    xlsx: (made) => (made.makeNewSheet().data[0] = [1, 2]),
+  })) {
+    const made = officegen(suffix);
+    fill(made);
+    await new Promise((resolve, reject) => made.on("error", reject).generate(fs.createWriteStream(`officegen.${suffix}`).on("close", resolve)));
+  }
+  const { Workbook } = require("excel4node");
+  const book = new Workbook();
+  book.addWorksheet("data").cell(1, 1).string("Hello");
+  write("excel4node.xlsx", await book.writeToBuffer());
+  const JSZip = require("jszip");
+  for (const [name, source] of Object.entries({ "jszip-of-docx.docx": "docx.docx", "jszip-of-pptx.pptx": "pptxgenjs.pptx", "jszip-of-xlsx.xlsx": "exceljs.xlsx" })) {
+    const archive = await JSZip.loadAsync(fs.readFileSync(source));
+    write(name, await archive.generateAsync({ type: "nodebuffer", compression: "DEFLATE", streamFiles: true }));
+  }
+  const archive = new JSZip();
+  archive.file("picture.png", noise);
+  write("jszip.zip", await archive.generateAsync({ type: "nodebuffer", streamFiles: true }));
+  const Docxtemplater = require("docxtemplater");
+  const filled = new Docxtemplater(new (require("pizzip"))(fs.readFileSync("docx.docx")));
+  filled.render({});
+  write("docxtemplater.docx", filled.getZip().generate({ type: "nodebuffer" }));
+  const { createCanvas } = require("@napi-rs/canvas");
+  const canvas = createCanvas(512, 512);
+  canvas.getContext("2d").fillRect(0, 0, 300, 300);
+  for (const format of ["png", "jpeg", "webp", "avif", "gif"]) write(`canvas.${format}`, await canvas.encode(format));
+  const UPNG = require("upng-js");
+  const pictures = [new Uint8Array(64 * 64 * 4).fill(120), new Uint8Array(64 * 64 * 4).fill(20)].map((pixels) => pixels.buffer);
+  write("upng.png", Buffer.from(UPNG.encode(pictures.slice(1), 64, 64, 0)));
+  write("upng-moving.png", Buffer.from(UPNG.encode(pictures, 64, 64, 0, [90, 90])));
+}
+
 async function pdf(jpeg) {
   const { PDFDocument } = require("pdf-lib");
   const made = await PDFDocument.create();
@@ -121,4 +164,5 @@ async function frames(sharp) {
   const noise = await sharp({ create: { width: 400, height: 400, channels: 3, background: "white", noise: { type: "gaussian", mean: 120, sigma: 40 } } }).png().toBuffer();
   await pdf(fs.readFileSync("sharp.jpg"));
   await office(noise);
+  await more(noise);
 })();

@@ -4,8 +4,10 @@ import io
 import shutil
 import zipfile
 
+import ezodf
 import msoffcrypto
 import pandas
+import pylightxl
 import xlsxwriter
 import xlwt
 from docx import Document
@@ -139,3 +141,24 @@ with zipfile.ZipFile("zipfile-empty.zip", "w") as archive:
 with zipfile.ZipFile("zipfile-of-xl-folder.zip", "w") as archive:
     archive.writestr("xl/settings.xml", "<a/>")
     archive.write("noise.png")
+light = pylightxl.Database()
+light.add_ws(ws="data")
+light.ws(ws="data").update_index(row=1, col=1, val=10)
+pylightxl.writexl(db=light, fn="pylightxl.xlsx")
+simple = ezodf.newdoc(doctype="ods", filename="ezodf.ods")
+simple.sheets += ezodf.Sheet("data")
+simple.save()
+many = Workbook()
+for number in range(300):
+    many.create_sheet().append([number, "text"])
+many.save("openpyxl-300-sheets.xlsx")
+written = xlsxwriter.Workbook("xlsxwriter-zip64.xlsx")
+written.use_zip64()
+written.add_worksheet().write(0, 0, 1)
+written.close()
+huge = xlwt.Workbook()
+for name in ("one", "two", "three", "four"):
+    page = huge.add_sheet(name)
+    for number in range(60000):
+        page.write(number, 0, f"{name} {number} of a table that is larger than the header can describe")
+huge.save("xlwt-23mb.xls")

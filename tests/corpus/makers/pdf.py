@@ -4,6 +4,7 @@ import cairocffi
 import cairosvg
 import img2pdf
 import pikepdf
+import pymupdf
 from fpdf import FPDF
 from fpdf.enums import AccessPermission
 from matplotlib import pyplot
@@ -12,6 +13,7 @@ from pypdf import PdfReader, PdfWriter
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 from weasyprint import HTML
+from xhtml2pdf import pisa
 
 Image.effect_noise((600, 400), 90).convert("RGB").save("page.jpg")
 canvas = Canvas("reportlab.pdf")
@@ -71,3 +73,13 @@ for name, content in {
 }.items():
     with open(name, "wb") as out:
         out.write(content)
+pages = pymupdf.open()
+pages.new_page().insert_text((50, 50), "Hello")
+pages.save("pymupdf.pdf")
+pages.save("pymupdf-aes256.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="user")
+pixmap = pages[0].get_pixmap()
+for name in ("pymupdf.png", "pymupdf.jpg", "pymupdf.psd"):
+    pixmap.save(name)
+pymupdf.Pixmap(pymupdf.csCMYK, pixmap).save("pymupdf-cmyk.jpg")
+with open("xhtml2pdf.pdf", "wb") as out:
+    pisa.CreatePDF("<h1>Bill</h1>", out)

@@ -6,6 +6,7 @@ import cv2
 import imageio.v3 as imageio
 import numpy
 import pillow_heif
+import pillow_jxl  # noqa: F401  # it registers the format
 import skimage.io
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
@@ -114,3 +115,4 @@ skimage.io.imsave("scikit-image.jpg", pixels, check_contrast=False)
 tifffile.imwrite("tifffile.tif", pixels)
 tifffile.imwrite("tifffile-big.tif", pixels, bigtiff=True)
 tifffile.imwrite("tifffile-jpeg-name.jpg", pixels)
+photo.save("pillow.jxl")
