@@ -164,7 +164,7 @@ def _samples(table: memoryview) -> Iterator[_Sample]:
     sizes = itertools.repeat((same,), count) if same else _table(sizes_box, ">I", 8)
     ticks = (itertools.repeat(ticks, count) for count, ticks in _table(_find(table, b"stts"), ">II"))
     samples = zip(sizes, itertools.chain(itertools.chain.from_iterable(ticks), itertools.repeat(0)), strict=False)
-    runs = itertools.pairwise(itertools.chain(_table(_find(table, b"stsc"), ">III"), [(2**32, 0, 0)]))
+    runs = itertools.pairwise(itertools.chain(_table(_find(table, b"stsc"), ">III"), [(2**31 - 1, 0, 0)]))
     counts = (itertools.repeat(count, following - first) for (first, count, _), (following, _, _) in runs)
     offsets = itertools.chain(_table(_find(table, b"stco"), ">I"), _table(_find(table, b"co64"), ">Q"))
     for (chunk,), number in zip(offsets, itertools.chain.from_iterable(counts), strict=False):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import threading
+import tracemalloc
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -107,3 +109,33 @@ def test_a_closed_file_is_a_storage_error() -> None:
         list(pages)
     with pytest.raises(StorageError, match="could not read the file"):
         next(repackage(file))
+
+
+class Recorder(io.RawIOBase):
+    """A recording of any length, which is made as it is read."""
+
+    def __init__(self, blocks: int) -> None:
+        self._parts = chain([webm()], repeat(simple(b"\x1b\x42" + bytes(1000)), blocks))  # of 120 ms
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some bytes; none at the end."""
+        self._rest = self._rest or b"".join(islice(self._parts, 8))
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
+def test_memory_is_constant() -> None:
+    """Six minutes of 3 MB are repackaged in less than 512 KiB, from a source that cannot seek."""
+    tracemalloc.start()
+    try:
+        size = sum(map(len, repackage(cast(BinaryIO, Recorder(3000)))))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 3_000_000
+    assert peak < 2**19
