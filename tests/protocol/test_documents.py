@@ -162,6 +162,13 @@ class TestOpenXml:
         """Some programs write names in lower case, with the separators of Windows."""
         stated = ("[content_types].xml", f"<Types>{override(f'{XLSX}.main+xml')}</Types>".encode())
         assert verdict(archive(stated, "xl\\workbook.xml", "_rels\\.rels")) == XLSX
+        for name in (stated[0], TYPES):
+            assert read(archive((name, stated[1]), ("a.bin", LARGE), method=zipfile.ZIP_STORED))[1] == []
+
+    def test_types_that_are_not_read_leave_it_to_the_name(self) -> None:
+        """Content types that are of no use in the head, with all parts beyond it, leave the name to decide."""
+        data = archive((TYPES, b"?"), ("a.bin", LARGE), "word/a.xml", method=zipfile.ZIP_STORED)
+        assert verdict(data, filename="a.docx") == DOCX
 
     def test_the_next_entry_states_no_type(self) -> None:
         """The content of a stored entry ends where its header says."""
