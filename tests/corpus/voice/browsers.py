@@ -43,7 +43,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*args, directory=str(_HERE), **options)
 
     def do_POST(self) -> None:
-        """Store a recording; "done" ends the session, and errors are collected in one file."""
+        """Store a recording; "done" says that it was the last one, and errors are collected in one file."""
         name = Path(self.path).name
         content = self.rfile.read(int(self.headers["Content-Length"]))
         with (self.folder / name).open("ab" if name.endswith(".txt") else "wb") as file:
