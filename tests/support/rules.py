@@ -18,6 +18,7 @@ from meta_media.protocol import media_types
 from meta_media.protocol.formats import Signature
 from meta_media.protocol.media_types import ACCEPTED, HEAD_SIZE, Inspection, check_size, inspect_media, named_type
 from meta_media.protocol.signatures import sniff_steps
+from meta_media.transfer import upload
 from tests.support.boxes import mp4, sound, video
 
 __all__ = ["GUIDES", "tables", "with_tables"]
@@ -91,7 +92,7 @@ def _table(*rows: Iterable[str]) -> list[str]:
     return [lines[0], re.sub(r"[^|]+", "---", lines[0]), *lines[1:], ""]
 
 
-def _items(found: Iterable[tuple[str, str]]) -> list[str]:
+def _items(found: Iterable[tuple[str, ...]]) -> list[str]:
     """List what was found and what to do about it; what has the same advice is one item."""
     groups: dict[str, dict[str, None]] = {}
     for what, advice in found:
@@ -127,12 +128,12 @@ def tables() -> str:
     """Return the tables as Markdown."""
     inside: dict[str, dict[str, None]] = {mime_type: {} for mime_type in ACCEPTED}
     refused: dict[str, list[tuple[str, str]]] = {row.kind: [] for row in ACCEPTED.values()}
-    remarks: list[tuple[str, str]] = []
+    remarks: list[str] = []
     for name, content in _examples():
         signature, verdict = _verdict(name, content)
         flaw = signature and signature.flaw
         if isinstance(verdict, Inspection):
-            remarks += ((remark.split(": ", 1)[0], remark.split(": ", 1)[1]) for remark in verdict.remarks)
+            remarks += verdict.remarks
         elif signature is None or flaw:
             found = str(verdict.actual) if flaw else f"`{Path(name).suffix}` with {verdict.actual}"
             refused[str(verdict.kind)].append((found, _advice(verdict)))
@@ -150,7 +151,7 @@ def tables() -> str:
         ["Refused, of other types:", ""],
         _items(_others()),
         ["Accepted, with a remark:", ""],
-        _items(remarks),
+        _items(tuple(remark.split(": ", 1)) for remark in (*remarks, upload._UNSEEN)),
     )
     return "\n".join(line for part in parts for line in part)
 
