@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import httpx
 
-from meta_media import MediaApi
+from meta_media import MediaApi, Settings
 from meta_media.emulator.state import StoredMedia
 from meta_media.emulator.webhooks import Failure
 from meta_media.errors import FileTooLargeError, InvalidMediaError, StorageError
@@ -14,6 +15,12 @@ from meta_media.errors import FileTooLargeError, InvalidMediaError, StorageError
 __all__ = ["Judge"]
 
 _PICTURES_AND_SOUND = ("audio/", "image/", "video/")  # as documents, these are passed on as they are
+
+
+# Every field whose default the environment has.
+_SETTINGS: Final = Settings(
+    base_url="http://127.0.0.1", api_version="v25.0", business_account_id=None, app_id=None, app_secret=None
+)
 
 
 class _Accepting(httpx.AsyncBaseTransport):
@@ -26,7 +33,7 @@ class Judge:
 
     def __init__(self) -> None:
         client = httpx.AsyncClient(transport=_Accepting(), trust_env=False)
-        self._api = MediaApi("unused", "1", http_client=client)
+        self._api = MediaApi("unused", "1", settings=_SETTINGS, http_client=client)
         self._last: tuple[str, Failure | None] = ("", None)  # of the media that was judged last
 
     async def failure(self, kind: str, media: StoredMedia, path: Path) -> Failure | None:

@@ -90,3 +90,12 @@ async def test_it_can_be_switched_off() -> None:
     async with Emulator(settings=EmulatorSettings(judge_media=False)) as emulator, emulator.api() as media:
         await sent(media, b"no photo", "image/jpeg")
         assert outcome(emulator) == "read"
+
+
+async def test_the_environment_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator judges as ever where the environment is another program's, and wrong."""
+    for variable in ("WA_BASE_URL", "CLOUD_API_VERSION", "WA_BUSINESS_ACCOUNT_ID", "WA_APP_ID", "WA_APP_SECRET"):
+        monkeypatch.setenv(variable, "?")
+    async with Emulator() as emulator, emulator.api(api_version="v25.0", business_account_id=None) as media:
+        await sent(media, b"no photo", "image/jpeg")
+        assert outcome(emulator) != "read"
