@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +30,11 @@ _MAX_BYTES: Final = 8192  # beyond the head, of one file
 def _judged(folder: Path, names: list[str]) -> dict[str, Any]:
     """Return the verdicts of the command line."""
     command = [sys.executable, "-m", "meta_media", "check", "--json", *names]
-    environment_free = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    lines = [json.loads(line) for line in environment_free.stdout.splitlines()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
     if len(lines) != len(names):
-        raise SystemExit(f"check printed {len(lines)} lines for {len(names)} files: {environment_free.stderr[-2000:]}")
+        raise SystemExit(f"check printed {len(lines)} lines for {len(names)} files: {run.stderr[-2000:]}")
     return {line["file"]: line for line in lines}
 
 
