@@ -22,11 +22,12 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from meta_media import MediaApi, Settings
+from meta_media import MediaApi, Settings, Source
 from meta_media.errors import UploadRejectedError
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import Transport
+from meta_media.transfer.readers import BATCH_SIZE
 from tests.support.servers import (
     Received,
     Server,
@@ -519,6 +520,7 @@ FORK = """
 import asyncio, os, sys
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.http.transport import Transport
+from meta_media.transfer.readers import BATCH_SIZE
 
 transport = Transport()
 
@@ -596,6 +598,7 @@ class Hasty:
 
     def __init__(self, way: str, tls: ssl.SSLContext | None) -> None:
         self.refusal = REFUSAL
+        self.refused = threading.Event()
         self.received = 0
         self.connections = 0
         self._way = way
@@ -632,6 +635,7 @@ class Hasty:
                     continue
                 self.received += len(connection.recv(2**16))
                 connection.sendall(self.refusal)
+                self.refused.set()
                 stack.callback(self._refused(connection))
 
     def _refused(self, connection: socket.socket) -> functools.partial[None]:
@@ -679,6 +683,27 @@ async def test_early_refusal(way: str, scheme: str, tls: ssl.SSLContext) -> None
                 assert (await api.get_info("7")).id == "7"
         assert server.connections == 2
         assert server.received <= AHEAD
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_refusal_before_the_last_piece(scheme: str, tls: ssl.SSLContext) -> None:
+    """A server that refuses an upload when only its last, small piece was not sent gets no other request on its connection."""
+    with hasty("holds", tls if scheme == "https" else None) as (server, url):
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield bytes(BATCH_SIZE)
+            yield bytes(BATCH_SIZE)  # it is read before the first is sent
+            await asyncio.to_thread(server.refused.wait, 20)
+            await asyncio.sleep(0.05)  # the event loop receives the refusal
+            yield b"the end"
+
+        settings = Settings(base_url=url, read_timeout=2, max_retries=0)
+        async with MediaApi("token", "1", settings=settings) as api:
+            source = Source.stream(pieces(), size=2 * BATCH_SIZE + 7)
+            with pytest.raises(UploadRejectedError):
+                await api.upload(source, filename="a.txt", mime_type="text/plain", validate=False)
+            assert (await api.get_info("7")).id == "7"
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
