@@ -21,6 +21,8 @@ class TestText:
             (b"DOS\x1a bell\x07 man\x08 fields\x1e\x1f shift\x0e\x0f", True),
             (b"GIF89a is a format of 1989", True),
             (b"fLaC is the first word", True),
+            (b"P5 10 20 30 prices", True),
+            (b"G" * 600, True),
             ("cut caf\u00e9".encode()[:-1], False),
             ("cut \U0001f600".encode()[:-2], False),
         ],
