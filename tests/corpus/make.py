@@ -19,7 +19,7 @@ from typing import Any, Final
 from tests.corpus.table import Input, Program, Row, modules
 
 _MAKERS: Final = Path(__file__).parent / "makers"
-_TIMEOUT: Final = 180  # seconds for one file
+_TIMEOUT: Final = 600  # seconds for one file, or for one run of a script that makes many
 
 
 def _run(command: Iterable[str], **options: Any) -> None:
