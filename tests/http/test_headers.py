@@ -48,6 +48,14 @@ async def test_content_encoding(media: tuple[Server, MediaApi], codings: tuple[s
         await api.read(f"{server.base_url}/media")
 
 
+async def test_content_encoding_of_json(media: tuple[Server, MediaApi]) -> None:
+    """A response of the Graph API that is compressed is refused."""
+    server, api = media
+    server.script = [page('{"id": "7"}', content_encoding=("gzip", "identity"))]
+    with pytest.raises(ServerError, match="compressed"):
+        await api.get_info("7")
+
+
 @pytest.mark.parametrize("codings", [("identity",), ("Identity", "Identity"), ("",), ()])
 async def test_no_content_encoding(media: tuple[Server, MediaApi], codings: tuple[str, ...]) -> None:
     """`identity`, also twice, and an empty header mean that nothing is compressed."""
