@@ -71,7 +71,9 @@ async def test_documents_are_passed_on(emulator: Emulator, media: MediaApi) -> N
 async def test_a_planned_failure_comes_first(emulator: Emulator, media: MediaApi) -> None:
     """What a test has planned is what happens, also to a bad file."""
     emulator.fail_delivery(131053, details="as planned")
-    for details in ("as planned", "a CMYK JPEG"):
+    for details in ("as planned", "a CMYK JPEG", "always"):
+        if details == "always":
+            emulator.fail_delivery(131053, details=details, times=None)
         await sent(media, (MEDIA / "cmyk.jpg").read_bytes(), "image/jpeg")
         error = outcome(emulator)
         assert isinstance(error, UploadRejectedError)

@@ -252,6 +252,7 @@ class TestFrames:
             bytes(9) + frames(b"\xfe\xfb\x90\0", 417),
             bytes(9) + b"\xff\xfb\x90\0".ljust(417) + b"\xff\xf3\x90\0".ljust(417),
             b"\x56\xe2\x80".ljust(643) + b"\xff",
+            b"\x80" + 2 * b"V\xe0\x10".ljust(19),
         ],
     )
     def test_one_alone_is_none(self, head: bytes, mime_type: str) -> None:
