@@ -68,7 +68,7 @@ def matroska_voice(file: PacketFile) -> RepackageSteps:
                     yield pages
     if position < end:
         raise damaged(f"it ends at byte {position:,} of {end:,}")
-    yield ogg.finish(ogg.samples - max(padding, 0))
+    yield ogg.finish(ogg.samples - padding)
 
 
 def _content(file: PacketFile, name: int, position: int, size: int) -> Generator[tuple[int, int], bytes, bytes]:

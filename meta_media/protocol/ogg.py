@@ -72,7 +72,7 @@ class OggWriter:
         return pages
 
     def finish(self, samples: int) -> bytes:
-        """Return the last page. Playing ends after `samples`, which are counted like the attribute."""
+        """Return the last page. Playing ends after `samples`, counted like the attribute, and with the last packet at the latest."""
         granule = max(min(samples, self.samples) - self._left_out, self._page_start)
         if granule <= self._pre_skip:  # decoders refuse what ends before its pre-skip
             raise damaged("it has no sound")

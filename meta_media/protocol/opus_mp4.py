@@ -63,7 +63,7 @@ class _Voice:
     def last(self) -> bytes:
         """Return the last page."""
         stated = self._exact and (self._count > 2 or not self.fragmented)
-        trim = max(round(self._lag / self.timescale), 0) if stated else 0
+        trim = round(self._lag / self.timescale) if stated else 0
         return self.ogg.finish(self.ogg.samples - trim if self.cut is None else self.cut)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.boxes import box
-from tests.support.opus import DOPS, PACKETS, facts, full, movie, mp4, packets, repackaged, table, track
+from tests.support.opus import DOPS, PACKETS, facts, fragment, full, movie, mp4, packets, repackaged, table, track
 
 FTYP = box(b"ftyp", b"isom", bytes(4))
 SIZES = [len(packet) for packet in PACKETS]
@@ -154,7 +154,8 @@ def test_absolute_offsets_beside_another_track() -> None:
     other = traf(run(1, flags=0), track=2, flags=0)
 
     def index(offset: int) -> bytes:
-        return box(b"moof", other, traf(run(6, flags=0), flags=1, form="Q", numbers=(offset,)))
+        back = run(6, -50, flags=1, form="Ii")
+        return box(b"moof", other, traf(back, flags=1, form="Q", numbers=(offset + 50,)))
 
     content = index(start + len(index(0)) + 8 + 5), box(b"mdat", b"other", *SAME)
     assert packets(repackaged(live(*content, defaults=(960, 6)))) == SAME
@@ -163,3 +164,24 @@ def test_absolute_offsets_beside_another_track() -> None:
 def test_dops_is_found_behind_other_boxes() -> None:
     """The header of Opus may follow another box of its entry."""
     assert facts(repackaged(mp4(dops=box(b"btrt", bytes(12)) + DOPS))) == (312, 115_200)
+
+
+def test_an_edit_of_the_first_part_cuts_nothing_off() -> None:
+    """Where `moov` lists samples, and fragments follow, the length of the edit is that of its samples, and is not the end."""
+    edit = full(b"elst", "IIiI", 1, 1, 312, 0x10000)
+    first = mp4(PACKETS[:50], [960] * 50, edit=edit)
+    assert len(packets(repackaged(first))) == 1
+
+    def index(offset: int) -> bytes:
+        sizes = full(b"stsz", "II50I", 0, 50, *SIZES[:50])
+        tables = (
+            table(b"stts", "II", (50, 960)),
+            sizes,
+            table(b"stsc", "III", (1, 50, 1)),
+            table(b"stco", "I", (offset,)),
+        )
+        return FTYP + movie(track(*tables, edit=edit), box(b"mvex"))
+
+    rows = [(len(packet), 960) for packet in PACKETS[50:]]
+    file = index(len(index(0)) + 8) + box(b"mdat", *PACKETS[:50]) + fragment(rows, PACKETS[50:])
+    assert packets(repackaged(file)) == PACKETS
