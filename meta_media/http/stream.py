@@ -253,7 +253,9 @@ class NetworkStream(asyncio.BufferedProtocol):
             if self._tls is None:
                 self._transport.write(piece)
             else:
-                self._transport.write(b"".join(self._encrypted(piece)))  # `writelines` of Python 3.12 never pauses
+                self._transport.write(
+                    b"".join(self._encrypted(piece))
+                )  # `writelines` of early 3.12 and 3.13 never pauses
         return given
 
     def _encrypted(self, piece: memoryview) -> Iterator[bytes]:

@@ -376,15 +376,16 @@ async def test_an_upload_is_sent_again_whole(server: Server, media: MediaApi) ->
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_source_that_can_be_read_once(server: Server, begun: bool) -> None:
     """A stream is not sent again once some of it was read; before that, it is."""
+    size = 200_000  # bytes: more than is read before the request
 
     async def stream() -> AsyncIterator[bytes]:
-        yield TEXT
+        yield b"t" * size
 
     if begun:
         server.script = [BUSY, DONE]
         async with client(server) as media:
             with pytest.raises(ServerError) as caught:
-                await media.upload(stream(), size=len(TEXT), mime_type="text/plain")
+                await media.upload(stream(), size=size, mime_type="text/plain")
         assert caught.value.__notes__ == ["the source can be read only once, so it was not sent again"]
         assert len(server.requests) == 1
         return
@@ -397,8 +398,19 @@ async def test_a_source_that_can_be_read_once(server: Server, begun: bool) -> No
         port = second.port
     async with MediaApi(token, NUMBER, settings=Settings(base_url=f"http://127.0.0.1:{port}", backoff=0.001)) as media:
         with pytest.raises(NetworkError) as refused:
-            await media.upload(stream(), size=len(TEXT), mime_type="text/plain")
+            await media.upload(stream(), size=size, mime_type="text/plain")
     assert (refused.value.attempts, refused.value.maybe_applied) == (3, False)
+
+
+async def test_a_small_source_that_can_be_read_once(server: Server, media: MediaApi) -> None:
+    """A small stream is read before the request, and can be sent again."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield TEXT
+
+    server.script = [BUSY, DONE]
+    assert (await media.upload(stream(), size=len(TEXT), mime_type="text/plain")).attempts == 2
+    assert [TEXT in request.body for request in server.requests] == [True, True]
 
 
 async def test_an_ambiguous_try_is_not_forgotten(server: Server, media: MediaApi) -> None:
