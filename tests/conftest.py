@@ -28,7 +28,7 @@ from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
 from tests.support.servers import Server
 
-collect_ignore = ["scripts"]  # programs that tests start, and that are not to be imported here
+collect_ignore = ["corpus/makers", "scripts"]  # programs that are started, and that are not to be imported here
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
