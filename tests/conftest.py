@@ -28,7 +28,8 @@ from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
 from tests.support.servers import Server
 
-collect_ignore = ["corpus/makers", "scripts"]  # programs that are started, and that are not to be imported here
+# Programs that are started. Imported here, they would bring modules of tests under a second name.
+collect_ignore = ["corpus/makers", "corpus/voice", "scripts"]
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
