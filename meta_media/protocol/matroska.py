@@ -67,7 +67,7 @@ def matroska_voice(file: PacketFile) -> RepackageSteps:
                 if pages := ogg.add(packet):
                     yield pages
     if position < end:
-        raise damaged(f"it ends at byte {position:,} of {end:,}")
+        raise damaged(f"it ends before byte {end:,}")
     yield ogg.finish(ogg.samples - padding)
 
 

@@ -253,6 +253,8 @@ def inspect_media(
     if decided not in ACCEPTED and not (signature and signature.flaw):
         right = found if signature and found in ACCEPTED else None
         fix = f'pass mime_type="{right}", which its bytes are' if right else _fix(decided)
+        if signature is None and declared is None and REPACKAGE in fix:  # only its name says what it is
+            fix = "send the complete original file, or pass its real mime_type"
         message = f"{subject} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=_ALLOWED, actual=decided)
     if signature is not None:

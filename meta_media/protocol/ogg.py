@@ -90,10 +90,10 @@ class OggWriter:
 
 def mono_ogg(file: PacketFile) -> RepackageSteps:
     """Pass the pages of Ogg/Opus on. Only the first one is changed: it announces one channel."""
-    position, serial = 0, b""
+    position, serial, count = 0, b"", 0
     while header := (yield from file.at(position, 27 + _MAX_SEGMENTS)):
         lacing = header[27 : 27 + int.from_bytes(header[26:27], "little")]
-        if header[:5] != b"OggS\0" or len(header) < 27:
+        if header[:5] != b"OggS\0" or len(header) < 27 or len(lacing) < header[26]:
             raise damaged(f"there is no Ogg page at byte {position:,}")
         size = 27 + len(lacing) + sum(lacing)
         page = yield from file.exactly(position, size)
@@ -103,6 +103,9 @@ def mono_ogg(file: PacketFile) -> RepackageSteps:
             raise refused("Ogg with several streams")
         yield page
         position += size
+        count += 1
+    if count < 3:  # the first two are the headers (RFC 7845, 3)
+        raise damaged("it has no sound")
 
 
 def _mono(page: bytes, start: int) -> bytes:

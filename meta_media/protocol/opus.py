@@ -54,7 +54,7 @@ class PacketFile:
         """Return `size` bytes from `offset`."""
         data = yield from self.at(offset, size)
         if len(data) < size:
-            raise damaged(f"it ends at byte {offset + len(data):,}, before its sound does")
+            raise damaged(f"it ends before byte {offset + size:,}")
         return data
 
 

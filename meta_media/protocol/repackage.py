@@ -11,7 +11,7 @@ from typing import Final
 
 from meta_media.protocol.matroska import matroska_voice
 from meta_media.protocol.ogg import mono_ogg
-from meta_media.protocol.opus import PacketFile, RepackageSteps, refused
+from meta_media.protocol.opus import PacketFile, RepackageSteps, damaged, refused
 from meta_media.protocol.opus_mp4 import mp4_voice
 
 __all__ = ["RepackageSteps", "repackage_steps"]
@@ -38,6 +38,8 @@ def repackage_steps() -> RepackageSteps:
     """
     file = PacketFile()
     head = yield from file.at(0, 8)
+    if not head:
+        raise damaged("it is empty")
     for pattern, reader in _READERS:
         if pattern.match(head):
             yield from reader(file)

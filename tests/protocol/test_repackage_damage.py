@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -49,7 +50,6 @@ def dops(channels: int, family: int) -> bytes:
 
 REFUSED = {
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither WebM, Matroska, MP4 nor Ogg"),
-    "nothing": (b"", "neither WebM, Matroska, MP4 nor Ogg"),
     "video": (webm(SIMPLE, tracks=entry() + VIDEO), "Matroska with 1 audio and 1 video tracks"),
     "two voices": (webm(SIMPLE, tracks=entry() + entry(number=2)), "Matroska with 2 audio and 0 video tracks"),
     "no sound": (webm(SIMPLE, tracks=b""), "Matroska with 0 audio and 0 video tracks"),
@@ -208,3 +208,27 @@ def test_stereo_in_ogg_is_announced_as_mono() -> None:
     """Of a stereo file only the number of channels and the checksum of its first page change; a mono file is left as it is."""
     mono, stereo = ogg(HEAD, *PACKETS), ogg(STEREO, *PACKETS)
     assert repackaged(mono) == repackaged(stereo) == mono
+
+
+def test_ogg_without_sound_is_refused() -> None:
+    """So is one that ends inside the header of a page, and no file at all."""
+    whole = ogg(HEAD, *PACKETS)
+    pages = [page.start() for page in re.finditer(b"OggS", whole)]
+    for size in (pages[1], pages[2], pages[2] + 27):
+        with pytest.raises(CorruptedMediaError, match=r"has no sound|no Ogg page"):
+            repackaged(whole[:size])
+    with pytest.raises(CorruptedMediaError, match="it is empty"):
+        repackaged(b"")
+
+
+def test_where_a_file_ends() -> None:
+    """What is said of the end is true, wherever the file is cut."""
+    data, said = RECORDINGS[0].read_bytes(), []
+    for size in range(60, len(data), 97):
+        try:
+            repackaged(data[:size])
+        except CorruptedMediaError as error:
+            said.append((size, re.search(r"ends before byte ([0-9,]+)", str(error))))
+    places = [(size, int(found[1].replace(",", ""))) for size, found in said if found]
+    assert len(places) > 5
+    assert [pair for pair in places if pair[0] >= pair[1]] == []

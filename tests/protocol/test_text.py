@@ -123,6 +123,11 @@ class TestText:
         assert (actual, "document") == (caught.value.actual, caught.value.kind)
         assert 'pass mime_type="text/plain" to send it as text' in str(caught.value)
 
+    def test_under_the_name_of_a_recording_is_not_told_to_repackage(self) -> None:
+        """What is no recording cannot be repackaged."""
+        with pytest.raises(UnsupportedMediaTypeError, match="send the complete original file"):
+            inspect_media(b"some text", filename="voice.webm")
+
     @pytest.mark.parametrize("hint", ["application/octet-stream", "binary/octet-stream", "nonsense", "", None])
     def test_useless_hints_are_ignored(self, hint: str | None) -> None:
         """A malformed or meaningless hint changes nothing."""
