@@ -4,8 +4,9 @@
 #   - `docm`, `pptm`, `dotx`, `xltx` and `potx` are as they are named: only these two are not.
 #   - With the filter named, `xlsm:"Calc MS Excel 2007 VBA XML"` gives what it says. For .ppsx no filter does.
 # What follows: an extension tells nothing about macros, in either direction. [Content_Types].xml does.
-# It needs Debian 12 and its packages libreoffice-calc-nogui, -writer-nogui and -impress-nogui. Output seen: see EXPECTED below.
+# It installs Debian 12's packages in this version. Output seen: see EXPECTED below.
 set -euo pipefail
+apt-get install -qy --no-install-recommends libreoffice-{calc,impress,writer}-nogui=4:7.4.7-1+deb12u14 >/dev/null
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 printf 'a,b\n1,2\n' >table.csv
