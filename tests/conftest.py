@@ -11,7 +11,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +20,10 @@ import coverage
 import hypothesis
 import pytest
 from anyio.from_thread import start_blocking_portal
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 from pytest_markdown_docs._runners import DefaultRunner, register_runner
 from pytest_markdown_docs.definitions import FenceTestDefinition
+from pytest_markdown_docs.plugin import MarkdownDocstringCodeModule
 
 from meta_media import MediaApi, samples
 from meta_media.emulator import Emulator
@@ -30,6 +31,9 @@ from tests.support.servers import Server
 
 # Programs that are started. Imported here, they would bring modules of tests under a second name.
 collect_ignore = ["corpus/makers", "corpus/voice", "scripts"]
+
+# Where a container forbids it, each program that tests start would compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,27 +52,45 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("meta_media")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for examples in documents only: for those in docstrings each module of tests would be imported once more."""
+    found = yield
+    return [collector for collector in found if not isinstance(collector, MarkdownDocstringCodeModule)]
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name long bytes by their length: archives hold the time, and workers of pytest-xdist must agree on names."""
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
 
 
-@pytest.fixture(autouse=True)
+blocking_calls = BlockBuster("meta_media")
+
+
+def watch_blocking_calls() -> None:
+    """Let calls raise that block an event loop."""
+    blocking_calls.activate()
+    if coverage.Coverage.current() is not None:  # it takes a lock of its own in any line of a thread
+        blocking_calls.functions["threading.Lock.acquire"].deactivate()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def blocking_calls_raise() -> Iterator[None]:
     """A call that blocks the event loop anywhere below our package is an error."""
-    with blockbuster_ctx("meta_media") as detector:
-        if coverage.Coverage.current() is not None:  # it takes a lock of its own in any line of a thread
-            detector.functions["threading.Lock.acquire"].deactivate()
-        yield
+    watch_blocking_calls()
+    yield
+    blocking_calls.deactivate()
 
 
-@pytest.fixture(autouse=True)
-def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def no_credentials_from_outside() -> Iterator[None]:
     """Tests mean the same whatever the environment says."""
     names = ("CLOUD_API_ACCESS_TOKEN", "CLOUD_API_VERSION", "WA_APP_ID", "WA_APP_SECRET", "WA_BASE_URL")
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    for name in (*names, "WA_BUSINESS_ACCOUNT_ID", "WA_PHONE_NUMBER_ID", *proxies, *map(str.lower, proxies)):
-        monkeypatch.delenv(name, raising=False)
+    with pytest.MonkeyPatch.context() as environment:
+        for name in (*names, "WA_BUSINESS_ACCOUNT_ID", "WA_PHONE_NUMBER_ID", *proxies, *map(str.lower, proxies)):
+            environment.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +151,7 @@ class ReadmeRunner(DefaultRunner):
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(Emulator()) as emulator,
             pytest.MonkeyPatch.context() as environment,
+            contextlib.ExitStack() as context,
         ):
             for sample in (*samples.paths(), Path(__file__).parent / "media" / "voice.webm"):
                 shutil.copy(sample, folder)
@@ -137,6 +160,8 @@ class ReadmeRunner(DefaultRunner):
             environment.setenv("WA_PHONE_NUMBER_ID", emulator.phone_number_id)
             environment.setenv("CLOUD_API_ACCESS_TOKEN", emulator.access_token)
             environment.setenv("WA_APP_ID", emulator.app_id)
+            blocking_calls.deactivate()  # an example is a program of its own, in a folder named meta_media
+            context.callback(watch_blocking_calls)
             if code.co_flags & inspect.CO_COROUTINE:
                 anyio.run(lambda: cast("Any", eval(code, args)))
             else:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
 _BUSY_TIMEOUT: Final = 30.0  # seconds to wait for transactions of other processes, which take milliseconds each
 _POLL_SECONDS: Final = 0.005
+_TURN_SECONDS: Final = 0.5  # two that open an exclusive file together can refuse each other, so each tries again
 _of_parents: Final[list[object]] = []  # connections that a fork has copied
 _BATCH_SIZE: Final = 1000  # pieces of work in one transaction
 _ERRNOS: Final = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_READONLY": errno.EROFS, "SQLITE_IOERR": errno.EIO}
@@ -159,18 +161,24 @@ class SQLiteFile:
         return ConfigurationError(f"{str(self.path)!r} is no {self._purpose}, but some other {kind}: use another path")
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            import sqlite3
+        import sqlite3
 
+        start = time.monotonic()
+        while self._connection is None:
             self._check_folder()
             timeout = self._busy_timeout
             connection = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
+                tried = time.monotonic()
                 self._prepare(connection)
-            except BaseException:
+            except BaseException as error:
                 connection.close()
-                raise
-            self._connection = connection
+                busy = self._exclusive and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+                if not busy or tried - start >= _TURN_SECONDS:
+                    raise
+                time.sleep(random.random() * 10 * max(_POLL_SECONDS, time.monotonic() - tried))  # noqa: S311 - chance parts them
+            else:
+                self._connection = connection
         return self._connection
 
     def _check_folder(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import re
 import sqlite3
@@ -211,6 +212,36 @@ async def test_the_same_process_twice(tmp_path: Path) -> None:
         )
     async with opened(path):
         pass
+
+
+async def test_two_open_an_exclusive_file_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that have read the file before either locks it refuse each other: both try again, and one gets it."""
+    path, connect = tmp_path / "names.sqlite", sqlite3.connect
+    meetings, both = itertools.count(), threading.Barrier(2)
+
+    def meet() -> None:
+        if next(meetings) < 4:
+            both.wait(timeout=10)
+
+    class Watched(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            cursor = super().execute(statement, *arguments)
+            if "sqlite_master" in statement:
+                meet()
+            return cursor
+
+        def close(self) -> None:
+            meet()
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, factory=Watched))
+    async with database(path, exclusive=True) as one, database(path, exclusive=True) as other:
+        outcomes = await asyncio.gather(one.run(adding("a")), other.run(adding("b")), return_exceptions=True)
+    assert sorted(map(str, outcomes), key=len) == [
+        "1",
+        f"the list of names {str(path)!r} is in use by another run: wait for its end, or use another file",
+    ]
+    assert len(names(path)) == 1
 
 
 SECOND = """
