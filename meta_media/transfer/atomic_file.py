@@ -58,8 +58,9 @@ class AtomicFile:
 
     def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool, fsync: bool) -> None:
         text = os.fsdecode(destination)
-        path = make_folder(text) if text.endswith(_SEPARATORS) else Path(text)
-        in_folder = path.is_dir()
+        named_folder = text.endswith(_SEPARATORS)
+        path = make_folder(text) if named_folder else Path(text)
+        in_folder = named_folder or path.is_dir()  # a folder that is gone again does not become a file
         self._folder_path = path if in_folder else path.parent
         self._name = None if in_folder else path.name
         self._shown = excerpt(str(path))

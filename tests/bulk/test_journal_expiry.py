@@ -126,6 +126,7 @@ assert asyncio.run(main()).succeeded == 1
 """
 
 
+@pytest.mark.slow
 async def test_deleted_by_another_process(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
     """A delete by another process with the same journal strikes the id out."""
     journal = tmp_path / "run.sqlite"

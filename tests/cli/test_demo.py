@@ -43,6 +43,7 @@ def test_demo(bare: Shell, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == list(bare.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_demo_with_own_files(bare: Shell) -> None:
     """A file that WhatsApp would refuse, or that is missing, is shown with the reason. The others go on."""
     (bare.folder / "deep").mkdir()
@@ -59,6 +60,7 @@ def test_demo_with_own_files(bare: Shell) -> None:
     assert "1 of 3 files came back as they were; 1 deleted" in output
 
 
+@pytest.mark.slow
 def test_demo_json(bare: Shell) -> None:
     """`--json` prints an object for each file."""
     (bare.folder / "empty.png").touch()
@@ -134,6 +136,7 @@ def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -
         assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_serve_restart_keeps_media(bare: Shell) -> None:
     """Stopped and started on the same folder, `serve` has the same number, token and media."""
     with bare.serving("--data", "data") as first:
@@ -174,6 +177,7 @@ def test_serve_prints_what_to_export(bare: Shell, tmp_path: Path, number: signal
     assert any(os.fspath(tmp_path) in line for line in said), "the default folder is not printed"
 
 
+@pytest.mark.slow
 @needs_posix
 def test_serve_with_tls(bare: Shell) -> None:
     """`serve --tls` prints the variables by which clients trust it. `--url` names the host of the URLs, and must lead there."""
@@ -203,6 +207,7 @@ def test_serve_with_tls(bare: Shell) -> None:
     assert b"url must be a scheme and a host" in done.stderr
 
 
+@pytest.mark.slow
 def test_serve_that_cannot_start(bare: Shell) -> None:
     """A port in use, a folder in use, a folder that cannot be one, and a damaged one: one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -222,6 +227,7 @@ def test_serve_that_cannot_start(bare: Shell) -> None:
         assert why in failed.stderr
 
 
+@pytest.mark.slow
 def test_serve_beyond_loopback_warns(bare: Shell) -> None:
     """An address that other machines can reach gets a warning."""
     with bare.start("serve", "--host", "0.0.0.0", "--port", "0", "--data", "data") as process:
@@ -231,6 +237,7 @@ def test_serve_beyond_loopback_warns(bare: Shell) -> None:
         process.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_serve_with_faults(bare: Shell) -> None:
     """`serve --faults` injects the faults of the file into the first requests that they match, and then none."""
     (bare.folder / "faults.toml").write_text(
@@ -326,6 +333,7 @@ def test_check_reads_only_the_head(bare: Shell) -> None:
     assert time.monotonic() - started < PATIENCE / 2
 
 
+@pytest.mark.slow
 def test_standard_input_has_no_name(bare: Shell) -> None:
     """Without `--filename`, a sentence about standard input names no file."""
     done = bare.spawn("check", "-", stdin=GIF)

@@ -66,6 +66,7 @@ def test_links_out_of_a_folder_are_not_followed(shell: Shell) -> None:
     assert [told["file"] for told in lines(named.stdout)] == ["link/secret.txt", links[0]]
 
 
+@pytest.mark.slow
 @needs_posix
 def test_own_files_are_not_uploaded(shell: Shell) -> None:
     """`upload -r .` takes neither its journal, its library, its list, nor the files that its output is written to."""
@@ -185,6 +186,7 @@ def test_a_list_is_worked_on_as_it_comes(shell: Shell) -> None:
     assert shell.stored(ids) == shell.sha256(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endless", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["silent", "endless"])
 def test_a_list_is_read_no_further_than_needed(shell: Shell, endless: bool) -> None:
     """A dead token ends the program although the list is endless, or its pipe stays open and silent."""
@@ -428,6 +430,7 @@ def entries(library: Path) -> int:
             return 0
 
 
+@pytest.mark.slow
 @needs_posix
 def test_interrupted_prints_what_was_finished(shell: Shell) -> None:
     """Ids that wait for an earlier file are printed before the end. Without them, the media could not be deleted."""
@@ -452,6 +455,7 @@ def test_interrupted_prints_what_was_finished(shell: Shell) -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_posix
 def test_interrupted_without_a_journal(shell: Shell) -> None:
     """Without a journal, the last remark says what one is for. Silent standard input does not delay the end."""

@@ -226,6 +226,7 @@ def served(bare: Shell, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
             process.kill()
 
 
+@pytest.mark.slow
 def test_serve_shows_requests(bare: Shell) -> None:
     """Each request is a line on standard error, without its query; a client that speaks TLS gets one sentence."""
     with served(bare) as (process, exports):
@@ -285,6 +286,7 @@ def test_serve_with_a_webhook(bare: Shell, bot: Bot) -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d webhook \(status failed\): HTTP 200, \d\.\d{3} s", said[-1])
 
 
+@pytest.mark.slow
 def test_serve_quietly(bare: Shell) -> None:
     """With `--quiet`, `serve` prints the lines to export and nothing else, and no warnings."""
     with served(bare, "--quiet") as (process, exports):

@@ -30,6 +30,7 @@ def mixed(shell: Shell) -> list[str]:
     return ["photos", "missing.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "columns", [80, pytest.param(40, marks=pytest.mark.slow), pytest.param(120, marks=pytest.mark.slow)]
 )
@@ -116,6 +117,7 @@ def test_bars_keep_the_names(monkeypatch: pytest.MonkeyPatch, columns: int, amou
     assert wait.strip() == "Meta asks to wait: 5 s"
 
 
+@pytest.mark.slow
 def test_results_on_a_terminal(shell: Shell) -> None:
     """Each id stands whole on its line, with its file. `--quiet` prints ids only, and draws no bars."""
     options = (SAMPLES["photo.jpg"], SAMPLES["note.txt"])
@@ -206,6 +208,7 @@ def test_levels_of_the_log(
     assert re.sub(r"\d\d:\d\d:\d\d", "TIME", written.getvalue()).splitlines() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", ["check", pytest.param("demo", marks=pytest.mark.slow)])
 def test_names_stay_on_a_narrow_terminal(bare: Shell, command: str, columns: int) -> None:

@@ -117,6 +117,7 @@ def test_version_and_help(bare: Shell) -> None:
         assert max(map(len, done.stdout.decode().splitlines())) <= 80
 
 
+@pytest.mark.slow
 @needs_posix
 @pytest.mark.parametrize(
     "arguments", [["upload", "--json"], *(pytest.param([name], marks=pytest.mark.slow) for name in ("check", "demo"))]
@@ -158,6 +159,7 @@ def test_output_that_cannot_be_written(shell: Shell, download: bool) -> None:
     assert (process.returncode, len(errors.splitlines())) == (1, int(download)), errors
 
 
+@pytest.mark.slow
 def test_closed_streams(shell: Shell) -> None:
     """The work is done also where the parent process has closed the standard streams."""
     code = "import os, sys; [os.close(n) for n in (0, 1, 2)]; os.execv(sys.executable, sys.argv[1:])"
@@ -166,6 +168,7 @@ def test_closed_streams(shell: Shell) -> None:
     assert (done.returncode, (shell.folder / "copy.jpg").stat().st_size) == (0, 4346)
 
 
+@pytest.mark.slow
 @needs_posix
 @pytest.mark.parametrize("arguments", [["upload", "photo.jpg"], ["send", "1", "--to", "+15550001111"]])
 def test_ids_are_not_lost_with_a_closed_stream(shell: Shell, arguments: list[str]) -> None:
@@ -180,6 +183,7 @@ def test_ids_are_not_lost_with_a_closed_stream(shell: Shell, arguments: list[str
     assert (done.returncode, done.stderr) == (2, said)
 
 
+@pytest.mark.slow
 @needs_posix
 def test_ids_that_cannot_be_written(shell: Shell) -> None:
     """On a full disk the ids of what was uploaded go to standard error."""
@@ -191,6 +195,7 @@ def test_ids_that_cannot_be_written(shell: Shell) -> None:
     assert shell.stored([lines(result)[0]["id"]]) == [hashlib.sha256(SAMPLES["photo.jpg"].read_bytes()).hexdigest()]
 
 
+@pytest.mark.slow
 def test_completion_edits_no_start_up_file(bare: Shell, tmp_path: Path) -> None:
     """The completion script is written to its own place; no file of the shell is edited, and the help says so."""
     (tmp_path / ".bashrc").write_text("mine\n")

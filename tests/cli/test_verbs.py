@@ -41,6 +41,7 @@ def test_upload_json(shell: Shell) -> None:
     assert len(done.stderr.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_upload_of_standard_input(shell: Shell) -> None:
     """`-` uploads what comes through a pipe, of any length, and what is redirected from a file."""
     content = SAMPLES["report.pdf"].read_bytes() + bytes(3 * 2**20)
@@ -158,6 +159,7 @@ def test_download_to_a_folder_that_is_missing(shell: Shell) -> None:
     assert b"file" in taken.stderr
 
 
+@pytest.mark.slow
 def test_download_to_standard_output(shell: Shell) -> None:
     """`-` gives the bytes and nothing else on stdout. With `--json`, the result goes to stderr."""
     media_id = shell.upload("clip.mp4")

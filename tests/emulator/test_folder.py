@@ -313,6 +313,7 @@ async def told(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
+@pytest.mark.slow
 async def test_a_refused_emulator_leaves_the_lock(tmp_path: Path) -> None:
     """A folder in use stays in use when a second emulator of the same process was refused: another process is refused, too."""
     async with Emulator(tmp_path) as emulator, emulator.api() as api:
@@ -326,6 +327,7 @@ async def test_a_refused_emulator_leaves_the_lock(tmp_path: Path) -> None:
         assert (await api.upload(b"x", filename="a.txt")).id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
 async def test_of_two_that_start_at_once_one_runs(tmp_path: Path, rounds: int) -> None:
     """Two emulators that start at the same time on a new folder: one runs, and the other says why it does not."""

@@ -530,6 +530,7 @@ class Wire:
         return bytes(harmed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", slow_except(["reset"], ["close", "reset", "flip"]))
 async def test_tls_itself_harmed(how: str, folder: Path, tls: ssl.SSLContext) -> None:
     """What is done to the encrypted bytes, those of the handshake included, is a NetworkError or does no harm."""
@@ -585,7 +586,7 @@ async def tried_again(server: Server, verb: Verb, folder: Path, fault: Any, *, r
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", slow_except(["upload", "read"], sorted(VERBS.keys() - {"send"})))
+@pytest.mark.parametrize("name", slow_except(["upload"], sorted(VERBS.keys() - {"send"})))
 async def test_a_cut_reply_is_asked_for_again(name: str, ending: str, folder: Path) -> None:
     """A reply that is cut short once is asked for again, and the result is right; an upload tells that there may be two."""
     verb, hang_up, tried = VERBS[name], {"close": cut, "reset": reset}[ending], 0
@@ -603,7 +604,8 @@ async def test_a_cut_reply_is_asked_for_again(name: str, ending: str, folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "ranges"), [("download", True), ("download", False), ("read", True), ("stream", True)]
+    ("name", "ranges"),
+    slow_except([("download", True)], [("download", True), ("download", False), ("read", True), ("stream", True)]),
 )
 async def test_a_cut_body_is_continued(name: str, ranges: bool, folder: Path) -> None:
     """A body that is cut somewhere is continued where it broke off, or from its start if the server knows no ranges."""

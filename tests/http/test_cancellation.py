@@ -102,7 +102,7 @@ async def swept(call: Call, server: LeanServer, folder: Path, given: httpx.Async
 @pytest.mark.parametrize(
     ("scheme", "client", "name"),
     slow_except(
-        [("https", "ours", "upload path"), ("http", "ours", "stream"), ("http", "httpx", "get_info")],
+        [("http", "ours", "upload path"), ("https", "ours", "stream"), ("http", "httpx", "get_info")],
         itertools.product(["http", "https"], ["ours", "httpx"], CALLS),
     ),
 )

@@ -152,6 +152,7 @@ async def test_scopes_and_timeouts_of_the_caller() -> None:
     assert work.ended == ["cancelled"] * 3
 
 
+@pytest.mark.slow
 async def test_work_that_refuses_to_end() -> None:
     """Work that ignores its cancellation delays the caller for seconds, not for ever."""
     started, release = asyncio.Event(), asyncio.Event()

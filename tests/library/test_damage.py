@@ -254,6 +254,7 @@ async def test_flipped_bytes_of_a_file(tmp_path: Path) -> None:
     assert 0 < await flip_files(tmp_path / "library.sqlite", 12, FLIPS) < FLIPS * len(ENTRIES)
 
 
+@pytest.mark.slow
 async def test_flipped_bytes_in_redis(redis_server: RedisServer) -> None:
     """Whatever byte of a value is flipped: no id of another item, and no other error than those of this library."""
     assert 0 < await flip_values(redis_server, next(prefixes), 12, FLIPS) < FLIPS * len(ENTRIES)

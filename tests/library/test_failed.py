@@ -196,6 +196,7 @@ async def test_store_without_messages(media: MediaApi) -> None:
     assert await other.get(CONTENT) is None
 
 
+@pytest.mark.slow
 async def test_another_process(emulator: Emulator, media: MediaApi, tmp_path: Path) -> None:
     """A message that another process has sent leads to its file."""
     database = tmp_path / "library.sqlite"

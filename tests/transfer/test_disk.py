@@ -88,6 +88,7 @@ async def test_file_system_of_200_kilobytes(warehouse: LeanServer, tmp_path: Pat
     assert after == [old, old, old, small, small, small, small | {"new.jpg": digest(content(100_000))}]
 
 
+@pytest.mark.slow
 async def test_file_system_without_room_for_another_file(warehouse: LeanServer, tmp_path: Path) -> None:
     """Where no further file can be made, that is told before anything is asked of Meta."""
     jobs = [download(warehouse, tmp_path / name, tmp_path, 10) for name in ("old.jpg", "new.jpg", "")]
@@ -99,6 +100,7 @@ async def test_file_system_without_room_for_another_file(warehouse: LeanServer, 
     assert warehouse.requests == []
 
 
+@pytest.mark.slow
 async def test_spool_on_a_full_disk(warehouse: LeanServer, tmp_path: Path) -> None:
     """An upload that must be spooled, to a disk without room for it, is a StorageError before anything is sent."""
     jobs: list[dict[str, Any]] = [
@@ -150,6 +152,7 @@ async def test_folder_in_which_one_may_not_write(warehouse: LeanServer, tmp_path
     closed.chmod(0o700)
 
 
+@pytest.mark.slow
 async def test_no_descriptor_to_be_had(warehouse: LeanServer, tmp_path: Path) -> None:
     """With ever so few files that may still be opened, downloads and uploads end in order, and work again afterwards."""
     old = made(tmp_path, "old.jpg")

@@ -184,7 +184,7 @@ async def test_each_file_operation_of_a_download_fails(
     assert set(survived) <= {"link", "close", "unlink", "stat"}
 
 
-@pytest.mark.parametrize("durable", [True, False], ids=["fsync", "no fsync"])
+@pytest.mark.parametrize("durable", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["fsync", "no fsync"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_disk_is_full_from_some_operation_on(
     warehouse: LeanServer, tmp_path: Path, way: str, durable: bool

@@ -118,6 +118,23 @@ async def test_a_folder_that_vanishes_during_a_run(server: Server, folder: Path)
     assert not (folder / "x").is_file()
 
 
+async def test_a_folder_that_vanishes_once_it_is_made(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that another program removes at once is told as missing, and does not become a file."""
+    make = Path.mkdir
+
+    def make_and_remove(self: Path, **options: Any) -> None:
+        make(self, **options)
+        self.rmdir()
+
+    async with client(server) as media:
+        monkeypatch.setattr(Path, "mkdir", make_and_remove)
+        with pytest.raises(StorageError, match="there is no folder 'x': make it first"):
+            await media.download(known(server), "x/")
+    assert tree(folder) == {}
+
+
 async def test_a_path_that_is_long_is_shortened(media: MediaApi, folder: Path) -> None:
     """A message shows at most 80 characters of a path."""
     path = "/".join(itertools.repeat("folder", 60))
