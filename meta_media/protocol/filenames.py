@@ -72,7 +72,9 @@ def with_extension(name: str, mime_type: str, *, sent: bool) -> str:
 
 def typed_filename(name: str | None, mime_type: str, stem: str, *, sent: bool) -> str:
     """Return the safe form of a name, with an extension; see `with_extension`. `stem` is used if nothing is left."""
-    return safe_filename(with_extension(safe_filename(name, stem), mime_type, sent=sent), stem)
+    safe = safe_filename(name, stem)
+    named = with_extension(safe, mime_type, sent=sent)
+    return named if named is safe else safe_filename(named, stem)
 
 
 def _shortened(name: str) -> str:

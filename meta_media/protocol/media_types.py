@@ -209,7 +209,8 @@ def normalise(mime_type: str) -> str:
 
 def extension_for(mime_type: str) -> str | None:
     """Return the preferred extension, such as `.jpg`, of an accepted or common type; None for any other."""
-    return next(iter(_EXTENSIONS.get(_hinted(mime_type) or "", ())), None)
+    found = _EXTENSIONS.get(mime_type) or _EXTENSIONS.get(_hinted(mime_type) or "")
+    return found[0] if found else None
 
 
 def named_type(filename: str) -> str | None:
@@ -249,18 +250,17 @@ def inspect_media(
         return Inspection(mime_type=decided, kind=kind, max_size=MAX_SIZE)
     if not head:
         raise _empty(filename, kind)
-    subject = _subject(filename)
     if decided not in ACCEPTED and not (signature and signature.flaw):
         right = found if signature and found in ACCEPTED else None
         fix = f'pass mime_type="{right}", which its bytes are' if right else _fix(decided)
         if signature is None and declared is None and REPACKAGE in fix:  # only its name says what it is
             fix = "send the complete original file, or pass its real mime_type"
-        message = f"{subject} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
+        message = f"{_subject(filename)} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=_ALLOWED, actual=decided)
     if signature is not None:
-        _check_signature(subject, decided, found, signature)
+        _check_signature(filename, decided, found, signature)
     else:
-        _check_unsigned(subject, decided, head, is_text=is_text)
+        _check_unsigned(filename, decided, head, is_text=is_text)
     still = kind == "sticker" and not (signature and signature.animated)
     return Inspection(
         mime_type=decided,
@@ -288,19 +288,19 @@ def _found(signature: Signature | None, claims: tuple[str | None, ...], *, is_te
     return next(filter(None, claims), "text/plain" if is_text else "application/octet-stream")
 
 
-def _check_signature(subject: str, decided: str, found: str, signature: Signature) -> None:
+def _check_signature(filename: str | None, decided: str, found: str, signature: Signature) -> None:
     """Refuse bytes of a variant that WhatsApp accepts as no type, or of another type than the decided one."""
     kind = _kind(decided)
     if (flaw := signature.flaw) is not None:
-        message = f"{subject} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
+        message = f"{_subject(filename)} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=flaw.allowed, actual=flaw.found)
     if decided not in signature.candidates:
         fix = f'pass mime_type="{found}" or send the right file' if found in ACCEPTED else _fix(found)
-        message = f"{subject} was declared {decided}, but the bytes are {found}: {fix}"
+        message = f"{_subject(filename)} was declared {decided}, but the bytes are {found}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=decided, actual=found)
 
 
-def _check_unsigned(subject: str, decided: str, head: bytes, *, is_text: bool) -> None:
+def _check_unsigned(filename: str | None, decided: str, head: bytes, *, is_text: bool) -> None:
     """Refuse bytes without a signature for a type that always has one, and binary data for text."""
     found = documents.text_format(head) if is_text else "data without a known signature"
     if decided == "text/plain":
@@ -311,7 +311,7 @@ def _check_unsigned(subject: str, decided: str, head: bytes, *, is_text: bool) -
     if is_text:
         fix = documents.TEXT_FIXES.get(decided, fix)
     if not fits:
-        message = f"{subject} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
+        message = f"{_subject(filename)} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
         raise CorruptedMediaError(message, kind=_kind(decided), limit=allowed, actual=found)
 
 

@@ -42,64 +42,63 @@ def _tagged(head: bytes, _complete: bool) -> Steps[Signature]:
     return found if found and is_sound else Signature(candidates=("audio/mpeg", "audio/aac"))
 
 
-_SIGNATURES: Final[tuple[tuple[re.Pattern[bytes], _Reader], ...]] = tuple(
-    (re.compile(pattern, re.DOTALL), reader)
-    for pattern, reader in (
-        (rb"\xff\xd8\xff", jpeg),
-        (rb"\x89PNG\r\n\x1a\n", png),
-        (rb"RIFF....WEBP", webp),
-        (rb"OggS\x00", ogg),
-        (rb"\x00\x00..ftyp.{4}", iso_media),
-        (rb"[\x00-\x07]...(?:mdat|moov|wide)", _is("video/quicktime")),  # without ftyp; the first byte excludes text
-        (rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", _tagged),
-        (MP3_FRAME, _is("audio/mpeg")),
-        (ADTS_FRAME, _is("audio/aac")),
-        (rb"#!AMR\n", _is("audio/amr")),
-        (rb"#!AMR-WB\n", _is("audio/amr-wb")),
-        (rb"%PDF-", _is("application/pdf")),
-        (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ole),
-        (rb"\x09[\x00\x02\x04\x08][\x04\x06\x08]\x00..[\x05\x10\x20\x40]\x00", _is(XLS)),  # BIFF, of Excel 2 to 4
-        (rb"PK\x03\x04", zip_archive),
-        (rb"PK\x05\x06", _is(ZIP)),
-        (rb"GIF8[79]a", or_text("image/gif")),
-        (rb"RIFF....WAVE|RF64....WAVE", _is("audio/wav")),
-        (rb"RIFF....AVI ", _is("video/x-msvideo")),
-        (rb"\x1a\x45\xdf\xa3", _ebml),
-        (rb"fLaC", or_text("audio/flac")),
-        (rb"FORM....AIF[FC]", _is("audio/aiff")),
-        (rb"caff\x00\x01", _is("audio/x-caf")),
-        (rb"\.snd\x00", _is("audio/basic")),
-        (rb"\x0b\x77", _is("audio/ac3")),
-        (rb"MThd\x00", _is("audio/midi")),
-        (rb"\x02?#!SILK_V", _is("audio/silk")),
-        (rb"wvpk", _is("audio/x-wavpack")),
-        (rb"0&\xb2u\x8ef\xcf\x11.*\xc0\xef\x19\xbcM\x5b\xcf\x11", _is("video/x-ms-wmv")),  # a stream of video
-        (rb"0&\xb2u\x8ef\xcf\x11", _is("audio/x-ms-wma")),
-        (rb"FLV\x01", _is("video/x-flv")),
-        (rb"\x00\x00\x01[\xb3\xba]", _is("video/mpeg")),
-        (rb"(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G", or_text("video/mp2t")),
-        (rb"BM.{4}\x00{4}", _is("image/bmp")),
-        (rb"II[*+]\x00|MM\x00[*+]", _is("image/tiff")),
-        (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", _is("image/jp2")),
-        (rb"\x00\x00\x00\x0cJXL |\xff\x0a", _is("image/jxl")),
-        (rb"\x00\x00[\x01\x02]\x00[^\x00]\x00", _is("image/vnd.microsoft.icon")),
-        (rb"P[4-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s", or_text("image/x-portable-anymap")),
-        (rb"8BPS\x00", _is("image/vnd.adobe.photoshop")),
-        (rb"\{\\rtf", _is("application/rtf")),
-        (rb"\x1f\x8b\x08", _is("application/gzip")),
-        (rb"Rar!\x1a\x07", _is("application/vnd.rar")),
-        (rb"7z\xbc\xaf\x27\x1c", _is("application/x-7z-compressed")),
-        (rb"%!PS|\xc5\xd0\xd3\xc6", _is("application/postscript")),
-        (rb"\xff\xfe|\xfe\xff", utf_16),
-        (rb".{1,1023}?%PDF-", or_text("application/pdf")),  # PDF readers accept bytes before the header
-        (rb"", frames),
-    )
+_SIGNATURES: Final[tuple[tuple[bytes, _Reader], ...]] = (  # the first pattern that fits decides
+    (rb"\xff\xd8\xff", jpeg),
+    (rb"\x89PNG\r\n\x1a\n", png),
+    (rb"RIFF....WEBP", webp),
+    (rb"OggS\x00", ogg),
+    (rb"\x00\x00..ftyp.{4}", iso_media),
+    (rb"[\x00-\x07]...(?:mdat|moov|wide)", _is("video/quicktime")),  # without ftyp; the first byte excludes text
+    (rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", _tagged),
+    (MP3_FRAME, _is("audio/mpeg")),
+    (ADTS_FRAME, _is("audio/aac")),
+    (rb"#!AMR\n", _is("audio/amr")),
+    (rb"#!AMR-WB\n", _is("audio/amr-wb")),
+    (rb"%PDF-", _is("application/pdf")),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ole),
+    (rb"\x09[\x00\x02\x04\x08][\x04\x06\x08]\x00..[\x05\x10\x20\x40]\x00", _is(XLS)),  # BIFF, of Excel 2 to 4
+    (rb"PK\x03\x04", zip_archive),
+    (rb"PK\x05\x06", _is(ZIP)),
+    (rb"GIF8[79]a", or_text("image/gif")),
+    (rb"RIFF....WAVE|RF64....WAVE", _is("audio/wav")),
+    (rb"RIFF....AVI ", _is("video/x-msvideo")),
+    (rb"\x1a\x45\xdf\xa3", _ebml),
+    (rb"fLaC", or_text("audio/flac")),
+    (rb"FORM....AIF[FC]", _is("audio/aiff")),
+    (rb"caff\x00\x01", _is("audio/x-caf")),
+    (rb"\.snd\x00", _is("audio/basic")),
+    (rb"\x0b\x77", _is("audio/ac3")),
+    (rb"MThd\x00", _is("audio/midi")),
+    (rb"\x02?#!SILK_V", _is("audio/silk")),
+    (rb"wvpk", _is("audio/x-wavpack")),
+    (rb"0&\xb2u\x8ef\xcf\x11.*\xc0\xef\x19\xbcM\x5b\xcf\x11", _is("video/x-ms-wmv")),  # a stream of video
+    (rb"0&\xb2u\x8ef\xcf\x11", _is("audio/x-ms-wma")),
+    (rb"FLV\x01", _is("video/x-flv")),
+    (rb"\x00\x00\x01[\xb3\xba]", _is("video/mpeg")),
+    (rb"(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G.{187}(?:.{4})?G", or_text("video/mp2t")),
+    (rb"BM.{4}\x00{4}", _is("image/bmp")),
+    (rb"II[*+]\x00|MM\x00[*+]", _is("image/tiff")),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", _is("image/jp2")),
+    (rb"\x00\x00\x00\x0cJXL |\xff\x0a", _is("image/jxl")),
+    (rb"\x00\x00[\x01\x02]\x00[^\x00]\x00", _is("image/vnd.microsoft.icon")),
+    (rb"P[4-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s", or_text("image/x-portable-anymap")),
+    (rb"8BPS\x00", _is("image/vnd.adobe.photoshop")),
+    (rb"\{\\rtf", _is("application/rtf")),
+    (rb"\x1f\x8b\x08", _is("application/gzip")),
+    (rb"Rar!\x1a\x07", _is("application/vnd.rar")),
+    (rb"7z\xbc\xaf\x27\x1c", _is("application/x-7z-compressed")),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", _is("application/postscript")),
+    (rb"\xff\xfe|\xfe\xff", utf_16),
+    (rb".{1,1023}?%PDF-", or_text("application/pdf")),  # PDF readers accept bytes before the header
+    (rb"", frames),
 )
+_ANY: Final = re.compile(b"|".join(b"(%b)" % pattern for pattern, _ in _SIGNATURES), re.DOTALL)  # one group for each
 
 
 def sniff_steps(head: bytes, complete: bool) -> Steps[Signature | None]:
     """Return the signature of a file, or None. `complete` says that `head` is the whole file. For the steps see `formats`."""
-    found = next((reader(head, complete) for pattern, reader in _SIGNATURES if pattern.match(head)), None)
+    match = _ANY.match(head)
+    found = _SIGNATURES[match.lastindex - 1][1](head, complete) if match and match.lastindex else None
     return found if found is None or isinstance(found, Signature) else (yield from found)
 
 
