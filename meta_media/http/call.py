@@ -7,7 +7,6 @@ and completes the errors that leave it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import time
@@ -49,7 +48,7 @@ _MAX_ERROR_SIZE: Final = 2**16  # bytes of an error's body that are read
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 T = TypeVar("T")
-Content = Callable[[], AbstractAsyncContextManager[Any]]
+Content = bytes | Callable[[], AbstractAsyncContextManager[Any]]  # of a request: in memory, or what opens it
 
 
 class Call:
@@ -147,7 +146,7 @@ class Call:
         self,
         request: Request,
         cls: type[T],
-        content: Content = contextlib.nullcontext,
+        content: Content = b"",
         *,
         check: Callable[[T], None] | None = None,
         replayable: Callable[[], bool] = lambda: True,
@@ -155,17 +154,16 @@ class Call:
         """
         Send a request to the Graph API, retry it if that may help, and decode its response.
 
-        `content` opens the body for one attempt; see `open`. `check` raises if the response is not one to this request.
+        `content` is the body, or opens it for one attempt; see `open`. `check` raises if the response is not one to this request.
         `replayable` is whether the body can be opened again.
         """
         retry = RetryState(replayable)
         while True:
             try:
-                async with content() as body, await self.open(request, body) as response:
-                    value = await self.decoded(request, response, cls)
-                    if check is not None:
-                        check(value)
-                    return value
+                if isinstance(content, bytes):
+                    return await self._attempt(request, cls, content or None, check)
+                async with content() as body:
+                    return await self._attempt(request, cls, body, check)
             except MediaError as error:
                 await self.recover(error, retry)
 
@@ -191,6 +189,13 @@ class Call:
         if not response.request_sent:  # a request that was cut short is not applied
             error.maybe_applied = False
         return error
+
+    async def _attempt(self, request: Request, cls: type[T], body: Any, check: Callable[[T], None] | None) -> T:
+        async with await self.open(request, body) as response:
+            value = await self.decoded(request, response, cls)
+            if check is not None:
+                check(value)
+            return value
 
     async def open(self, request: Request, content: Any = None) -> Response:
         """

@@ -311,7 +311,9 @@ def _check_unsigned(filename: str | None, decided: str, head: bytes, *, is_text:
     if is_text:
         fix = documents.TEXT_FIXES.get(decided, fix)
     if not fits:
-        message = f"{_subject(filename)} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
+        message = (
+            f"{_subject(filename)} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
+        )
         raise CorruptedMediaError(message, kind=_kind(decided), limit=allowed, actual=found)
 
 

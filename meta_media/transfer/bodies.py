@@ -42,6 +42,7 @@ class Body(abc.ABC):
     """An opened source."""
 
     head: bytes  # the first `HEAD_SIZE` bytes, or all bytes of a shorter source
+    content: Buffer | None = None  # all bytes, if they are in memory
     size: int | None  # in bytes; None until `measure` has found it out
     replayable = True  # whether `chunks` may be called (again)
     immutable = False  # whether the bytes cannot change any more
@@ -176,7 +177,7 @@ class MemoryBody(Body):
     """Bytes in memory, which are not copied."""
 
     def __init__(self, data: Buffer, stat: os.stat_result | None = None) -> None:
-        self._view = _octets(data)
+        self.content = self._view = _octets(data)
         self.size = self._view.nbytes
         self.immutable = isinstance(data, bytes)
         self.head = data if isinstance(data, bytes) and len(data) <= HEAD_SIZE else bytes(self._view[:HEAD_SIZE])

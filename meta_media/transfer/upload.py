@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -26,7 +26,7 @@ from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.background_writer import BackgroundWriter
-from meta_media.transfer.bodies import Body, ChunkSize
+from meta_media.transfer.bodies import Body, ChunkSize, MemoryBody
 from meta_media.transfer.info import get_info
 from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
@@ -42,6 +42,7 @@ _UNSEEN: Final = (
     f"it is judged by its first {HEAD_SIZE:,} bytes, because a stream of declared size is sent as it is read: "
     "pass a path or a file, or leave the size out, to have all of it judged"
 )
+_BYTES: Final = Source.bytes(b"")  # bytes in memory have neither name nor type
 SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
 
 
@@ -114,32 +115,42 @@ async def prepare(source: Source, body: Body, options: UploadOptions, memory: in
 
 async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
     """Send a source to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
+    if type(source) is bytes and len(source) <= _SMALL_SIZE and not options.repackage:  # nothing needs to be opened
+        return await _send(call, phone_number_id, _BYTES, MemoryBody(source), options, lambda _=0: _SMALL_SIZE)
     origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
     if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
     origin = repackaged(origin, options.mime_type) if options.repackage else origin
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
-        mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
-        filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
-        form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
-        headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
-        request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
-        content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size)
-        again = isinstance(origin, MediaStreamSource)  # whether it can be opened anew
-        begin: Content = functools.partial(content.open, body)
-        if size <= _SMALL_SIZE:
-            begin, again = functools.partial(contextlib.nullcontext, await content.join(body)), True
-        elif isinstance(origin, MediaStreamSource):
-            begin = functools.partial(content.fetch, body, origin, call)
-        uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: again or body.replayable)
-    uploaded = attrs.evolve(
-        uploaded,
+        return await _send(call, phone_number_id, origin, body, options, chunk_size)
+
+
+async def _send(
+    call: Call, phone_number_id: str, origin: Source, body: Body, options: UploadOptions, chunk_size: Callable[..., int]
+) -> UploadedMedia:
+    """Send an opened source."""
+    mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
+    filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
+    form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
+    headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
+    request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
+    content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size)
+    again = isinstance(origin, MediaStreamSource)  # whether it can be opened anew
+    begin: Content = functools.partial(content.open, body)
+    if size <= _SMALL_SIZE:
+        begin, again = await content.join(body), True
+    elif isinstance(origin, MediaStreamSource):
+        begin = functools.partial(content.fetch, body, origin, call)
+    uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: again or body.replayable)
+    uploaded = UploadedMedia(  # what `attrs.evolve` does, in a fifth of its time
+        id=uploaded.id,
         mime_type=mime_type,
         file_size=size,
         filename=filename,
         sha256=content.sha256,
         maybe_duplicate=call.ambiguous,
         attempts=call.attempts,
+        extra=uploaded.extra,
     )
     return await _verified(call, uploaded) if options.verify else uploaded
 
@@ -223,13 +234,16 @@ class FileContent:
 
     async def join(self, body: Body) -> bytes:
         """Join a small file with its form, before it is sent: one piece costs a third of three to send."""
-        async with contextlib.aclosing(body.chunks(lambda: _SMALL_SIZE)) as chunks:
-            content = [chunk async for chunk in chunks]
+        content: list[Buffer] = [body.content or b""]
+        if body.content is None:
+            async with contextlib.aclosing(body.chunks(lambda: _SMALL_SIZE)) as chunks:
+                content = [chunk async for chunk in chunks]
         if self._hashes:
             for chunk in content:
                 self._digest.update(chunk)
         self._check()
-        await ProgressReporter(self._progress, self._size).add(self._size)
+        if self._progress is not None:
+            await ProgressReporter(self._progress, self._size).add(self._size)
         return b"".join([self._form.head, *content, self._form.tail])
 
     def _check(self) -> None:
