@@ -112,7 +112,7 @@ class Journal:
     @asynccontextmanager
     async def item(self, key: str, cls: type[T]) -> AsyncIterator[Record[T]]:
         """Record that an item is started, and return the record of earlier runs. The same key waits until this block ends."""
-        lock = self._locks.setdefault(key, anyio.Lock())
+        lock = self._locks.setdefault(key, anyio.Lock(fast_acquire=True))
         try:
             async with lock:
                 yield await self._run(lambda connection: self._start(connection, key, cls))

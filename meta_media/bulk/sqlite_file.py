@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import hashlib
 import json
@@ -11,14 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
 from meta_media.http.loop_bound import running_loop
-from meta_media.transfer.threads import FileWork, submit
+from meta_media.transfer.threads import FileWork, pool, submit
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,9 +28,11 @@ __all__ = ["SQLiteFile", "checksum"]
 
 T = TypeVar("T")
 Work = Callable[["sqlite3.Connection"], Any]
+Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]  # of one piece of work
 _BUSY_TIMEOUT: Final = 30.0  # seconds to wait for transactions of other processes, which take milliseconds each
 _POLL_SECONDS: Final = 0.005
 _TURN_SECONDS: Final = 0.5  # two that open an exclusive file together can refuse each other, so each tries again
+_encode: Final = json.JSONEncoder(default=repr).encode  # `json.dumps` makes an encoder for each call
 _of_parents: Final[list[object]] = []  # connections that a fork has copied
 _BATCH_SIZE: Final = 1000  # pieces of work in one transaction
 _ERRNOS: Final = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_READONLY": errno.EROFS, "SQLITE_IOERR": errno.EIO}
@@ -39,7 +42,7 @@ _DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_FORMAT", 
 
 def checksum(*parts: object) -> str:
     """Return 16 hex digits that tell the parts of a row from damaged ones. SQL has it as a function of the same name."""
-    return hashlib.blake2b(json.dumps(parts, default=repr).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(_encode(parts).encode(), digest_size=8).hexdigest()
 
 
 class SQLiteFile:
@@ -67,7 +70,8 @@ class SQLiteFile:
         self._makes_folder = makes_folder  # whether a missing folder is made; else it is an error: it may be misspelt
         self._busy_timeout = 0.0 if exclusive else _BUSY_TIMEOUT
         self._connection: sqlite3.Connection | None = None
-        self._pending: deque[tuple[Work, Future[Any]]] = deque()
+        self._pending: deque[tuple[Work, asyncio.Future[Any]]] = deque()
+        self._caller: asyncio.AbstractEventLoop | None = None  # that will call a thread in its next turn
         self._lock = threading.Lock()  # held by the thread that works
         self._process = os.getpid()
         self._closed = False
@@ -79,17 +83,18 @@ class SQLiteFile:
         A failure of SQLite or of the disk is a `StorageError`. It is a `ConfigurationError` if the file is closed, is not of
         this kind, or is open in another process.
         """
-        running_loop()
+        loop = running_loop()
         if self._closed:
             raise ConfigurationError(f"{self} is closed: make another")
         if self._process != os.getpid():  # a fork: the parent's connection is not even closed ("How To Corrupt")
             _of_parents.append(self._connection)
             self._process, self._connection = os.getpid(), None
             self._pending, self._lock = deque(), threading.Lock()
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # it is done even if its caller leaves a stuck thread behind
+        future: asyncio.Future[T] = loop.create_future()
         self._pending.append((work, future))
-        submit(self._drain)
+        if self._caller is not loop:
+            self._caller = loop
+            loop.call_soon(self._call)  # once for all tasks of this turn of the event loop
         return await FileWork(self.path).result(future)
 
     async def aclose(self) -> None:
@@ -110,6 +115,12 @@ class SQLiteFile:
             if connection is not None:
                 connection.close()
 
+    def _call(self) -> None:
+        """Have a thread run the pending work. A thread that works already looks for more when it is done."""
+        self._caller = None
+        if not self._lock.locked():
+            pool().submit(self._drain)
+
     def _drain(self) -> None:
         """Run all pending work, unless another thread does that now."""
         while self._pending and self._lock.acquire(blocking=False):
@@ -127,11 +138,13 @@ class SQLiteFile:
                 results = [_attempt(connection, work) for work, _ in batch]
         except Exception as error:  # noqa: BLE001 - all callers in the batch get it
             results = [(None, error) for _ in batch]
+        outcomes: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
         for (_, future), (result, failure) in zip(batch, results, strict=True):
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(self._translate(failure))
+            error = None if failure is None else self._translate(failure)
+            outcomes.setdefault(future.get_loop(), []).append((future, result, error))
+        for loop, of_loop in outcomes.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_deliver, of_loop)  # once for all: each call writes to a socket
 
     def damaged(self, why: object) -> StorageError:
         """Return the error of a file that cannot be what was written."""
@@ -234,6 +247,17 @@ class SQLiteFile:
                 time.sleep(_POLL_SECONDS)
             else:
                 return
+
+
+def _deliver(outcomes: list[Outcome]) -> None:
+    """Give callers what they wait for, on their event loop."""
+    for future, result, failure in outcomes:
+        if future.done():  # the caller was cancelled
+            continue
+        if failure is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failure)
 
 
 def _attempt(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:

@@ -38,8 +38,9 @@ class BulkVerbs(Client):
                 iterable, read on demand. A generator is advanced off the event loop.
             concurrency: Files at a time, at most `Settings.concurrency`, which is the default.
             journal: An SQLite file that records results. After a crash, the same call goes on where it was. A source is
-                known by its bytes, so the same bytes are uploaded once; a file is hashed again only if its size, times or
-                inode have changed. Items in progress at the crash are uploaded again, and marked `maybe_duplicate`.
+                known by its bytes, so the same bytes are uploaded once; a file above 64 KiB is hashed again only if its
+                size, times or inode have changed. Items in progress at the crash are uploaded again, and marked
+                `maybe_duplicate`.
             stop_on_error: Whether the first error ends the run.
             in_order: Whether outcomes come in the order of the input.
             progress: Called with a `BulkReport` after each outcome and when bytes have moved; plain or async.

@@ -54,15 +54,22 @@ class Claims:
     @asynccontextmanager
     async def renewed(self, key: str, claim: int) -> AsyncIterator[None]:
         """Renew a claim until the block ends."""
-        renewal = asyncio.create_task(self._renew(key, claim))
+        renewals: list[asyncio.Task[None]] = []  # none, unless the block takes long
+
+        def begin() -> None:
+            renewals.append(asyncio.create_task(self._renew(key, claim)))
+
+        timer = asyncio.get_running_loop().call_later(self._seconds / 3, begin)
         try:
             yield
         finally:
-            renewal.cancel()
-            await await_completion(asyncio.wait((renewal,)))
+            timer.cancel()
+            for renewal in renewals:
+                renewal.cancel()
+                await await_completion(asyncio.wait((renewal,)))
 
     async def _renew(self, key: str, claim: int) -> None:
         while True:
-            await asyncio.sleep(self._seconds / 3)
             with contextlib.suppress(Exception):  # the store may work again before the claim has run out
                 await self._store.renew(key, claim, self._seconds)
+            await asyncio.sleep(self._seconds / 3)

@@ -73,7 +73,7 @@ class Ensuring(AsyncCloseable):
     async def _entry_of(self, item: Item) -> LibraryEntry:
         """Return the entry of an item, under the item's own name."""
         locks = self._locks
-        lock = locks.setdefault(item.key, anyio.Lock())
+        lock = locks.setdefault(item.key, anyio.Lock(fast_acquire=True))
         try:
             async with lock:
                 entry = await self._find_or_upload(item)

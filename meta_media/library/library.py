@@ -54,7 +54,7 @@ class MediaLibrary(Ensuring):
         """
         Return the media id of a source. The source is uploaded if the library has no valid id for its bytes.
 
-        The source is hashed first. A file is hashed again only if its size, times or inode have changed.
+        The source is hashed first. A file above 64 KiB is hashed again only if its size, times or inode have changed.
 
         Args:
             source: As for `MediaApi.upload`. A stream is first stored in memory or a temporary file.

@@ -18,7 +18,7 @@ from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, make_replayable
 from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.sources import OpenableSource, Source
-from meta_media.transfer.threads import file_deadline, run_in_thread
+from meta_media.transfer.threads import file_deadline
 from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, UploadOptions, prepare
 
 __all__ = ["DigestCache", "Fingerprint", "RecentDigestCache", "file_stamp", "fingerprint", "just_changed"]
@@ -72,7 +72,11 @@ class Fingerprint:
 async def fingerprint(
     source: object, options: UploadOptions, digests: DigestCache, client: Client
 ) -> AsyncIterator[Fingerprint]:
-    """Open a source and hash it. A file that has not changed since it was hashed is not hashed again."""
+    """
+    Open a source and hash it. A file that has not changed since it was hashed is not hashed again.
+
+    A small file was read when it was opened. To hash it takes no longer than to look its hash up.
+    """
     settings = client.settings
     origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
     origin = repackaged(origin, options.mime_type) if options.repackage else origin
@@ -81,14 +85,10 @@ async def fingerprint(
             body = await stack.enter_async_context(origin.open())
             make_replayable(body)
             mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
-            stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else None
-            sha256 = await digests.find(stamp) if stamp else None
-            expected = sha256  # checked while it is sent: a cached digest, or of bytes that can change
-            if sha256 is None:
-                sha256 = await _hash(body, size, chunk_size)
-                expected = None if body.immutable else sha256
-                if stamp:
-                    await digests.remember(stamp, sha256)
+            if body.immutable and size == len(body.head):
+                sha256, expected = hashlib.sha256(body.head).hexdigest(), None
+            else:
+                sha256, expected = await _known_or_hashed(body, digests, chunk_size)
         opened_source = OpenableSource(
             opening=lambda: contextlib.nullcontext(body),  # this block closes it
             name=origin.name or body.name,
@@ -98,14 +98,19 @@ async def fingerprint(
         yield Fingerprint(source=opened_source, sha256=sha256, mime_type=mime_type, size=size)
 
 
-async def _hash(body: Body, size: int, chunk_size: ChunkSize) -> str:
-    if body.immutable and size == len(body.head):
-        return (await run_in_thread(hashlib.sha256, body.head)).hexdigest()
+async def _known_or_hashed(body: Body, digests: DigestCache, chunk_size: ChunkSize) -> tuple[str, str | None]:
+    """Return the SHA-256, and the one to check while it is sent: if it comes from the cache, or of bytes that can change."""
+    stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else None
+    if stamp and (known := await digests.find(stamp)) is not None:
+        return known, known
     digest = hashlib.sha256()
     async with contextlib.aclosing(body.chunks(chunk_size)) as chunks, BackgroundWriter(digest.update) as writer:
         async for chunk in chunks:
             await writer.put(chunk)
-    return digest.hexdigest()
+    sha256 = digest.hexdigest()
+    if stamp:
+        await digests.remember(stamp, sha256)
+    return sha256, None if body.immutable else sha256
 
 
 def file_stamp(stat: os.stat_result) -> str:

@@ -132,7 +132,7 @@ class FileWork:
         running_loop()
         return await self.result(self.start(work, *args), undo=undo)
 
-    async def result(self, started: Future[T], *, undo: Callable[[T], object] | None = None) -> T:
+    async def result(self, started: Future[T] | asyncio.Future[T], *, undo: Callable[[T], object] | None = None) -> T:
         """Wait for work that was started; see `run`."""
         future = asyncio.wrap_future(started)
         try:

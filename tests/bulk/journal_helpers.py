@@ -20,6 +20,7 @@ FULL: Final = Path(__file__).parents[1] / "scripts" / "bulk_full.py"
 THREADS: Final = 16  # that all file work shares
 REFUSED: Final = json_response({"error": {"message": "no", "code": 100}}, 400)
 GONE: Final = json_response({"error": {"message": "gone", "code": 100, "error_subcode": 33}}, 400)
+LONG: Final = "some text\n" * 10_000  # of a file whose hash is kept: it is longer than 64 KiB
 PHOTO: Final = b"\xff\xd8\xff\xe0" + b"a photo" * 100
 
 

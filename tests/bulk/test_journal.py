@@ -20,7 +20,7 @@ from meta_media.bulk.journal import Record
 from meta_media.bulk.sqlite_file import checksum
 from meta_media.errors import CorruptedMediaError, InvalidRequestError, MediaNotFoundError, NetworkError
 from tests.bulk.helpers import outcomes
-from tests.bulk.journal_helpers import GONE, PHOTO, REFUSED, changed, library, numbered, old, opened, serving
+from tests.bulk.journal_helpers import GONE, LONG, PHOTO, REFUSED, changed, library, numbered, old, opened, serving
 from tests.support.servers import Server, cut, json_response, silence, wait_until
 
 # Items
@@ -229,7 +229,7 @@ def hashes(path: Path) -> Iterator[tuple[str, str]]:
 
 async def test_a_file_is_hashed_once(tmp_path: Path) -> None:
     """An unchanged file is known by the hash in the journal; were that wrong, its bytes would still not be sent as others."""
-    path, journal = old(tmp_path / "a.txt", "some text"), tmp_path / "run.sqlite"
+    path, journal = old(tmp_path / "a.txt", LONG), tmp_path / "run.sqlite"
     wrong = "0" * 64
     async with serving(numbered()) as (server, api):
         await api.upload_many([path], journal=journal).report()
@@ -248,7 +248,7 @@ async def test_a_file_that_has_just_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, kept: bool
 ) -> None:
     """The hash of a file that changed less than two seconds ago is not kept: the next change might look the same."""
-    path, journal = old(tmp_path / "a.txt", "some text"), tmp_path / "run.sqlite"
+    path, journal = old(tmp_path / "a.txt", LONG), tmp_path / "run.sqlite"
     now = path.stat().st_mtime + age
     monkeypatch.setattr(time, "time", lambda: now)
     async with serving(numbered()) as (server, api):

@@ -20,7 +20,7 @@ from meta_media.bulk.journal import Journal, Record, deletion_key
 from meta_media.bulk.sqlite_file import checksum
 from meta_media.errors import ConfigurationError, StorageError
 from tests.bulk.helpers import outcomes
-from tests.bulk.journal_helpers import changed, numbered, old, opened, serving
+from tests.bulk.journal_helpers import LONG, changed, numbered, old, opened, serving
 
 ITEMS: Final = 25  # of each kind, in a journal that is damaged
 Known = dict[str, tuple[type[Any], Record[Any]]]
@@ -298,7 +298,7 @@ async def test_recorded_by_a_clock_that_was_ahead(
 @pytest.mark.parametrize("damage", ["sha256 = '{zeros}'", "stamp = stamp || '7'", "sum = ''", "sha256 = x'00'"])
 async def test_a_damaged_hash(tmp_path: Path, damage: str) -> None:
     """A hash that is damaged is as good as none: the file is read again, and found to be done."""
-    path, journal = old(tmp_path / "a.txt", "some text"), tmp_path / "run.sqlite"
+    path, journal = old(tmp_path / "a.txt", LONG), tmp_path / "run.sqlite"
     async with serving(numbered()) as (server, api):
         await api.upload_many([path], journal=journal).report()
         changed(journal, "UPDATE files SET " + damage.format(zeros="0" * 64))

@@ -126,6 +126,16 @@ async def test_what_is_remembered_is_used(tmp_path: Path) -> None:
     assert await sha256_of(path, digests) == "f" * 64
 
 
+async def test_small_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    """A file of up to 64 KiB is hashed each time, as it is read anyway; nothing is looked up, and nothing kept."""
+    digests, path = Noted(), tmp_path / "a.txt"
+    for content in (CONTENT[:65_536], CONTENT[1:65_537]):
+        path.write_bytes(content)
+        settle(path)
+        assert await sha256_of(path, digests) == hashlib.sha256(content).hexdigest()
+    assert digests.found == digests.told == []
+
+
 def changed(path: Path, content: bytes, at: float = LONG_AGO) -> None:
     """Write other bytes into a file, and make it look as if that was at another time."""
     before = path.stat().st_ctime_ns
