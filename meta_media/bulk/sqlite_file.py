@@ -140,8 +140,8 @@ class SQLiteFile:
             results = [(None, error) for _ in batch]
         outcomes: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
         for (_, future), (result, failure) in zip(batch, results, strict=True):
-            error = None if failure is None else self._translate(failure)
-            outcomes.setdefault(future.get_loop(), []).append((future, result, error))
+            translated = None if failure is None else self._translate(failure)
+            outcomes.setdefault(future.get_loop(), []).append((future, result, translated))
         for loop, of_loop in outcomes.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_deliver, of_loop)  # once for all: each call writes to a socket
