@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gc
+import importlib
 import os
 import platform
 import resource
@@ -12,16 +13,38 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
+T = TypeVar("T")
+
 _BEAT = 0.005  # seconds
-_LIBRARIES = ("httpx", "httpcore", "h11", "httpx2", "aiohttp", "pywa", "anyio", "aiofiles", "attrs", "cattrs", "redis")
+_LIBRARIES = (
+    "httpx",
+    "httpcore",
+    "h11",
+    "httpx2",
+    "aiohttp",
+    "pywa",
+    "uvloop",
+    "anyio",
+    "aiofiles",
+    "attrs",
+    "cattrs",
+    "redis",
+)
+
+
+def run_on(loop: str, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on an event loop of a module: asyncio or uvloop."""
+    with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+        return runner.run(work)
 
 
 class Heart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 OURS = "meta_media"
@@ -11,6 +12,8 @@ TINY = 1024  # bytes: the run is measured, not the transfer
 SMALL = 65_536  # bytes of a typical image
 LARGE = 100 * MEGABYTE  # bytes: the largest file that the service takes
 MANY = 2000  # items of a run
+SCHEMES = ("http", "https")
+LOOPS = ("asyncio", "uvloop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,10 @@ class Entry:
         verify: Whether SHA-256 is computed and compared.
         blocks: Whether files are read or written on the event loop.
         variant: Passed to the contender.
-        checkout: Folder with another `meta_media` package; empty for the installed one.
+        build: Folder with the `meta_media` package of another build; empty for this checkout's.
         limit: Transfers at most; 0 for the case's own limit.
+        standard: The entry whose figures are divided by this one's.
+        beyond: The entry whose processor time is subtracted: what is left is the cost of a journal or library.
     """
 
     name: str
@@ -37,8 +42,10 @@ class Entry:
     verify: bool = False
     blocks: bool = False
     variant: str = ""
-    checkout: str = ""
+    build: str = ""
     limit: int = 0
+    standard: str = OURS
+    beyond: str = ""
 
     @property
     def shown(self) -> str:
@@ -56,6 +63,7 @@ class Case:
         title: In the tables.
         work: The contender's method.
         scheme: Of the server.
+        loop: The module whose event loop is used.
         size: Bytes of one transfer.
         concurrency: Transfers at a time.
         limit: Transfers at most.
@@ -69,6 +77,7 @@ class Case:
     title: str
     work: str
     scheme: str = "http"
+    loop: str = "asyncio"
     size: int = SMALL
     concurrency: int = 1
     limit: int = 20_000
@@ -136,7 +145,7 @@ _STORES = (
 
 def _small(work: str, scheme: str, concurrency: int, seconds: float) -> Case:
     name, title, entries = {
-        "upload_bytes": ("upload-64k", "64 KiB uploads from memory", _SMALL),
+        "upload_bytes": ("upload-64k", "64 KiB uploads", _SMALL),
         "get_info": ("get-info", "get_info", _INFO),
     }[work]
     return Case(
@@ -164,78 +173,94 @@ def _large(work: str, scheme: str, size: int, concurrency: int = 1) -> Case:
         scheme=scheme,
         size=size,
         concurrency=concurrency,
-        limit=max(concurrency, 2),
+        limit=max(concurrency, 4),
         entries=tuple(it for it in entries if it != _CURL or concurrency == 1),
     )
 
 
-def cases(*, quick: bool = False) -> list[Case]:
-    """
-    Return the cases of single calls, in order.
+def _many(
+    name: str, title: str, entries: tuple[Entry, ...], *, sources: str, limit: int, concurrency: int = 64
+) -> Case:
+    return Case(
+        name=f"many-{name}",
+        title=f"{title}, {concurrency} at a time",
+        work="upload_all",
+        size=TINY if sources == "generator" else SMALL,
+        concurrency=concurrency,
+        limit=limit,
+        sources=sources,
+        again=name == "again",
+        entries=entries,
+    )
 
-    Args:
-        quick: Small files and short phases. This only shows that everything runs; the figures mean little.
-    """
-    seconds, size = (0.2, 10 * MEGABYTE) if quick else (1.0, LARGE)
-    schemes = ("http", "https")
-    return [
-        *(_small("upload_bytes", scheme, number, seconds) for scheme in schemes for number in (16, 100)),
-        _small("get_info", "https", 16, seconds),
-        *(_large(work, scheme, size) for work in ("discard", "save", "upload_file") for scheme in schemes),
-        *(_large(work, "http", size, 8) for work in ("save", "upload_file")),
-    ]
 
-
-def many_cases(*, quick: bool = False) -> list[Case]:
-    """
-    Return the cases of runs over many items, in order.
-
-    Args:
-        quick: Few items. This only shows that everything runs; the figures mean little.
-    """
-    items = MANY // 10 if quick else MANY
-    lengths = (100, 1_000) if quick else (1_000, 10_000, 100_000)
+def _many_cases(items: int, lengths: tuple[int, ...]) -> list[Case]:
     peers = (_MEDIA, _httpx("httpx"), _AIOHTTP, _PYWA)
     from_disk = (_MEDIA, _httpx("httpx", blocks=True), _AIOHTTP, replace(_PYWA, blocks=True))
     journaled = replace(_MEDIA, name="upload_many, journal", variant="journal")
+    costs = tuple(replace(it, beyond=OURS) for it in (journaled, *_STORES))
     growing = tuple(
-        replace(_MEDIA, name=f"{it or 'plain'}, {length:,} items", variant=it, limit=length)
-        for it in ("", "journal")
+        replace(
+            _MEDIA, name=f"{it}, {length:,} items", variant=it, limit=length, standard=f"{it}, {lengths[0]:,} items"
+        )
+        for it in ("plain", "journal")
         for length in lengths
     )
+    files = f"{items:,} x 64 KiB"
+    return [
+        _many("memory", f"{files} from memory", peers, sources="bytes", limit=items),
+        _many("disk", f"{files} from disk", from_disk, sources="path", limit=items),
+        _many("overheads", f"{items:,} different files", (_MEDIA, *costs), sources="files", limit=items),
+        _many("again", "the same files, all known", (journaled, *_STORES), sources="files", limit=items),
+        *(
+            _many(f"growth-{it}", "1 KiB from a generator", growing, sources="generator", limit=0, concurrency=it)
+            for it in (16, 64, 256)
+        ),
+    ]
 
-    def case(name: str, title: str, sources: str, entries: tuple[Entry, ...], *, again: bool = False) -> Case:
-        size = TINY if sources == "generator" else SMALL
-        return Case(
-            name=f"many-{name}",
-            title=f"{title}, 64 at a time",
-            work="upload_all",
-            size=size,
-            concurrency=64,
-            limit=items,
-            sources=sources,
-            again=again,
-            entries=entries,
+
+def cases(*, quick: bool = False) -> list[Case]:
+    """
+    Return all cases, in order.
+
+    Args:
+        quick: Small files, short phases and few items. This only shows that everything runs; the figures mean little.
+    """
+    seconds, size = (0.2, 10 * MEGABYTE) if quick else (1.0, LARGE)
+    items, lengths = (200, (100, 1_000)) if quick else (MANY, (1_000, 10_000, 100_000))
+    return [
+        *(_small("upload_bytes", scheme, number, seconds) for scheme in SCHEMES for number in (16, 100, 256)),
+        *(_small("get_info", scheme, 16, seconds) for scheme in SCHEMES),
+        *(_large(work, scheme, size) for work in ("discard", "save", "upload_file") for scheme in SCHEMES),
+        *(_large(work, scheme, size, 8) for work in ("save", "upload_file") for scheme in SCHEMES),
+        *(_large(work, "https", size, 16) for work in ("save", "upload_file")),
+        *_many_cases(items, lengths),
+    ]
+
+
+def narrowed(case: Case, beside: Sequence[str] | None, build: str, loop: str) -> Case:
+    """
+    Return a case with some of its contenders, on one event loop.
+
+    Args:
+        case: With all contenders.
+        beside: The beginnings of the names of the other libraries; None for all.
+        build: Folder with another build's `meta_media`, which is measured as `before`; empty for none.
+        loop: The module whose event loop is used.
+    """
+    kept = [it for it in case.entries if it.module == "ours" or beside is None or it.name.startswith(tuple(beside))]
+    before = [
+        replace(
+            it, name=f"{it.name}, before", build=build, standard=it.name, beyond=it.beyond and f"{it.beyond}, before"
         )
-
-    return [
-        case("memory", f"{items:,} files of 64 KiB from memory: a run beside a semaphore and tasks", "bytes", peers),
-        case("disk", f"{items:,} files of 64 KiB from disk: a run beside a semaphore and tasks", "path", from_disk),
-        case(
-            "growth", "upload_many of 1 KiB from a generator: the cost of an item in longer runs", "generator", growing
-        ),
-        case("overheads", f"{items:,} different files of 64 KiB", "files", (_MEDIA, journaled, *_STORES)),
-        case(
-            "again", f"the same {items:,} files again: every item is known", "files", (journaled, *_STORES), again=True
-        ),
+        for it in kept
+        if build and it.module == "ours"
     ]
-
-
-def against(checkout: str, *, quick: bool = False) -> list[Case]:
-    """Return the cases that compare this checkout with another one, named `before`."""
-    names = ("upload-64k-http-16", "upload-64k-https-16", "get-info-https-16", "save-https", "discard-https")
-    return [
-        replace(case, entries=(case.entries[0], replace(case.entries[0], name="before", checkout=checkout)))
-        for case in cases(quick=quick)
-        if case.name in names
-    ]
+    asyncio = loop == "asyncio"
+    return replace(
+        case,
+        name=case.name if asyncio else f"{case.name}-{loop}",
+        title=case.title if asyncio else f"{case.title}, {loop}",
+        loop=loop,
+        entries=(*kept, *before),
+    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,16 +45,43 @@ class ProcessError(RuntimeError):
     """A process did not start, or failed."""
 
 
-def environment(checkout: str = "", **more: str) -> dict[str, str]:
+@contextlib.contextmanager
+def build_of(name: str | None) -> Iterator[str]:
+    """
+    Yield a temporary folder that has the `meta_media` of another build, and nothing else of it.
+
+    Args:
+        name: A commit of this repository, or a folder with the package; an empty string is yielded for None.
+
+    Raises:
+        ProcessError: It is neither.
+    """
+    if name is None:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="build-") as folder:
+        if Path(name, "meta_media", "__init__.py").is_file():
+            Path(folder, "meta_media").symlink_to(Path(name, "meta_media").resolve())
+        else:
+            command = ["git", "archive", "--end-of-options", name, "meta_media"]
+            archive = subprocess.run(command, cwd=HOUSE, capture_output=True, check=False)
+            if archive.returncode:
+                raise ProcessError(f"--against {name} is neither a commit nor a folder with a meta_media package")
+            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+                files.extractall(folder, filter="data")
+        yield folder
+
+
+def environment(build: str = "", **more: str) -> dict[str, str]:
     """
     Return this process's environment without proxies, certificates and credentials.
 
     Args:
-        checkout: A folder whose `meta_media` is imported instead of this checkout's.
+        build: A folder whose `meta_media` is imported instead of this checkout's.
         more: Further variables.
     """
     kept = {name: value for name, value in os.environ.items() if name.upper() not in _CLEARED}
-    return kept | {"PYTHONPATH": os.pathsep.join([*filter(None, [checkout]), str(HOUSE)])} | more
+    return kept | {"PYTHONPATH": os.pathsep.join([*filter(None, [build]), str(HOUSE)])} | more
 
 
 @contextlib.contextmanager

@@ -58,10 +58,9 @@ class _Bench:
     folder: Path
     ports: dict[str, dict[str, int]]
     pid: int
-    redis: str
     sha256: str
 
-    def job(self, case: Case, entry: Entry, folder: Path) -> Job:
+    def job(self, case: Case, entry: Entry, folder: Path, redis_url: str) -> Job:
         """Return the work of one process."""
         server = "media" if case.work in {"discard", "save"} else "graph"
         photo = case.work == "upload_bytes" or (case.work == "upload_all" and case.sources in {"bytes", "path"})
@@ -71,8 +70,9 @@ class _Bench:
             variant=entry.variant,
             verify=entry.verify,
             work=case.work,
+            loop=case.loop,
             base_url=f"{case.scheme}://127.0.0.1:{self.ports[server][case.scheme]}",
-            redis=self.redis,
+            redis=redis_url,
             media_id=_MEDIA_ID,
             warm_id=_WARM_ID,
             size=case.size,
@@ -131,9 +131,7 @@ def _bench(cases: Sequence[Case]) -> Iterator[_Bench]:
         sha256 = _write_media(folder / f"{_MEDIA_ID}.pdf", max(sizes, default=SMALL))
         _write_files(folder / "files", cases)
         process, ports = stack.enter_context(python("benchmarks.server", str(folder)))
-        variants = {entry.variant for case in cases for entry in case.entries}
-        url = stack.enter_context(redis(folder)) if "redis" in variants else ""
-        yield _Bench(folder, ports, process.pid, url, sha256)
+        yield _Bench(folder, ports, process.pid, sha256)
 
 
 def run(cases: Sequence[Case], rounds: int) -> Results:
@@ -176,15 +174,12 @@ def _measure(bench: _Bench, row: Row) -> None:
     case, authority = row.case, str(bench.folder / "authority.pem")
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         if case.work == "save":
-            _settle(Path(name, "settle"), case.limit * case.size * 2)
-        checkout = ""
-        if row.entry.checkout:  # only its package: the benchmarks stay those of this checkout
-            checkout = str(Path(name, "checkout"))
-            Path(checkout).mkdir()
-            Path(checkout, "meta_media").symlink_to(Path(row.entry.checkout, "meta_media").resolve())
-        env = environment(checkout, SSL_CERT_FILE=authority, CURL_CA_BUNDLE=authority)
-        job = bench.job(case, row.entry, Path(name))
+            _settle(Path(name, "settle"), (case.limit + 1) * case.size)  # one warms up
+        env = environment(row.entry.build, SSL_CERT_FILE=authority, CURL_CA_BUNDLE=authority)
+        started = redis(Path(name)) if row.entry.variant == "redis" else contextlib.nullcontext("")
         try:
-            row.samples.append(ask_child("benchmarks.worker", asdict(job), env, _PROCESS_TIMEOUT))
+            with started as url:
+                job = bench.job(case, row.entry, Path(name), url)
+                row.samples.append(ask_child("benchmarks.worker", asdict(job), env, _PROCESS_TIMEOUT))
         except ProcessError as error:
             row.errors.append(str(error).replace(str(bench.folder), "…"))

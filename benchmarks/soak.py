@@ -35,6 +35,8 @@ import psutil
 
 from meta_media import MediaApi, Settings
 
+from .measure import run_on
+from .plan import LOOPS
 from .processes import certify, python
 from .soak_callers import Caller, Soak
 from .soak_state import Keeper, Redis, jump, jumping_clock, stores
@@ -154,7 +156,7 @@ def _report(
 ) -> None:
     calls = soak.outcomes.total()
     print(
-        f"{options.minutes:g} minutes, {options.tasks} tasks, seed {options.seed}: {calls:,} calls, {requests:,} requests"
+        f"{options.minutes:g} minutes, {options.tasks} tasks, {options.loop}, seed {options.seed}: {calls:,} calls, {requests:,} requests"
     )
     _print_table("outcomes", soak.outcomes)
     _print_table("faults", Counter(trouble.name for troubles in met.values() for trouble in troubles))
@@ -179,6 +181,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=32, help="that make calls (default 32)")
     parser.add_argument("--faults", type=float, default=2, metavar="PERCENT", help="of the requests (default 2)")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="chooses calls and faults")
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio", help="the event loop (default asyncio)")
     options = parser.parse_args()
     if shutil.which("redis-server") is None:
         sys.exit("there is no redis-server on the PATH (Debian: apt-get install redis-server)")
@@ -192,7 +195,7 @@ def main() -> None:
         certify(folder)
         os.environ["SSL_CERT_FILE"] = str(folder / "authority.pem")
         with python("benchmarks.soak_server", name, str(rate), str(options.seed)) as (_, server):
-            soak, slopes = asyncio.run(_soaked(folder, server, options))
+            soak, slopes = run_on(options.loop, _soaked(folder, server, options))
         requests, met = met_by_call(folder, rate, options.seed)
         _judge_failures(soak, met)
         _judge_emulator(soak)

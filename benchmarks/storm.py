@@ -25,6 +25,9 @@ from meta_media import MediaApi, Settings
 from tests.support.servers import Received, Server, info
 from tests.support.stepping import descriptors
 
+from .measure import run_on
+from .plan import LOOPS
+
 TASKS = 32  # and as many connections
 _CALM_COUNT = 500  # calls before, and after
 _LONGEST_RESPONSE, _LONGEST_DEADLINE = 0.020, 0.040  # seconds
@@ -103,9 +106,14 @@ async def _storm(name: str, count: int) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks storm", description=__doc__)
     parser.add_argument("--calls", type=int, default=20_000, help="in the storm (default 20000)")
-    calls = parser.parse_args().calls
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio", help="the event loop (default asyncio)")
+    options = parser.parse_args()
     print("| | calm/s | finished/s in the storm | calm/s afterwards | out of time | other outcomes | left open |")
     print(f"|---|{'---:|' * 6}")
-    lost = [name for name in ("httpx", "meta_media", "meta_media over httpx") if asyncio.run(_storm(name, calls))]
+    lost = [
+        name
+        for name in ("httpx", "meta_media", "meta_media over httpx")
+        if run_on(options.loop, _storm(name, options.calls))
+    ]
     if ours := [name for name in lost if name != "httpx"]:
         sys.exit(f"lost, left or mistook something: {', '.join(ours)}")

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from .contenders import Contender, Job, Source, check, load
-from .measure import Heart, Used, memory_peak, memory_reset, percentile
+from .measure import Heart, Used, memory_peak, memory_reset, percentile, run_on
 
 _WARM_SECONDS = 0.3
 _WARM_ITEMS = 2  # for each connection of a run
@@ -163,7 +163,7 @@ async def measure(job: Job) -> dict[str, Any]:
 def main() -> None:
     """Read a job, measure, check what was saved, and print the measurement."""
     job = Job(**json.load(sys.stdin))
-    found = asyncio.run(measure(job))
+    found = run_on(job.loop, measure(job))
     if job.work == "save":
         check(job.size * found["transfers"], sum(path.stat().st_size for path in Path(job.folder).glob("measured-*")))
     print(json.dumps(found))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
+import importlib
 import inspect
 import os
 import shutil
@@ -44,8 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     Send requests directly, as outside of pytest: our own plugin would let all pass `media.client`.
 
-    Fewer examples of each property are tried where only the quick tests run, except in the gate.
+    Fewer examples of each property are tried where only the quick tests run, except in the gate. `TEST_LOOP=uvloop` runs the
+    tests on the event loop of that module.
     """
+    if loop := os.environ.get("TEST_LOOP"):
+        asyncio.set_event_loop_policy(importlib.import_module(loop).EventLoopPolicy())
     MediaApi.through_client = False
     quick = config.getoption("markexpr").startswith("not slow") and not os.environ.get("CI")
     hypothesis.settings.register_profile("meta_media", max_examples=25 if quick else 100, deadline=None)

@@ -63,6 +63,7 @@ ADVISORIES: dict[str, tuple[str, str] | None] = {
     "types-aiofiles": None,
     "types-psutil": None,
     "uvicorn": ("0.11.7", "CVE-2020-7694"),
+    "uvloop": None,
     "werkzeug": ("3.1.6", "GHSA-29vq-49wr-vm6x"),
 }
 

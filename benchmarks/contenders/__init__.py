@@ -40,6 +40,7 @@ class Job:
         variant: Passed to the contender.
         verify: Whether SHA-256 is computed and compared.
         work: The contender's method.
+        loop: The module whose event loop is used.
         base_url: Scheme, host and port of the server.
         redis: URL of a Redis server, or empty.
         media_id: The media to download.
@@ -65,6 +66,7 @@ class Job:
     variant: str
     verify: bool
     work: str
+    loop: str
     base_url: str
     redis: str
     media_id: str
