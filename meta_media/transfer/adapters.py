@@ -47,6 +47,7 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 _LOCAL_LIBRARIES: Final = frozenset({"_pytest", "aiopath", "anyio", "py", "trio"})  # their paths are of this machine
+_LOCAL_TYPES: Final = frozenset({str, type(Path())})  # the most frequent ones of them
 _FILENAMES: Final = ("filename", "file_name")
 _CONTENTS: Final = ("file_object", "file", "stream", "content", "body")  # where a form's file has its bytes
 _TEMPORARY: Final = re.compile(r"tmp[a-z0-9_]{8}(?![a-z0-9_]).*?(\.\w+)?")  # a name that `tempfile` has made
@@ -103,6 +104,8 @@ def as_buffer(thing: object) -> Buffer | None:
 
 def is_local_path(thing: object) -> bool:
     """Return whether a path is one of this machine's file system. Cloud paths have an `open` of their own."""
+    if type(thing) in _LOCAL_TYPES:
+        return True
     if isinstance(thing, str):
         return opener(thing) is None
     if {kind.__module__.partition(".")[0] for kind in type(thing).__mro__} & _LOCAL_LIBRARIES:

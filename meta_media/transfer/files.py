@@ -23,6 +23,7 @@ from meta_media.transfer.threads import FileWork, await_completion, pool, storag
 __all__ = ["OpenedFile", "open_file", "pipe_chunks", "spooled"]
 
 _NON_BLOCKING: Final = getattr(os, "O_NONBLOCK", 0)  # else a named pipe is not opened before its writer comes
+_FLAGS: Final = os.O_RDONLY | _NON_BLOCKING | getattr(os, "O_BINARY", 0)  # Windows would translate ends of lines
 
 
 @attrs.frozen
@@ -30,7 +31,7 @@ class OpenedFile:
     """A file that was opened to read."""
 
     name: str  # the last part of its path
-    file: IO[bytes]  # closed if `content` has all of it
+    file: Any  # a binary one; None if `content` has all of it
     content: bytes | None  # all bytes of a small file; None for a larger one
     stat: os.stat_result  # when the file was opened
     work: FileWork  # in which it is read
@@ -56,39 +57,44 @@ async def open_file(path: str | os.PathLike[str], small: int) -> AsyncIterator[O
         raise failure
 
     with storage_errors("open the path"):
-        opened = await work.run(opening, undo=lambda undone: undone.file.close())
+        opened = await work.run(opening, undo=_close)
     try:
         yield opened
     finally:
-        if not opened.file.closed:
+        if opened.file is not None:
             with contextlib.suppress(OSError, ValueError):  # nothing is lost: the file was only read
                 await work.finish(opened.file.close)
 
 
+def _close(opened: OpenedFile) -> None:
+    if opened.file is not None:
+        opened.file.close()
+
+
 def _opened_file(path: Path, small: int, work: FileWork) -> OpenedFile:
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb", buffering=0, opener=_open_without_waiting))
-        stat = os.fstat(file.fileno())
-        if _NON_BLOCKING and not S_ISFIFO(stat.st_mode):
-            os.set_blocking(file.fileno(), True)
+    descriptor = os.open(path, _FLAGS)
+    try:
+        stat = os.fstat(descriptor)
         is_small = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
-        content = _read_all(file, stat.st_size, small) if is_small else None
+        content = _read_all(descriptor, stat.st_size, small) if is_small else None
         if content is None:
-            stack.pop_all()  # the file stays open
-        return OpenedFile(path.name, file, content, stat, work)
+            if _NON_BLOCKING and not S_ISFIFO(stat.st_mode):
+                os.set_blocking(descriptor, True)
+            return OpenedFile(path.name, os.fdopen(descriptor, "rb", buffering=0), None, stat, work)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return OpenedFile(path.name, None, content, stat, work)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | _NON_BLOCKING)
-
-
-def _read_all(file: IO[bytes], size: int, small: int) -> bytes | None:
+def _read_all(descriptor: int, size: int, small: int) -> bytes | None:
     content = b""
-    while len(content) < size and (chunk := file.read(small + 1 - len(content))):
+    while len(content) < size and (chunk := os.read(descriptor, small + 1 - len(content))):
         content += chunk
     if len(content) <= small:
         return content
-    file.seek(0)  # the file has grown
+    os.lseek(descriptor, 0, os.SEEK_SET)  # the file has grown
     return None
 
 

@@ -102,7 +102,8 @@ class Source(abc.ABC):
                 f"a path is a str or an os.PathLike, not a {type(path).__name__}: pass pathlib.Path"
             )
         name = path if isinstance(path, str) else adapters.attribute(path, "name")
-        name = PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None
+        if not isinstance(path, PurePath):
+            name = PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None
         return OpenableSource(opening=functools.partial(open_path, path), file=path, name=name)
 
     @classmethod

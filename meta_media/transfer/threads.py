@@ -48,6 +48,7 @@ _CLEANUP_TIMEOUT: Final = 5.0  # seconds that a caller waits for the clean-up of
 _LOOP_ONLY: Final = ("event loop", "same thread")  # what an object says that cannot be used on another thread
 _deadline: Final[ContextVar[float | None]] = ContextVar("deadline", default=None)
 T = TypeVar("T")
+AnyFuture = Future[T] | asyncio.Future[T]
 
 
 @functools.cache
@@ -90,8 +91,14 @@ async def _file_deadline(seconds: float | None) -> AsyncIterator[None]:
         _deadline.reset(token)
 
 
-def _ignore(future: asyncio.Future[Any]) -> None:
+def _ignored(future: AnyFuture[T]) -> asyncio.Future[T]:
     """Look at the exception of a future, which asyncio would log otherwise."""
+    seen = asyncio.wrap_future(future)
+    seen.add_done_callback(_ignore)
+    return seen
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
     _ = future.cancelled() or future.exception()
 
 
@@ -132,47 +139,50 @@ class FileWork:
         running_loop()
         return await self.result(self.start(work, *args), undo=undo)
 
-    async def result(self, started: Future[T] | asyncio.Future[T], *, undo: Callable[[T], object] | None = None) -> T:
+    async def result(self, started: AnyFuture[T], *, undo: Callable[[T], object] | None = None) -> T:
         """Wait for work that was started; see `run`."""
-        future = asyncio.wrap_future(started)
         try:
-            await self.settled(future)
+            await self.settled(started)
         except BaseException:
-            left = self._last_work or not future.cancel()  # what still waits for a thread is dropped
-            future.add_done_callback(_ignore)
+            ended = self._last_work or started.done()
+            started.cancel()  # what still waits for a thread is dropped
             if undo is not None:
                 undoing = self.start(lambda: undo(started.result()))
-                if left:
+                if ended:
                     await outwait(asyncio.wrap_future(undoing), _CLEANUP_TIMEOUT)
             raise
         self._last = None  # it has the result
-        return future.result()
+        return started.result()
 
-    async def settled(self, future: asyncio.Future[Any], grace: float | None = None) -> None:
+    async def settled(self, future: AnyFuture[Any], grace: float | None = None) -> None:
         """
         Wait until a future of the work is done. A cancellation arrives when it is, or after the grace in seconds.
 
         If that takes too long, a missed deadline of the caller's is a `TransferTimeoutError`, and any other a `StorageError`.
         """
         loop, limit = asyncio.get_running_loop(), self.limit
-        waiter = loop.create_future()  # `asyncio.wait` takes twice as long
+        waiter = loop.create_future()  # `asyncio.wait` and `asyncio.wrap_future` take twice as long
 
         def wake(_: object = None) -> None:
             if not waiter.done():
                 waiter.set_result(None)
 
+        def wake_from_thread(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(wake)
+
         timer = None if limit is None else loop.call_later(limit, wake)
-        future.add_done_callback(wake)
+        future.add_done_callback(wake_from_thread if isinstance(future, Future) else wake)
         try:
             await waiter
         except asyncio.CancelledError:
-            await outwait(future, self._grace if grace is None else grace)
+            await outwait(_ignored(future), self._grace if grace is None else grace)
             raise
         finally:
-            future.remove_done_callback(wake)
             if timer is not None:
                 timer.cancel()
         if not future.done():
+            _ignored(future)
             raise self._too_late(limit or 0.0)
 
     def _too_late(self, seconds: float) -> MediaError:

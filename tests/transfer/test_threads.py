@@ -137,7 +137,8 @@ async def test_small_file_is_read_at_once(size: int, tmp_path: Path) -> None:
     path.write_bytes(bytes(size))
     async with open_file(path, small=10) as known:
         assert known.content == bytes(size)
-        assert known.file.closed
+        assert known.file is None
+        assert str(path) not in open_files(path)
         assert known.stat.st_size == size
 
 
