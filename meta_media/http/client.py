@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import anyio
 import anyio.to_thread
@@ -177,9 +177,9 @@ class DeletedIds:
         self._ids[media_id] = None
         if len(self._ids) > _DELETED_COUNT:
             self._ids.popitem(last=False)
-        for keeper in tuple(self.keepers):
+        for reference in [ref(keeper) for keeper in self.keepers]:  # else overlapping deletes would keep all alive
             try:
-                if keeper in self.keepers:  # it may have been closed meanwhile
+                if (keeper := reference()) is not None and keeper in self.keepers:  # it may have been closed meanwhile
                     await keeper.strike_out(media_id)
             except MediaError as error:
                 _log.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import time_machine
@@ -136,6 +137,24 @@ async def test_a_library_that_is_closed_during_a_delete(media: MediaApi, caplog:
     await media.delete(uploaded.id)
     assert sum(store.calls.count("find") for store in both) == 1
     assert caplog.messages == []
+
+
+async def test_a_library_that_is_dropped_during_a_delete(media: MediaApi) -> None:
+    """While one library looks for the id, the other one is dropped and freed. Else deletes that overlap would keep all alive."""
+    both = HookedStore(), HookedStore()
+    libraries = [MediaLibrary(media, store) for store in both]
+    uploaded = await media.upload(CONTENT, filename="a.txt")
+    alive = [ref(library) for library in libraries]
+    left: list[int] = []
+
+    async def drop() -> None:
+        libraries.clear()
+        left.append(sum(library() is not None for library in alive))
+
+    for store in both:
+        store.before["find"] = drop
+    await media.delete(uploaded.id)
+    assert left == [1]  # the one that is asked
 
 
 @pytest.mark.parametrize("store", ["library.sqlite", Path("library.sqlite"), MemoryStore, 5])
