@@ -28,10 +28,10 @@ from meta_media.http.timeouts import TransferTimeouts, Waiter
 __all__ = ["NetworkStream", "connect", "secure"]
 
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
-_SMALL_SIZE: Final = 2**15  # bytes received ahead of the reader, or encrypted at a time: OpenSSL's buffers never shrink
+_SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or encrypted at a time: OpenSSL's buffers never shrink
 _UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
-_PIECE_SIZE: Final = 2**18  # bytes received or sent at a time, so that other tasks get their turn
+_PIECE_SIZE: Final = 2**19  # bytes received or sent at a time, so that other tasks get their turn
 _ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
 
 
@@ -253,9 +253,8 @@ class NetworkStream(asyncio.BufferedProtocol):
             if self._tls is None:
                 self._transport.write(piece)
             else:
-                self._transport.write(
-                    b"".join(self._encrypted(piece))
-                )  # `writelines` of early 3.12 and 3.13 never pauses
+                for encrypted in self._encrypted(piece):
+                    self._transport.write(encrypted)
         return given
 
     def _encrypted(self, piece: memoryview) -> Iterator[bytes]:

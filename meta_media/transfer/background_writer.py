@@ -73,14 +73,19 @@ class BackgroundWriter(Generic[T]):
     async def put(self, piece: T) -> None:
         """Wait for room, raise the error of an earlier piece if one failed, and hand over this one."""
         self._loop = asyncio.get_running_loop()
-        while self._job is not None and self._put_count - self._done_count >= self._depth:
-            self._waiter = self._loop.create_future()
-            await self._files.settled(self._waiter, grace=0)
+        while self._job is not None and self._full:
+            self._waiter = self._loop.create_future()  # before the second look, so that the thread wakes it
+            if self._full:
+                await self._files.settled(self._waiter, grace=0)
         self._raise_failure()
         self._put_count += 1
         self._pieces.append(piece)
         if self._job is None:
             self._start()
+
+    @property
+    def _full(self) -> bool:
+        return self._put_count - self._done_count >= self._depth
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -111,7 +116,8 @@ class BackgroundWriter(Generic[T]):
             finally:
                 self._end_turn()
             self._done_count += 1
-            self._loop.call_soon_threadsafe(self._wake)
+            if self._waiter is not None:  # waking the event loop takes as long as writing 100 KiB
+                self._loop.call_soon_threadsafe(self._wake)
 
     def _ended(self, job: asyncio.Future[None]) -> None:
         if job.cancelled():  # it was left behind

@@ -141,6 +141,9 @@ class FileWork:
 
     async def result(self, started: AnyFuture[T], *, undo: Callable[[T], object] | None = None) -> T:
         """Wait for work that was started; see `run`."""
+        if started.done():
+            self._last = None
+            return started.result()
         try:
             await self.settled(started)
         except BaseException:
@@ -153,6 +156,13 @@ class FileWork:
             raise
         self._last = None  # it has the result
         return started.result()
+
+    async def drop(self, started: Future[Any]) -> None:
+        """Wait until work whose result is not wanted is done. A cancellation arrives then, or after the grace."""
+        if not started.cancel():
+            cancelled = await outwait(_ignored(started), self._grace)
+            if cancelled is not None:
+                raise cancelled
 
     async def settled(self, future: AnyFuture[Any], grace: float | None = None) -> None:
         """
