@@ -459,6 +459,33 @@ async def test_cancelled_while_a_file_is_read(media: MediaApi) -> None:
         assert handle.tell() == 7
 
 
+@pytest.mark.parametrize(("change", "words"), [(1, "became longer"), (-1, "became shorter")])
+async def test_file_that_changes_while_it_is_read(tmp_path: Path, change: int, words: str) -> None:
+    """A file that is no longer of its size at its end is refused there."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(LONG)
+    seen: list[bytes] = []
+
+    async def read() -> None:
+        async with Source.path(path).open() as body, contextlib.aclosing(body.chunks(lambda: 1000)) as chunks:
+            async for chunk in chunks:
+                if not seen:
+                    os.truncate(path, len(LONG) + change)
+                seen.append(bytes(chunk))
+
+    with pytest.raises(CorruptedMediaError, match=words):
+        await read()
+    assert b"".join(seen) == LONG[: len(LONG) + min(change, 0)]
+
+
+async def test_file_that_is_read_no_further(tmp_path: Path) -> None:
+    """A file is closed when its reader stops, and the chunk that was read ahead is dropped."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(LONG)
+    async with Source.path(path).open() as body, contextlib.aclosing(body.chunks(lambda: 1000)) as chunks:
+        assert bytes(await anext(chunks)) == LONG[:1000]
+
+
 class _Generous(io.BytesIO):
     """A file object that adds something of its own to the last piece."""
 

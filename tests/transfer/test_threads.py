@@ -15,7 +15,7 @@ import pytest
 
 from meta_media.errors import StorageError
 from meta_media.transfer.files import open_file, spooled
-from meta_media.transfer.threads import await_completion, run_in_thread, storage_errors, submit
+from meta_media.transfer.threads import FileWork, await_completion, run_in_thread, storage_errors, submit
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import settled_at
 
@@ -51,6 +51,50 @@ async def test_cancellation_waits_for_the_work(times: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == [True]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_dropped_work_ends(cancelled: bool) -> None:
+    """Work whose result is not wanted is waited for, and a cancellation arrives when it has ended."""
+    work, begun, go = FileWork(), threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        begun.set()
+        return go.wait()
+
+    started = work.start(wait)
+    await wait_until(begun.is_set)
+    task = asyncio.ensure_future(work.drop(started))
+    await asyncio.sleep(0)
+    if cancelled:
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    go.set()
+    await asyncio.wait((task,))
+    assert (task.cancelled(), started.result()) == (cancelled, True)
+
+
+async def test_dropped_work_that_waits_is_never_done() -> None:
+    """Work whose result is not wanted is not begun if it still waits for earlier work."""
+    work, go, done = FileWork(), threading.Event(), threading.Event()
+    first, second = work.start(go.wait), work.start(done.set)
+    await work.drop(second)
+    go.set()
+    assert await work.result(first)
+    assert second.cancelled()
+    assert not done.is_set()
+
+
+async def test_result_that_is_there_needs_no_turn() -> None:
+    """The result of work that is done is returned at once, and so is its error."""
+    work = FileWork()
+    for divisor in (2, 0):
+        started = work.start(divmod, 5, divisor)
+        await wait_until(started.done)
+        waiting = work.result(started)
+        with pytest.raises(StopIteration if divisor else ZeroDivisionError):
+            waiting.send(None)
 
 
 async def test_anyio_cancellation_waits_for_the_work() -> None:
