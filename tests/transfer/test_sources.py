@@ -479,7 +479,7 @@ async def test_file_that_changes_while_it_is_read(tmp_path: Path, change: int, w
 
 
 async def test_file_that_is_read_no_further(tmp_path: Path) -> None:
-    """A file is closed when its reader stops, and the chunk that was read ahead is dropped."""
+    """A file is closed when its reader stops, although a chunk was read ahead."""
     path = tmp_path / "a.txt"
     path.write_bytes(LONG)
     async with Source.path(path).open() as body, contextlib.aclosing(body.chunks(lambda: 1000)) as chunks:
