@@ -122,14 +122,16 @@ class OutcomeBuffer(Generic[T]):
 
     def __init__(self, *, in_order: bool) -> None:
         self.taken_count = 0
+        self._added_count = 0
         self._in_order = in_order
-        self._outcomes: dict[int, Outcome[T]] = {}  # by index
+        self._outcomes: dict[int, Outcome[T]] = {}  # by index, or by how many were added before
         self._changed = asyncio.Event()
         self._closed = False
 
     def add(self, outcome: Outcome[T]) -> None:
         """Add an outcome."""
-        self._outcomes[outcome.index] = outcome
+        self._outcomes[outcome.index if self._in_order else self._added_count] = outcome
+        self._added_count += 1
         self._changed.set()
 
     def close(self) -> None:
@@ -148,6 +150,5 @@ class OutcomeBuffer(Generic[T]):
         return self._outcomes.pop(index)
 
     def _next_index(self) -> int:
-        if self._in_order and not self._closed:
-            return self.taken_count
-        return min(self._outcomes, default=-1) if self._in_order else next(iter(self._outcomes), -1)
+        """Return what `take` waits for. A run that was cancelled leaves gaps in the order."""
+        return min(self._outcomes, default=-1) if self._in_order and self._closed else self.taken_count

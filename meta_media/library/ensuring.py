@@ -66,8 +66,10 @@ class Ensuring(AsyncCloseable):
         """By key, while calls for it are in progress."""
         return self._bound.get()
 
-    async def _ensure(self, source: Any, keywords: Keywords, progress: ItemProgress | None = None) -> LibraryEntry:
-        async with self._hashed(source, keywords, progress) as item:
+    async def _ensure(
+        self, source: Any, options: UploadOptions, number: str, progress: ItemProgress | None = None
+    ) -> LibraryEntry:
+        async with self._hashed(source, options, number, progress) as item:
             return await self._entry_of(item)
 
     async def _entry_of(self, item: Item) -> LibraryEntry:
@@ -83,9 +85,10 @@ class Ensuring(AsyncCloseable):
         return attrs.evolve(entry, filename=item.filename or entry.filename)
 
     @asynccontextmanager
-    async def _hashed(self, source: Any, keywords: Keywords, progress: ItemProgress | None) -> AsyncIterator[Item]:
+    async def _hashed(
+        self, source: Any, options: UploadOptions, number: str, progress: ItemProgress | None = None
+    ) -> AsyncIterator[Item]:
         self._bound.get()
-        options, number = library_options(self._media, keywords)
         async with fingerprint(source, options, self._digests, self._media) as hashed:
             yield Item(hashed, options, number, progress)
 

@@ -22,6 +22,7 @@ from meta_media.protocol.models import HasMediaId, MessageStatus, SentMessage, m
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer.progress import ItemProgress, ProgressCallback, delta_callback
+from meta_media.transfer.upload import UploadOptions
 
 __all__ = ["MediaLibrary"]
 
@@ -68,7 +69,7 @@ class MediaLibrary(Ensuring):
             StorageError: Also if the store fails. If it was away, it is asked again, `Settings.max_retries` times. If it fails
                 after the upload, `media_id` and `maybe_applied` are set.
         """
-        return await self._ensure(source, {**keywords, "progress": progress})
+        return await self._ensure(source, *library_options(self._media, {**keywords, "progress": progress}))
 
     def ensure_many(
         self,
@@ -86,10 +87,14 @@ class MediaLibrary(Ensuring):
         A source is as for `ensure`, or a pair of a source and a mapping of keywords. The other keywords are those of `ensure`,
         for all sources. The keywords of a pair win.
         """
-        library_options(self._media, keywords)  # a keyword that cannot work is an error here, not of each item
         most = self._media.settings.concurrency
-        options = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
-        return BulkRun(sources, _EnsureJob(self._ensure, self._check_store, self._is_fatal, keywords), options)
+        run = BulkOptions(checked_concurrency(concurrency, most), stop_on_error, in_order, progress)
+
+        def options(own: Keywords) -> tuple[UploadOptions, str]:
+            return library_options(self._media, {**keywords, **own})
+
+        common = options({})  # a keyword that cannot work is an error here, not of each item
+        return BulkRun(sources, _EnsureJob(self._ensure, self._check_store, self._is_fatal, options, common), run)
 
     async def send(
         self,
@@ -127,7 +132,8 @@ class MediaLibrary(Ensuring):
         """
         fields: dict[str, Any] = {"caption": caption, "voice": voice, "reply_to": reply_to, "extra": extra}
         message = MediaMessage(to=Recipient.of(to), media_id="", **fields)
-        async with self._hashed(source, {**keywords, "progress": progress}, None) as item:
+        options, number = library_options(self._media, {**keywords, "progress": progress})
+        async with self._hashed(source, options, number) as item:
             message.body(kind or kind_of(item.fingerprint.mime_type))
             send = functools.partial(self._media.send, message.to, kind=kind, phone_number_id=item.number, **fields)
             entry = await self._entry_of(item)
@@ -191,7 +197,7 @@ class MediaLibrary(Ensuring):
 
     async def get(self, source: Any, **keywords: Unpack[EnsureKeywords]) -> LibraryEntry | None:
         """Return the valid entry of a source, or None. Nothing is uploaded. The arguments are those of `ensure`."""
-        async with self._hashed(source, keywords, None) as item:
+        async with self._hashed(source, *library_options(self._media, keywords)) as item:
             return await self._find(item, verify=item.options.verify)
 
     async def forget(self, entry: HasMediaId | str) -> bool:
@@ -257,13 +263,14 @@ class _EnsureJob:
     _ensure: Callable[..., Awaitable[LibraryEntry]]
     open: Callable[[], Coroutine[Any, Any, None]]
     is_fatal: Callable[[Exception], bool]
-    _keywords: Keywords
+    _options: Callable[[Keywords], tuple[UploadOptions, str]]  # for an item's own keywords
+    _common: tuple[UploadOptions, str]  # for an item without any
 
     async def aclose(self) -> None:
         """Do nothing. The store belongs to the library."""
 
     async def __call__(self, item: Any, move: ItemProgress) -> LibraryEntry:
         source, own = split_item(item)
-        keywords = {**self._keywords, **own}
-        keywords["progress"] = delta_callback(move, keywords.get("progress"))
-        return await self._ensure(source, keywords, move)
+        options, number = self._options(own) if own else self._common
+        options = attrs.evolve(options, progress=delta_callback(move, options.progress))
+        return await self._ensure(source, options, number, move)

@@ -53,6 +53,7 @@ class Body(abc.ABC):
     seekable = True  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it
     sha256: str | None = None  # that the bytes must have
     repackaged_size: int | None = None  # bytes of the file of which this is the Opus in Ogg; None for anything else
+    prepared: tuple[str, int] | None = None  # MIME type and size that it is sent with, if it was judged already
     spent: str | None = None  # why there is nothing to read, and what to do; None if there is, or if it is empty
 
     @abc.abstractmethod

@@ -84,7 +84,7 @@ async def fingerprint(
         async with file_deadline(settings.deadline), client.shared.share(settings.chunk_size) as chunk_size:
             body = await stack.enter_async_context(origin.open())
             make_replayable(body)
-            mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
+            body.prepared = mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
             if body.immutable and size == len(body.head):
                 sha256, expected = hashlib.sha256(body.head).hexdigest(), None
             else:

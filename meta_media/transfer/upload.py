@@ -102,6 +102,8 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
 
 async def prepare(source: Source, body: Body, options: UploadOptions, memory: int) -> tuple[str, int]:
     """Return the MIME type and the size in bytes that an opened source is sent with, unless it must be refused."""
+    if body.prepared is not None:
+        return body.prepared
     inspection, size = await inspect(source, body, options, memory)
     name = options.filename or source.name or body.name
     if options.validate or size > inspection.max_size:

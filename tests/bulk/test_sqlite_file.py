@@ -59,6 +59,36 @@ async def test_it_survives_a_power_cut(tmp_path: Path) -> None:
     assert asked == ["wal", 2, 7]
 
 
+async def test_work_of_one_turn_is_committed_together(tmp_path: Path) -> None:
+    """Tasks that run work in the same turn of the event loop share one transaction, on one thread."""
+    statements: list[str] = []
+    async with database(tmp_path / "names") as file:
+        await file.run(lambda connection: connection.set_trace_callback(statements.append))
+        statements.clear()
+        await asyncio.gather(*(file.run(adding(f"name {number}")) for number in range(50)))
+    assert statements.count("BEGIN IMMEDIATE") == 1
+    assert statements.count("RELEASE piece") == 50
+
+
+def test_work_that_an_ended_loop_has_left(tmp_path: Path) -> None:
+    """A loop that ends before it has called a thread leaves the file of use to the next loop."""
+    file = SQLiteFile(tmp_path / "names", purpose=("list of names", 7), schema=("CREATE TABLE names (name TEXT)",))
+
+    async def use(name: str) -> None:
+        await file.run(adding(name))
+        await file.aclose()
+
+    first, begun = asyncio.new_event_loop(), file.run(adding("early"))
+    first.call_soon(begun.send, None)
+    first.call_soon(first.stop)
+    first.run_forever()  # one turn
+    begun.close()
+    first.close()
+    asyncio.run(use("late"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "names")) as connection:
+        assert ("late",) in connection.execute("SELECT name FROM names").fetchall()
+
+
 async def test_work_that_fails_is_undone_alone(tmp_path: Path) -> None:
     """What fails raises as it is and leaves nothing behind; what was asked for together with it is done."""
 

@@ -105,6 +105,15 @@ async def test_names_and_types(tmp_path: Path) -> None:
         assert (identity.source.name, identity.mime_type) == ("a.csv", "text/csv")
 
 
+async def test_a_source_is_judged_once() -> None:
+    """The upload of a hashed source takes the type and the size that were found before it was hashed."""
+    async with (
+        fingerprint(b"text", UploadOptions(filename="a.txt"), RecentDigestCache(), CLIENT) as identity,
+        identity.source.open() as body,
+    ):
+        assert body.prepared == (identity.mime_type, identity.size)
+
+
 async def test_unchanged_file_is_hashed_once(tmp_path: Path) -> None:
     """A file that was hashed before and has not changed is not hashed again, whatever name it has."""
     digests, path, link = Noted(), tmp_path / "a.txt", tmp_path / "b.txt"
