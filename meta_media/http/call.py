@@ -84,8 +84,10 @@ class Call:
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()
         try:
-            await self._client.shared.load()
-            await self._wait_for_slot()
+            if not self._client.shared.ready:
+                await self._client.shared.load()
+            if self.settings.uploads_per_second or not self._slot.take():
+                await self._wait_for_slot()
         except BaseException as error:
             await self.__aexit__(None, error, None)
             raise
@@ -205,7 +207,8 @@ class Call:
         """
         status = 0
         for _ in range(1 + _MAX_REDIRECTS):
-            await self._slot.acquire()
+            if not self._slot.take():
+                await self._slot.acquire()
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content, hooked=sender.hooked, secret=token)

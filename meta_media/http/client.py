@@ -235,11 +235,15 @@ class Shared:
         """Return the share of the memory of a transfer that is about to begin."""
         return Share(self._memory.get(), chunk_size)
 
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is left to `load`; `ConfigurationError` if the client is closed."""
+        return self._loaded and self.client is not None
+
     async def load(self) -> None:
         """Import on a thread, once, what takes a tenth of a second, and check that the client is open."""
-        if not self._loaded:
-            await anyio.to_thread.run_sync(_import_libraries, limiter=self._threads.get())
-            self._loaded = True
+        await anyio.to_thread.run_sync(_import_libraries, limiter=self._threads.get())
+        self._loaded = True
         self.client  # noqa: B018 - raises if it is closed
 
     def sender(self, *, through_client: bool) -> Any:

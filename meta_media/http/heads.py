@@ -55,11 +55,14 @@ def response_head(data: bytes) -> tuple[int, Fields, int, bool, memoryview] | No
         return None
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-2]]
     fields = [(name.lower(), value.strip("\t ")) for name, _, value in pairs]
-    names, values = [name for name, _ in fields], dict(fields)
+    values = dict(fields)
     length, connection = values.get("content-length", ""), values.get("connection", "").lower()
-    repeated = names.count("content-length") > 1 or names.count("connection") > 1
-    if repeated or "transfer-encoding" in values or not _LENGTH.fullmatch(length):
+    if "transfer-encoding" in values or not _LENGTH.fullmatch(length):
         return None
+    if len(values) < len(fields):  # some are repeated
+        names = [name for name, _ in fields]
+        if names.count("content-length") > 1 or names.count("connection") > 1:
+            return None
     if connection not in {"", "close", "keep-alive"}:
         return None
     return int(text[9:12]), fields, int(length), connection != "close", memoryview(data)[size:]

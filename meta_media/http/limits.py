@@ -58,7 +58,8 @@ class RetryBudget:
 
     def earn(self, cost: int) -> None:
         """Count a success, and give back what the retry before it cost."""
-        self._left = min(self._left + max(cost, 1), _CAPACITY)
+        if self._left < _CAPACITY:
+            self._left = min(self._left + max(cost, 1), _CAPACITY)
 
 
 class Throttle:
@@ -77,6 +78,7 @@ class Throttle:
         self._queue = anyio.Lock()
         self._changed: anyio.Event | None = None  # of the one that waits at the head of the queue
         self._shut_until = -math.inf
+        self.free = True  # whether it was never shut, or slow start has ended since
         self._shut_count = 0  # in a row
         self._generation = 0  # of requests; a response to one sent before the last `shut` changes nothing
         self._in_flight = 0
@@ -125,6 +127,7 @@ class Throttle:
         if succeeded and self._allowed < math.inf:
             self._shut_count = 0
             self._allowed = self._allowed + 1 if self._allowed < _SLOW_START_END else math.inf
+            self.free = self._allowed == math.inf and not self.left
         self._wake()
 
     def shut(self, ticket: int, retry_after: float | None, first: float) -> None:
@@ -143,6 +146,7 @@ class Throttle:
             retry_after = 4.0 ** min(self._shut_count - 1, 9)
         delay = backoff_delay(self._shut_count, first, self._jitter) if retry_after is None else retry_after
         self._shut_until = max(self._shut_until, self._now() + min(delay, MAX_RETRY_AFTER))
+        self.free = False
         self._wake()
 
     def _wake(self) -> None:
@@ -207,9 +211,12 @@ class Limits:
 
     def of_call(self, account: Hashable, number: str | None) -> dict[Scope, Throttle]:
         """Return the throttles of a call. Without a number, its limits are those of its account's calls without one."""
-        keys: dict[Scope, Hashable] = {"app": (), "account": (account,), "number": number or ("no number", account)}
-        known = self._throttles.get()
-        return {scope: known.get(key) or self.throttle(key) for scope, key in keys.items()}
+        known, of_account, of_number = self._throttles.get(), (account,), number or ("no number", account)
+        return {
+            "app": known.get(()) or self.throttle(()),
+            "account": known.get(of_account) or self.throttle(of_account),
+            "number": known.get(of_number) or self.throttle(of_number),
+        }
 
 
 class Slot:
@@ -231,14 +238,14 @@ class Slot:
     @property
     def open(self) -> bool:
         """Whether a request may be sent now."""
-        for throttle in self.throttles.values():  # noqa: SIM110 - a generator takes twice as long, four times a call
-            if not throttle.open:
+        for throttle in self.throttles.values():  # noqa: SIM110 - a generator takes twice as long
+            if not (throttle.free or throttle.open):
                 return False
         return True
 
     async def acquire(self) -> None:
         """Hold the slot while the throttles are open; it is given up while one of them is shut."""
-        while not (self.open and (self._held or self._take())):
+        while not self.take():
             self.pause()
             with self.waiting():
                 while not self.open:
@@ -248,9 +255,11 @@ class Slot:
                     await self._limiter.acquire()
             self._held = True
 
-    def _take(self) -> bool:
-        """Take the slot if one is free, which takes less time than `waiting`."""
-        if self._limiter.value and not self._stopped:
+    def take(self) -> bool:
+        """Hold the slot if that needs no wait; return whether it is held."""
+        if not self.open:
+            return False
+        if not self._held and self._limiter.value and not self._stopped:
             self._limiter.acquire_nowait()
             self._held = True
         return self._held

@@ -51,16 +51,16 @@ def _outcome(
     if not 200 <= status < 300 or (content is not None and "error" in content):
         return parse_error(request.operation, status, headers, body, request.media_id, secret)
     changes = request.method != "GET"
+    what = "is not a JSON object"
+    try:
+        if content is not None:
+            return structure(cls, content)
+    except ValueError as error:
+        what = f"is not valid: {error}"
     unframed = not {"content-length", "transfer-encoding"} & headers.keys()  # its end cannot be verified
     if content is None and (unframed or (request.operation == "upload" and not body.strip())):
         message = "Meta's response is empty or incomplete"
         return ServerError(message, status=status, retryable=True, maybe_applied=changes)
-    try:
-        if content is not None:
-            return structure(cls, content)
-        what = "is not a JSON object"
-    except ValueError as error:
-        what = f"is not valid: {error}"
     return ServerError(f"Meta's response {what}", status=status, retryable=not changes, maybe_applied=changes)
 
 
@@ -129,7 +129,9 @@ def _api_error(
 def from_json(text: bytes | bytearray | str, secret: str = "") -> Any:
     """Decode JSON; None if it is none. An exception would have the whole text, as its context too."""
     try:
-        return masked(json.loads(text), secret)
+        value = json.loads(text)
+        quoted = "'" in secret or "\\" in secret  # these two look different in a repr
+        return masked(value, secret) if quoted or secret in repr(value) else value  # mostly, one look at all is enough
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return None
 

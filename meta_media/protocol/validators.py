@@ -42,7 +42,7 @@ _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white 
 
 def must_be(what: str, *validators: Validator) -> Callable[[object, attrs.Attribute[Any], object], None]:
     """Combine validators of attrs into one that raises `ConfigurationError("<field> must be <what>, not <value>")`."""
-    check = and_(*validators)
+    check = validators[0] if len(validators) == 1 else and_(*validators)
 
     def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         try:
