@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -41,14 +41,15 @@ from meta_media.protocol.validators import is_id
 if TYPE_CHECKING:
     from meta_media.http.client import Client
 
-__all__ = ["Call", "Content"]
+__all__ = ["Call", "Content", "Pieces"]
 
 _log: Final = logging.getLogger("meta_media")
 _MAX_ERROR_SIZE: Final = 2**16  # bytes of an error's body that are read
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 T = TypeVar("T")
-Content = bytes | Callable[[], AbstractAsyncContextManager[Any]]  # of a request: in memory, or what opens it
+Pieces = tuple[bytes | bytearray | memoryview, ...]  # of a body in memory; none for no body
+Content = Pieces | Callable[[], AbstractAsyncContextManager[Any]]  # of a request: in memory, or what opens it
 
 
 class Call:
@@ -148,7 +149,7 @@ class Call:
         self,
         request: Request,
         cls: type[T],
-        content: Content = b"",
+        content: Content = (),
         *,
         check: Callable[[T], None] | None = None,
         replayable: Callable[[], bool] = lambda: True,
@@ -162,8 +163,8 @@ class Call:
         retry = RetryState(replayable)
         while True:
             try:
-                if isinstance(content, bytes):
-                    return await self._attempt(request, cls, content or None, check)
+                if isinstance(content, tuple):
+                    return await self._attempt(request, cls, content, check)
                 async with content() as body:
                     return await self._attempt(request, cls, body, check)
             except MediaError as error:
@@ -199,11 +200,11 @@ class Call:
                 check(value)
             return value
 
-    async def open(self, request: Request, content: Any = None) -> Response:
+    async def open(self, request: Request, content: Any = ()) -> Response:
         """
         Send a request once, follow its redirects, and return the response. Each redirect is checked like the first URL.
 
-        `content` is the body: an async iterable of as many bytes as its Content-Length, or bytes, or None.
+        `content` is the body: an async iterable of as many bytes as its Content-Length, or pieces in memory.
         """
         status = 0
         for _ in range(1 + _MAX_REDIRECTS):
@@ -212,12 +213,8 @@ class Call:
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content, hooked=sender.hooked, secret=token)
-            body = content
-            if isinstance(content, AsyncIterable):
-                self.timeouts.extend(int(headers["Content-Length"]))
-                body = UntimedSource(content, self.timeouts)
-            else:
-                self.timeouts.extend(len(content or b""))
+            self.timeouts.extend(int(headers.get("Content-Length", 0)))
+            body = content if isinstance(content, tuple) else UntimedSource(content, self.timeouts)
             self.attempts += 1
             tickets, succeeded = self._slot.enter(), False
             try:

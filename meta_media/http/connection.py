@@ -8,6 +8,7 @@ and what it refuses is refused.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
@@ -56,13 +57,17 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._events = 0  # interim responses; from the body on, pieces of the body
 
     async def send(
-        self, method: str, target: str | bytes, headers: Headers, content: AsyncIterable[Any] | bytes | None
+        self,
+        method: str,
+        target: str | bytes,
+        headers: Headers,
+        content: AsyncIterable[Any] | tuple[Any, ...] | bytes | None,
     ) -> None:
         """Send the request, stopping early if the server responds first; then read the response's headers."""
         self._method, size, responded = method, 0, False
         try:
             pending = [self._head(method, target, headers)]
-            if isinstance(content, bytes):
+            if isinstance(content, bytes | tuple):
                 pending += self._framed(content)
             elif content is not None:
                 async for piece in content:
@@ -93,13 +98,16 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
         return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=headers)))
 
-    def _framed(self, piece: Any) -> list[Any]:
+    def _framed(self, data: Any) -> list[Any]:
+        """Return a piece of the body, or a tuple of pieces, as it is sent."""
+        pieces = data if isinstance(data, tuple) else (data,)
         if self._unsent is None:
-            return self._h11.send_with_data_passthrough(h11.Data(data=piece)) or []
-        self._unsent -= len(piece)
+            framed = [self._h11.send_with_data_passthrough(h11.Data(data=piece)) or [] for piece in pieces]
+            return list(itertools.chain(*framed))
+        self._unsent -= sum(map(len, pieces))
         if self._unsent < 0:
             raise httpx.LocalProtocolError("the body is longer than its Content-Length")
-        return [piece]
+        return [*pieces]
 
     def _end(self) -> list[Any]:
         if self._unsent is None:

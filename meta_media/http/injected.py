@@ -100,6 +100,7 @@ class InjectedClient:
         request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
         trace = _Trace(Secret(dict(headers).get("Authorization", "").partition(" ")[2]))
         extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": trace.note, TIMEOUTS: timeouts}
+        content = b"".join(content) if isinstance(content, tuple) else content
         request = request_class(method, url, content=content, headers=headers, extensions=extensions)
         target = SecretBytes(split_url(url)[1].encode())
         if request.url.raw_path != target:  # httpx has quoted it anew, which would break a signature

@@ -39,4 +39,4 @@ async def send(call: Call, number: str, media: object, kind: str | None, message
     request = graph_request(
         "send", "POST", call.settings, number, "messages", media_id=message.media_id, headers=headers
     )
-    return await call.request(request, SentMessage, body)
+    return await call.request(request, SentMessage, (body,))

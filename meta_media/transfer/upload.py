@@ -15,7 +15,7 @@ import attrs
 from attrs.validators import optional
 
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
-from meta_media.http.call import Call, Content
+from meta_media.http.call import Call, Content, Pieces
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.media_types import HEAD_SIZE, Inspection, check_size, inspect_media
 from meta_media.protocol.models import UploadedMedia
@@ -140,7 +140,7 @@ async def _send(
     again = isinstance(origin, MediaStreamSource)  # whether it can be opened anew
     begin: Content = functools.partial(content.open, body)
     if size <= _SMALL_SIZE:
-        begin, again = await content.join(body), True
+        begin, again = await content.read(body), True
     elif isinstance(origin, MediaStreamSource):
         begin = functools.partial(content.fetch, body, origin, call)
     uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: again or body.replayable)
@@ -234,19 +234,19 @@ class FileContent:
             error.__cause__, error.__suppress_context__ = cause, suppressed
             raise error
 
-    async def join(self, body: Body) -> bytes:
-        """Join a small file with its form, before it is sent: one piece costs a third of three to send."""
-        content: list[Buffer] = [body.content or b""]
-        if body.content is None:
+    async def read(self, body: Body) -> Pieces:
+        """Read a small file before it is sent, so that it is sent with its form and the request's head in one piece."""
+        content: list[Buffer] = [b"" if body.content is None else body.content]
+        if not body.immutable:  # what the caller may change is copied, for another attempt to send the same
             async with contextlib.aclosing(body.chunks(lambda: _SMALL_SIZE)) as chunks:
-                content = [chunk async for chunk in chunks]
+                content = [bytes(chunk) async for chunk in chunks]
         if self._hashes:
             for chunk in content:
                 self._digest.update(chunk)
         self._check()
         if self._progress is not None:
             await ProgressReporter(self._progress, self._size).add(self._size)
-        return b"".join([self._form.head, *content, self._form.tail])
+        return self._form.head, *content, self._form.tail
 
     def _check(self) -> None:
         """Raise before the end of the request if the SHA-256 is not the expected one."""
