@@ -242,7 +242,8 @@ class Call:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
             self._slot.throttles["number"].check_lookups(self.settings.info_errors_per_hour)
-        headers = {"Host": urlsplit(request.url).netloc, **request.headers}
+        host = self.settings.base_url.partition("//")[2] if request.graph else urlsplit(request.url).netloc
+        headers = {"Host": host, **request.headers}
         self._token = Secret()
         if request.bearer:
             self._token = await self._client.token.get()

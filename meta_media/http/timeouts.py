@@ -35,12 +35,9 @@ class TransferTimeouts:
     def __init__(
         self, *, connect: float | None, read: float | None, write: float | None, rate: float, deadline: float | None
     ) -> None:
-        self._limits: dict[Phase, float] = {
-            "connect": connect or math.inf,
-            "read": read or math.inf,
-            "write": write or math.inf,
-        }
-        self._waits = sum(self._limits.values())
+        connect, read, write = connect or math.inf, read or math.inf, write or math.inf
+        self._limits: dict[Phase, float] = {"connect": connect, "read": read, "write": write}
+        self._waits = connect + read + write
         self._rate = rate
         self._scales = deadline is None
         self._allowed = deadline or math.inf
@@ -65,14 +62,16 @@ class TransferTimeouts:
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        self._reschedule()
+        if self.timer is not None:
+            self._reschedule()
 
     def __exit__(self, *_: object) -> None:
         self._spent, self._began = self._now(), None
-        self._reschedule()
+        if self.timer is not None:
+            self._reschedule()
 
     def _reschedule(self) -> None:
-        if self.timer is not None and not self.timer.expired():
+        if not self.timer.expired():
             self.timer.reschedule(None if self._began is None else self.ends())
 
     def _now(self) -> float:
@@ -109,7 +108,7 @@ class TransferTimeouts:
 
     def check_deadline(self) -> None:
         """Raise if the deadline has passed, also where there is nothing to wait for."""
-        if self._late():
+        if self._now() >= self._allowed:
             raise self._deadline_error()
 
     def check_idle(self, phase: Phase, moved: int) -> None:

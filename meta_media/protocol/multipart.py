@@ -10,7 +10,7 @@ import attrs
 __all__ = ["Form", "encode"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)  # never changed; a frozen one takes twice the time to make
 class Form:
     """A multipart/form-data body around one file."""
 
@@ -32,7 +32,7 @@ def encode(fields: Mapping[str, str], *, filename: str, mime_type: str) -> Form:
     """
     boundary = f"meta-media-{os.urandom(16).hex()}"
     start = f"--{boundary}\r\nContent-Disposition: form-data; name="
-    head = "".join(f'{start}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    head = "".join([f'{start}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()])
     head += f'{start}"file"; filename="{filename}"\r\nContent-Type: {mime_type}\r\n\r\n'
     tail = f"\r\n--{boundary}--\r\n"
     content_type = f"multipart/form-data; boundary={boundary}"
