@@ -86,6 +86,19 @@ async def test_throttle_is_open(throttle: Throttle, time: Time) -> None:
     assert (throttle.left, throttle.open, time.slept) == (0, True, [])
 
 
+async def test_throttle_is_free_after_slow_start(throttle: Throttle, time: Time) -> None:
+    """Slow start ends after 64 successes in a row; until then, the number of requests under way is looked at."""
+    assert throttle.free
+    throttle.shut(throttle.enter(), 2.0, first=0.5)
+    time.now += 2.0
+    for count in range(64):
+        assert (throttle.free, throttle.open) == (False, True), count
+        throttle.leave(throttle.enter(), succeeded=True)
+    assert throttle.free
+    throttle.shut(throttle.enter(), 2.0, first=0.5)
+    assert not throttle.free
+
+
 async def test_throttle_opens_gradually(throttle: Throttle, time: Time) -> None:
     """After the pause that Meta asked for one goes first; each that is answered well lets one more be under way."""
     throttle.shut(throttle.enter(), 2.0, first=0.5)

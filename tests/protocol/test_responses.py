@@ -27,7 +27,8 @@ from meta_media.errors import (
 )
 from meta_media.protocol.models import DeletedMedia, MediaInfo, SentMessage, UploadedMedia
 from meta_media.protocol.requests import Request, graph_request
-from meta_media.protocol.responses import disposition_filename, parse_error, parse_response
+from meta_media.protocol.responses import disposition_filename, from_json, parse_error, parse_response
+from meta_media.protocol.secrets import masked
 from meta_media.protocol.settings import Settings
 
 REPLIES = Path(__file__).parents[1] / "replies"
@@ -567,3 +568,18 @@ DISPOSITIONS = st.text() | st.lists(
 def test_any_disposition(value: str) -> None:
     """Any header gives a text or None."""
     assert isinstance(disposition_filename({"content-disposition": value}), str | None)
+
+
+TOKENS = st.text(st.sampled_from("ab'\"\\/"), min_size=8, max_size=9)
+
+
+@given(TOKENS.flatmap(lambda token: st.tuples(st.just(token), _json_with(token))))
+def test_echoes_are_masked_in_any_json(given: tuple[str, Any]) -> None:
+    """No echo of a token is overlooked, however JSON or Python write its characters."""
+    token, value = given
+    assert from_json(json.dumps(value).replace("/", "\\/"), token) == masked(value, token)
+
+
+def _json_with(token: str) -> st.SearchStrategy[Any]:
+    texts = st.sampled_from([token, f"x{token}", f"'{token}", f"\"{token}'", "x", token[:-1]])
+    return st.recursive(texts | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(texts, inner))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from meta_media import MediaApi, Progress, Settings, UploadedMedia, samples
+from meta_media import MediaApi, Progress, Settings, Source, UploadedMedia, samples
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import (
     AccountRestrictedError,
@@ -94,6 +95,39 @@ async def test_the_whole_request(connect: Connect) -> None:
     assert [text_of(fields[name]) for name in ("messaging_product", "type")] == ["whatsapp", "text/plain"]
     assert (fields["file"].get_filename(), fields["file"].get_content_type()) == ("note.txt", "text/plain")
     assert fields["file"].get_payload(decode=True) == TEXT
+
+
+@pytest.mark.parametrize("content", [TEXT[:10], TEXT[: 2**17], TEXT[: 2**17 + 10]], ids=["short", "small", "large"])
+@pytest.mark.parametrize("options", [{}, {"filename": "a b.txt", "verify": True, "ttl": timedelta(hours=1)}], ids=str)
+async def test_every_way_sends_the_same(connect: Connect, content: bytes, options: dict[str, Any]) -> None:
+    """Bytes, which need no opening, are sent as any other source of the same content is."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    info = json_response({"id": "42", "url": "https://x", "mime_type": "text/plain", "sha256": sha256})
+    script = [json_response({"id": "42", "extra": 1}), *([info] if "verify" in options else [])]
+    sources = (content, bytearray(content), memoryview(content), io.BytesIO(content), Source.stream([content]))
+    server, api = await connect(*script * len(sources))
+    results, sent = [], []
+    for source in sources:
+        uploaded = await api.upload(source, **options)
+        results.append((uploaded, uploaded.filename, uploaded.attempts, uploaded.extra, uploaded.file_size))
+        request = [request for request in server.requests if request.method == "POST"][-1]
+        boundary = request.header("content-type").partition("boundary=")[2]
+        head = [(name, value.replace(boundary, "…")) for name, value in request.headers]
+        sent.append((request.target, head, request.body.replace(boundary.encode(), b"\xe2\x80\xa6")))
+    assert all(each == results[0] for each in results)
+    assert all(each == sent[0] for each in sent)
+
+
+async def test_memory_that_changes_meanwhile(connect: Connect) -> None:
+    """What is sent of a small buffer was read before the request: each attempt sends the same."""
+    server, api = await connect(page(b"busy", status=503), json_response({"id": "42"}), max_retries=1, backoff=0)
+    content = bytearray(b"text")
+
+    def change(_: Progress) -> None:
+        content[:1] = b"n"
+
+    await api.upload(content, progress=change)
+    assert [b"text" in request.body for request in server.requests] == [True, True]
 
 
 @pytest.mark.parametrize(
