@@ -74,7 +74,7 @@ def graph_request(
     url = "/".join((settings.base_url, settings.api_version, *path))
     if given := {name: value for name, value in query.items() if value}:
         url = f"{url}?{urlencode(given)}"
-    all_headers = _headers(settings) | (headers or {})
+    all_headers = {**_headers(settings), **(headers or {})}
     return Request(operation=operation, method=method, url=url, graph=True, headers=all_headers, media_id=media_id)
 
 
