@@ -181,8 +181,8 @@ class SQLiteFile:
             self._check_folder()
             timeout = self._busy_timeout
             connection = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
+            tried = time.monotonic()
             try:
-                tried = time.monotonic()
                 self._prepare(connection)
             except BaseException as error:
                 connection.close()
