@@ -62,17 +62,13 @@ class TransferTimeouts:
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        if self.timer is not None:
-            self._reschedule()
+        if self.timer is not None and not self.timer.expired():
+            self.timer.reschedule(self.ends())
 
     def __exit__(self, *_: object) -> None:
         self._spent, self._began = self._now(), None
-        if self.timer is not None:
-            self._reschedule()
-
-    def _reschedule(self) -> None:
-        if not self.timer.expired():
-            self.timer.reschedule(None if self._began is None else self.ends())
+        if self.timer is not None and not self.timer.expired():
+            self.timer.reschedule(None)
 
     def _now(self) -> float:
         """Return the time spent, in seconds."""

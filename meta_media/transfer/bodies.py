@@ -2,7 +2,7 @@
 An opened source: its first bytes, its size, and its chunks.
 
 Memory and seekable files know their size and can be read again. A stream can be read once. Unless its size was declared, it
-is spooled until its end is seen. The caller's handle stays open, and its position is restored.
+is spooled until its end is seen.
 """
 
 from __future__ import annotations
@@ -12,29 +12,19 @@ import contextlib
 import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from stat import S_ISFIFO, S_ISREG
+from contextlib import AsyncExitStack
 from typing import Any
 
 from meta_media.errors import CorruptedMediaError, InvalidMediaError
 from meta_media.protocol.formats import Signature
 from meta_media.protocol.media_types import HEAD_SIZE
 from meta_media.protocol.signatures import sniff_steps
-from meta_media.transfer.adapters import Buffer, name_in_archive, takes
-from meta_media.transfer.files import open_file, pipe_chunks, spooled
-from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
+from meta_media.transfer.adapters import Buffer
+from meta_media.transfer.files import spooled
+from meta_media.transfer.readers import as_bytes
 from meta_media.transfer.threads import FileWork, await_completion, prefetch, storage_errors
 
-__all__ = [
-    "Body",
-    "ChunkSize",
-    "MemoryBody",
-    "make_replayable",
-    "open_handle",
-    "open_path",
-    "open_response",
-    "open_stream",
-]
+__all__ = ["Body", "ChunkSize", "MemoryBody", "SeekableBody", "StreamBody", "make_replayable"]
 
 ChunkSize = Callable[[], int]  # returns the bytes of the next chunk, at most
 
@@ -84,97 +74,6 @@ class Body(abc.ABC):
         """Yield all bytes in chunks of at most `chunk_size()`. `CorruptedMediaError`: there are not `size` bytes."""
 
 
-@asynccontextmanager
-async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
-    """Open a file by its path, on a thread. A small file is read and closed at once."""
-    async with open_file(path, HEAD_SIZE) as opened:
-        if opened.content is not None:
-            body = MemoryBody(opened.content, opened.stat)
-            body.name = opened.name
-            yield body
-            return
-        chunks = pipe_chunks(opened.file, BATCH_SIZE) if S_ISFIFO(opened.stat.st_mode) else None
-        seekable = open_handle(opened.file, None, stat=opened.stat, work=opened.work)
-        async with seekable if chunks is None else open_stream(_read_errors(chunks), None) as whole:
-            whole.name = opened.name
-            yield whole
-
-
-@asynccontextmanager
-async def open_handle(
-    handle: Any,
-    size: int | None,
-    *,
-    stat: os.stat_result | None = None,
-    whole: bool = False,
-    name: str | None = None,
-    work: FileWork | None = None,
-) -> AsyncIterator[Body]:
-    """
-    Read a handle from its position, or `whole`. A handle that cannot seek, such as a pipe, is read as a stream.
-
-    `name` may be that of the archive that it reads from. `stat` is of a file that was just opened by its path.
-    """
-    work = work or FileWork(handle, limit=None)
-    with storage_errors("read the source"):
-        extent = (0, stat.st_size) if stat and stat.st_size > HEAD_SIZE and S_ISREG(stat.st_mode) else None
-        if extent is None and check_handle(handle):
-            extent = await _extent(handle, work)
-    if extent is None:
-        async with open_stream(_read_errors(handle_chunks(handle)), size) as body:
-            body.name = name_in_archive(name, body.head)
-            yield body
-        return
-    position, end = extent
-    start = 0 if whole else position
-    try:
-        with storage_errors("read the source"):
-            await work.call(handle.seek, start)
-            head = b""
-            while len(head) < HEAD_SIZE and (chunk := await work.call(handle.read, HEAD_SIZE - len(head))):
-                head += as_bytes(chunk)
-        seekable = _SeekableBody(handle, work, start, max(end - start, 0), head, stat)
-        seekable.name = name_in_archive(name, head)
-        seekable.spent = "it stands at its end: call seek(0), or pass getvalue()" if 0 < end <= start else None
-        yield seekable
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # a position that cannot be restored must not hide the outcome
-            await work.finish(handle.seek, position)
-
-
-async def _extent(handle: Any, work: FileWork) -> tuple[int, int] | None:
-    """Return the position of a handle, and its end, where it then stands; None if it cannot seek, like a pipe or a socket."""
-    try:
-        position = await work.call(handle.tell)
-        await work.call(handle.seek, position)
-        if not isinstance(position, int) or not takes(handle.seek, 0, os.SEEK_END):
-            return None
-        try:
-            await work.call(handle.seek, 0, os.SEEK_END)
-            return position, int(await work.call(handle.tell))
-        except BaseException:
-            with contextlib.suppress(OSError, ValueError):
-                await work.finish(handle.seek, position)
-            raise
-    except (AttributeError, OSError, TypeError):  # TypeError: its end is not known, as with s3fs' open_async
-        return None
-
-
-async def _read_errors(chunks: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
-    with storage_errors("read the source"):
-        async for chunk in chunks:
-            yield chunk
-
-
-@asynccontextmanager
-async def open_response(response: Any, size: int | None) -> AsyncIterator[Body]:
-    """Read the response of an HTTP client, once."""
-    async with open_stream(response_chunks(response), size) as body:
-        if not body.head:
-            body.spent = "it is empty, or was read already: pass what was read"
-        yield body
-
-
 class MemoryBody(Body):
     """Bytes in memory, which are not copied."""
 
@@ -215,7 +114,7 @@ def _octets(data: Buffer) -> memoryview:
         raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
 
 
-class _SeekableBody(Body):
+class SeekableBody(Body):
     """A handle from a position to its end. The next chunk is read while the previous one is used."""
 
     def __init__(
@@ -229,9 +128,11 @@ class _SeekableBody(Body):
         self.stat = stat
 
     async def measure(self, limit: int, memory: int) -> int:
+        """See `Body`."""
         return self._size
 
     async def at(self, offset: int, size: int) -> bytes:
+        """See `Body`."""
         if not self.seekable or not 0 <= offset < self._size:  # a disk may refuse to seek far beyond the end
             return b""
         with storage_errors("read the source"):
@@ -239,6 +140,7 @@ class _SeekableBody(Body):
             return as_bytes(await self._work.call(self._file.read, size))
 
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
+        """See `Body`."""
         return self._read_ahead(chunk_size) if type(self._file) is io.FileIO else prefetch(self._read(chunk_size))
 
     async def _read_ahead(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
@@ -285,7 +187,7 @@ class _SeekableBody(Body):
             raise CorruptedMediaError(f"the source became longer than {self._size} bytes while it was sent")
 
 
-class _StreamBody(_SeekableBody):
+class StreamBody(SeekableBody):
     """
     A stream, which is read once.
 
@@ -304,6 +206,7 @@ class _StreamBody(_SeekableBody):
         self._stack = stack  # closes the temporary file
 
     async def measure(self, limit: int, memory: int) -> int:
+        """See `Body`."""
         if self.spools and self._file is None:
             file = await self._stack.enter_async_context(spooled(memory))
             self.size = self._size = await self._spool(file, limit)
@@ -324,6 +227,7 @@ class _StreamBody(_SeekableBody):
         return total
 
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
+        """See `Body`."""
         self.replayable = self.spools
         return super().chunks(chunk_size) if self.spools else self._pass_on(chunk_size)
 
@@ -348,31 +252,5 @@ class _StreamBody(_SeekableBody):
 
 def make_replayable(body: Body) -> None:
     """Have `measure` spool a stream of declared size, too, so that it can be read more than once."""
-    if isinstance(body, _StreamBody):
+    if isinstance(body, StreamBody):
         body.spools = True
-
-
-@asynccontextmanager
-async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncIterator[Body]:
-    """Read an iterator over buffers of any length, once. Without a declared size, more than one batch is spooled."""
-    async with AsyncExitStack() as stack:
-        batches = await stack.enter_async_context(contextlib.aclosing(_batched(stream)))
-        first = await anext(batches, b"")
-        if size is None and len(first) < BATCH_SIZE:  # the stream has ended
-            yield MemoryBody(first)
-        else:
-            yield _StreamBody(first, batches, size, stack)
-
-
-async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:
-    """Join small buffers, so that threads and packets are not used for a few bytes each."""
-    batch: list[bytes] = []
-    size = 0
-    async for buffer in stream:
-        if chunk := as_bytes(buffer):
-            batch.append(chunk)
-            size += len(chunk)
-        if size >= BATCH_SIZE:
-            yield b"".join(batch)
-            batch, size = [], 0
-    yield b"".join(batch)

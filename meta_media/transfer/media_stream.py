@@ -15,8 +15,9 @@ from meta_media.errors import ConfigurationError
 from meta_media.http.call import Call
 from meta_media.http.loop_bound import LoopBound
 from meta_media.protocol.models import MediaInfo
-from meta_media.transfer.bodies import Body, open_stream
+from meta_media.transfer.bodies import Body
 from meta_media.transfer.download import Transfer, open_transfer
+from meta_media.transfer.opening import open_stream
 from meta_media.transfer.resume import ResumableBody, checked_count
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import await_completion

@@ -12,7 +12,8 @@ import attrs
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.media_types import HEAD_SIZE, MAX_SIZE, Inspection, check_size
 from meta_media.protocol.repackage import RepackageSteps, repackage_steps
-from meta_media.transfer.bodies import Body, make_replayable, open_stream
+from meta_media.transfer.bodies import Body, make_replayable
+from meta_media.transfer.opening import open_stream
 from meta_media.transfer.sources import Source
 from meta_media.transfer.threads import FileWork
 

@@ -22,7 +22,8 @@ from meta_media.errors import InvalidMediaError, MediaError, StorageError
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.adapters import Buffer
-from meta_media.transfer.bodies import Body, MemoryBody, open_handle, open_path, open_response, open_stream
+from meta_media.transfer.bodies import Body, MemoryBody
+from meta_media.transfer.opening import open_handle, open_path, open_response, open_stream
 from meta_media.transfer.readers import buffers, called
 from meta_media.transfer.threads import FileWork, storage_errors
 
