@@ -42,6 +42,12 @@ _UNSEEN: Final = (
     f"it is judged by its first {HEAD_SIZE:,} bytes, because a stream of declared size is sent as it is read: "
     "pass a path or a file, or leave the size out, to have all of it judged"
 )
+_STATE: Final = (
+    "__traceback__",
+    "__context__",
+    "__cause__",
+    "__suppress_context__",
+)  # to set a cause suppresses the context
 _BYTES: Final = Source.bytes(b"")  # bytes in memory have neither name nor type
 SPOOL_MEMORY_SIZE: Final = 2**20  # bytes of a spooled source that are kept in memory, before a temporary file is used
 
@@ -201,7 +207,7 @@ class FileContent:
         self._digest = hashlib.sha256()
         self._reporter = ProgressReporter(self._progress, self._size)
         self._reporter.transferred = self._start = start
-        self._failure: tuple[Exception, BaseException | None, bool] | None = None
+        self._failure: tuple[Exception, dict[str, Any]] | None = None
         self._generator = self._generate(body)
         return contextlib.aclosing(self)
 
@@ -228,11 +234,14 @@ class FileContent:
         del self._generator
 
     def raise_source_error(self) -> None:
-        """Raise the error of the source or of the progress callback, if one failed. httpcore cuts off its cause."""
+        """Raise the error of the source or of the progress callback, if one failed, as it was before it left them."""
         if self._failure is not None:
-            error, cause, suppressed = self._failure
-            error.__cause__, error.__suppress_context__ = cause, suppressed
-            raise error
+            error, state = self._failure
+            try:
+                raise error
+            finally:  # frames and causes of the request have the token, and are no concern of the caller's
+                for name, value in state.items():
+                    setattr(error, name, value)
 
     async def read(self, body: Body) -> Pieces:
         """Read a small file before it is sent, so that it is sent with its form and the request's head in one piece."""
@@ -269,5 +278,5 @@ class FileContent:
             self._check()
             yield self._form.tail
         except Exception as error:  # the caller's source may raise anything
-            self._failure = error, error.__cause__, error.__suppress_context__
+            self._failure = error, {name: getattr(error, name) for name in _STATE}
             raise

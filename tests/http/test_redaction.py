@@ -224,6 +224,29 @@ async def test_nothing_secret_is_shown(flavour: str, caplog: pytest.LogCaptureFi
     assert expected.get(flavour, set()) <= loggers  # else nothing was proved
 
 
+async def broken_off() -> AsyncIterator[bytes]:
+    """Yield some text, and fail."""
+    yield b"text"
+    raise ValueError("no more")
+
+
+def refuse(*_: object) -> None:
+    """Fail as a progress callback may."""
+    raise ValueError("no progress")
+
+
+@pytest.mark.parametrize("flavour", ["ours", "hooked", "httpx", "httpx2"])
+async def test_what_the_caller_s_code_raises(flavour: str) -> None:
+    """An error of a source or a progress callback has no frame of the request, whose local variables are the signed headers."""
+    async with over(flavour) as (server, media):
+        cases: list[tuple[Any, Any]] = [(broken_off(), {"size": 400_000}), (b"text" * 50_000, {"progress": refuse})]
+        for source, options in cases:
+            with pytest.raises(ValueError, match=r"no (more|progress)") as caught:
+                await media.upload(source, mime_type="text/plain", **options)
+            assert list(links(caught.value)) == [caught.value]
+            check("\n".join(told(caught.value)), server.requests)
+
+
 @pytest.mark.parametrize(
     "call",
     [
