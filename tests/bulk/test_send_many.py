@@ -253,4 +253,4 @@ async def test_ten_thousand_people_of_whom_a_hundred_are_bad(tmp_path: Path) -> 
     assert set(before["InvalidRequestError"]) == set(after["InvalidRequestError"]) == BAD
     held = [int(blocks) for blocks in after["held"][2:]]  # the first hundred failures are kept
     sys.stdout.write(f"{len(before['sent'])} before, {len(after['unknown'])} unknown; objects held: {held}\n")
-    assert held[-1] - held[0] < MANY, "an outcome that is kept is at least five objects"  # between them, libraries are imported
+    assert held[-1] - held[0] < MANY, "an outcome that is kept is at least five objects"  # meanwhile, httpx is imported
