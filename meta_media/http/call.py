@@ -164,14 +164,17 @@ class Call:
         while True:
             try:
                 if isinstance(content, tuple):
-                    return await self._attempt(request, cls, content, check)
-                async with content() as body:
-                    return await self._attempt(request, cls, body, check)
+                    async with await self.open(request, content) as response:
+                        return await self.decoded(request, response, cls, check)
+                async with content() as body, await self.open(request, body) as response:
+                    return await self.decoded(request, response, cls, check)
             except MediaError as error:
                 await self.recover(error, retry)
 
-    async def decoded(self, request: Request, response: Response, cls: type[T]) -> T:
-        """Decode a response; raise the error that it stands for if it is one."""
+    async def decoded(
+        self, request: Request, response: Response, cls: type[T], check: Callable[[T], None] | None = None
+    ) -> T:
+        """Decode and check a response; raise the error that it stands for if it is one."""
         if not 200 <= response.status < 300:
             raise await self.refused(request, response)
         body = await response.read(MAX_RESPONSE_SIZE)
@@ -179,7 +182,10 @@ class Call:
             changes = request.method != "GET"
             what = f"Meta's response is longer than {MAX_RESPONSE_SIZE} bytes, which no response of its API is"
             raise ServerError(what, status=response.status, retryable=not changes, maybe_applied=changes)
-        return parse_response(request, cls, response.status, response.headers, body, response.secret)
+        value = parse_response(request, cls, response.status, response.headers, body, response.secret)
+        if check is not None:
+            check(value)
+        return value
 
     async def refused(self, request: Request, response: Response) -> MediaError:
         """Return the error that an unexpected response stands for. Its status is enough if the body cannot be read."""
@@ -192,13 +198,6 @@ class Call:
         if not response.request_sent:  # a request that was cut short is not applied
             error.maybe_applied = False
         return error
-
-    async def _attempt(self, request: Request, cls: type[T], body: Any, check: Callable[[T], None] | None) -> T:
-        async with await self.open(request, body) as response:
-            value = await self.decoded(request, response, cls)
-            if check is not None:
-                check(value)
-            return value
 
     async def open(self, request: Request, content: Any = ()) -> Response:
         """
