@@ -24,6 +24,8 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 EXTRAS = {
     "cyclopts",
+    "obstore",
+    "opentelemetry",
     "pydantic",
     "pytest",
     "python_multipart",
@@ -35,7 +37,7 @@ EXTRAS = {
     "uvicorn",
 }
 LAZY = {"cattrs", "h11", "httpx", "sqlite3"}  # imported on a thread, at first need
-CORE = ("protocol", "http", "transfer", "bulk", "library")
+CORE = ("protocol", "http", "transfer", "bulk", "library", "integrations")
 
 
 def modules() -> list[str]:
