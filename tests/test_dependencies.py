@@ -39,6 +39,7 @@ ADVISORIES: dict[str, tuple[str, str] | None] = {
     "hypothesis": None,
     "import-linter": None,
     "mypy": None,
+    "playwright": ("1.56.0", "CVE-2025-9611"),
     "psutil": ("5.6.6", "CVE-2019-18874"),
     "pyright": None,
     "pytest": ("9.0.3", "CVE-2025-71176"),
