@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from meta_media.cli.output import Bars, printable
 from meta_media.errors import ApiError, RateLimitError
+from meta_media.http.log import LOGGER, level_of_environment
 
 __all__ = ["close_log", "open_log"]
 
-_LOGGER: Final = logging.getLogger("meta_media")
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO}  # of the variable META_MEDIA_LOG
 _SHORTEST_WAIT: Final = 1.0  # seconds; a shorter one is not worth a line
 
 
@@ -48,15 +46,14 @@ class _Lines(logging.Handler):
 
 def open_log(bars: Bars, *, quiet: bool, verbose: bool) -> None:
     """Show errors if `quiet`, everything if `verbose`, else warnings and what META_MEDIA_LOG names, until `close_log`."""
-    level = _LEVELS.get(os.environ.get("META_MEDIA_LOG", "").lower(), logging.WARNING)
-    lowest = logging.DEBUG if verbose else logging.ERROR if quiet else level
-    _LOGGER.addHandler(_Lines(bars, lowest))
-    _LOGGER.setLevel(min(lowest, logging.INFO))  # at which waits are logged
+    lowest = logging.DEBUG if verbose else logging.ERROR if quiet else level_of_environment() or logging.WARNING
+    LOGGER.addHandler(_Lines(bars, lowest))
+    LOGGER.setLevel(min(lowest, logging.INFO))  # at which waits are logged
 
 
 def close_log() -> None:
     """Write what is left, and undo `open_log`."""
-    for handler in [handler for handler in _LOGGER.handlers if isinstance(handler, _Lines)]:
-        _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(logging.NOTSET)
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, _Lines)]:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(logging.NOTSET)
         handler.close()

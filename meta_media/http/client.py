@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from meta_media.errors import ConfigurationError, MediaError, Operation
 from meta_media.http.auth import Token
 from meta_media.http.call import Call
 from meta_media.http.limits import Limits
+from meta_media.http.log import LOGGER
 from meta_media.http.loop_bound import LoopBound
 from meta_media.http.memory import Memory, Share
 from meta_media.protocol.convert import converter
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "DeletedIds", "Shared"]
 
-_log: Final = logging.getLogger("meta_media")
 _DELETED_COUNT: Final = 100_000  # ids, 150 bytes for each
 
 
@@ -182,7 +181,7 @@ class DeletedIds:
                 if (keeper := reference()) is not None and keeper in self.keepers:  # it may have been closed meanwhile
                     await keeper.strike_out(media_id)
             except MediaError as error:
-                _log.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)
+                LOGGER.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)
 
 
 class Shared:
