@@ -275,6 +275,8 @@ class NetworkStream(asyncio.BufferedProtocol):
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Shake hands; `ssl.SSLError` if the peer does not agree, `OSError` if it hangs up."""
         secured = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        while self._unread:  # kept, these bytes would pass for a response. On uvloop they come earlier than on asyncio
+            self._incoming.write(self._next_unread())
         self._handshaking = True
         while self._handshaking:
             try:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from meta_media import Progress
 from tests.faults.scenes import OLD, OPERATIONS, TOKEN, Scene
 from tests.faults.server import FaultServer
+from tests.support.resolver import replace_resolver
 from tests.support.servers import wait_until
 
 SetUp = Callable[[Scene], contextlib.AbstractAsyncContextManager[None]]
@@ -82,7 +83,7 @@ def _resolved(scene: Scene, first: Callable[[], Address], name: str) -> None:
         address = first() if len(asked) == 1 or not name.endswith("first") else ("127.0.0.1", port)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)]
 
-    scene.patch.setattr(socket, "getaddrinfo", resolve)
+    replace_resolver(scene.patch, resolve)
     scene.proofs.append(lambda: bool(asked))
 
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from meta_media import InboundMedia, MediaApi, MediaInfo, Settings
 from meta_media.errors import MediaError, NetworkError, ServerError, UntrustedUrlError
 from tests.support.hostile_urls import CDN, EVIL, FOREIGN, HOST, HOSTILE, PLAIN, TOKEN_HOSTS, judged, sweep
+from tests.support.resolver import replace_resolver
 from tests.support.servers import Server, info, json_response, page, wait_until
 
 TOKEN: Final = "EAAG-canary-of-a-token"
@@ -97,7 +98,7 @@ async def world(certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.Mo
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     async with Server(served(), tls=certificate[1]) as meta, Server(page("caught")) as sink:
         everything = World(meta, sink)
-        monkeypatch.setattr(socket, "getaddrinfo", everything.getaddrinfo)
+        replace_resolver(monkeypatch, everything.getaddrinfo)
         yield everything
 
 

@@ -23,8 +23,9 @@ import pytest
 from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError
 from meta_media.http import stream as stream_module
-from meta_media.http.stream import NetworkStream, connect
+from meta_media.http.stream import NetworkStream, connect, secure
 from meta_media.http.timeouts import TransferTimeouts
+from tests.support.resolver import replace_resolver
 from tests.support.servers import Server, page, reset, silence, stalled, wait_until
 from tests.support.stepping import LeanServer, Stepper, descriptors, none_added
 
@@ -361,7 +362,7 @@ async def test_connect_timeout() -> None:
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """Make the system's resolver give these addresses for every name."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    replace_resolver(monkeypatch, lambda *_, **__: found)
 
 
 async def test_next_address_is_tried_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,6 +396,28 @@ async def test_slow_handshake_that_is_cancelled(tls_files: tuple[Path, Path]) ->
         with pytest.raises(httpx.ConnectTimeout):
             await connect("127.0.0.1", server.port, ssl.create_default_context(), patient(connect=0.2))
         await none_added(before, descriptors)
+
+
+async def test_nothing_precedes_tls(tls: ssl.SSLContext, tls_files: tuple[Path, Path]) -> None:
+    """What a connection brings before it is secured is no response: the handshake fails on it, at once."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(page("planted"))
+        with contextlib.suppress(OSError):
+            await writer.start_tls(tls)
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        trusting = ssl.create_default_context(cafile=str(tls_files[0]))
+        with pytest.raises(httpx.ConnectError, match="SSL"):
+            await connect("127.0.0.1", port, trusting, patient())
+        stream = await connect("127.0.0.1", port, None, patient())
+        await wait_until(lambda: stream.received_any)
+        with pytest.raises(httpx.ConnectError, match="SSL"):
+            await secure(stream, "127.0.0.1", trusting, patient())
+        stream.abort()
 
 
 async def test_ipv6(tls: ssl.SSLContext) -> None:
