@@ -24,6 +24,7 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.validators import is_token
 
 __all__ = [
+    "LOCAL_TYPES",
     "NO_STR_PATHS",
     "Buffer",
     "as_buffer",
@@ -47,7 +48,7 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 _LOCAL_LIBRARIES: Final = frozenset({"_pytest", "aiopath", "anyio", "py", "trio"})  # their paths are of this machine
-_LOCAL_TYPES: Final = frozenset({str, type(Path())})  # the most frequent ones of them
+LOCAL_TYPES: Final = frozenset({str, type(Path())})  # the most frequent ones of them
 _FILENAMES: Final = ("filename", "file_name")
 _CONTENTS: Final = ("file_object", "file", "stream", "content", "body")  # where a form's file has its bytes
 _TEMPORARY: Final = re.compile(r"tmp[a-z0-9_]{8}(?![a-z0-9_]).*?(\.\w+)?")  # a name that `tempfile` has made
@@ -104,7 +105,7 @@ def as_buffer(thing: object) -> Buffer | None:
 
 def is_local_path(thing: object) -> bool:
     """Return whether a path is one of this machine's file system. Cloud paths have an `open` of their own."""
-    if type(thing) in _LOCAL_TYPES:
+    if type(thing) in LOCAL_TYPES:
         return True
     if isinstance(thing, str):
         return opener(thing) is None

@@ -15,77 +15,76 @@ from pathlib import Path
 from stat import S_ISFIFO, S_ISREG
 from typing import IO, Any, Final
 
-import attrs
-
 from meta_media.transfer.adapters import path_in_words
 from meta_media.transfer.threads import FileWork, await_completion, pool, storage_error, storage_errors
 
-__all__ = ["OpenedFile", "open_file", "pipe_chunks", "spooled"]
+__all__ = ["OpenedFile", "pipe_chunks", "spooled"]
 
 _NON_BLOCKING: Final = getattr(os, "O_NONBLOCK", 0)  # else a named pipe is not opened before its writer comes
 _FLAGS: Final = os.O_RDONLY | _NON_BLOCKING | getattr(os, "O_BINARY", 0)  # Windows would translate ends of lines
 
 
-@attrs.frozen
 class OpenedFile:
-    """A file that was opened to read."""
+    """
+    A file to read, which is opened and closed on a thread: `async with OpenedFile(path, small) as opened`.
+
+    A file of up to `small` bytes is read and closed at once, in one visit to a thread with others.
+    """
 
     name: str  # the last part of its path
-    file: Any  # a binary one; None if `content` has all of it
-    content: bytes | None  # all bytes of a small file; None for a larger one
+    file: Any = None  # a binary one; None if `content` has all of it
+    content: bytes | None = None  # all bytes of a small file; None for a larger one
     stat: os.stat_result  # when the file was opened
-    work: FileWork  # in which it is read
 
+    def __init__(self, path: str | os.PathLike[str], small: int) -> None:
+        self._path = path
+        self._small = small
+        self.work = FileWork(path)  # in which it is read
 
-@asynccontextmanager
-async def open_file(path: str | os.PathLike[str], small: int) -> AsyncIterator[OpenedFile]:
-    """
-    Open a file to read, and close it at the end of the block, both on a thread.
+    async def __aenter__(self) -> OpenedFile:
+        await self.work.run_first(self._open, undo=lambda _: self._close())
+        return self
 
-    A file of up to `small` bytes is read and closed at once: one hop to a thread costs as much as reading it.
-    """
-    work = FileWork(path)
+    async def __aexit__(self, *_: object) -> None:
+        if self.file is not None:
+            with contextlib.suppress(OSError, ValueError):  # nothing is lost: the file was only read
+                await self.work.finish(self.file.close)
 
-    def opening() -> OpenedFile:
-        local = os.fsdecode(path)  # calls `__fspath__`, once: it may fetch the file
+    def _close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def _open(self) -> None:
+        local = None
         try:
-            return _opened_file(Path(local), small, work)
+            path = self._path if isinstance(self._path, Path) else None
+            local = (
+                os.fsdecode(self._path) if path is None else str(path)
+            )  # `__fspath__` is called once: it may fetch the file
+            self._read_or_open(path or Path(local))
         except (OSError, ValueError) as error:
-            words, advice = path_in_words(path, local, error)
+            words, advice = ("the path", "") if local is None else path_in_words(self._path, local, error)
             failure = storage_error(f"open {words}", error, advice)
             failure.__cause__ = None if advice else error  # it shows the text, which may be a signed URL, uncut
+        else:
+            return
         raise failure
 
-    with storage_errors("open the path"):
-        opened = await work.run(opening, undo=_close)
-    try:
-        yield opened
-    finally:
-        if opened.file is not None:
-            with contextlib.suppress(OSError, ValueError):  # nothing is lost: the file was only read
-                await work.finish(opened.file.close)
-
-
-def _close(opened: OpenedFile) -> None:
-    if opened.file is not None:
-        opened.file.close()
-
-
-def _opened_file(path: Path, small: int, work: FileWork) -> OpenedFile:
-    descriptor = os.open(path, _FLAGS)
-    try:
-        stat = os.fstat(descriptor)
-        is_small = S_ISREG(stat.st_mode) and 0 < stat.st_size <= small
-        content = _read_all(descriptor, stat.st_size, small) if is_small else None
-        if content is None:
-            if _NON_BLOCKING and not S_ISFIFO(stat.st_mode):
-                os.set_blocking(descriptor, True)
-            return OpenedFile(path.name, os.fdopen(descriptor, "rb", buffering=0), None, stat, work)
-    except BaseException:
+    def _read_or_open(self, path: Path) -> None:
+        descriptor = os.open(path, _FLAGS)
+        try:
+            self.name, self.stat = path.name, os.fstat(descriptor)
+            is_file, size = S_ISREG(self.stat.st_mode), self.stat.st_size
+            self.content = _read_all(descriptor, size, self._small) if is_file and 0 < size <= self._small else None
+            if self.content is None:
+                if _NON_BLOCKING and not S_ISFIFO(self.stat.st_mode):
+                    os.set_blocking(descriptor, True)
+                self.file = os.fdopen(descriptor, "rb", buffering=0)
+                return
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return OpenedFile(path.name, None, content, stat, work)
 
 
 def _read_all(descriptor: int, size: int, small: int) -> bytes | None:

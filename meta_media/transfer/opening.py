@@ -9,29 +9,45 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from stat import S_ISFIFO, S_ISREG
 from typing import Any
 
 from meta_media.protocol.media_types import HEAD_SIZE
 from meta_media.transfer.adapters import Buffer, name_in_archive, takes
 from meta_media.transfer.bodies import Body, MemoryBody, SeekableBody, StreamBody
-from meta_media.transfer.files import open_file, pipe_chunks
+from meta_media.transfer.files import OpenedFile, pipe_chunks
 from meta_media.transfer.readers import BATCH_SIZE, as_bytes, check_handle, handle_chunks, response_chunks
 from meta_media.transfer.threads import FileWork, storage_errors
 
-__all__ = ["open_handle", "open_path", "open_response", "open_stream"]
+__all__ = ["PathOpening", "open_handle", "open_response", "open_stream"]
+
+
+class PathOpening:
+    """Opens a file by its path, on a thread: `async with PathOpening(path) as body`. A small file is closed at once."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = OpenedFile(path, HEAD_SIZE)
+        self._rest: AbstractAsyncContextManager[Body] | None = None
+
+    async def __aenter__(self) -> Body:
+        opened = await self._file.__aenter__()
+        if opened.content is None:
+            self._rest = _opened(opened)
+            return await self._rest.__aenter__()
+        body = MemoryBody(opened.content, opened.stat)
+        body.name = opened.name
+        return body
+
+    async def __aexit__(self, *raised: Any) -> bool | None:
+        return None if self._rest is None else await self._rest.__aexit__(*raised)
 
 
 @asynccontextmanager
-async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Body]:
-    """Open a file by its path, on a thread. A small file is read and closed at once."""
-    async with open_file(path, HEAD_SIZE) as opened:
-        if opened.content is not None:
-            body = MemoryBody(opened.content, opened.stat)
-            body.name = opened.name
-            yield body
-            return
+async def _opened(opened: OpenedFile) -> AsyncIterator[Body]:
+    """Read a file that is not small, a pipe or a device, and close it."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(opened)
         chunks = pipe_chunks(opened.file, BATCH_SIZE) if S_ISFIFO(opened.stat.st_mode) else None
         seekable = open_handle(opened.file, None, stat=opened.stat, work=opened.work)
         async with seekable if chunks is None else open_stream(_read_errors(chunks), None) as whole:

@@ -23,7 +23,7 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.bodies import Body, MemoryBody
-from meta_media.transfer.opening import open_handle, open_path, open_response, open_stream
+from meta_media.transfer.opening import PathOpening, open_handle, open_response, open_stream
 from meta_media.transfer.readers import buffers, called
 from meta_media.transfer.threads import FileWork, storage_errors
 
@@ -79,6 +79,10 @@ class Source(abc.ABC):
         """
         if isinstance(source, str) and not str_paths:
             raise InvalidMediaError(f"{adapters.NO_STR_PATHS}, or text.encode() and a filename for text")
+        if (
+            isinstance(source, str | PurePath) and type(source) in adapters.LOCAL_TYPES
+        ):  # what most sources are needs no further look
+            return cls.path(source)
         is_definition = inspect.isclass(source) or inspect.ismodule(source)  # whose functions are meant for others
         for recognise in () if is_definition else _RECOGNISERS:
             if (found := recognise(source, size)) is not None:
@@ -105,7 +109,7 @@ class Source(abc.ABC):
         name = path if isinstance(path, str) else adapters.attribute(path, "name")
         if not isinstance(path, PurePath):
             name = PurePath(os.fsdecode(name)).name if isinstance(name, str | bytes) else None
-        return OpenableSource(opening=functools.partial(open_path, path), file=path, name=name)
+        return OpenableSource(opening=functools.partial(PathOpening, path), file=path, name=name)
 
     @classmethod
     def bytes(cls, data: Buffer, *, name: str | None = None, mime_type: str | None = None) -> Source:

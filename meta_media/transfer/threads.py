@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 from meta_media.errors import MediaError, StorageError, TransferTimeoutError
 from meta_media.http.loop_bound import outwait, running_loop
 from meta_media.protocol.secrets import excerpt
+from meta_media.transfer.short_work import ShortWork
 from meta_media.transfer.thread_pool import ThreadPool
 
 __all__ = [
@@ -47,6 +48,7 @@ GRACE: Final = 1.0  # seconds that a cancelled caller waits for its thread
 _CLEANUP_TIMEOUT: Final = 5.0  # seconds that a caller waits for the clean-up of a file
 _LOOP_ONLY: Final = ("event loop", "same thread")  # what an object says that cannot be used on another thread
 _deadline: Final[ContextVar[float | None]] = ContextVar("deadline", default=None)
+_short_work: Final[dict[asyncio.AbstractEventLoop, ShortWork]] = {}
 T = TypeVar("T")
 AnyFuture = Future[T] | asyncio.Future[T]
 
@@ -139,13 +141,25 @@ class FileWork:
         running_loop()
         return await self.result(self.start(work, *args), undo=undo)
 
-    async def result(self, started: AnyFuture[T], *, undo: Callable[[T], object] | None = None) -> T:
-        """Wait for work that was started; see `run`."""
+    async def run_first(self, work: Callable[..., T], *args: Any, undo: Callable[[T], object] | None = None) -> T:
+        """Run short work that is the first on the file, in one visit to a thread with that of other files; see `run`."""
+        short = _short_work.get(running_loop()) or _make_short_work()
+        self._last = started = Future[T]()
+        return await self.result(started, short.start(started, work, *args), undo=undo)
+
+    async def result(
+        self,
+        started: AnyFuture[T],
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Wait for work that was started; see `run`. `waiter` is done when it is, by default at a callback of its future."""
         if started.done():
             self._last = None
             return started.result()
         try:
-            await self.settled(started)
+            await self.settled(started, waiter=waiter)
         except BaseException:
             ended = self._last_work or started.done()
             started.cancel()  # what still waits for a thread is dropped
@@ -164,14 +178,16 @@ class FileWork:
             if cancelled is not None:
                 raise cancelled
 
-    async def settled(self, future: AnyFuture[Any], grace: float | None = None) -> None:
+    async def settled(
+        self, future: AnyFuture[Any], grace: float | None = None, waiter: asyncio.Future[None] | None = None
+    ) -> None:
         """
         Wait until a future of the work is done. A cancellation arrives when it is, or after the grace in seconds.
 
         If that takes too long, a missed deadline of the caller's is a `TransferTimeoutError`, and any other a `StorageError`.
         """
         loop, limit = asyncio.get_running_loop(), self.limit
-        waiter = loop.create_future()  # `asyncio.wait` and `asyncio.wrap_future` take twice as long
+        given, waiter = waiter, waiter or loop.create_future()  # `asyncio.wait` and `wrap_future` take twice as long
 
         def wake(_: object = None) -> None:
             if not waiter.done():
@@ -182,7 +198,8 @@ class FileWork:
                 loop.call_soon_threadsafe(wake)
 
         timer = None if limit is None else loop.call_later(limit, wake)
-        future.add_done_callback(wake_from_thread if isinstance(future, Future) else wake)
+        if given is None:
+            future.add_done_callback(wake_from_thread if isinstance(future, Future) else wake)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -263,6 +280,12 @@ class FileWork:
             task.cancel()
         if cancelled is not None:
             raise cancelled
+
+
+def _make_short_work() -> ShortWork:
+    for loop in [loop for loop in [*_short_work] if loop.is_closed()]:
+        _short_work.pop(loop, None)
+    return _short_work.setdefault(asyncio.get_running_loop(), ShortWork(pool()))
 
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:

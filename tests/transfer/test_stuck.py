@@ -23,7 +23,7 @@ from meta_media import MediaLibrary
 from meta_media.bulk.sqlite_file import SQLiteFile
 from meta_media.errors import StorageError, TransferTimeoutError
 from meta_media.transfer import thread_pool
-from meta_media.transfer.files import open_file, pipe_chunks
+from meta_media.transfer.files import OpenedFile, pipe_chunks
 from meta_media.transfer.thread_pool import ThreadPool
 from meta_media.transfer.threads import FileWork, await_completion, file_deadline, pool, prefetch
 from tests.support.sabotage import Sabotage
@@ -454,7 +454,7 @@ async def test_clean_up_of_a_loop_that_ends(of: str) -> None:
 
 async def test_two_readers_of_one_pipe(fifo: Path) -> None:
     """A reader that finds a pipe empty, because another one was faster, goes on waiting."""
-    async with open_file(fifo, 0) as one, open_file(fifo, 0) as two:
+    async with OpenedFile(fifo, 0) as one, OpenedFile(fifo, 0) as two:
         chunks = [pipe_chunks(opened.file, 100) for opened in (one, two)]
         steps = {asyncio.ensure_future(anext(chunk)) for chunk in chunks}
         with fifo.open("wb", buffering=0) as writer:

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from meta_media.errors import StorageError
-from meta_media.transfer.files import open_file, spooled
+from meta_media.transfer.files import OpenedFile, spooled
 from meta_media.transfer.threads import FileWork, await_completion, run_in_thread, storage_errors, submit
 from tests.support.servers import open_files, wait_until
 from tests.support.stepping import settled_at
@@ -152,7 +152,7 @@ async def test_file_opened_for_a_cancelled_caller_is_closed(tmp_path: Path) -> N
     path.write_bytes(b"more than is small")
 
     async def caller() -> None:
-        async with open_file(path, small=10):
+        async with OpenedFile(path, small=10):
             raise AssertionError("a cancelled caller went on")
 
     task = asyncio.ensure_future(caller())
@@ -168,7 +168,7 @@ async def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"more than is small")
     with pytest.raises(ZeroDivisionError):
-        async with open_file(path, small=10) as known:
+        async with OpenedFile(path, small=10) as known:
             raise ZeroDivisionError
     assert known.content is None
     assert known.file.closed
@@ -179,7 +179,7 @@ async def test_small_file_is_read_at_once(size: int, tmp_path: Path) -> None:
     """A small file is read whole, and closed before anybody sees it."""
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
-    async with open_file(path, small=10) as known:
+    async with OpenedFile(path, small=10) as known:
         assert known.content == bytes(size)
         assert known.file is None
         assert str(path) not in open_files(path)
@@ -199,7 +199,7 @@ async def test_file_that_outgrows_small(tmp_path: Path, monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(os, "fstat", grown)
-    async with open_file(path, small=10) as known:
+    async with OpenedFile(path, small=10) as known:
         assert known.content is None
         assert known.file.tell() == 0
 
@@ -214,7 +214,7 @@ async def test_file_whose_state_is_not_told(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fstat", refuse)
     with pytest.raises(StorageError, match="could not open"):
-        async with open_file(path, small=10):
+        async with OpenedFile(path, small=10):
             raise AssertionError("an error was not told")
     monkeypatch.undo()
     assert str(path) not in open_files(path)
