@@ -5,6 +5,7 @@ from meta_media.api import MediaApi
 from meta_media.bulk.outcomes import BulkReport, Outcome
 from meta_media.bulk.run import BulkRun
 from meta_media.errors import MediaError
+from meta_media.integrations.storage import ObjectDestination
 from meta_media.library import LibraryEntry, MediaLibrary, MemoryStore, RedisStore, SQLiteStore
 from meta_media.protocol.handles import UploadHandle
 from meta_media.protocol.models import (
@@ -42,6 +43,7 @@ __all__ = [
     "MediaStream",
     "MemoryStore",
     "MessageStatus",
+    "ObjectDestination",
     "Outcome",
     "Progress",
     "Recipient",

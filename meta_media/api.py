@@ -188,8 +188,9 @@ class MediaApi(BulkVerbs):
 
         Args:
             what: A media id; a value that has one: `InboundMedia`, `MediaInfo`, `UploadedMedia`; or a media URL.
-            destination: A path; a folder, which exists or is a `str` that ends in a separator; a binary file object,
-                written off the event loop; any other object with `write(bytes)`. Handles are not closed.
+            destination: A path; a folder, which exists or is a `str` that ends in a separator; an `ObjectDestination` in a
+                bucket; a binary file object, written off the event loop; any other object with `write(bytes)`. Handles
+                are not closed.
             overwrite: Whether a path may replace a file.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
 

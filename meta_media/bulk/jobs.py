@@ -28,6 +28,7 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import download as downloads
 from meta_media.transfer import upload as uploads
 from meta_media.transfer.atomic_file import make_folder
+from meta_media.transfer.destinations import StoredDestination
 from meta_media.transfer.fingerprint import file_stamp, fingerprint, just_changed
 from meta_media.transfer.info import delete, get_info
 from meta_media.transfer.progress import ItemProgress, delta_callback
@@ -176,15 +177,21 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
 
     _result = DownloadedMedia
 
-    def __init__(self, http: Client, journal: StrPath | None, directory: StrPath) -> None:
+    def __init__(self, http: Client, journal: StrPath | None, directory: StrPath | StoredDestination) -> None:
         super().__init__(http if journal is None else http.with_options(fsync=True), journal)
         self._directory = directory
 
     async def open(self) -> None:
         """Make the folder as well, if it is missing."""
-        folder = await FileWork(self._directory).run(make_folder, self._directory)
-        self._folder = f"{folder}{os.sep}"  # it stays a folder even if it is removed during the run
-        self._absolute = await run_in_thread(folder.absolute)  # asks the system for the current folder
+        self._folder: str | StoredDestination
+        if isinstance(self._directory, StoredDestination):
+            self._folder = self._directory.folder()
+            self._identity, self._still_holds = self._folder.identity, self._folder.holds
+        else:
+            folder = await FileWork(self._directory).run(make_folder, self._directory)
+            self._folder = f"{folder}{os.sep}"  # it stays a folder even if it is removed during the run
+            self._identity = str(await run_in_thread(folder.absolute))  # asks the system for the current folder
+            self._still_holds = self._has_file
         await super().open()
 
     async def __call__(self, item: Any, progress: ItemProgress) -> DownloadedMedia:
@@ -204,7 +211,7 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
             return value
 
         key = media_id or hashlib.sha256(str.encode(what if isinstance(what, str) else repr(what))).hexdigest()
-        return await self._run_once(f"download {key} {self._absolute}", work, progress, still_holds=self._has_file)
+        return await self._run_once(f"download {key} {self._identity}", work, progress, still_holds=self._still_holds)
 
     async def _has_file(self, value: DownloadedMedia) -> bool:
         """Return whether the file has the recorded bytes. It is read only if its size, times or inode have changed."""

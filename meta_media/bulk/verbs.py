@@ -12,6 +12,7 @@ from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.http.client import Client
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, HasMediaId, SentMessage, UploadedMedia
+from meta_media.transfer.destinations import StoredDestination
 
 __all__ = ["BulkVerbs"]
 
@@ -55,7 +56,7 @@ class BulkVerbs(Client):
     def download_many(
         self,
         items: AsyncIterable[Any] | Iterable[Any],
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | StoredDestination,
         *,
         concurrency: int | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -64,11 +65,11 @@ class BulkVerbs(Client):
         progress: Callable[[BulkReport], Any] | None = None,
     ) -> BulkRun[DownloadedMedia]:
         """
-        Download many media into a folder, each under a safe name that is still free. No file is replaced.
+        Download many media into a folder, or into a bucket, each under a safe name that is still free. No file is replaced.
 
         Args:
             items: What `download` takes, or pairs of that and a mapping with a `progress` of its own.
-            directory: A folder, which is made if it is missing.
+            directory: A folder, which is made if it is missing; or an `ObjectDestination`, whose key is taken for one.
             concurrency: As for `upload_many`.
             journal: As for `upload_many`. An item is known by its media id, and skipped while its file has its bytes. The
                 file is on the disk before the journal says so, whatever `Settings.fsync` is.

@@ -181,7 +181,9 @@ class DeletedIds:
                 if (keeper := reference()) is not None and keeper in self.keepers:  # it may have been closed meanwhile
                     await keeper.strike_out(media_id)
             except MediaError as error:
-                LOGGER.warning("media %s is deleted, but another process may still be given its id: %s", media_id, error)
+                LOGGER.warning(
+                    "media %s is deleted, but another process may still be given its id: %s", media_id, error
+                )
 
 
 class Shared:

@@ -8,7 +8,7 @@ from typing import Final
 
 from meta_media.protocol.media_types import extension_for, named_type
 
-__all__ = ["safe_filename", "typed_filename", "with_extension"]
+__all__ = ["numbered", "safe_filename", "typed_filename", "with_extension"]
 
 _MAX_SIZE: Final = 240  # bytes; file systems allow 255, of which " (2)" and the like need some
 _MAX_EXTENSION_SIZE: Final = 16  # bytes
@@ -75,6 +75,12 @@ def typed_filename(name: str | None, mime_type: str, stem: str, *, sent: bool) -
     safe = safe_filename(name, stem)
     named = with_extension(safe, mime_type, sent=sent)
     return named if named is safe else safe_filename(named, stem)
+
+
+def numbered(name: str, number: int) -> str:
+    """Return the name for the `number`th file of a name in a folder, from 1 on."""
+    stem, dot, extension = name.rpartition(".")
+    return name if number == 1 else f"{stem} ({number}).{extension}" if dot and stem else f"{name} ({number})"
 
 
 def _shortened(name: str) -> str:

@@ -135,7 +135,8 @@ class DownloadedMedia:
     The result of a verified download.
 
     Attributes:
-        path: Path of the file; None when the destination was a handle.
+        path: Path of the file; None when the destination was a handle or an object.
+        key: Key of the object; None when the destination was no `ObjectDestination`.
         size: Bytes written.
         sha256: SHA-256 of the bytes written, 64 hex digits.
         mime_type: MIME type that Meta states.
@@ -148,6 +149,7 @@ class DownloadedMedia:
     sha256: str
     mime_type: str
     media_id: str | None = None
+    key: str | None = None
     attempts: int = attrs.field(default=1, eq=False)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from meta_media.errors import StorageError
+from meta_media.protocol.filenames import numbered
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer.threads import FileWork, storage_error, storage_errors
 
@@ -132,7 +134,7 @@ class AtomicFile:
         if found is not None and not os.path.samestat(found, written):
             raise StorageError(f"another program replaced the temporary file {self.name!r}: download again")
         if self._name is None:
-            name = self._claim_similar(Path(name))
+            name = self._claim_similar(name)
         elif self._overwrite:
             self._move(self._name)
         else:
@@ -160,16 +162,13 @@ class AtomicFile:
         found = self._check() if self._overwrite else None
         return found.st_mode & 0o777 if found is not None and stat.S_ISREG(found.st_mode) else 0o666 & ~_umask()
 
-    def _claim_similar(self, name: Path) -> str:
-        number = 1
-        while True:
-            free = str(name) if number == 1 else f"{name.stem} ({number}){name.suffix}"
-            try:
+    def _claim_similar(self, name: str) -> str:
+        for number in itertools.count(1):
+            free = numbered(name, number)
+            with contextlib.suppress(FileExistsError):
                 self._claim(free)
-            except FileExistsError:
-                number += 1
-            else:
-                return free
+                break
+        return free
 
     def _move(self, name: str) -> None:
         os.replace(self._at(self.name), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder)

@@ -38,6 +38,7 @@ class Body(abc.ABC):
     replayable = True  # whether `chunks` may be called (again)
     immutable = False  # whether the bytes cannot change any more
     stat: os.stat_result | None = None  # of the regular file whose whole content this is; None for anything else
+    stamp: str | None = None  # text that changes with the bytes, for what is no file; None where there is no such text
     name: str | None = None  # that was found out by opening it
     mime_type: str | None = None  # likewise
     seekable = True  # whether `at` can read all of it; a stream becomes seekable when `measure` spools it

@@ -7,6 +7,7 @@ replaces the path; otherwise it is removed.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import errno
@@ -18,19 +19,21 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from meta_media.errors import ConfigurationError, MediaError, StorageError
+from meta_media.protocol.models import DownloadedMedia
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.atomic_file import AtomicFile
 from meta_media.transfer.threads import FileWork, storage_errors
 
-__all__ = ["Destination", "Sink", "open_sink"]
+__all__ = ["Destination", "FileSink", "Sink", "StoredDestination", "TemporaryCopy", "open_file_sink", "open_sink"]
 
 Destination = str | os.PathLike[str] | Any
+F = TypeVar("F", bound="FileSink")
 _COPY_SIZE: Final = 2**20  # bytes copied at a time
 
 
@@ -38,6 +41,7 @@ class Sink:
     """The receiver of a download's bytes. A chunk may be reused once the call that writes it has returned."""
 
     rewindable = False  # whether written bytes can be taken back
+    key: str | None = None  # of the object that was written, once it is
     work: Any = None  # the `FileWork` of `put`; None for a handle that belongs to the event loop
 
     def put(self, chunk: memoryview) -> None:
@@ -49,9 +53,30 @@ class Sink:
     async def rewind(self) -> None:
         """Take back all written bytes."""
 
-    async def commit(self, name: str) -> Path | None:
+    async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> Path | None:
         """Make the file appear, in a folder under this name or a similar one. Return its path, if it is a local one."""
         return None
+
+
+class StoredDestination(abc.ABC):
+    """A destination in a store elsewhere, which opens its own sink."""
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """Text that names the store and the place in it."""
+
+    @abc.abstractmethod
+    def folder(self) -> StoredDestination:
+        """Return the folder of this name, for many downloads."""
+
+    @abc.abstractmethod
+    def open(self, *, overwrite: bool) -> AbstractAsyncContextManager[Sink]:
+        """Open it for writing. Nothing appears in the store unless the sink is committed."""
+
+    @abc.abstractmethod
+    async def holds(self, value: DownloadedMedia) -> bool:
+        """Return whether the store still has what was downloaded."""
 
 
 @asynccontextmanager
@@ -61,18 +86,21 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
 
     It is a path or a folder of this machine; a path of another file system, which is opened by its own `open`; a binary file
     object, which is written on a thread; or anything else with `write`, which is called on the event loop, and awaited or
-    drained there. Handles are not closed.
+    drained there. Handles are not closed. A `StoredDestination` opens itself.
     """
     is_path = isinstance(destination, str | os.PathLike)
-    if callable(getattr(destination, "write", None)) and (not is_path or hasattr(destination, "close")):
+    if isinstance(destination, StoredDestination):
+        async with destination.open(overwrite=overwrite) as stored:
+            yield stored
+    elif callable(getattr(destination, "write", None)) and (not is_path or hasattr(destination, "close")):
         yield _handle_sink(destination)
     elif is_path and adapters.is_local_path(destination):
         work = FileWork(destination)
-        async with _open_file(work, functools.partial(_local_file, destination, overwrite, fsync)) as sink:
+        async with open_file_sink(work, functools.partial(_local_file, destination, overwrite, fsync)) as sink:
             yield sink
     elif adapters.opener(destination) is not None and not hasattr(destination, "mode"):
         work = FileWork(destination, limit=None)  # the copy may take as long as an upload
-        async with _open_file(work, functools.partial(_copied_file, destination, overwrite)) as sink:
+        async with open_file_sink(work, functools.partial(_copied_file, destination, overwrite)) as sink:
             yield sink
     else:
         raise ConfigurationError(
@@ -84,18 +112,18 @@ async def open_sink(destination: Destination, *, overwrite: bool, fsync: bool) -
 # Paths
 
 
-def _local_file(destination: str | os.PathLike[str], overwrite: bool, fsync: bool) -> _FileSink:
+def _local_file(destination: str | os.PathLike[str], overwrite: bool, fsync: bool) -> FileSink:
     path = os.fsdecode(destination)  # once, and on a thread, because it may be slow
     errors = functools.partial(storage_errors, f"write to {excerpt(path)}")
     with errors():
-        return _FileSink(AtomicFile(path, overwrite=overwrite, fsync=fsync), errors)
+        return FileSink(AtomicFile(path, overwrite=overwrite, fsync=fsync), errors)
 
 
-def _copied_file(path: Any, overwrite: bool) -> _FileSink:
+def _copied_file(path: Any, overwrite: bool) -> FileSink:
     name = excerpt(str(adapters.attribute(path, "name") or type(path).__name__))
     errors = functools.partial(_library_errors, f"write to {name}")
     with errors():
-        return _FileSink(_CopiedFile(path, name, overwrite), errors)
+        return FileSink(_CopiedFile(path, name, overwrite), errors)
 
 
 @contextlib.contextmanager
@@ -109,30 +137,39 @@ def _library_errors(doing: str) -> Iterator[None]:
         raise StorageError(f"could not {doing}: its library raised {type(error).__name__}") from error
 
 
-class _CopiedFile:
-    """A file of another file system: its bytes wait in a private temporary file, and are copied once they are verified."""
+class TemporaryCopy:
+    """A private temporary file, in which bytes wait until they are verified. It has no name: a killed process leaves none."""
 
     name = "of a copy"
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
+
+    def discard(self) -> None:
+        """Close the file, which is its end."""
+        self.file.close()
+
+
+class _CopiedFile(TemporaryCopy):
+    """A file of another file system, to which the verified bytes are copied."""
 
     def __init__(self, path: Any, name: str, overwrite: bool) -> None:
         if (is_dir := adapters.attribute(path, "is_dir")) and is_dir():
             raise ConfigurationError(f"{name} is a folder elsewhere: pass the path of a file in it")
         if not overwrite and path.exists():
             raise StorageError(f"{name} exists already, and overwrite is off", errno=errno.EEXIST)
+        super().__init__()
         self._path = path
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `discard` closes it
 
     def commit(self, name: str) -> None:
         self.file.seek(0)
         with self._path.open("wb") as target:
             shutil.copyfileobj(self.file, target, _COPY_SIZE)
 
-    def discard(self) -> None:
-        self.file.close()
-
 
 @asynccontextmanager
-async def _open_file(work: FileWork, opening: Callable[[], _FileSink]) -> AsyncIterator[_FileSink]:
+async def open_file_sink(work: FileWork, opening: Callable[[], F]) -> AsyncIterator[F]:
+    """Open a sink on a thread, and discard its file at the end."""
     sink = await work.run(opening, undo=lambda opened: opened.file.discard())
     sink.work = work
     try:
@@ -147,19 +184,23 @@ async def _open_file(work: FileWork, opening: Callable[[], _FileSink]) -> AsyncI
         await work.finish(sink.file.discard)
 
 
-class _FileSink(Sink):
+class FileSink(Sink):
+    """A sink whose bytes go to a temporary file, on a thread."""
+
     rewindable = True
     work: FileWork
 
-    def __init__(self, file: AtomicFile | _CopiedFile, errors: Callable[[], AbstractContextManager[None]]) -> None:
-        self.file = file
+    def __init__(self, file: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self.file = file  # an `AtomicFile` or a `TemporaryCopy`
         self._errors = errors
 
     def put(self, chunk: memoryview) -> None:
+        """See `Sink`."""
         with self._errors():
             self.file.file.write(chunk)
 
     async def rewind(self) -> None:
+        """See `Sink`."""
         with self._errors():
             await self.work.run(self._truncate)
 
@@ -167,9 +208,11 @@ class _FileSink(Sink):
         self.file.file.seek(0)
         self.file.file.truncate()
 
-    async def commit(self, name: str) -> Path | None:
+    async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> Path | None:
+        """See `Sink`."""
         with self._errors():
-            return await self.work.run(self.file.commit, name)
+            path: Path | None = await self.work.run(self.file.commit, name)
+            return path
 
 
 # Handles
@@ -258,7 +301,7 @@ class _LoopSink(_HandleSink):
         if callable(drain):
             await _result(drain())
 
-    async def commit(self, name: str) -> None:
+    async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> None:
         with storage_errors("write to the destination"):
             await self._drain()  # raises if the peer is gone
 

@@ -142,7 +142,8 @@ async def download(
                 await body.recover(error)
                 await sink.rewind()
         return DownloadedMedia(
-            path=await sink.commit(transfer.filename),
+            path=await sink.commit(transfer.filename, transfer.mime_type, transfer.sha256),
+            key=sink.key,
             size=reporter.transferred,
             sha256=transfer.sha256,
             mime_type=transfer.mime_type,

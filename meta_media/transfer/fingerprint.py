@@ -28,7 +28,7 @@ _MTIME_RESOLUTION: Final = 2.0  # seconds in which two changes of a file may get
 
 
 class DigestCache(Protocol):
-    """A cache of the SHA-256 of files on the disk. The key is a stamp that changes with the file."""
+    """A cache of the SHA-256 of files and objects. The key is a stamp that changes with the bytes."""
 
     async def find(self, stamp: str) -> str | None:
         """Return the SHA-256 of a file, or None."""
@@ -100,7 +100,7 @@ async def fingerprint(
 
 async def _known_or_hashed(body: Body, digests: DigestCache, chunk_size: ChunkSize) -> tuple[str, str | None]:
     """Return the SHA-256, and the one to check while it is sent: if it comes from the cache, or of bytes that can change."""
-    stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else None
+    stamp = file_stamp(body.stat) if body.stat and not just_changed(body.stat) else body.stamp
     if stamp and (known := await digests.find(stamp)) is not None:
         return known, known
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MappingView, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from typing import Any, Final
 
 import attrs
@@ -23,6 +23,7 @@ from meta_media.protocol.secrets import excerpt
 from meta_media.transfer import adapters
 from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.bodies import Body, MemoryBody
+from meta_media.transfer.objects import ObjectStore, checked_store, open_object
 from meta_media.transfer.opening import PathOpening, open_handle, open_response, open_stream
 from meta_media.transfer.readers import buffers, called
 from meta_media.transfer.threads import FileWork, storage_errors
@@ -35,7 +36,7 @@ class Source(abc.ABC):
     """
     Something to upload.
 
-    `path`, `bytes`, `handle` and `stream` choose the kind explicitly. `upload` chooses it by what the object is or has; the
+    `path`, `bytes`, `handle`, `stream` and `object` choose the kind explicitly. `upload` chooses it by what the object is or has; the
     first that fits decides:
 
     1. A `Source`, or `__media_source__(self) -> Source` in its class.
@@ -165,6 +166,25 @@ class Source(abc.ABC):
             size: Size in bytes. Without it the bytes are spooled: in memory, then in a private temporary file.
         """
         return OpenableSource(opening=lambda: open_stream(buffers(chunks), size), name=name, mime_type=mime_type)
+
+    @classmethod
+    def object(cls, store: ObjectStore, key: str, *, name: str | None = None, mime_type: str | None = None) -> Source:
+        """
+        Read an object of a bucket, 1 MiB at a time, or `Settings.chunk_size`. Nothing is asked before it is uploaded.
+
+        An object that changes while it is read is an error. Timeouts and retries of the bucket are those of the store.
+
+        Args:
+            store: A store of obstore's, such as `obstore.store.S3Store`: extra `storage`.
+            key: Key of the object in the store.
+            name: Name of the file. Default: the last part of the key.
+            mime_type: Type that came with it. Default: the Content-Type that the store has.
+
+        Raises:
+            ConfigurationError: The store is none.
+        """
+        opening = functools.partial(open_object, checked_store(store), key)
+        return OpenableSource(opening=opening, name=name or PurePosixPath(key).name, mime_type=mime_type)
 
 
 @attrs.frozen(kw_only=True)
