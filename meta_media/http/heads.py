@@ -7,8 +7,9 @@ and h11 decides: interim responses, HTTP/1.0, chunks, upgrades, folded lines, an
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from meta_media.protocol.secrets import Secret
@@ -20,27 +21,34 @@ Fields = list[tuple[str, str]]  # of a response, decoded as Latin-1; names in lo
 
 # The quantifiers are possessive, so that the time is linear in the length (RFC 9110, 5.6.2 and 5.5; RFC 9112, 3 and 4)
 _NAME: Final = r"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
-_FIELD: Final = rf"(?!(?i:connection|content-length|expect|host|transfer-encoding|upgrade):){_NAME}: (?:[!-~]++(?: [!-~]++)*+)?+\r\n"
-_REQUEST: Final = re.compile(
-    rf"{_NAME} [!-~]++ HTTP/1\.1\r\nHost: [!-~]++\r\n(?:{_FIELD})*+(?:Content-Length: ([0-9]{{1,18}})\r\n)?+(?:{_FIELD})*+\r\n"
-)
+_TOKEN: Final = re.compile(_NAME)
+_SPECIAL: Final = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"})
+_REQUEST: Final = re.compile(rf"{_NAME} [!-~]++ HTTP/1\.1\r\n(?:[!-~]++(?: [!-~]++)++\r\n)++\r\n")
 _TEXT: Final = "[\t -~\x80-\xff]*+"
 _RESPONSE: Final = re.compile(rf"HTTP/1\.1 [2-5][0-9]{{2}}(?: {_TEXT})?+\r\n(?:{_NAME}:{_TEXT}\r\n)++\r\n")
 _LENGTH: Final = re.compile("[0-9]{1,18}")
 
 
-def request_head(
-    method: str, target: str | bytes, headers: Collection[tuple[Any, Any]]
-) -> tuple[memoryview, int] | None:
+def request_head(method: str, target: str | bytes, headers: list[tuple[Any, Any]]) -> tuple[memoryview, int] | None:
     """Return the head of a request, in a view that hides the token from tracebacks, and its Content-Length or 0."""
-    if isinstance(target, bytes):  # then all is bytes, which come from an `httpx.Request`
+    if isinstance(target, bytes) or isinstance(headers[0][0], bytes):  # from an `httpx.Request`
         return None
-    lines = [f"{name}: {value}\r\n" for name, value in headers if isinstance(name, str)]
-    head = Secret("".join([f"{method} {target} HTTP/1.1\r\n", *lines, "\r\n"]))
-    match = _REQUEST.fullmatch(head)
-    if match is None or not head.count(": ") == head.count("\n") - 2 == len(headers):  # each header is one line
+    at = _length_at(tuple([name for name, _ in headers]))
+    length = "0" if at is None else headers[at][1]
+    head = Secret("\r\n".join([f"{method} {target} HTTP/1.1", *map(": ".join, headers), "\r\n"]))
+    one_line_each = head.count("\n") == len(headers) + 2
+    if at == 0 or not (one_line_each and _REQUEST.fullmatch(head) and _LENGTH.fullmatch(length)):
         return None
-    return memoryview(head.encode()), int(match[1] or 0)
+    return memoryview(head.encode()), int(length)
+
+
+@functools.lru_cache
+def _length_at(names: tuple[str, ...]) -> int | None:
+    """Return where Content-Length stands among the names of a plain head, None if there is none, and 0 for any other head."""
+    at = names.index("Content-Length") if "Content-Length" in names else None
+    others = {name.lower() for place, name in enumerate(names) if place not in {0, at}}
+    plain = names[0] == "Host" and others.isdisjoint(_SPECIAL) and all(map(_TOKEN.fullmatch, names))
+    return at if plain else 0
 
 
 def response_head(data: bytes) -> tuple[int, Fields, int, bool, memoryview] | None:
@@ -53,8 +61,10 @@ def response_head(data: bytes) -> tuple[int, Fields, int, bool, memoryview] | No
     text = data[:size].decode("latin-1")
     if _RESPONSE.fullmatch(text) is None:
         return None
-    pairs = [line.partition(":") for line in text.split("\r\n")[1:-2]]
-    fields = [(name.lower(), value.strip("\t ")) for name, _, value in pairs]
+    fields = []
+    for line in text.split("\r\n")[1:-2]:
+        name, _, value = line.partition(":")
+        fields.append((name.lower(), value.strip("\t ")))
     values = dict(fields)
     length, connection = values.get("content-length", ""), values.get("connection", "").lower()
     if "transfer-encoding" in values or not _LENGTH.fullmatch(length):

@@ -129,9 +129,10 @@ def _api_error(
 def from_json(text: bytes | bytearray | str, secret: str = "") -> Any:
     """Decode JSON; None if it is none. An exception would have the whole text, as its context too."""
     try:
+        if not isinstance(text, str):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
         value = json.loads(text)
-        quoted = "'" in secret or "\\" in secret  # these two look different in a repr
-        return masked(value, secret) if quoted or secret in repr(value) else value  # mostly, one look at all is enough
+        return masked(value, secret) if secret in text or "\\" in text else value  # mostly, one look at all is enough
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return None
 
