@@ -29,6 +29,11 @@ class Token:
         """What tells it from the tokens of other accounts."""
         return self._source or self._token
 
+    @property
+    def known(self) -> Secret | None:
+        """The token, if it need not be fetched."""
+        return self._token
+
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""
         if self._token is not None:

@@ -160,7 +160,7 @@ class Call:
         `content` is the body, or opens it for one attempt; see `open`. `check` raises if the response is not one to this request.
         `replayable` is whether the body can be opened again.
         """
-        retry = RetryState(replayable)
+        retry: RetryState | None = None
         while True:
             try:
                 if isinstance(content, tuple):
@@ -169,6 +169,7 @@ class Call:
                 async with content() as body, await self.open(request, body) as response:
                     return await self.decoded(request, response, cls, check)
             except MediaError as error:
+                retry = retry or RetryState(replayable)
                 await self.recover(error, retry)
 
     async def decoded(
@@ -245,7 +246,7 @@ class Call:
         headers = {"Host": host, **request.headers}
         self._token = Secret()
         if request.bearer:
-            self._token = await self._client.token.get()
+            self._token = self._client.token.known or await self._client.token.get()
             headers["Authorization"] = Secret(f"{request.auth_scheme} {self._token}")
             request = with_proof(request, self._token, self.settings)
         return Secret(request.url), headers, self._token

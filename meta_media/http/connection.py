@@ -67,7 +67,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._method, size, responded = method, 0, False
         try:
             pending = [self._head(method, target, headers)]
-            if isinstance(content, bytes | tuple):
+            if isinstance(content, (bytes, tuple)):
                 pending += self._framed(content)
             elif content is not None:
                 async for piece in content:
@@ -80,7 +80,9 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                         if self._unsent != 0:
                             await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
             if not responded:
-                responded = await self._write([*pending, *self._end()], last=True)
+                pending += self._end()
+                self.request_sent = self.stream.send(pending)
+                responded = not self.request_sent and await self._write(pending, last=True)
             self._timeouts.restart()
             while not responded:
                 responded = await self._responded()

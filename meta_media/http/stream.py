@@ -17,7 +17,7 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 import aiohappyeyeballs
@@ -256,6 +256,18 @@ class NetworkStream(asyncio.BufferedProtocol):
                 for encrypted in self._encrypted(piece):
                     self._transport.write(encrypted)
         return given
+
+    def send(self, pieces: Sequence[Any]) -> bool:
+        """Hand pieces to the system without joining them, if that can be done at once, and return whether it was done."""
+        if self._tls is not None or self.received_any or self.unsent:
+            return False
+        try:
+            sent = self._socket.sendmsg(pieces)
+        except (AttributeError, OSError):  # not on Windows; errors are met again where they are reported
+            return False
+        if sent < sum(map(len, pieces)):
+            self._transport.write(memoryview(b"".join(pieces))[sent:])
+        return True
 
     def _encrypted(self, piece: memoryview) -> Iterator[bytes]:
         for start in range(0, len(piece), _SMALL_SIZE):

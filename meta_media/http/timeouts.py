@@ -104,7 +104,7 @@ class TransferTimeouts:
 
     def check_deadline(self) -> None:
         """Raise if the deadline has passed, also where there is nothing to wait for."""
-        if self._late():
+        if self._now() >= self._allowed:
             raise self._deadline_error()
 
     def check_idle(self, phase: Phase, moved: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from meta_media.protocol.formats import Flaw, PartialFile, Signature, Steps, number
 
 __all__ = ["jpeg", "png", "webp"]
@@ -18,6 +20,9 @@ _STILL_PNG: Final = "of an animated PNG, WhatsApp shows only the first picture: 
 _STILL_WEBP: Final = "a WebP is sent as a sticker: convert it to JPEG or PNG to send it as an image"
 
 
+_JPEG: Final = Signature(candidates=("image/jpeg",))
+
+
 def _image_flaw(found: str) -> Flaw:
     return Flaw(found=found, allowed=_RGB, fix="save it as 8-bit RGB")
 
@@ -30,7 +35,11 @@ def jpeg(head: bytes, _complete: bool) -> Steps[Signature]:
     beyond the head the frame header is not seen, and the file passes.
     """
     file, flaw, offset, in_order = PartialFile(head), None, 2, True
-    while (segment := (yield from file.at(offset, _PREFIX_SIZE)))[:1] == b"\xff":
+    while True:
+        seen = offset + _PREFIX_SIZE <= len(head)
+        segment = head[offset : offset + _PREFIX_SIZE] if seen else (yield from file.at(offset, _PREFIX_SIZE))
+        if segment[:1] != b"\xff":
+            break
         marker = number(segment, 1, 1)
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # SOFn; the three are DHT, JPG and DAC
             precision, components = number(segment, 4, 1), number(segment, 9, 1)
@@ -48,7 +57,7 @@ def jpeg(head: bytes, _complete: bool) -> Steps[Signature]:
             in_order = (last[:2], last[4:]) == (segment[:2], segment[4:16])
             size *= count if in_order else 1
         offset += size
-    return Signature(candidates=("image/jpeg",), flaw=flaw)
+    return _JPEG if flaw is None else attrs.evolve(_JPEG, flaw=flaw)
 
 
 def _following(segment: bytes, size: int) -> int:

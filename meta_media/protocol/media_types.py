@@ -243,7 +243,7 @@ def inspect_media(
     declared = None if mime_type is None else normalise(mime_type)
     signature = signature or sniff(head, complete)
     is_text = signature is None and looks_like_text(head, complete)
-    found = _found(signature, (named_type(filename or ""), _hinted(hint)), is_text=is_text)
+    found = _found(signature, (named_type(filename or ""), hint and _hinted(hint)), is_text=is_text)
     decided = declared or found
     kind = _kind(decided)
     if not validate:
@@ -284,20 +284,20 @@ def check_size(inspection: Inspection, size: int, *, filename: str | None = None
 def _found(signature: Signature | None, claims: tuple[str | None, ...], *, is_text: bool) -> str:
     """Return the type of an undeclared file: the signature's, of several the claimed one; without a signature the claim."""
     if signature is not None:
-        return next((claim for claim in claims if claim in signature.candidates), signature.candidates[0])
+        found = signature.candidates
+        return found[0] if len(found) == 1 else next((claim for claim in claims if claim in found), found[0])
     return next(filter(None, claims), "text/plain" if is_text else "application/octet-stream")
 
 
 def _check_signature(filename: str | None, decided: str, found: str, signature: Signature) -> None:
     """Refuse bytes of a variant that WhatsApp accepts as no type, or of another type than the decided one."""
-    kind = _kind(decided)
     if (flaw := signature.flaw) is not None:
         message = f"{_subject(filename)} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
-        raise UnsupportedMediaTypeError(message, kind=kind, limit=flaw.allowed, actual=flaw.found)
+        raise UnsupportedMediaTypeError(message, kind=_kind(decided), limit=flaw.allowed, actual=flaw.found)
     if decided not in signature.candidates:
         fix = f'pass mime_type="{found}" or send the right file' if found in ACCEPTED else _fix(found)
         message = f"{_subject(filename)} was declared {decided}, but the bytes are {found}: {fix}"
-        raise UnsupportedMediaTypeError(message, kind=kind, limit=decided, actual=found)
+        raise UnsupportedMediaTypeError(message, kind=_kind(decided), limit=decided, actual=found)
 
 
 def _check_unsigned(filename: str | None, decided: str, head: bytes, *, is_text: bool) -> None:

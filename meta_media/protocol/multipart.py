@@ -10,7 +10,7 @@ import attrs
 __all__ = ["Form", "encode"]
 
 
-@attrs.define(kw_only=True)  # never changed; a frozen one takes twice the time to make
+@attrs.define  # never changed; a frozen one takes twice the time to make
 class Form:
     """A multipart/form-data body around one file."""
 
@@ -35,5 +35,4 @@ def encode(fields: Mapping[str, str], *, filename: str, mime_type: str) -> Form:
     head = "".join([f'{start}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()])
     head += f'{start}"file"; filename="{filename}"\r\nContent-Type: {mime_type}\r\n\r\n'
     tail = f"\r\n--{boundary}--\r\n"
-    content_type = f"multipart/form-data; boundary={boundary}"
-    return Form(content_type=content_type, head=head.encode(), tail=tail.encode())
+    return Form(f"multipart/form-data; boundary={boundary}", head.encode(), tail.encode())

@@ -116,7 +116,7 @@ async def prepare(source: Source, body: Body, options: UploadOptions, memory: in
         check_size(inspection, size, filename=name)
     for remark in inspection.remarks:
         _log.info("%s: %s", excerpt(name) if name else "the file", remark)
-    if options.size not in {None, read := body.repackaged_size or size}:
+    if options.size not in (None, read := body.repackaged_size or size):
         raise CorruptedMediaError(f"the source has {read} bytes, not the declared {options.size}", actual=read)
     return inspection.mime_type, size
 
