@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from meta_media.errors import (
     ApiError,
@@ -27,6 +26,7 @@ from meta_media.errors import (
     TransferTimeoutError,
 )
 from meta_media.http.exceptions import ExceptionMapper
+from meta_media.http.heads import RequestHeaders
 from meta_media.http.limits import Slot, Throttle
 from meta_media.http.memory import Share
 from meta_media.http.response import Response
@@ -213,13 +213,13 @@ class Call:
             sender = self._client.shared.sender(through_client=self._client.through_client)
             url, headers, token = await self._signed(request)
             mapper = ExceptionMapper(request, content, hooked=sender.hooked, secret=token)
-            self.timeouts.extend(int(headers.get("Content-Length", 0)))
+            self.timeouts.extend(int(request.headers.get("Content-Length", 0)))
             body = content if isinstance(content, tuple) else UntimedSource(content, self.timeouts)
             self.attempts += 1
             tickets, succeeded = self._slot.enter(), False
             try:
                 with mapper, self.timeouts:
-                    cycle = await sender.send(request.method, url, headers.items(), body, self.timeouts)
+                    cycle = await sender.send(request.method, url, headers, body, self.timeouts)
                 succeeded = cycle.status < 400
             except ConfigurationError:  # the certificates cannot be loaded, so nothing was sent
                 self.attempts -= 1
@@ -238,18 +238,16 @@ class Call:
                 request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
 
-    async def _signed(self, request: Request) -> tuple[Secret, dict[str, str], Secret]:
+    async def _signed(self, request: Request) -> tuple[Secret, RequestHeaders, Secret]:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""
         if request.operation == "get_info" and self.settings.info_errors_per_hour:
             self._slot.throttles["number"].check_lookups(self.settings.info_errors_per_hour)
-        host = self.settings.base_url.partition("//")[2] if request.graph else urlsplit(request.url).netloc
-        headers = {"Host": host, **request.headers}
         self._token = Secret()
         if request.bearer:
             self._token = self._client.token.known or await self._client.token.get()
-            headers["Authorization"] = Secret(f"{request.auth_scheme} {self._token}")
             request = with_proof(request, self._token, self.settings)
-        return Secret(request.url), headers, self._token
+        shared = self._client.shared_headers(request, self._token)
+        return Secret(request.url), RequestHeaders(shared, request.headers), self._token
 
     def _share(self, request: Request, token: Secret, tickets: dict[Throttle, int], error: ApiError) -> None:
         """Update what other calls share after an error response: the token, a throttle, the count of refused lookups."""

@@ -15,11 +15,14 @@ import anyio.to_thread
 from meta_media.errors import ConfigurationError, MediaError, Operation
 from meta_media.http.auth import Token
 from meta_media.http.call import Call
+from meta_media.http.heads import SharedHeaders
 from meta_media.http.limits import Limits
 from meta_media.http.log import LOGGER
 from meta_media.http.loop_bound import LoopBound
 from meta_media.http.memory import Memory, Share
 from meta_media.protocol.convert import converter
+from meta_media.protocol.requests import Request
+from meta_media.protocol.secrets import Secret
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import checked_id, is_token
 
@@ -71,6 +74,7 @@ class Client:
         self.number = None if number is None else checked_id(number, "phone_number_id")
         self.shared = Shared(http_client, self.settings)
         self.is_copy = False
+        self._graph_headers: SharedHeaders | None = None  # of the last request to the Graph API
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(phone_number_id={self.number!r}, base_url={self.settings.base_url!r})"
@@ -98,6 +102,14 @@ class Client:
     def call(self, operation: Operation, phone_number_id: str | None, media_id: object = None) -> Call:
         """Make a call, to be entered by `async with`. It keeps the limits of a number, by default the client's."""
         return Call(self, operation, phone_number_id or self.number, media_id)
+
+    def shared_headers(self, request: Request, token: Secret) -> SharedHeaders:
+        """Return the headers that a request shares with others. Those of the Graph API are written once for each token."""
+        made, usual = self._graph_headers, request.graph and request.auth_scheme == "Bearer"
+        if made is None or made.token is not token or not usual:
+            made = SharedHeaders(request, self.settings, token)
+            self._graph_headers = made if usual else self._graph_headers
+        return made
 
     def number_or(self, phone_number_id: str | None) -> str:
         """Return a call's phone number id, or else the client's; `ConfigurationError` if there is none."""
@@ -135,7 +147,7 @@ class Client:
             twin.token = Token(access_token)
         if phone_number_id is not None:
             twin.number = self.number_or(phone_number_id)
-        twin.is_copy = True
+        twin.is_copy, twin._graph_headers = True, None
         return twin
 
     def __reduce__(self) -> NoReturn:

@@ -93,12 +93,11 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     def _head(self, method: str, target: str | bytes, headers: Headers) -> memoryview:
         """Return the head in a view, because a traceback with local variables would show the token in bytes."""
-        headers = list(headers)
         if plain := request_head(method, target, headers):
             head, self._unsent = plain
             return head
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADERS_SIZE)
-        return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=headers)))
+        return memoryview(self._h11.send(h11.Request(method=method, target=target, headers=[*headers])))
 
     def _framed(self, data: Any) -> list[Any]:
         """Return a piece of the body, or a tuple of pieces, as it is sent."""

@@ -153,6 +153,7 @@ class _Connections:
         self.busy.discard(cycle.stream)
 
 
+@functools.lru_cache
 def split_url(url: str) -> tuple[Origin, Secret]:
     """Return a URL's origin and request target. The query may be a signature, so that tracebacks do not show the target."""
     parts = urlsplit(url)

@@ -22,7 +22,15 @@ from meta_media.protocol.secrets import Secret, hide_query, shown
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import flag, mapping, text
 
-__all__ = ["MediaMessage", "Request", "graph_request", "media_request", "redirected_request", "with_proof"]
+__all__ = [
+    "MediaMessage",
+    "Request",
+    "common_headers",
+    "graph_request",
+    "media_request",
+    "redirected_request",
+    "with_proof",
+]
 
 _USER_AGENT: Final = f"meta-media/{__version__} python/{platform.python_version()}"
 
@@ -53,7 +61,7 @@ class Request:
     bearer: bool = True  # whether its host may receive the token
     auth_scheme: str = "Bearer"  # of its Authorization header
     graph: bool = False  # whether it goes to the Graph API, which takes `appsecret_proof`
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = attrs.field(factory=dict)  # beside Host, `common_headers` and Authorization
     media_id: str | None = None
 
 
@@ -74,8 +82,7 @@ def graph_request(
     url = "/".join((settings.base_url, settings.api_version, *path))
     if given := {name: value for name, value in query.items() if value}:
         url = f"{url}?{urlencode(given)}"
-    all_headers = {**_headers(settings), **(headers or {})}
-    return Request(operation=operation, method=method, url=url, graph=True, headers=all_headers, media_id=media_id)
+    return Request(operation=operation, method=method, url=url, graph=True, headers=headers or {}, media_id=media_id)
 
 
 def with_proof(request: Request, token: str, settings: Settings) -> Request:
@@ -180,7 +187,7 @@ def media_request(
         )
         raise UntrustedUrlError(f"{scheme}://{place} is not trusted to serve media: {cure}", host=place)
     asked = f"bytes={start}-{'' if end is None else end - 1}"
-    headers = _headers(settings) | ({} if asked == "bytes=0-" else {"Range": asked})
+    headers = {} if asked == "bytes=0-" else {"Range": asked}
     return Request(operation="download", method="GET", url=plain, bearer=bearer, headers=headers, media_id=media_id)
 
 
@@ -192,7 +199,8 @@ def _is_listed(address: str, hosts: tuple[str, ...]) -> bool:
     return any(address == host or (host.startswith(".") and address.endswith(host)) for host in hosts)
 
 
-def _headers(settings: Settings) -> dict[str, str]:
+def common_headers(settings: Settings) -> dict[str, str]:
+    """Return the headers that every request has."""
     suffix = settings.user_agent_suffix
     return {
         "User-Agent": f"{_USER_AGENT} {suffix}".rstrip() if suffix else _USER_AGENT,

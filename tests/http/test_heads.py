@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import h11
 import pytest
 
-from meta_media.http.heads import request_head, response_head
+from meta_media.http.heads import RequestHeaders, SharedHeaders, request_head, response_head
+from meta_media.protocol.requests import Request
 from meta_media.protocol.secrets import Secret
+from meta_media.protocol.settings import Settings
 from tests.support.marks import slow_except
 
 # As programs send them, with a Content-Length; names are those of the programs
@@ -234,6 +236,7 @@ VALUES += [
     "a\r\n\r\nGET / HTTP/1.1",
     "\x01",
 ]
+GRAPH = Request(operation="upload", method="POST", url="https://graph.example:8443/v25.0/1/media", graph=True)
 METHODS = ["GET", "POST", "HEAD", "CONNECT", "get", "", "G T", "GET\r\n", "GET / HTTP/1.1\r\nX: y\r\n", "\xe9"]
 TARGETS = [
     "/",
@@ -279,6 +282,34 @@ def test_requests(count: int) -> None:
             connection.send(h11.EndOfMessage())
             assert connection.our_state is not h11.SEND_BODY
     assert taken > count / 4
+
+
+@pytest.mark.parametrize("count", slow_except({1_000}, [1_000, 50_000]))
+def test_requests_with_shared_headers(count: int) -> None:
+    """The same holds where some headers were written before, for another request."""
+    shared, taken = SharedHeaders(GRAPH, Settings(), Secret("EAAtoken")), 0
+    for method, target, headers in requests(count):
+        own = RequestHeaders(shared, dict(headers[3:5]))
+        if plain := request_head(method, target, own):
+            taken += 1
+            assert (
+                h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=[*own])) == plain[0]
+            )
+            assert plain[1] == int(own.own.get("Content-Length", 0))
+    assert taken > count / 4
+
+
+def test_shared_headers() -> None:
+    """A host comes first, a token last, and headers that h11 must decide about are not written."""
+    written = SharedHeaders(GRAPH, Settings(), Secret("EAAtoken"))
+    assert written.text is not None
+    assert written.text.startswith("Host: graph.example:8443\r\nUser-Agent: ")
+    assert written.text.endswith("\r\nAuthorization: Bearer EAAtoken\r\n")
+    unusual = RequestHeaders(SharedHeaders(GRAPH, Settings(user_agent_suffix="a  b"), Secret()), {"X": "y"})
+    assert unusual.shared.text is None
+    assert request_head("GET", "/", unusual) is None
+    assert request_head("GET", "/", RequestHeaders(written, {"Host": "other"})) is None, "there would be two"
+    assert "EAAtoken" not in repr(vars(written))
 
 
 def test_request_of_bytes() -> None:
