@@ -64,6 +64,7 @@ class RequestHeaders:
 
 def request_head(method: str, target: str | bytes, headers: Headers) -> tuple[memoryview, int] | None:
     """Return the head of a request, in a view that hides the token from tracebacks, and its Content-Length or 0."""
+    own: list[tuple[Any, Any]]
     shared: str | None = ""
     if isinstance(headers, RequestHeaders):
         shared, own = headers.shared.text, [*headers.own.items()]

@@ -134,10 +134,10 @@ async def test_a_transport_that_fails_with_anything(call: Any) -> None:
 async def test_our_transport_that_fails_under_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same of our transport, where it is used through a client."""
 
-    async def fail(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(NetworkStream, "write", fail)  # as uvloop's transports fail when they are closed
+    monkeypatch.setattr(NetworkStream, "send", fail)  # as uvloop's transports fail when they are closed
     monkeypatch.setattr(MediaApi, "through_client", True)
     async with Server(UPLOADED) as server, MediaApi("token", "1", settings=Settings(base_url=server.base_url)) as media:
         with pytest.raises(NetworkError, match=r"the connection failed \(RuntimeError\)$"):
