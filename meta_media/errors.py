@@ -21,7 +21,7 @@ The errors of this library: one tree, whose branches say who can act.
     │  └─ TransferTimeoutError       a timeout, the minimum rate or the deadline was missed
     ├─ DownloadError                 the bytes of a transfer
     │  ├─ IntegrityError             not the size or SHA-256 that Meta announced
-    │  ├─ UntrustedUrlError          on a host that is not trusted
+    │  ├─ UntrustedUrlError          on a host that is not trusted, or not public
     │  └─ DownloadTooLargeError      more than your limit
     └─ StorageError                  a local file, folder, handle or database
 
@@ -261,7 +261,7 @@ class IntegrityError(DownloadError):
 
 class UntrustedUrlError(DownloadError):
     """
-    The URL's host is not trusted to receive the token or to serve media. No request was sent to it.
+    The URL's host is not trusted to receive the token or to serve media, or is not a public one. No request was sent to it.
 
     Attributes:
         host: The refused host, with its port if the URL has one.

@@ -11,28 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import socket
 import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import aiohappyeyeballs
 import httpx
 
 from meta_media.http.timeouts import TransferTimeouts, Waiter
 
-__all__ = ["NetworkStream", "connect", "secure"]
+__all__ = ["NetworkStream"]
 
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
 _SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or encrypted at a time: OpenSSL's buffers never shrink
 _UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**19  # bytes received or sent at a time, so that other tasks get their turn
-_ADDRESS_DELAY: Final = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
 
 
 class _Shared(threading.local):
@@ -310,43 +307,3 @@ class NetworkStream(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
-
-
-async def connect(host: str, port: int, tls: ssl.SSLContext | None, timeouts: TransferTimeouts) -> NetworkStream:
-    """Connect to the first address of a host that accepts (RFC 8305), and for TLS shake hands."""
-    async with _connecting(timeouts):
-        loop = asyncio.get_running_loop()
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        else:  # needs no thread; slow look-ups of other hosts may occupy all of them
-            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        connected = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ADDRESS_DELAY)
-        stream = NetworkStream(connected)
-        try:
-            await loop.create_connection(lambda: stream, sock=connected)
-            if tls is not None:
-                await stream.start_tls(tls, host)
-        except BaseException:
-            stream.abort()  # asyncio has made its transport before anything can fail
-            raise
-    return stream
-
-
-async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts: TransferTimeouts) -> None:
-    """Shake hands with a host through a tunnel."""
-    async with _connecting(timeouts):
-        await stream.start_tls(tls, host)
-
-
-@contextlib.asynccontextmanager
-async def _connecting(timeouts: TransferTimeouts) -> AsyncIterator[None]:
-    try:
-        timeouts.restart()
-        async with asyncio.timeout(timeouts.wait("connect")):
-            yield
-    except TimeoutError as error:
-        raise timeouts.error("connect") from error
-    except OSError as error:
-        raise httpx.ConnectError(str(error)) from error

@@ -21,11 +21,12 @@ import anyio.to_thread
 import httpx
 
 from meta_media.errors import ConfigurationError
+from meta_media.http.connect import connect, secure
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.heads import Headers
 from meta_media.http.loop_bound import LoopBound
 from meta_media.http.proxy import Proxy
-from meta_media.http.stream import NetworkStream, connect, secure
+from meta_media.http.stream import NetworkStream
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.secrets import Secret
 

@@ -252,7 +252,10 @@ def path_in_words(path: object, text: str, error: Exception) -> tuple[str, str]:
     if text[:5].lower() == "data:":
         return excerpt(text), "; that is a data URI, not a path: decode it and pass the bytes"
     if _URL.match(text):
-        return excerpt(text), "; that is a URL, not a path: stream it with httpx and pass the response"
+        advice = (
+            "pass Source.url(url)" if text[:4].lower() == "http" else "open it by its own library, and pass the handle"
+        )
+        return excerpt(text), f"; that is a URL, not a path: {advice}"
     content = "; a str is a path: for text, pass text.encode() and a filename"
     if len(text) > _MAX_PATH_SIZE or "\n" in text or "\r" in text:
         return f"a path of {len(text):,} characters", content

@@ -190,13 +190,20 @@ class SeekableBody(Body):
 
 class StreamBody(SeekableBody):
     """
-    A stream, which is read once.
+    A stream, which is read once, unless `again` begins it anew.
 
     Of declared size, it is sent as it comes. Otherwise `measure` spools it: to memory, then to a temporary file, from which
     the chunks are read.
     """
 
-    def __init__(self, first: bytes, rest: AsyncIterator[bytes], size: int | None, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        first: bytes,
+        rest: AsyncIterator[bytes],
+        size: int | None,
+        stack: AsyncExitStack,
+        again: Callable[[], AsyncIterator[bytes]] | None = None,
+    ) -> None:
         super().__init__(None, FileWork("a temporary file"), 0, size or 0, first[:HEAD_SIZE], None)
         self.seekable = False
         self.size = size
@@ -205,6 +212,8 @@ class StreamBody(SeekableBody):
         self._first = first
         self._rest = rest
         self._stack = stack  # closes the temporary file
+        self._again = again
+        self._begun = False
 
     async def measure(self, limit: int, memory: int) -> int:
         """See `Body`."""
@@ -229,10 +238,16 @@ class StreamBody(SeekableBody):
 
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
         """See `Body`."""
-        self.replayable = self.spools
+        self.replayable = self.spools or self._again is not None
         return super().chunks(chunk_size) if self.spools else self._pass_on(chunk_size)
 
     async def _pass_on(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
+        if self._begun and self._again is not None:
+            self._rest = self._again()
+            self._first = await anext(self._rest, b"")
+            if self._first[:HEAD_SIZE] != self.head:
+                raise CorruptedMediaError("the source changed while it was sent: upload it again")
+        self._begun = True
         async with contextlib.aclosing(self._batches()) as batches:
             async for batch in batches:
                 for chunk in _slices(memoryview(batch), chunk_size):

@@ -17,7 +17,7 @@ from meta_media.http.client import Client
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, make_replayable
 from meta_media.transfer.repackaging import repackaged
-from meta_media.transfer.sources import OpenableSource, Source
+from meta_media.transfer.sources import OpenableSource, Source, source_for
 from meta_media.transfer.threads import file_deadline
 from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, UploadOptions, prepare
 
@@ -78,7 +78,7 @@ async def fingerprint(
     A small file was read when it was opened. To hash it takes no longer than to look its hash up.
     """
     settings = client.settings
-    origin = Source.of(source, size=options.size, str_paths=settings.str_paths)
+    origin = source_for(settings, source, options.size)
     origin = repackaged(origin, options.mime_type) if options.repackage else origin
     async with contextlib.AsyncExitStack() as stack:
         async with file_deadline(settings.deadline), client.shared.share(settings.chunk_size) as chunk_size:

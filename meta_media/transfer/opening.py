@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from stat import S_ISFIFO, S_ISREG
 from typing import Any
@@ -131,15 +131,21 @@ async def open_response(response: Any, size: int | None) -> AsyncIterator[Body]:
 
 
 @asynccontextmanager
-async def open_stream(stream: AsyncIterator[Buffer], size: int | None) -> AsyncIterator[Body]:
-    """Read an iterator over buffers of any length, once. Without a declared size, more than one batch is spooled."""
+async def open_stream(
+    stream: AsyncIterator[Buffer], size: int | None, again: Callable[[], AsyncIterator[Buffer]] | None = None
+) -> AsyncIterator[Body]:
+    """
+    Read an iterator over buffers of any length, once. Without a declared size, more than one batch is spooled.
+
+    `again` returns the iterator anew, and makes the body replayable.
+    """
     async with AsyncExitStack() as stack:
         batches = await stack.enter_async_context(contextlib.aclosing(_batched(stream)))
         first = await anext(batches, b"")
         if size is None and len(first) < BATCH_SIZE:  # the stream has ended
             yield MemoryBody(first)
         else:
-            yield StreamBody(first, batches, size, stack)
+            yield StreamBody(first, batches, size, stack, again and (lambda: _batched(again())))
 
 
 async def _batched(stream: AsyncIterator[Buffer]) -> AsyncGenerator[bytes, None]:

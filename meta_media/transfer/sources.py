@@ -11,24 +11,29 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MappingView, Set
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, MappingView, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import PurePath, PurePosixPath
 from typing import Any, Final
 
 import attrs
+from attrs.validators import optional
 
-from meta_media.errors import InvalidMediaError, MediaError, StorageError
-from meta_media.protocol.secrets import excerpt
+from meta_media.errors import ConfigurationError, InvalidMediaError, MediaError, StorageError
+from meta_media.protocol.public_urls import checked_headers
+from meta_media.protocol.secrets import Secret, excerpt
+from meta_media.protocol.settings import Settings
+from meta_media.protocol.validators import count
 from meta_media.transfer import adapters
 from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.bodies import Body, MemoryBody
 from meta_media.transfer.objects import ObjectStore, checked_store, open_object
 from meta_media.transfer.opening import PathOpening, open_handle, open_response, open_stream
 from meta_media.transfer.readers import buffers, called
+from meta_media.transfer.remote import open_url
 from meta_media.transfer.threads import FileWork, storage_errors
 
-__all__ = ["OpenableSource", "Source"]
+__all__ = ["OpenableSource", "Source", "source_for"]
 
 
 @attrs.frozen(kw_only=True)
@@ -36,8 +41,8 @@ class Source(abc.ABC):
     """
     Something to upload.
 
-    `path`, `bytes`, `handle`, `stream` and `object` choose the kind explicitly. `upload` chooses it by what the object is or has; the
-    first that fits decides:
+    `path`, `bytes`, `handle`, `stream`, `object` and `url` choose the kind explicitly. `upload` chooses it by what the object is
+    or has; the first that fits decides:
 
     1. A `Source`, or `__media_source__(self) -> Source` in its class.
     2. The buffer protocol: bytes, and arrays of any library.
@@ -185,6 +190,50 @@ class Source(abc.ABC):
         """
         opening = functools.partial(open_object, checked_store(store), key)
         return OpenableSource(opening=opening, name=name or PurePosixPath(key).name, mime_type=mime_type)
+
+    @classmethod
+    def url(cls, url: str, *, max_size: int | None = None, headers: Mapping[str, str] | None = None) -> Source:
+        """
+        Fetch a file from the public internet, and send it while it is fetched. The token is never sent there.
+
+        The URL may be a stranger's. The addresses of its host are looked up once, and judged: each must be public, as IANA's
+        registries have it (RFC 6890). The connection is made to an address that was judged. Up to five redirects are
+        followed, each of which is judged likewise; from https to http there is none. Name and type are those of the response,
+        else the name is that of the path. Timeouts, retries, `deadline` and `proxy` are those of the `Settings`.
+
+        Args:
+            url: An http or https URL. Its port is 80, 443 or above 1023.
+            max_size: Bytes at most. Default: what WhatsApp takes of the file's type, at most 100 MB.
+            headers: Further headers, such as Authorization. Only the origin of `url` receives them.
+
+        Raises:
+            ConfigurationError: An argument is of the wrong type. All other errors are raised when the source is opened:
+                `UntrustedUrlError`, if the URL or a redirect must not be followed, `DownloadError`, if the server responds
+                with something else than the file, `DownloadTooLargeError` and `NetworkError`.
+        """
+        if not isinstance(url, str):
+            raise ConfigurationError(f"url must be a str, not {type(url).__name__}: pass str(url)")
+        return UrlSource(location=Secret(url), max_size=max_size, headers=headers or {})
+
+
+@attrs.frozen(kw_only=True)
+class UrlSource(Source):
+    """A file at a public URL."""
+
+    location: Secret
+    max_size: int | None = attrs.field(default=None, validator=optional(count))
+    headers: Mapping[str, str] = attrs.field(converter=checked_headers, repr=False)
+    settings: Settings | None = attrs.field(default=None, repr=False)  # of the client that opens it
+
+    def open(self) -> AbstractAsyncContextManager[Body]:
+        """See `Source`."""
+        return open_url(self.location, self.settings or Settings(), max_size=self.max_size, headers=self.headers)
+
+
+def source_for(settings: Settings, thing: object, size: int | None = None) -> Source:
+    """Make a source of an object that a client with these settings uploads; see `Source.of`."""
+    source = Source.of(thing, size=size, str_paths=settings.str_paths)
+    return attrs.evolve(source, settings=settings) if isinstance(source, UrlSource) else source
 
 
 @attrs.frozen(kw_only=True)

@@ -31,7 +31,7 @@ from meta_media.transfer.info import get_info
 from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.repackaging import repackaged
-from meta_media.transfer.sources import Source
+from meta_media.transfer.sources import Source, source_for
 from meta_media.transfer.threads import file_deadline
 
 __all__ = ["SPOOL_MEMORY_SIZE", "FileContent", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
@@ -125,7 +125,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     """Send a source to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
     if type(source) is bytes and len(source) <= _SMALL_SIZE and not options.repackage:  # nothing needs to be opened
         return await _send(call, phone_number_id, _BYTES, MemoryBody(source), options, lambda _=0: _SMALL_SIZE)
-    origin = Source.of(source, size=options.size, str_paths=call.settings.str_paths)
+    origin = source_for(call.settings, source, options.size)
     if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
     origin = repackaged(origin, options.mime_type) if options.repackage else origin

@@ -22,8 +22,9 @@ import pytest
 
 from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError
-from meta_media.http import stream as stream_module
-from meta_media.http.stream import NetworkStream, connect, secure
+from meta_media.http import connect as connect_module
+from meta_media.http.connect import connect, secure
+from meta_media.http.stream import NetworkStream
 from meta_media.http.timeouts import TransferTimeouts
 from tests.support.resolver import replace_resolver
 from tests.support.servers import Server, page, reset, silence, stalled, wait_until
@@ -727,7 +728,7 @@ async def test_race_cancelled_at_every_await(monkeypatch: pytest.MonkeyPatch, la
     async with LeanServer(lambda *_: b"") as server:
         address = ("127.0.0.1", server.port)
         resolving_to(monkeypatch, address, address)
-        monkeypatch.setattr(stream_module, "_ADDRESS_DELAY", 0.0)  # both are tried at once
+        monkeypatch.setattr(connect_module, "_ADDRESS_DELAY", 0.0)  # both are tried at once
         before, at = descriptors(), 0
         while True:
             at += 1

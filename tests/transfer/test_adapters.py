@@ -260,9 +260,9 @@ async def test_local_paths(media: MediaApi, emulator: Emulator, text: Path) -> N
 # Text
 
 TEXTS = {
-    "URL": ("https://bucket.example/a.jpg?X-Amz-Signature=SECRET", "that is a URL"),
-    "URL with a password": ("s3://key:SECRET@bucket/a.jpg#SECRET", "that is a URL"),
-    "URL as a Path": (Path("https://bucket.example/a.jpg?X-Amz-Signature=SECRET"), "that is a URL"),
+    "URL": ("https://bucket.example/a.jpg?X-Amz-Signature=SECRET", "not a path: pass Source.url(url)"),
+    "URL with a password": ("s3://key:SECRET@bucket/a.jpg#SECRET", "not a path: open it by its own library"),
+    "URL as a Path": (Path("https://bucket.example/a.jpg?X-Amz-Signature=SECRET"), "pass Source.url(url)"),
     "data URI": ("data:image/jpeg;base64,SECRET" + "QUFB" * 4000, "decode it and pass the bytes"),
     "lines": ("first line\nSECRET", "pass text.encode() and a filename"),
     "long": ("SECRET" * 1000, "pass text.encode() and a filename"),
