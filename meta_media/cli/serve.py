@@ -57,6 +57,8 @@ async def serve(
     """
     Run the emulator of WhatsApp's media endpoints, until Ctrl-C. Number, token and media survive a restart.
 
+    Its page, at the address that is printed, shows what is stored and what happens.
+
     Args:
         host: Address to listen on. Any but a loopback address can be reached from other machines.
         port: Port to listen on. 0 takes a free one. Default: 4004.
@@ -138,6 +140,7 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
     text = f"""\
 # This is an emulator, not WhatsApp: nothing leaves this machine.
 # Its data is kept in {printable(str(folder))}
+# Its page shows what is stored and what happens, and plays customers: {emulator.local_url}/
 {where}{exports}
 # Paste these lines into another terminal. Then upload a file with or without the SDK:
 #   meta-media samples . && meta-media upload photo.jpg

@@ -12,6 +12,8 @@ customer       a customer who sends media, in this process or from another one
 messages       POST /{version}/{phone}/messages
 webhooks       the bodies of webhooks: a customer's media in each place, and the statuses of messages
 delivery       webhooks on their way to an application: the handshake, posts and repeats
+feed           what has happened lately, for the page
+page           the page for browsers: its routes, and who may use it
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
 state          tokens and metadata in SQLite, bytes in files

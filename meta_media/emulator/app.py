@@ -24,9 +24,11 @@ from meta_media.emulator.business import number_node, show_profile, update_profi
 from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
+from meta_media.emulator.feed import Feed
 from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
 from meta_media.emulator.judgement import Judge
 from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
+from meta_media.emulator.page.app import Page
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID, GraphError, GraphResponse, PlainError, problem
 from meta_media.emulator.resumable import ResumableUploads
 from meta_media.emulator.server import inject, scripted
@@ -79,13 +81,15 @@ class Application:
     faults: FaultQueue
     play_customer: Callable[..., Awaitable[Mapping[str, Any]]]
     on_accepted: Callable[[Mapping[str, Any], Failure | None], None]
+    feed: Feed
     public_url: str | None = None  # of download URLs; None for the host that a client has named
     base_url: str = ""  # for requests without a usable `Host`
     requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
     resumable: ResumableUploads = attrs.field(init=False)
+    page: Page = attrs.field(init=False)  # set before the first request
+    judge: Judge = attrs.field(init=False, factory=Judge)
     _access: Access = attrs.field(init=False)
-    _judge: Judge = attrs.field(init=False, factory=Judge)
     _app: Starlette = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -110,9 +114,13 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request, or act out the fault that was planned for it."""
+        if self.page.serves(scope):
+            await self.page(scope, receive, send)
+            return
         request, started = Request(scope), time.monotonic()
-        if scope["path"] != customer.PATH:
-            self.requests.append(_received(request))
+        received = None if scope["path"] == customer.PATH else _received(request)
+        if received is not None:
+            self.requests.append(received)
         fault = self.faults.take(operation_of(request.method, scope["path"]))
         try:
             if fault is None:
@@ -126,8 +134,11 @@ class Application:
         finally:
             # The path as it was sent: without the query, which may hold a token, and without line breaks.
             where, status = scope["raw_path"].decode("latin-1"), scope["state"].get("status", "no response")
-            how = f"{time.monotonic() - started:.3f} s{', fault injected' * (fault is not None)}"
+            seconds = time.monotonic() - started
+            how = f"{seconds:.3f} s{', fault injected' * (fault is not None)}"
             LOGGER.info("%s %s: %s, %s", request.method, where, status, how)
+            if received is not None:
+                self.feed.requested(received, where, status, seconds, fault)
 
     async def _dated(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the emulator's time to an application's response."""
@@ -210,11 +221,15 @@ class Application:
         message = {name: value for name, value in given.items() if name not in CREDENTIALS}
         if "status" in message:
             return mark_as_read(message)
+        return await self.accept(message, number)
+
+    async def accept(self, message: dict[str, Any], number: str) -> Mapping[str, Any]:
+        """Accept a message from a number, and return the response; a `GraphError` if Meta would not accept it."""
         failure = None
         for place, kind, media_id in parse_message(message):
             media = check_attachment(place, kind, await self._find(media_id), number)
             if self.settings.judge_media:
-                failure = failure or await self._judge.failure(kind, media, self.state.path(media_id))
+                failure = failure or await self.judge.failure(kind, media, self.state.path(media_id))
         response = accepted(message)
         message |= {"message_id": response["messages"][0]["id"], "phone_number_id": number}
         self.messages.append(message)

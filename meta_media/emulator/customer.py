@@ -16,7 +16,8 @@ import httpx
 
 from meta_media import MediaApi, inbound_media
 from meta_media.emulator.arguments import of_type, one_of, text
-from meta_media.emulator.delivery import Deliveries, post_webhook, sign, verify_subscription
+from meta_media.emulator.delivery import Deliveries, sign, verify_subscription
+from meta_media.emulator.feed import Feed
 from meta_media.emulator.folder import shown
 from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import NOT_RUNNING, IncomingFile, State, StoredMedia
@@ -57,7 +58,8 @@ class Customers:
         self.webhook = webhook
         self._application: Application | None = None
         self.verify_token = "" if verify_token is None else text("verify_token", verify_token)
-        self._deliveries = Deliveries(clock, lambda: (self.webhook, self.app_secret), settings.remembered)
+        self._feed = Feed()
+        self._deliveries = Deliveries(clock, lambda: (self.webhook, self.app_secret), settings.remembered, self._feed)
 
     @property
     def _running(self) -> Application:
@@ -149,6 +151,7 @@ class Customers:
         else:
             what = Failure(one_of("failure", failure, INBOUND_FAILURES))
         body = inbound_webhook(what, url, customer, number, now, **described)
+        self._feed.received(what, customer, number, described)
         return body, sign(self.app_secret, body)
 
     async def deliver(self, body: bytes, signature: str) -> int:
@@ -158,7 +161,9 @@ class Customers:
         Returns:
             The HTTP status of the response; 0 if there was none.
         """
-        return await post_webhook(self._url, of_type("body", body, bytes, "bytes"), text("signature", signature))
+        return await self._deliveries.post_once(
+            self._url, of_type("body", body, bytes, "bytes"), text("signature", signature)
+        )
 
     async def verify_webhook(self) -> None:
         """

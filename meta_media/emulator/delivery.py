@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from meta_media.emulator.feed import Feed
 from meta_media.emulator.settings import Clock
 from meta_media.emulator.webhooks import Failure, statuses
 from meta_media.errors import ConfigurationError, NetworkError
@@ -115,8 +116,8 @@ async def _exchange(
 class Deliveries:
     """What an emulator posts by itself: the statuses of accepted messages, and each webhook again until it is taken."""
 
-    def __init__(self, clock: Clock, target: Callable[[], tuple[str | None, str]], remembered: int) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, target: Callable[[], tuple[str | None, str]], remembered: int, feed: Feed) -> None:
+        self._clock, self._feed = clock, feed
         self._target = target  # returns the URL, if there is one, and the app secret
         self._accepted: deque[tuple[Mapping[str, Any], Failure | None, int]] = deque(maxlen=remembered)
         self._failures: deque[Failure] = deque()  # of the next messages
@@ -147,8 +148,12 @@ class Deliveries:
         failure = self._failures.popleft() if self._failures else self._failure or failure
         accepted = (message, failure, int(self._clock.now()))
         self._accepted.append(accepted)
+        entry = self._feed.sent(message, failure)
         if self._target()[0] is not None:
-            self._start(self._climb(statuses(*accepted)))
+            self._start(self._climb(statuses(*accepted), entry))
+        else:
+            for status, _ in statuses(*accepted):
+                self._feed.climbed(entry, status)
 
     async def post(self, body: bytes, what: str) -> int:
         """Post a webhook, and return the HTTP status of the response. If it is not 200, post it again later."""
@@ -164,9 +169,10 @@ class Deliveries:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _climb(self, steps: Iterator[tuple[str, bytes]]) -> None:
+    async def _climb(self, steps: Iterator[tuple[str, bytes]], entry: str) -> None:
         await asyncio.sleep(_BEFORE_SENT)
         for status, body in steps:
+            self._feed.climbed(entry, status)
             await self.post(body, f"status {status}")
 
     async def _repeat(self, body: bytes, what: str) -> None:
@@ -179,7 +185,14 @@ class Deliveries:
         async with self._slots:
             url, secret = self._target()
             again = f"; it is posted again in {pause:g} s"
-            return 200 if url is None else await post_webhook(url, body, sign(secret, body), what=what, again=again)
+            return 200 if url is None else await self.post_once(url, body, sign(secret, body), what, again)
+
+    async def post_once(self, url: str, body: bytes, signature: str, what: str = "", again: str = "") -> int:
+        """Post a webhook once, and return the HTTP status of the response; 0 if there is none."""
+        started = time.monotonic()
+        status = await post_webhook(url, body, signature, what=what, again=again)
+        self._feed.posted(what, body, status, time.monotonic() - started)
+        return status
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) >= _WAITING:

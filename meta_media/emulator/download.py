@@ -20,7 +20,7 @@ from meta_media.emulator.responses import PlainError, problem
 from meta_media.emulator.settings import EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia
 
-__all__ = ["PATH", "FileResponse", "UrlSigner", "file_response", "requested_range"]
+__all__ = ["PATH", "FileResponse", "UrlSigner", "cancel_on_disconnect", "file_response", "requested_range"]
 
 PATH: Final = "/whatsapp_business/attachments/"
 _PIECE_SIZE: Final = 512 * 1024  # bytes read at once
@@ -118,7 +118,7 @@ class FileResponse(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_cancel_on_disconnect, receive, tasks.cancel_scope)
+                tasks.start_soon(cancel_on_disconnect, receive, tasks.cancel_scope)
                 while (start := start + len(piece)) < end:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                     piece = await self._state.in_thread(_read, file, start, end)
@@ -130,7 +130,8 @@ class FileResponse(Response):
                     await self._state.in_thread(file.close)
 
 
-async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
+async def cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
+    """Wait until the client hangs up, and then cancel what responds to it."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -24,6 +24,7 @@ from meta_media.emulator.delivery import sign
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.folder import folder_errors
+from meta_media.emulator.page.app import Page
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.resumable import APP_ID, ResumableUpload
 from meta_media.emulator.server import Server
@@ -256,14 +257,15 @@ class Emulator(Customers):
         signer = UrlSigner(kept["url_secret"])
         application = Application(
             *(state, signer, self.clock, self.settings, self.app_secret, self._faults),
-            *(self._play_customer, self._deliveries.accept, self._public_url),
+            *(self._play_customer, self._deliveries.accept, self._feed, self._public_url),
         )
+        application.page, state.on_change = Page(self, application), self._feed.media_changed
         certificate = None
         if self._tls:
             certificate, client = await certify(state, folder, self._address[0], self._public_url)
             self._client, self.ca_file = await self._exit.enter_async_context(client), (folder / CA_FILE).absolute()
         server = Server(application, certificate)
-        self.local_url = await server.start(*self._address)
+        self.local_url = application.page.local_url = await server.start(*self._address)
         self.base_url = application.base_url = self._public_url or self.local_url
         self._exit.push_async_callback(server.stop)
         self._exit.push_async_callback(self._deliveries.aclose)

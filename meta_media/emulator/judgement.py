@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from meta_media import MediaApi, Settings
+from meta_media import MediaApi, MediaError, Settings
 from meta_media.emulator.state import StoredMedia
 from meta_media.emulator.webhooks import Failure
 from meta_media.errors import FileTooLargeError, InvalidMediaError, StorageError
@@ -41,12 +41,15 @@ class Judge:
         if kind == "document" and media.mime_type.lower().startswith(_PICTURES_AND_SOUND):
             return None
         if self._last[0] != media.id:
-            failure = None
-            try:
-                await self._api.upload(path, filename=media.filename, mime_type=media.mime_type)
-            except (FileTooLargeError, StorageError):  # the upload has decided that; it is being deleted
-                pass
-            except InvalidMediaError as error:
-                failure = Failure(131053, str(error))
-            self._last = (media.id, failure)
+            error = await self.refusal(media, path)
+            decided = isinstance(error, FileTooLargeError | StorageError)  # by the upload; or it is being deleted
+            self._last = (media.id, None if error is None or decided else Failure(131053, str(error)))
         return self._last[1]
+
+    async def refusal(self, media: StoredMedia, path: Path) -> MediaError | None:
+        """Return why an upload refuses a file; None if it does not."""
+        try:
+            await self._api.upload(path, filename=media.filename, mime_type=media.mime_type)
+        except (InvalidMediaError, StorageError) as error:
+            return error
+        return None

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import heapq
 import json
+import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Final, ParamSpec, Self, TypeVar
@@ -76,6 +79,9 @@ class State:
         self._folder = folder
         self._media = folder / "media"
         self._clock = clock
+        self.on_change: Callable[[str], None] = lambda _media_id: (
+            None
+        )  # with each id that is new, other or gone, on a thread
         self._tokens: dict[str, Token] = {}
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()
@@ -170,12 +176,36 @@ class State:
     def add(self, media: StoredMedia) -> None:
         """Write the metadata of media whose bytes are in place."""
         self._write("media", *attrs.astuple(media))
+        self.on_change(media.id)
 
     def remove(self, media_id: str) -> None:
         """Delete an id, with its bytes."""
         with self._lock:
             self._database.execute("DELETE FROM media WHERE id = ?", (media_id,))
         self.path(media_id).unlink(missing_ok=True)
+        self.on_change(media_id)
+
+    def expire(self, media_id: str) -> None:
+        """Let an id expire now."""
+        with self._lock:
+            for media in self._read("media", StoredMedia, media_id):
+                self.add(attrs.evolve(media, expires_at=self._clock.now()))
+
+    def describe(self, media_id: str) -> tuple[StoredMedia, float] | None:
+        """Return the metadata of an id, expired or not, and when its bytes were written, in Unix seconds; or None."""
+        with suppress(FileNotFoundError):
+            for media in self._read("media", StoredMedia, media_id):
+                return media, self.path(media_id).stat().st_mtime
+        return None
+
+    def newest(self, count: int) -> tuple[list[str], int]:
+        """Return the ids of the newest files, the newest first, and how many files there are."""
+        found = []
+        with os.scandir(self._media) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it has just been deleted
+                    found.append((entry.stat().st_mtime_ns, entry.name))
+        return [name for _, name in heapq.nlargest(count, found) if name.isdecimal()], len(found)
 
     def _open(self) -> None:
         self._connection, folder = open_database(self._folder), open_media(self._folder)
