@@ -124,4 +124,8 @@ def test_hints_name_extras_that_exist() -> None:
     extras = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     hints = [hint for file in FILES for hint in re.findall(r"pip install [^)]{,40}", file.read_text())]
     named = [re.match(r"pip install '\.\[(\w+)\]' in a checkout", hint) for hint in hints]
-    assert {match and match[1] for match in named} == {"cli", "emulator", "redis", "storage", "taskiq"} <= set(extras)
+    assert (
+        {match and match[1] for match in named}
+        == {"cli", "emulator", "redis", "starlette", "storage", "taskiq"}
+        <= set(extras)
+    )
