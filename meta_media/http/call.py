@@ -59,6 +59,12 @@ class Call:
     It acquires its slot before anything else, so that thousands of waiting calls hold no files and no memory.
     """
 
+    attempts = 0  # requests sent
+    ambiguous = False  # whether Meta may have done what a failed request asked for
+    _token = Secret()  # that was sent last
+    _retry_cost = 0  # of the last retry
+    _final: MediaError | None = None  # not to be retried by an outer piece of work
+
     def __init__(self, client: Client, operation: Operation, number: str | None, media_id: object) -> None:
         self.settings = settings = client.settings
         self.operation: Operation = operation
@@ -69,18 +75,13 @@ class Call:
             rate=settings.minimum_rate,
             deadline=settings.deadline,
         )
-        self.attempts = 0  # requests sent
         self.deleted = client.shared.deleted  # ids of media
-        self.ambiguous = False  # whether Meta may have done what a failed request asked for
         self._client = client
         limits, account = client.shared.limits, settings.business_account_id or client.token.identity
         self._number = str(number) if isinstance(number, str | int) else None
         self._slot = Slot(client.shared.limiter(operation), limits.of_call(account, self._number))
         media_id = media_id.id if isinstance(media_id, HasMediaId) else media_id
         self._media_id = media_id if is_id(media_id) else None  # that its errors name
-        self._token = Secret()  # that was sent last
-        self._retry_cost = 0  # of the last retry
-        self._final: MediaError | None = None  # not to be retried by an outer piece of work
 
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()

@@ -33,28 +33,29 @@ class RequestResponseCycle(httpx.AsyncByteStream):
     """A request being sent, then a response being read: by iteration in the pieces that arrive, or by `readinto`."""
 
     hooked: Final = False  # see `ExceptionMapper`
+    # The state at the beginning
+    status = 0
+    headers: Fields  # of the response
+    received_any = False  # whether any byte of the response has arrived
+    request_sent = False  # whether the whole request was sent; a server may refuse it earlier
+    filled = 0  # bytes that the last `readinto` received, also if it failed
+    _method = ""
+    _h11: Any = None  # the `h11.Connection`, if a head or a body needs it
+    _unsent: int | None = None  # bytes of the request's body still to be sent; None if h11 frames them
+    _buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
+    _remaining: int | None = None  # bytes of the body still to arrive, if its length is known
+    _ended = False  # whether the whole body has arrived
+    _until_closed = False  # whether the end of the connection is that of the body
+    _surplus = False  # whether bytes follow that belong to no response
+    _fed = 0  # bytes of headers that h11 received; from the body on, those of chunked framing
+    _events = 0  # interim responses; from the body on, pieces of the body
 
     def __init__(
         self, stream: NetworkStream, timeouts: TransferTimeouts, give_back: Callable[[RequestResponseCycle], None]
     ) -> None:
         self.stream = stream  # used by this cycle alone until it is over
         self._give_back: Callable[[RequestResponseCycle], None] | None = give_back  # called once, when it is over
-        self.status = 0
-        self.headers: Fields = []  # of the response
-        self.received_any = False  # whether any byte of the response has arrived
-        self.request_sent = False  # whether the whole request was sent; a server may refuse it earlier
-        self.filled = 0  # bytes that the last `readinto` received, also if it failed
         self._timeouts = timeouts
-        self._method = ""
-        self._h11: Any = None  # the `h11.Connection`, if a head or a body needs it
-        self._unsent: int | None = None  # bytes of the request's body still to be sent; None if h11 frames them
-        self._buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
-        self._remaining: int | None = None  # bytes of the body still to arrive, if its length is known
-        self._ended = False  # whether the whole body has arrived
-        self._until_closed = False  # whether the end of the connection is that of the body
-        self._surplus = False  # whether bytes follow that belong to no response
-        self._fed = 0  # bytes of headers that h11 received; from the body on, those of chunked framing
-        self._events = 0  # interim responses; from the body on, pieces of the body
 
     async def send(
         self,

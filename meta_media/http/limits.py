@@ -226,14 +226,15 @@ class Slot:
     The throttles are known by what they are about: the call's app, its account, its number, the recipient of a message.
     """
 
+    failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
+    interrupted = False  # whether `stop_waiting` has ended a wait
+    kept = False  # whether it is held even while the call waits
+    _held = _stopped = False
+    _scope: anyio.CancelScope | None = None  # of the latest wait
+
     def __init__(self, limiter: anyio.Semaphore, throttles: dict[Scope, Throttle]) -> None:
         self.throttles = throttles
-        self.failure: MediaError | None = None  # of the last attempt, raised if `stop_waiting` ends a wait
-        self.interrupted = False  # whether `stop_waiting` has ended a wait
-        self.kept = False  # whether it is held even while the call waits
         self._limiter = limiter
-        self._held = self._stopped = False
-        self._scope: anyio.CancelScope | None = None  # of the latest wait
 
     @property
     def open(self) -> bool:

@@ -17,6 +17,7 @@ from meta_media.protocol.secrets import SecretBytes, masked
 __all__ = ["Response"]
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_UNWANTED: Final = contextlib.suppress(Exception)  # what fails at the end concerns bytes that are not wanted
 _UNKNOWN_LENGTH: Final = 2**14  # bytes to make room for if there is no Content-Length
 
 
@@ -53,7 +54,7 @@ class Response:
             if isinstance(error, ServerError) and self.status < 300:
                 self._cycle.do_not_reuse()  # the server's next response might belong to another request
             self._refused(error)
-        with contextlib.suppress(Exception):  # what fails now concerns bytes that are not wanted
+        with _UNWANTED:
             await self._cycle.aclose()
 
     @property

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import select
 import socket
 import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import httpx
@@ -26,7 +28,8 @@ from meta_media.http.timeouts import TransferTimeouts, Waiter
 __all__ = ["NetworkStream"]
 
 _BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
-_SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or encrypted at a time: OpenSSL's buffers never shrink
+_SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or decrypted at a time: OpenSSL's buffers never shrink
+_ENCRYPTED_SIZE: Final = _SMALL_SIZE + 2**13  # bytes encrypted at a time, so that 64 KiB leave with their form and head
 _UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**19  # bytes received or sent at a time, so that other tasks get their turn
@@ -47,6 +50,7 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._arrivals = _arrivals(connected)
         self._transport: Any = None
         self._tls: Any = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -116,11 +120,7 @@ class NetworkStream(asyncio.BufferedProtocol):
     @property
     def stale(self) -> bool:
         """Whether an idle connection has received bytes or has ended, even if the event loop has not noticed yet."""
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except OSError as error:
-            return self.received_any or not isinstance(error, BlockingIOError)
-        return True
+        return self.received_any or bool(self._arrivals())
 
     @property
     def unsent(self) -> bool:
@@ -267,8 +267,8 @@ class NetworkStream(asyncio.BufferedProtocol):
         return True
 
     def _encrypted(self, piece: memoryview) -> Iterator[bytes]:
-        for start in range(0, len(piece), _SMALL_SIZE):
-            self._tls.write(piece[start : start + _SMALL_SIZE])
+        for start in range(0, len(piece), _ENCRYPTED_SIZE):
+            self._tls.write(piece[start : start + _ENCRYPTED_SIZE])
             yield self._outgoing.read()
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
@@ -307,3 +307,12 @@ class NetworkStream(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
+
+
+def _arrivals(connected: socket.socket) -> Callable[[], list[Any]]:
+    """Return what asks the system whether bytes, or an end, have arrived. Unlike a look at them, it makes no exception."""
+    if not hasattr(select, "poll"):  # on Windows, where select takes any socket
+        return lambda: select.select([connected], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return functools.partial(poll.poll, 0)

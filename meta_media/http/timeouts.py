@@ -32,6 +32,12 @@ class TransferTimeouts:
     each `extend` begins a part, which may take the three timeouts and the time for its bytes at `rate`.
     """
 
+    timer: Any = None  # an `asyncio.Timeout`, paused whenever the time does not count
+    _spent = 0.0  # when the time was last paused
+    _began: float | None = None  # when the time was last resumed; None while it is paused
+    _idle_since = 0.0  # the time spent when a byte of a body last moved, or something else was begun
+    _since, _moved = 0.0, 0  # bytes that moved since the time spent was this
+
     def __init__(
         self, *, connect: float | None, read: float | None, write: float | None, rate: float, deadline: float | None
     ) -> None:
@@ -41,11 +47,6 @@ class TransferTimeouts:
         self._rate = rate
         self._scales = deadline is None
         self._allowed = deadline or math.inf
-        self._spent = 0.0  # when the time was last paused
-        self._began: float | None = None  # when the time was last resumed; None while it is paused
-        self._idle_since = 0.0  # the time spent when a byte of a body last moved, or something else was begun
-        self._since, self._moved = 0.0, 0  # bytes that moved since the time spent was this
-        self.timer: Any = None  # an `asyncio.Timeout`, paused whenever the time does not count
 
     def extend(self, size: int) -> None:
         """Begin a request or response with a body of `size` bytes. What the one before left of its time is lost."""
