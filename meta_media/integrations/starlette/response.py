@@ -146,6 +146,9 @@ class MediaResponse(Response):
             await sender.start(206 if part else 200, _with_length(headers, stream.size))
             while chunk := await stream.read(self.chunk_size):  # of the last ones, only after they are verified
                 await sender.send(chunk, more=True)
+                await asyncio.sleep(
+                    0
+                )  # a server's send may never wait: other tasks run, and a client that left is seen
             await sender.send(b"", more=False)
 
     async def _info(self) -> MediaInfo:
