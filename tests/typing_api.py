@@ -80,6 +80,18 @@ async def clients(theirs: httpx.AsyncClient) -> None:
     await media.aclose()
 
 
+async def elsewhere(media: MediaApi) -> None:
+    """Files of the public internet, and a number that 360dialog hosts."""
+    source = Source.url("https://files.example/a.jpg", max_size=2**20, headers={"Authorization": "Bearer key"})
+    assert_type(source, Source)
+    assert_type(await media.upload(source), UploadedMedia)
+    settings = Settings.for_360dialog(api_key="key", read_timeout=5)
+    assert_type(settings, Settings)
+    assert_type(MediaApi(settings=settings), MediaApi)
+    async with Emulator(settings=EmulatorSettings(provider="360dialog")) as emulator:
+        assert_type(emulator.api(), MediaApi)
+
+
 async def uploads(media: MediaApi, response: httpx.Response) -> None:
     """Upload from anything."""
     assert_type(await media.upload_handle("a.jpg", app_id="1", progress=plain), UploadHandle)

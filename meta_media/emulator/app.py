@@ -319,7 +319,7 @@ def _received(request: Request) -> ReceivedRequest:
     length = headers.get("content-length", "")
     return ReceivedRequest(
         method=request.method,
-        path=request.scope["path"],
+        path=request.scope["state"].get("path", request.scope["path"]),  # as the client has sent it
         query=dict(request.query_params),
         authorization="authorization" in headers,
         user_agent=headers.get("user-agent"),

@@ -31,14 +31,15 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066
 class UrlSigner:
     """Makes and checks download URLs."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, host: str | None = None) -> None:
         self._secret = secret.encode()
+        self._host = host  # scheme and host of all URLs; None for those that `url` is given
 
     def url(self, base_url: str, media_id: str, source: Literal["getMedia", "webhook"], expires: int) -> str:
         """Return a signed URL, in the recorded form."""
         signature = self._signature(media_id, source, str(expires))
         query = urlencode({"mid": media_id, "source": source, "ext": expires, "hash": signature})
-        return f"{base_url}{PATH}?{query}"
+        return f"{self._host or base_url}{PATH}?{query}"
 
     def check(self, query: Mapping[str, str], settings: EmulatorSettings, now: float) -> str:
         """Return the media id of a URL; a `PlainError` if the signature is wrong or has expired."""

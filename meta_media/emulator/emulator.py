@@ -21,6 +21,7 @@ from meta_media.emulator.app import Application, ReceivedRequest
 from meta_media.emulator.arguments import of_type, origin, text
 from meta_media.emulator.customer import Customers
 from meta_media.emulator.delivery import sign
+from meta_media.emulator.dialog360 import Dialog360
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.folder import folder_errors
@@ -36,6 +37,7 @@ from meta_media.errors import ConfigurationError
 __all__ = ["Emulator"]
 
 _PATH: Final = (str, os.PathLike)
+_META_MEDIA_HOST: Final = "https://lookaside.fbsbx.com"  # of the media URLs that 360dialog passes on
 
 
 class Emulator(Customers):
@@ -161,6 +163,9 @@ class Emulator(Customers):
         """Return a client of the default number; `settings` are fields of `Settings`."""
         # The environment's WA_APP_SECRET is another app's.
         own: dict[str, Any] = {"base_url": self.base_url, "app_secret": self.app_secret, "app_id": self.app_id}
+        if self.settings.provider == "360dialog":
+            configured = Settings.for_360dialog(api_key=self.access_token, **own | settings)
+            return MediaApi(settings=configured, http_client=self._client)
         configured = Settings(**own | settings)
         return MediaApi(self.access_token, self.phone_number_id, settings=configured, http_client=self._client)
 
@@ -254,7 +259,8 @@ class Emulator(Customers):
                 state.add_token(number, token)
         self.app_secret = self.settings.app_secret or kept["app_secret"]
         self.verify_token = self.verify_token or sign(self.app_secret, b"hub.verify_token").removeprefix("sha256=")[:32]
-        signer = UrlSigner(kept["url_secret"])
+        is_360dialog = self.settings.provider == "360dialog"
+        signer = UrlSigner(kept["url_secret"], _META_MEDIA_HOST if is_360dialog else None)
         application = Application(
             *(state, signer, self.clock, self.settings, self.app_secret, self._faults),
             *(self._play_customer, self._deliveries.accept, self._feed, self._public_url),
@@ -264,7 +270,8 @@ class Emulator(Customers):
         if self._tls:
             certificate, client = await certify(state, folder, self._address[0], self._public_url)
             self._client, self.ca_file = await self._exit.enter_async_context(client), (folder / CA_FILE).absolute()
-        server = Server(application, certificate)
+        front = Dialog360(application, state, self.clock) if is_360dialog else application
+        server = Server(front, certificate)
         self.local_url = application.page.local_url = await server.start(*self._address)
         self.base_url = application.base_url = self._public_url or self.local_url
         self._exit.push_async_callback(server.stop)

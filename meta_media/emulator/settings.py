@@ -27,6 +27,7 @@ class EmulatorSettings:
     The emulator's behaviour where Meta's is unknown or varies. The defaults follow the best evidence there is.
 
     Attributes:
+        provider: The API that is emulated: `"meta"`'s own, or that of `"360dialog"`, which takes the access token as its key.
         url_lifetime: Seconds until a download URL expires. Meta: five minutes.
         webhook_url_lifetime: Seconds until the URL in a webhook expires. Recorded: 301 seconds after the message.
         media_lifetime: Seconds that uploaded media is kept. Meta: 30 days.
@@ -55,6 +56,7 @@ class EmulatorSettings:
         remembered: How many requests and messages are kept for tests to look at.
     """
 
+    provider: Literal["meta", "360dialog"] = _switch("meta", "360dialog")
     url_lifetime: int = _not_negative(300)
     webhook_url_lifetime: int = _not_negative(301)
     media_lifetime: int = _not_negative(30 * _DAY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
 
@@ -33,6 +34,13 @@ class Token:
     def known(self) -> Secret | None:
         """The token, if it need not be fetched."""
         return self._token
+
+    @property
+    def number(self) -> str:
+        """What stands for the phone number id of an API key, which belongs to one number. The key cannot be told from it."""
+        if self._source is not None or self._token is None:
+            raise ConfigurationError("there is no phone number id for an API key of a function: pass phone_number_id")
+        return f"key-{hashlib.sha256(self._token.encode()).hexdigest()[:16]}"
 
     async def get(self) -> Secret:
         """Return the token; `ConfigurationError` if there is none."""

@@ -66,11 +66,13 @@ class Client:
         if http_client is not None and not _is_async_client(http_client):
             kind = f"the class {http_client.__name__}" if isinstance(http_client, type) else type(http_client).__name__
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {kind}")
-        number = os.environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
+        self.settings = settings or Settings()
+        key, environ = self.settings.api_key, os.environ if self.settings.api_key is None else {}  # which is Meta's
+        number = environ.get("WA_PHONE_NUMBER_ID") or None if phone_number_id is None else phone_number_id
         if is_token(number):
             raise ConfigurationError("phone_number_id is an access token: the token comes first, then the id")
-        self.settings = settings or Settings()
-        self.token = Token(os.environ.get("CLOUD_API_ACCESS_TOKEN") or None if access_token is None else access_token)
+        default = key or environ.get("CLOUD_API_ACCESS_TOKEN") or None
+        self.token = Token(default if access_token is None else access_token)
         self.number = None if number is None else checked_id(number, "phone_number_id")
         self.shared = Shared(http_client, self.settings)
         self.is_copy = False
@@ -115,6 +117,8 @@ class Client:
         """Return a call's phone number id, or else the client's; `ConfigurationError` if there is none."""
         if phone_number_id is not None:
             return checked_id(phone_number_id, "phone_number_id")
+        if self.number is None and self.settings.api_key is not None:
+            return self.token.number
         if self.number is None:
             raise ConfigurationError("there is no phone number id: pass phone_number_id or set WA_PHONE_NUMBER_ID")
         return self.number
@@ -143,6 +147,7 @@ class Client:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.settings = self.settings.changed(changes)
+        access_token = changes.get("api_key") if access_token is None else access_token
         if access_token is not None:
             twin.token = Token(access_token)
         if phone_number_id is not None:

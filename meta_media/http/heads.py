@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from meta_media.protocol.requests import Request, common_headers
+from meta_media.protocol.requests import Request, common_headers, credential
 from meta_media.protocol.secrets import Secret
 from meta_media.protocol.settings import Settings
 
@@ -46,7 +46,7 @@ class SharedHeaders:
         self.token = token
         self.items = [("Host", urlsplit(request.url).netloc), *common_headers(settings).items()]
         if request.bearer:
-            self.items.append(("Authorization", Secret(f"{request.auth_scheme} {token}")))
+            self.items.append(credential(request, token, settings))
         plain = _plain("GET / HTTP/1.1\r\n", self.items, host=True)
         self.text = None if plain is None else plain[0]
 

@@ -22,11 +22,11 @@ import httpx
 
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.exceptions import TransportFailure, has_rule
-from meta_media.http.heads import Fields, Headers
+from meta_media.http.heads import Fields, Headers, RequestHeaders
 from meta_media.http.loop_bound import outwait
 from meta_media.http.timeouts import Phase, TransferTimeouts
 from meta_media.http.transport import CYCLE, TIMEOUTS, split_url
-from meta_media.protocol.secrets import Secret, SecretBytes, masked
+from meta_media.protocol.secrets import SecretBytes, masked
 
 __all__ = ["InjectedClient", "OwnClient", "shield_native_cancel"]
 
@@ -98,7 +98,7 @@ class InjectedClient:
         Over our own transport the result is its cycle, unless an event hook has read the body.
         """
         request_class = _hidden(self._client.build_request(method, url).__class__)  # httpx's or httpx2's
-        trace = _Trace(Secret(dict(headers).get("Authorization", "").partition(" ")[2]))
+        trace = _Trace(headers.shared.token if isinstance(headers, RequestHeaders) else "")
         extensions = {"timeout": {**timeouts.timeouts(), "pool": None}, "trace": trace.note, TIMEOUTS: timeouts}
         content = b"".join(content) if isinstance(content, tuple) else content
         request = request_class(method, url, content=content, headers=headers, extensions=extensions)

@@ -73,6 +73,9 @@ _TEXTS: Final[tuple[tuple[Operation | None, str, type[ApiError]], ...]] = (
     ("send", "is not a valid whatsapp business account media attachment id", MediaNotFoundError),
     ("upload", "param file must be a file with one of the following types", UploadRejectedError),
     ("upload", "file too large", UploadRejectedError),
+    (None, "exceeded the endpoint rate limit", RateLimitError),  # this text and those below are 360dialog's own
+    (None, "lack of payment", AccountRestrictedError),
+    (None, "whatsapp for business api has been disabled", AccountRestrictedError),
 )
 
 # Meaning of three codes on an upload, as documented by meta-cloud-api. Meta's own table gives these codes other meanings,

@@ -26,6 +26,7 @@ __all__ = [
     "MediaMessage",
     "Request",
     "common_headers",
+    "credential",
     "graph_request",
     "media_request",
     "redirected_request",
@@ -40,6 +41,7 @@ _URL: Final = re.compile(
     r"(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%{}|^-]*)?"
 )
 _PORTS: Final = {"https": "443", "http": "80"}
+_META_MEDIA: Final = "https://lookaside.fbsbx.com/"  # how media URLs begin
 
 _MAX_CAPTION_LENGTH: Final = 1024  # characters; Meta's pages "Image messages", "Video messages", "Document messages"
 _FIELDS: Final[dict[str, frozenset[str]]] = {  # of Meta's message objects, beside the id
@@ -79,10 +81,31 @@ def graph_request(
 
     The parts of `path` must have passed `validators.checked_id`, or be the id of an `UploadSession`, which has a query.
     """
+    if settings.api_key is not None:
+        return _provider_request(operation, method, settings, path[-1], headers or {}, media_id)
     url = "/".join((settings.base_url, settings.api_version, *path))
     if given := {name: value for name, value in query.items() if value}:
         url = f"{url}?{urlencode(given)}"
     return Request(operation=operation, method=method, url=url, graph=True, headers=headers or {}, media_id=media_id)
+
+
+def _provider_request(
+    operation: Operation, method: str, settings: Settings, last: str, headers: Mapping[str, str], media_id: str | None
+) -> Request:
+    """Build a request to 360dialog, which knows the number by the key: paths have their last part alone."""
+    if operation == "upload_handle":
+        raise ConfigurationError(
+            "360dialog serves no upload_handle: call it on a MediaApi with an access token of Meta's"
+        )
+    url = f"{settings.base_url}/{last}"
+    return Request(operation=operation, method=method, url=url, graph=True, headers=headers, media_id=media_id)
+
+
+def credential(request: Request, token: str, settings: Settings) -> tuple[str, Secret]:
+    """Return the header that has the token."""
+    if settings.api_key is not None:
+        return "D360-API-KEY", Secret(token)
+    return "Authorization", Secret(f"{request.auth_scheme} {token}")
 
 
 def with_proof(request: Request, token: str, settings: Settings) -> Request:
@@ -169,6 +192,8 @@ def media_request(
     The URL is not trusted: it may come from a webhook or a redirect. One that is not https, or whose host is neither in
     `token_hosts` nor in `media_hosts`, raises `UntrustedUrlError`.
     """
+    if settings.api_key is not None and isinstance(url, str) and url.startswith(_META_MEDIA):
+        url = Secret(settings.base_url + url[len(_META_MEDIA) - 1 :])  # the same path and query, to 360dialog's host
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         raise UntrustedUrlError("the media URL is not a plain https URL, so it was not opened")

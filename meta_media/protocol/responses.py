@@ -79,7 +79,8 @@ def parse_error(
     """
     content = _json_object(body, secret) or {}
     error = content.get("error")
-    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else content
+    meta = content.get("meta")  # of an error of 360dialog's own
+    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else meta if isinstance(meta, Mapping) else content
     text = _plain_text(headers, body, secret)
     answer, kind = _api_error(operation, status, headers, facts, error, text, media_id=media_id)
     return answer if issubclass(kind, ApiError) else kind(str(answer), answer=answer)
@@ -103,6 +104,7 @@ def _api_error(
     details = [data.get("details") if isinstance(data, Mapping) else data]
     details += [facts.get("error_user_msg"), facts.get("error_user_title")]
     messages = [facts.get("message"), *texts[:1], facts.get("detail"), facts.get("title"), *texts[1:]]
+    messages.append(facts.get("developer_message"))
     text = " ".join(text for text in (*messages, *details) if isinstance(text, str))
     code, subcode = _integer(facts.get("code")), _integer(facts.get("error_subcode"))
     meaning = meaning_of(operation, status or 400, code, subcode, text)

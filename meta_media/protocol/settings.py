@@ -20,6 +20,7 @@ __all__ = ["Settings"]
 _BASE_URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _HOST = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 _VERSION = re.compile(r"v?([0-9]{1,3})(\.[0-9]{1,2})?")
+_KEY: Final = re.compile(r"[!-~]+")  # what a header can carry
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _DEFAULT_VERSION: Final = "v25.0"  # the version that Meta's own Media guide uses; served until 29 July 2028
 
@@ -72,6 +73,10 @@ def _text(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
         raise ConfigurationError(f"{attribute.name} must be a str, not {type(value).__name__}")
 
 
+def _key(_: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    matched(_KEY, value, f"{attribute.name} must be the key of 360dialog, a str without white space: copy it again")
+
+
 def _environment(variable: str, default: str | None) -> Any:
     return attrs.Factory(lambda: os.environ.get(variable) or default)
 
@@ -94,6 +99,7 @@ class Settings:
         appsecret_proof: How Graph requests prove that they know `app_secret`, where that is set. `"timed"` is a signature
             that is valid for five minutes (Meta's page "Login security"), `"classic"` one without a time, None no proof.
             Default: `"timed"`.
+        api_key: API key of 360dialog, see `for_360dialog`; never shown nor pickled. Default: None, requests go to Meta.
         token_hosts: Exact hosts that receive the token over https; the host of `base_url` always does. Default:
             `lookaside.fbsbx.com`, the host of Meta's media URLs.
         media_hosts: Hosts that serve bytes and never receive the token; a leading dot includes all subdomains. Default:
@@ -146,6 +152,7 @@ class Settings:
     appsecret_proof: Literal["timed", "classic"] | None = attrs.field(
         default="timed", validator=must_be('"timed", "classic" or None', in_(("timed", "classic", None)))
     )
+    api_key: str | None = attrs.field(default=None, converter=_secret, validator=optional(_key), repr=False)
     token_hosts: tuple[str, ...] = attrs.field(
         default=("lookaside.fbsbx.com",), converter=_hosts, validator=_exact_hosts
     )
@@ -168,6 +175,32 @@ class Settings:
     validate: bool = attrs.field(default=True, validator=flag)
     str_paths: bool = attrs.field(default=True, validator=flag)
     user_agent_suffix: str = attrs.field(default="", validator=validators.header_text)
+
+    @classmethod
+    def for_360dialog(cls, *, api_key: str, **changes: Any) -> Settings:
+        """
+        Return the settings for a number that 360dialog hosts: `MediaApi(settings=Settings.for_360dialog(api_key=…))`.
+
+        The key takes the place of the access token and of the phone number id. It is sent as `D360-API-KEY`, to `base_url`
+        alone. Paths have neither version nor number, and media URLs of Meta's host are fetched from `base_url`. Uploads keep
+        to 25 a second, and lookups stop after 20 errors in an hour. `upload_handle` is not served. Source: 360dialog's page
+        "Upload, retrieve or delete media".
+
+        Args:
+            api_key: The number's API key.
+            **changes: Other fields, such as `base_url="https://waba-sandbox.360dialog.io"`.
+
+        Raises:
+            ConfigurationError: A value is invalid.
+        """
+        fields: dict[str, Any] = {
+            "base_url": "https://waba-v2.360dialog.io",
+            "token_hosts": (),
+            "appsecret_proof": None,  # which Meta checks with the token that 360dialog has
+            "uploads_per_second": 25,
+            "info_errors_per_hour": 20,
+        }
+        return cls(api_key=api_key or "", **fields | changes)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """Return a copy with some fields changed. An unknown name raises `ConfigurationError`."""

@@ -37,6 +37,7 @@ def test_defaults() -> None:
         "app_id": None,
         "app_secret": None,
         "appsecret_proof": "timed",
+        "api_key": None,
         "token_hosts": ("lookaside.fbsbx.com",),
         "media_hosts": (".fbcdn.net", ".whatsapp.net"),
         "connect_timeout": 10.0,
