@@ -135,7 +135,7 @@ def _bench(cases: Sequence[Case]) -> Iterator[_Bench]:
 
 
 def run(cases: Sequence[Case], rounds: int) -> Results:
-    """Run every row once per round; report progress on standard error."""
+    """Run every row once per round; print each measurement on standard error."""
     entries = [(case, entry) for case in cases for entry in case.entries]
     missing = sorted({need for _, entry in entries for need in entry.needs if not installed(need)})
     rows = [Row(case, entry) for case, entry in entries if not set(entry.needs) & set(missing)]
@@ -144,16 +144,10 @@ def run(cases: Sequence[Case], rounds: int) -> Results:
         for number in range(rounds):
             shuffled = sorted(order.sample(rows, len(rows)), key=lambda row: cases.index(row.case))
             for done, row in enumerate(shuffled):
+                found = _measure(bench, row)
                 where = f"round {number + 1} of {rounds}, {done + 1} of {len(rows)}"
-                _report_progress(f"{where}: {row.case.name}, {row.entry.name}")
-                _measure(bench, row)
-        _report_progress("")
+                print(f"{where}: {row.case.name}, {row.entry.name}: {found}", file=sys.stderr, flush=True)
     return Results(rows, missing, rounds)
-
-
-def _report_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _settle(path: Path, size: int) -> None:
@@ -169,8 +163,8 @@ def _settle(path: Path, size: int) -> None:
     path.unlink()
 
 
-def _measure(bench: _Bench, row: Row) -> None:
-    """Run one process, and keep its measurement or its error."""
+def _measure(bench: _Bench, row: Row) -> str:
+    """Run one process, and keep its measurement or its error; return it in a few words."""
     case, authority = row.case, str(bench.folder / "authority.pem")
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         if case.work == "save":
@@ -180,6 +174,9 @@ def _measure(bench: _Bench, row: Row) -> None:
         try:
             with started as url:
                 job = bench.job(case, row.entry, Path(name), url)
-                row.samples.append(ask_child("benchmarks.worker", asdict(job), env, _PROCESS_TIMEOUT))
+                sample = ask_child("benchmarks.worker", asdict(job), env, _PROCESS_TIMEOUT)
         except ProcessError as error:
             row.errors.append(str(error).replace(str(bench.folder), "…"))
+            return f"failed: {row.errors[-1]}"
+    row.samples.append(sample)
+    return f"{sample['transfers']:,} in {sample['seconds']:.2f} s, {sample['cpu_seconds']:.2f} s of a processor"
