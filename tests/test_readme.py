@@ -226,13 +226,11 @@ async def test_the_bot_responds_before_it_works(
         assert message.get("status", 200) == 200
         requests_before.append(len(emulator.requests))
 
-    for _ in range(2):
-        await module["app"](
-            {"type": "http", "method": "POST", "path": "/webhook", "headers": headers, "query_string": b""},
-            receive,
-            send,
-        )
-    await module["media"].aclose()
+    app = module["app"]
+    async with app.router.lifespan_context(app) as state:
+        scope = {"type": "http", "method": "POST", "path": "/webhook", "query_string": b"", "state": state}
+        for _ in range(2):
+            await app(scope | {"headers": headers}, receive, send)
     assert (requests_before[1], len(emulator.messages), len(emulator.requests)) == (0, 1, 3)
     [saved] = (folder / "inbox").iterdir()
     assert saved.read_bytes() == (folder / "photo.jpg").read_bytes()
