@@ -10,7 +10,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -52,6 +52,7 @@ async def serve(
     fail_delivery: int | None = None,
     tls: bool = False,
     url: str | None = None,
+    provider: Literal["meta", "360dialog"] = "meta",
     report: Report = REPORT,
 ) -> int:
     """
@@ -70,6 +71,7 @@ async def serve(
         fail_delivery: Meta's code, such as 131053, with which each message that you send fails.
         tls: Speak https, with a certificate that is made for it. What a client must trust is printed, too.
         url: Public name that download URLs have, such as https://graph.facebook.com. It must lead to the address.
+        provider: The API to emulate: Meta's own, or 360dialog's with its header, paths and limits.
         report: How to print. Requests and webhooks are lines on standard error, unless --quiet.
     """
     output = replace(report, verbose=report.verbose or not report.quiet).output()
@@ -77,9 +79,10 @@ async def serve(
     planned = [] if faults is None else await run_in_thread(_read_faults, faults)
     if not _is_loopback(host):
         await output.remark(f"warning: listening on {printable(host)}, other machines can reach this emulator")
-    from meta_media.emulator import Emulator
+    from meta_media.emulator import Emulator, EmulatorSettings
 
     names: dict[str, Any] = {"webhook": webhook, "verify_token": verify_token, "url": url}
+    names["settings"] = EmulatorSettings(provider=provider)
     async with Emulator(folder, host=host, port=port, tls=tls, **names) as emulator:
         emulator.plan(planned)
         if fail_delivery is not None:
@@ -136,6 +139,12 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
     elsewhere = emulator.base_url != emulator.local_url
     where = f"# It listens on {emulator.local_url}, and {emulator.base_url} must lead there.\n" * elsewhere
     version = Settings(base_url=emulator.base_url).api_version
+    auth, target = "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN", f"$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media"
+    upload = "meta-media samples . && meta-media upload photo.jpg"
+    if emulator.settings.provider == "360dialog":
+        facts["D360_API_KEY"] = emulator.access_token
+        auth, target = "D360-API-KEY: $D360_API_KEY", "$WA_BASE_URL/media"
+        upload = 'MediaApi(settings=Settings.for_360dialog(api_key=os.environ["D360_API_KEY"], base_url=…))'
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in facts.items())
     text = f"""\
 # This is an emulator, not WhatsApp: nothing leaves this machine.
@@ -143,9 +152,9 @@ async def _announce(output: Output, folder: Path, emulator: Emulator) -> None:
 # Its page shows what is stored and what happens, and plays customers: {emulator.local_url}/
 {where}{exports}
 # Paste these lines into another terminal. Then upload a file with or without the SDK:
-#   meta-media samples . && meta-media upload photo.jpg
-#   printf hello | curl -H "Authorization: Bearer $CLOUD_API_ACCESS_TOKEN" -F messaging_product=whatsapp \
--F 'file=@-;type=text/plain;filename=hello.txt' "$WA_BASE_URL/{version}/$WA_PHONE_NUMBER_ID/media"
+#   {upload}
+#   printf hello | curl -H "{auth}" -F messaging_product=whatsapp \
+-F 'file=@-;type=text/plain;filename=hello.txt' "{target}"
 # Ctrl-C ends it."""
     await output.result(exports if output.quiet else text, {**facts, "data": str(folder)})
 

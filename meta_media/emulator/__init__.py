@@ -14,6 +14,7 @@ webhooks       the bodies of webhooks: a customer's media in each place, and the
 delivery       webhooks on their way to an application: the handshake, posts and repeats
 feed           what has happened lately, for the page
 page           the page for browsers: its routes, and who may use it
+dialog360      360dialog in front of the Graph API
 responses      every error response and its text
 faults         faults: their fields, their queue, their TOML file
 state          tokens and metadata in SQLite, bytes in files

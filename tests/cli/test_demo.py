@@ -114,6 +114,17 @@ def test_demo_ignores_the_environment_and_the_folder(bare: Shell) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
+def test_serve_another_provider(bare: Shell) -> None:
+    """With `--provider 360dialog`, the printed key and address are those of that provider."""
+    with bare.serving("--data", "data", "--provider", "360dialog") as served:
+        files = {"file": ("photo.jpg", SAMPLES["photo.jpg"].read_bytes(), "image/jpeg")}
+        fields, key = {"messaging_product": "whatsapp"}, {"D360-API-KEY": served["D360_API_KEY"]}
+        response = httpx.post(f"{served['WA_BASE_URL']}/media", data=fields, files=files, headers=key)
+        assert (response.status_code, list(response.json())) == (200, ["id"])
+        assert httpx.post(f"{served['WA_BASE_URL']}/media", data=fields, files=files).status_code == 401
+
+
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -> None:
