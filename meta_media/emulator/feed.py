@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from meta_media.emulator.faults import Fault
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "FeedKind", "Reader"]
 
+_Entry = dict[str, Any] | Callable[[], dict[str, Any]]
 FeedKind = Literal["activity", "media", "message"]
 _KEPT: Final = 200  # entries of a kind
 _UNREAD: Final = 1000  # changes that wait for a reader; of more it is told at once, by `reset`
@@ -69,8 +71,8 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self.kept: dict[str, dict[str, dict[str, Any]]] = {"activity": {}, "message": {}}
-        self._count = 0
+        self.kept: dict[FeedKind, dict[str, _Entry]] = {"activity": {}, "message": {}}
+        self._count = time.time_ns() // 1000  # so that no key is one of an emulator that ran before at this address
         self._readers: set[Reader] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # of the readers, if there are any
 
@@ -84,14 +86,18 @@ class Feed:
         finally:
             self._readers.discard(reader)
 
-    def add(self, section: Literal["activity", "message"], /, **entry: Any) -> str:
-        """Keep an entry, and return its key."""
+    def entry(self, kind: FeedKind, key: str) -> dict[str, Any] | None:
+        """Return an entry; None if it is not kept any more."""
+        found = self.kept[kind].get(key)
+        return found() if callable(found) else found
+
+    def _keep(self, kind: FeedKind, entry: _Entry) -> str:
         self._count += 1
-        kept, key = self.kept[section], str(self._count)
-        kept[key] = {"at": time.time(), **entry}
+        kept, key = self.kept[kind], str(self._count)
+        kept[key] = entry
         if len(kept) > _KEPT:
             del kept[next(iter(kept))]
-        self.changed(section, key)
+        self.changed(kind, key)
         return key
 
     def changed(self, kind: FeedKind, key: str) -> None:
@@ -107,36 +113,14 @@ class Feed:
     def requested(
         self, request: ReceivedRequest, path: str, status: int | str, seconds: float, fault: Fault | None
     ) -> None:
-        """Keep a request to the Graph API, or a download. The query is left out, because it may hold a token."""
-        length = request.content_length
-        details = {
-            "user-agent": request.user_agent,
-            "content-type": request.content_type,
-            "content-length": None if length is None else str(length),
-            "range": request.range,
-        }
-        self.add(
-            "activity",
-            what=request.method,
-            where=path[:_LONGEST_TEXT],
-            status=status,
-            seconds=seconds,
-            fault=fault is not None,
-            details={name: value[:_LONGEST_TEXT] for name, value in details.items() if value},
-        )
+        """Keep a request to the Graph API, or a download. It is written down when it is read: most never are."""
+        self._keep("activity", functools.partial(_activity, request, path, status, seconds, fault, time.time()))
 
     def posted(self, what: str, body: bytes, status: int, seconds: float) -> None:
         """Keep a webhook; status 0 is no response."""
         details = {"body": body[:_LONGEST_BODY].decode(errors="replace")}
-        self.add(
-            "activity",
-            what="webhook",
-            where=what,
-            status=status or "no response",
-            seconds=seconds,
-            fault=False,
-            details=details,
-        )
+        told = {"what": "webhook", "where": what, "status": status or "no response", "seconds": seconds}
+        self._keep("activity", {"at": time.time(), **told, "fault": False, "details": details})
 
     def received(
         self, what: StoredMedia | Failure, customer: Customer, number: str, described: Mapping[str, Any]
@@ -144,41 +128,58 @@ class Feed:
         """Keep a customer's message, of media or of a failure."""
         failed = what.error["title"] if isinstance(what, Failure) else None
         kind, carrier = described["kind"], described["carrier"]
-        self.add(
-            "message",
-            peer=customer.group_id or customer.number or customer.user_id,
-            number=number,
-            sent=False,
-            kind=kind if carrier == "message" else f"{kind}, {carrier}",
-            text=_cut(described["caption"]),
-            media=None if isinstance(what, Failure) else what.id,
-            error=failed,
-        )
+        entry = {
+            "at": time.time(),
+            "peer": customer.group_id or customer.number or customer.user_id,
+            "number": number,
+            "sent": False,
+            "kind": kind if carrier == "message" else f"{kind}, {carrier}",
+            "text": _cut(described["caption"]),
+            "media": None if isinstance(what, Failure) else what.id,
+            "error": failed,
+        }
+        self._keep("message", entry)
 
     def sent(self, message: Mapping[str, Any], failure: Failure | None) -> str:
         """Keep a message to a customer, and return its key."""
         to, kind = str(message.get("to") or message["recipient"]), str(message.get("type") or "text")
         content = message[kind] if isinstance(message.get(kind), dict) else {}
         plain = USER_ID.fullmatch(to) or message.get("recipient_type") == "group"
-        return self.add(
-            "message",
-            peer=to if plain else digits(to),
-            number=message["phone_number_id"],
-            sent=True,
-            kind=kind,
-            text=_cut(
-                next((content[name] for name in ("caption", "body", "emoji", "name") if content.get(name)), None)
-            ),
-            media=content.get("id"),
-            error=failure and _cut(f"{failure.code}: {failure.error['error_data']['details']}"),
-            statuses=[],
-        )
+        texts = (content[name] for name in ("caption", "body", "emoji", "name") if content.get(name))
+        entry = {
+            "at": time.time(),
+            "peer": to if plain else digits(to),
+            "number": message["phone_number_id"],
+            "sent": True,
+            "kind": kind,
+            "text": _cut(next(texts, None)),
+            "media": content.get("id"),
+            "error": failure and _cut(f"{failure.code}: {failure.error['error_data']['details']}"),
+            "statuses": [],
+        }
+        return self._keep("message", entry)
 
     def climbed(self, key: str, status: str) -> None:
         """Add a status to a message that was sent."""
-        if entry := self.kept["message"].get(key):
+        if entry := self.entry("message", key):
             entry["statuses"].append(status)
             self.changed("message", key)
+
+
+def _activity(
+    request: ReceivedRequest, path: str, status: int | str, seconds: float, fault: Fault | None, at: float
+) -> dict[str, Any]:
+    """Write a request down, without its query, which may hold a token."""
+    length = request.content_length
+    details = {
+        "user-agent": request.user_agent,
+        "content-type": request.content_type,
+        "content-length": None if length is None else str(length),
+        "range": request.range,
+    }
+    told = {"what": request.method, "where": path[:_LONGEST_TEXT], "status": status, "seconds": seconds}
+    cut = {name: value[:_LONGEST_TEXT] for name, value in details.items() if value}
+    return {"at": at, **told, "fault": fault is not None, "details": cut}
 
 
 def _cut(value: object) -> str | None:

@@ -282,7 +282,10 @@ async def test_a_restart(tmp_path: Path, chromium: Browser) -> None:
         page = await chromium.new_page()
         await page.goto(emulator.local_url + "/")
         await page.wait_for_selector(".card")
+        await page.wait_for_selector("#log li")
     await page.wait_for_selector("#live:not(.on) >> text=Not connected")
-    async with Emulator(tmp_path / "two", port=port):
+    async with Emulator(tmp_path / "two", port=port) as emulator:
+        await emulator.receive(b"x", "text/plain", filename="new.txt")
         await page.wait_for_selector("#live.on")
-        await page.wait_for_selector("#media .empty:not([hidden])")
+        await page.wait_for_selector(".card >> text=new.txt")
+        await holds(page, "document.querySelectorAll('.card').length === 1 && !document.querySelector('#log li')")

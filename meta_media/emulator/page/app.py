@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from meta_media.emulator.download import cancel_on_disconnect, file_response
 from meta_media.emulator.faults import Fault, FaultOperation, PlannedFault
+from meta_media.emulator.feed import FeedKind
 from meta_media.emulator.graph import read_parameters
 from meta_media.emulator.messages import USER_ID
 from meta_media.emulator.page.guard import refusal
@@ -167,14 +168,17 @@ class Page:
     async def _everything(self) -> dict[str, Any]:
         media, stored = await self._state.in_thread(self._state.newest, _LISTED)
         kept = self._application.feed.kept
-        keys = [("media", key) for key in reversed(media)] + [(kind, key) for kind in kept for key in kept[kind]]
+        keys: list[tuple[FeedKind, str]] = [("media", key) for key in media]
+        keys += [(kind, key) for kind in kept for key in kept[kind]]
         return {**await self._changes(keys), "stored": stored}
 
-    async def _changes(self, keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    async def _changes(self, keys: Sequence[tuple[FeedKind, str]]) -> dict[str, Any]:
         """Return kind, key and entry of each key; the entry is None if there is none any more."""
-        ids, kept = [key for kind, key in keys if kind == "media"], self._application.feed.kept
+        ids, feed = [key for kind, key in keys if kind == "media"], self._application.feed
         media = await self._state.in_thread(lambda: {key: _described(self._state.describe(key)) for key in ids})
-        return {"changes": [(kind, key, (media if kind == "media" else kept[kind]).get(key)) for kind, key in keys]}
+        return {
+            "changes": [(kind, key, media[key] if kind == "media" else feed.entry(kind, key)) for kind, key in keys]
+        }
 
     def _facts(self) -> dict[str, Any]:
         emulator, webhook = self._emulator, self._emulator.webhook

@@ -6,6 +6,7 @@ const SHOWN = { media: 1000, message: 200, activity: 200 }; // entries of each k
 const LADDER = ["sent", "delivered", "read"];
 const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // would hide or turn text
 const nodes = { media: new Map(), message: new Map(), activity: new Map() }; // by key
+const queue = []; // changes that are not shown yet
 const visible = new Set(); // cards
 const peers = new Map(); // conversations
 let facts = { ahead: 0 };
@@ -96,11 +97,19 @@ function showMedia(key, entry, old) {
     link.href = fileOf(key);
     link.download = name;
     link.setAttribute("aria-label", `Save ${name}`);
-    find("cards").prepend(card);
+    card.at = entry.at;
+    place(find("cards"), card);
     observer.observe(card);
   }
   showTimes(card);
   return card;
+}
+
+function place(list, node) { // the newest first
+  let next = list.firstElementChild;
+  if (next && list.lastElementChild.at >= node.at) next = null;
+  while (next && next.at > node.at) next = next.nextElementSibling;
+  list.insertBefore(node, next);
 }
 
 function showTimes(card) {
@@ -165,6 +174,7 @@ function showMessage(key, entry, old) {
   if (entry.sent) item.append(ladder(entry.statuses));
   if (entry.error) item.append(make("p", "error", entry.error));
   if (!old) talk(entry).append(item);
+  item.key = key;
   return item;
 }
 
@@ -222,6 +232,7 @@ function showActivity(key, entry) {
       place.append(make("dt", "", name), shown);
     }
   });
+  row.key = key;
   find("log").prepend(row);
   return row;
 }
@@ -237,9 +248,9 @@ function pretty(body) {
 // Events
 
 const KINDS = {
-  media: { show: showMedia, remove: removeMedia },
-  message: { show: showMessage, remove: removeMessage },
-  activity: { show: showActivity, remove: (row) => row.remove() },
+  media: { show: showMedia, remove: removeMedia, oldest: () => find("cards").lastElementChild },
+  message: { show: showMessage, remove: removeMessage, oldest: () => nodes.message.values().next().value },
+  activity: { show: showActivity, remove: (row) => row.remove(), oldest: () => find("log").lastElementChild },
 };
 
 function change([kind, key, entry]) {
@@ -254,10 +265,10 @@ function change([kind, key, entry]) {
   if (old && kind === "activity") return; // it never changes
   known.set(key, KINDS[kind].show(key, entry, old));
   if (known.size > SHOWN[kind]) {
-    const [oldest, node] = known.entries().next().value;
-    if (!node.contains(document.activeElement)) {
-      KINDS[kind].remove(node);
-      known.delete(oldest);
+    const oldest = KINDS[kind].oldest();
+    if (!oldest.contains(document.activeElement)) {
+      known.delete(oldest.key);
+      KINDS[kind].remove(oldest);
     }
   }
 }
@@ -267,12 +278,24 @@ function take(event) {
   if (told) showFacts(told);
   if (all !== undefined) { // everything there is: what is not in it is gone
     const there = new Set(changes.map(([kind, key]) => `${kind} ${key}`));
+    queue.length = 0;
     for (const kind of Object.keys(nodes)) {
       for (const key of [...nodes[kind].keys()]) if (!there.has(`${kind} ${key}`)) change([kind, key, null]);
     }
+    stored = all - changes.filter(([kind, key]) => kind === "media" && !nodes.media.has(key)).length;
   }
-  changes.forEach(change);
-  stored = all ?? stored;
+  queue.push(...changes);
+  work();
+}
+
+function work() { // for a part of each frame, so that a thousand cards do not keep the page from answering
+  const end = performance.now() + 10;
+  while (queue.length && performance.now() < end) change(queue.shift());
+  if (queue.length) requestAnimationFrame(work);
+  showCounts();
+}
+
+function showCounts() {
   const listed = nodes.media.size;
   write(find("stored"), stored > listed ? `${listed.toLocaleString("en")} newest of ${stored.toLocaleString("en")}` : stored ? stored.toLocaleString("en") : "");
   write(find("talks"), peers.size ? String(peers.size) : "");
