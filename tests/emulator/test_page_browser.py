@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.support.axe", "tests.support.chromium"]
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 SAMPLES = {path.name: path for path in samples.paths()}
 HOSTILE = (
     "<img src=x onerror=alert({n})>.jpg",
@@ -64,15 +68,15 @@ async def opened(browser: Browser, emulator: Emulator, **options: Any) -> AsyncI
     await context.close()
 
 
-async def fill(emulator: Emulator, media: MediaApi) -> None:
+async def fill(emulator: Emulator, media: MediaApi, picture: str = "photo.jpg", mime_type: str = "image/jpeg") -> None:
     """Store a file of each kind, hold two conversations, and plan a fault."""
     for name in ("report.pdf", "sticker.webp", "song.mp3"):
         await media.upload(SAMPLES[name])
     await emulator.receive(SAMPLES["note.ogg"], "audio/ogg; codecs=opus", sender="+15550003333")
     await emulator.receive(b"<p>Hello</p>", "text/html", filename="page.html", sender="+15550003333")
     await emulator.receive(SAMPLES["clip.mp4"], "video/mp4")
-    await emulator.receive(SAMPLES["photo.jpg"], "image/jpeg", caption="Is it this one?")
-    photo = await media.upload(SAMPLES["photo.jpg"])
+    await emulator.receive(SAMPLES[picture], mime_type, caption="Is it this one?")
+    photo = await media.upload(SAMPLES[picture])
     await media.send("+15550001111", photo, caption="Yes, here it is again.")
     emulator.fail_delivery(131053)
     await media.send("+15550003333", photo)
@@ -90,7 +94,7 @@ async def test_how_it_looks(
     await fill(emulator, media)
     size: Any = {"width": width, "height": 800}
     async with opened(chromium, emulator, viewport=size, color_scheme=scheme) as page:
-        for part in ("media", "conversations", "activity"):
+        for part in ("media", "conversations", "activity") if width == 390 else ("media",):
             if width == 390:
                 await page.click(f"nav a[href='#{part}']")
             await page.wait_for_selector(f"#{part} .list > *")
@@ -289,3 +293,16 @@ async def test_a_restart(tmp_path: Path, chromium: Browser) -> None:
         await page.wait_for_selector("#live.on")
         await page.wait_for_selector(".card >> text=new.txt")
         await holds(page, "document.querySelectorAll('.card').length === 1 && !document.querySelector('#log li')")
+
+
+def test_pictures(tmp_path: Path) -> None:
+    """The pictures of README are made by one command. They fetch nothing, and the plot has the figures of the table."""
+    command = [sys.executable, "-m", "tests.pictures", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=100)
+    names = ("benchmarks.svg", "demo.svg", "page-dark.png", "page.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
+    plot, demo = ((tmp_path / name).read_text(encoding="utf-8") for name in names[:2])
+    assert "20&#160;of&#160;20&#160;files&#160;came&#160;back" in demo
+    assert plot.count("<rect") == 4 * 4 + 1
+    for drawn in (plot, demo):
+        assert set(re.findall('https?://[^ "<]+', drawn)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
