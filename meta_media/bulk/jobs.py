@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import errno
 import hashlib
 import os
 import time
@@ -18,7 +19,7 @@ import attrs
 from meta_media.bulk.ending import is_fatal, split_item
 from meta_media.bulk.journal import Journal, deletion_key, usable_for
 from meta_media.bulk.keywords import SendKeywords
-from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError
+from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, StorageError
 from meta_media.http.call import Call
 from meta_media.http.client import Client
 from meta_media.protocol.models import DeletedMedia, DownloadedMedia, SentMessage, UploadedMedia, media_id_of
@@ -41,6 +42,7 @@ __all__ = ["DeleteJob", "DownloadJob", "SendJob", "UploadJob", "unrecorded"]
 
 T = TypeVar("T", bound=UploadedMedia | DownloadedMedia | DeletedMedia | SentMessage)
 StrPath = str | os.PathLike[str]
+_REFUSED_ERRNOS: Final = frozenset({errno.EACCES, errno.ENOENT})
 _ANYONE: Final = Recipient.phone("+15550001111")  # in whose place each recipient is put
 
 
@@ -170,7 +172,7 @@ class UploadJob(_JournaledJob[UploadedMedia]):
 
 class DownloadJob(_JournaledJob[DownloadedMedia]):
     """
-    Downloads media into a folder. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
+    Downloads media into a folder or a bucket. An item is an argument of `MediaApi.download`, or a pair of it and `{"progress": …}`.
 
     With a journal, a file and its name are on the disk before the journal says so, whatever `Settings.fsync` is.
     """
@@ -193,6 +195,11 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
             self._identity = str(await run_in_thread(folder.absolute))  # asks the system for the current folder
             self._still_holds = self._has_file
         await super().open()
+
+    def is_fatal(self, error: Exception) -> bool:
+        """Return likewise whether a bucket is missing, or refuses to be written."""
+        refused = isinstance(error, StorageError) and error.errno in _REFUSED_ERRNOS
+        return (refused and isinstance(self._directory, StoredDestination)) or super().is_fatal(error)
 
     async def __call__(self, item: Any, progress: ItemProgress) -> DownloadedMedia:
         """Download an item. Its media id and the folder identify it in the journal; a hash stands for a URL, which is secret."""
@@ -228,7 +235,9 @@ class DownloadJob(_JournaledJob[DownloadedMedia]):
 
 
 async def _file_stat(value: DownloadedMedia) -> os.stat_result | None:
-    """Return the status of a downloaded file; None if there is no file any more."""
+    """Return the status of a downloaded file; None if there is no file any more, or if it is an object."""
+    if value.path is None:
+        return None
     with suppress(OSError, ValueError):  # ValueError: a NUL in the path
         found = await FileWork(value.path).run(os.stat, value.path)
         return found if S_ISREG(found.st_mode) else None

@@ -17,7 +17,7 @@ import mmap
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -34,6 +34,9 @@ __all__ = ["ObjectDestination"]
 
 _GRACE: Final = 10.0  # seconds that a cancelled caller waits for the request that writes an object
 _UNDO_TIMEOUT: Final = 5.0  # seconds that it then waits for the object to be deleted
+_LET_GO: Final = (
+    0.001  # seconds for obstore's threads: Python 3.13 and earlier abort if one is in the interpreter at its end
+)
 _GIVE_BACK: Final = 0.02  # seconds after which the pages that were sent are given back
 _DONT_NEED: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None)  # not on Windows
 _KEY: Final = re.compile(r"(?:(?!\.\.?(?:/|$))[^/\x00-\x1f\x7f]+(?:/|$))*")  # parts that every store can have
@@ -95,17 +98,23 @@ class ObjectDestination(StoredDestination):
                 absent = await is_absent(self.store, self.key)
             if absent is False and not overwrite:
                 raise _exists(self.key)
-        opening = functools.partial(_ObjectSink, self, absent=absent, overwrite=overwrite)
-        async with open_file_sink(FileWork(), opening) as sink:
-            yield sink
+        sink = None
+        try:
+            opening = functools.partial(_ObjectSink, self, absent=absent, overwrite=overwrite)
+            async with open_file_sink(FileWork(), opening) as sink:
+                yield sink
+            await asyncio.sleep(_LET_GO)
+        except BaseException:  # a cancellation may arrive when the object is there already
+            if sink is not None:
+                await sink.undo()
+            raise
 
     async def holds(self, value: DownloadedMedia) -> bool:
         """See `StoredDestination`."""
-        if value.key is None:
-            return False
-        with object_errors(f"look for {excerpt(value.key)}"):
+        key = str(value.key)
+        with object_errors(f"look for {excerpt(key)}"):
             try:
-                found = await self.store.get_async(value.key, options={"head": True})
+                found = await self.store.get_async(key, options={"head": True})
             except FileNotFoundError:
                 return False
         sha256: str = found.attributes.get("sha256", value.sha256)
@@ -124,17 +133,26 @@ class _ObjectSink(FileSink):
         self._store, self._place = destination.store, destination
         self._absent = absent
         self._overwrite = overwrite
+        self._created: str | None = None  # the key of an object that was not there before
 
     async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> None:
         """Write the object, in a folder under this name, with a number if the name is taken."""
         with self._errors():
             content = await self.work.run(self._mapped)
+        try:
+            await self._commit(name, content, {"Content-Type": mime_type, "sha256": sha256})
+        finally:
+            if isinstance(content, mmap.mmap):
+                with contextlib.suppress(BufferError):  # a request that was cancelled just now lets go of it soon
+                    content.close()
+
+    async def _commit(self, name: str, content: mmap.mmap | bytes, attributes: dict[str, str]) -> None:
         taken = False
         for key, mode in self._attempts(name):
             with object_errors(f"write to {excerpt(key)}"):
                 if taken and mode == "create" and await is_absent(self._store, key) is False:
                     continue  # found out without sending all bytes once more
-                if await self._put(key, content, mode, {"Content-Type": mime_type, "sha256": sha256}):
+                if await self._put(key, content, mode, attributes):
                     self.key = key
                     return
             taken = True
@@ -148,8 +166,7 @@ class _ObjectSink(FileSink):
     def _attempts(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield keys and modes: what was absent is created, so that another writer's object is never taken for ours."""
         if self._place.is_folder:
-            for number in itertools.count(1):
-                yield self._place.key + numbered(name, number), "create"
+            yield from ((self._place.key + numbered(name, number), "create") for number in itertools.count(1))
         if self._absent or not self._overwrite:
             yield self._place.key, "create"
         if self._overwrite:
@@ -177,17 +194,17 @@ class _ObjectSink(FileSink):
         try:
             with _given_back(content):
                 await work.settled(putting, _GRACE)
-        except BaseException:  # a cancellation or a deadline
-            await self._undo(putting, key, mode)
-            raise
+        finally:
+            if not putting.done():  # after a deadline, or after a cancellation and its grace
+                putting.cancel()  # closes its connection
+            elif mode == "create" and not putting.cancelled() and putting.exception() is None:
+                self._created = key
         putting.result()
 
-    async def _undo(self, putting: asyncio.Future[Any], key: str, mode: str) -> None:
-        """Delete what the request has created. One that has not ended is cancelled, which closes its connection."""
-        if not putting.done():
-            putting.cancel()
-        elif mode == "create" and not putting.cancelled() and putting.exception() is None:
-            deleting = asyncio.ensure_future(self._store.delete_async(key))
+    async def undo(self) -> None:
+        """Delete the object, unless it has replaced another one."""
+        if self._created is not None:
+            deleting = asyncio.ensure_future(self._store.delete_async(self._created))
             deleting.add_done_callback(lambda done: done.cancelled() or done.exception())
             await outwait(deleting, _UNDO_TIMEOUT)
 

@@ -27,7 +27,7 @@ ABSENT = page(status=404)
 WRITTEN = page(etag='"1"')
 
 
-@pytest.fixture(params=["memory", "local", pytest.param("s3"), pytest.param("azure", marks=pytest.mark.slow)])
+@pytest.fixture(params=["memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "azure"))])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A store of each kind, without an object below `FOLDER`."""
     if request.param == "s3":

@@ -28,7 +28,7 @@ SMALL = b"%PDF-1.7\n%%EOF\n"
 DATE = "Sun, 29 Nov 2026 13:00:00 GMT"
 
 
-@pytest.fixture(params=["memory", "local", pytest.param("s3"), pytest.param("azure", marks=pytest.mark.slow)])
+@pytest.fixture(params=["memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "azure"))])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A store of each kind."""
     if request.param == "s3":
