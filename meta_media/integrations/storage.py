@@ -190,7 +190,8 @@ class _ObjectSink(FileSink):
         putting = asyncio.ensure_future(
             self._store.put_async(key, content, mode=mode, attributes=attributes, use_multipart=False)
         )
-        work = FileWork(key, limit=None, cure="look at its store, or raise Settings.deadline")
+        work = FileWork(key, limit=None)
+        work.cure = "look at its store, or raise Settings.deadline"
         try:
             with _given_back(content):
                 await work.settled(putting, _GRACE)

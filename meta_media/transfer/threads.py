@@ -108,20 +108,14 @@ class FileWork:
     """
     The blocking work on one file or handle: on threads, one piece after another.
 
-    `what` is the path or handle, and `cure` what to do if it does not respond, for messages. `limit` is the seconds that a
-    piece may take unless a deadline is set, and `grace` those that a cancelled caller waits for it.
+    `what` is the path or handle, for messages. `limit` is the seconds that a piece may take unless a deadline is set, and
+    `grace` those that a cancelled caller waits for it.
     """
 
-    def __init__(
-        self,
-        what: object = "a file",
-        *,
-        limit: float | None = _PATH_TIMEOUT,
-        grace: float = GRACE,
-        cure: str = "look at the mount of its file system, or at the other end of the pipe",
-    ) -> None:
+    cure = "look at the mount of its file system, or at the other end of the pipe"  # for messages
+
+    def __init__(self, what: object = "a file", *, limit: float | None = _PATH_TIMEOUT, grace: float = GRACE) -> None:
         self._what = what
-        self._cure = cure
         self._limit = limit
         self._grace = grace
         self._last: Future[Any] | None = None
@@ -223,10 +217,9 @@ class FileWork:
     def _too_late(self, seconds: float) -> MediaError:
         what = self._what
         name = excerpt(str(what)) if isinstance(what, str | PurePath) else f"a {type(what).__name__}"
-        cure = self._cure
         if _deadline.get() is None:
-            return StorageError(f"{name} has not responded for {seconds:g} s: {cure}", errno=errno.ETIMEDOUT)
-        sentence = f"{name} has not responded within the deadline of {seconds:g} s: {cure}"
+            return StorageError(f"{name} has not responded for {seconds:g} s: {self.cure}", errno=errno.ETIMEDOUT)
+        sentence = f"{name} has not responded within the deadline of {seconds:g} s: {self.cure}"
         return TransferTimeoutError(sentence, phase="deadline", retryable=False)
 
     async def call(self, method: Callable[..., Any], *args: Any, undo: Callable[[Any], object] | None = None) -> Any:
