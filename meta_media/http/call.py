@@ -231,8 +231,9 @@ class Call:
             share = functools.partial(self._share, request, token, tickets)
             response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=share)
             status = response.status
-            media_size = response.length or self.settings.max_download_size
-            self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small
+            if not cycle.ended:
+                media_size = response.length or self.settings.max_download_size
+                self.timeouts.extend(0 if request.graph or status >= 300 else media_size)  # JSON is small
             if status not in _REDIRECTS or "location" not in response.headers:
                 return response
             async with response:

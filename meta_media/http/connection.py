@@ -44,7 +44,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
     _unsent: int | None = None  # bytes of the request's body still to be sent; None if h11 frames them
     _buffered = memoryview(b"")  # bytes of the body that have arrived and were not read
     _remaining: int | None = None  # bytes of the body still to arrive, if its length is known
-    _ended = False  # whether the whole body has arrived
+    ended = False  # whether the whole body has arrived
     _until_closed = False  # whether the end of the connection is that of the body
     _surplus = False  # whether bytes follow that belong to no response
     _fed = 0  # bytes of headers that h11 received; from the body on, those of chunked framing
@@ -81,9 +81,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                         if self._unsent != 0:
                             await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
             if not responded:
-                pending += self._end()
-                self.request_sent = self.stream.send(pending)
-                responded = not self.request_sent and await self._write(pending, last=True)
+                responded = await self._write(pending + self._end(), last=True)
             self._timeouts.restart()
             while not responded:
                 responded = await self._responded()
@@ -120,7 +118,10 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     async def _write(self, pending: list[Any], *, last: bool = False) -> bool:
         """Send bytes, and return whether the response arrived meanwhile; interim responses are skipped."""
-        data = memoryview(pending[0] if len(pending) == 1 else b"".join(pending))
+        data = self.stream.send(pending)
+        self.request_sent = last and not data
+        if not data:
+            return False
         while True:
             data = data[await self.stream.write(data, self._timeouts) :]
             self.request_sent = last and not data
@@ -207,7 +208,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         self._buffered = piece[:remaining]
         self._surplus = self._surplus or len(piece) > remaining
         self._remaining = remaining - len(self._buffered)
-        self._ended = not self._remaining
+        self.ended = not self._remaining
 
     async def _receive(self) -> None:
         """Buffer the next piece of the body, or notice its end."""
@@ -230,10 +231,10 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                 await asyncio.sleep(0)
             self._timeouts.record("read", len(event.data))
         else:
-            self._ended = True
+            self.ended = True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._buffered or not self._ended:
+        while self._buffered or not self.ended:
             piece, self._buffered = self._buffered, memoryview(b"")
             if piece:
                 yield bytes(piece)
@@ -244,7 +245,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
 
     def arrived(self) -> memoryview | None:
         """Return the rest of the body if all of it has arrived; else None."""
-        if not self._ended:
+        if not self.ended:
             return None
         rest, self._buffered = self._buffered, memoryview(b"")
         return rest
@@ -258,7 +259,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
                 buffer[self.filled : self.filled + count] = self._buffered[:count]
                 self._buffered = self._buffered[count:]
                 self.filled += count
-            elif self._ended:
+            elif self.ended:
                 break
             elif self._remaining is None:
                 await self._receive()
@@ -276,7 +277,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
             raise httpx.RemoteProtocolError(_CUT_SHORT)
         self._timeouts.record("read", count)
         self._remaining = (self._remaining or 0) - count
-        self._ended = not self._remaining
+        self.ended = not self._remaining
 
     @property
     def cut(self) -> bool:
@@ -286,7 +287,7 @@ class RequestResponseCycle(httpx.AsyncByteStream):
     @property
     def complete(self) -> bool:
         """Whether both messages ended and no byte follows them: a surplus would be taken for the next response."""
-        if not (self._ended and self.request_sent) or self._buffered or self._surplus:
+        if not (self.ended and self.request_sent) or self._buffered or self._surplus:
             return False
         if self.stream.received_any or self.stream.unsent:
             return False

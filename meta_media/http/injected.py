@@ -156,6 +156,7 @@ class InjectedResponse:
 
     hooked: Final = True  # see `ExceptionMapper`
     cut: Final = False  # httpx does not say how TLS ended
+    ended: Final = False  # nor what has arrived
 
     def __init__(self, response: Any, timeouts: TransferTimeouts, trace: _Trace) -> None:
         self._response = response
@@ -170,7 +171,7 @@ class InjectedResponse:
         self.headers: Fields = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
     def arrived(self) -> None:
-        """Return nothing: httpx does not say what has arrived."""
+        """Return nothing: see `ended`."""
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body; return their number, which is smaller only at the end."""

@@ -128,7 +128,8 @@ class Throttle:
             self._shut_count = 0
             self._allowed = self._allowed + 1 if self._allowed < _SLOW_START_END else math.inf
             self.free = self._allowed == math.inf and not self.left
-        self._wake()
+        if self._changed is not None:
+            self._changed.set()
 
     def shut(self, ticket: int, retry_after: float | None, first: float) -> None:
         """
@@ -147,9 +148,6 @@ class Throttle:
         delay = backoff_delay(self._shut_count, first, self._jitter) if retry_after is None else retry_after
         self._shut_until = max(self._shut_until, self._now() + min(delay, MAX_RETRY_AFTER))
         self.free = False
-        self._wake()
-
-    def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
 

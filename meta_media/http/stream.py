@@ -254,17 +254,15 @@ class NetworkStream(asyncio.BufferedProtocol):
                     self._transport.write(encrypted)
         return given
 
-    def send(self, pieces: Sequence[Any]) -> bool:
-        """Hand pieces to the system without joining them, if that can be done at once, and return whether it was done."""
-        if self._tls is not None or self.received_any or self.unsent:
-            return False
-        try:
-            sent = self._socket.sendmsg(pieces)
-        except (AttributeError, OSError):  # not on Windows; errors are met again where they are reported
-            return False
-        if sent < sum(map(len, pieces)):
-            self._transport.write(memoryview(b"".join(pieces))[sent:])
-        return True
+    def send(self, pieces: Sequence[Any]) -> memoryview:
+        """Send pieces, before they are joined, as far as the system takes them at once; return the rest, for `write`."""
+        size, sent = sum(map(len, pieces)), 0
+        if size <= _PIECE_SIZE and self._tls is None and not (self.received_any or self.unsent):
+            with contextlib.suppress(AttributeError, OSError):  # not on Windows; and `write` meets the error again
+                sent = self._socket.sendmsg(pieces)
+        if sent == size:
+            return memoryview(b"")
+        return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))[sent:]
 
     def _encrypted(self, piece: memoryview) -> Iterator[bytes]:
         for start in range(0, len(piece), _ENCRYPTED_SIZE):

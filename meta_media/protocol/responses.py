@@ -20,6 +20,7 @@ MAX_RESPONSE_SIZE: Final = 2**20  # bytes of JSON; real responses are below 2 KB
 _DAY: Final = 86_400.0  # seconds; a longer wait is a mistake of the server
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?: *, *[0-9]+(?:\.[0-9]*)?)*")
 _CODE: Final = re.compile(r"-?[0-9]{1,9}")
+_decode: Final = json.JSONDecoder().decode
 _MAX_TEXT_SIZE: Final = 2000  # characters of Meta's text that an error keeps
 _MAX_BODY_SIZE: Final = 500  # characters of a text/plain body that an error keeps
 
@@ -132,8 +133,9 @@ def from_json(text: bytes | bytearray | str, secret: str = "") -> Any:
     """Decode JSON; None if it is none. An exception would have the whole text, as its context too."""
     try:
         if not isinstance(text, str):
-            text = text.decode(json.detect_encoding(text), "surrogatepass")
-        value = json.loads(text)
+            encoding = "utf-8" if text.startswith(b'{"') else json.detect_encoding(text)
+            text = text.decode(encoding, "surrogatepass")
+        value = _decode(text)
         return masked(value, secret) if secret in text or "\\" in text else value  # mostly, one look at all is enough
     except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         return None

@@ -110,6 +110,8 @@ def _octets(data: Buffer) -> memoryview:
     """Return memory as a view of single bytes. It is copied only if it does not lie in one piece, or is empty."""
     try:
         view = memoryview(data)
+        if isinstance(data, bytes):
+            return view
         return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
     except ValueError as error:
         raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
