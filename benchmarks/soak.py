@@ -20,7 +20,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import statistics
 import sys
 import tempfile
 import time
@@ -31,20 +30,18 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from meta_media import MediaApi, Settings
 
 from .measure import run_on
 from .plan import LOOPS
 from .processes import certify, python
-from .soak_callers import Caller, Soak
-from .soak_state import Keeper, Redis, jump, jumping_clock, stores
+from .soak_callers import Caller, Failure, Soak
+from .soak_growth import BOUNDS, EVERY, Growth, Slope
+from .soak_state import Keeper, Redis, connected, jump, jumping_clock, stores
 from .troubles import Trouble, met_by_call
 
 _WAIT_TIMEOUT: Final = 2.0  # seconds of each wait; only a stall takes as long
-_LONG: Final = 5.0  # minutes from which on growth is judged; in less time it is noise
-_STEEPEST: Final = 1.0  # MiB of memory, descriptors or tasks a minute, over the second half
+_REMEMBERED: Final = 100_000  # media ids, the last that a client deleted: it starts with them, for they are no growth
 _HARDSHIP_EVERY: Final = 20.0  # seconds, about
 _TOO_BUSY: Final = 0.002  # of the calls may time out without a fault, which is the machine's doing
 _NEVER: Final = frozenset({"CorruptedMediaError", "UnsupportedMediaTypeError", "FileTooLargeError", "StorageError"})
@@ -52,8 +49,8 @@ _NEVER: Final = frozenset({"CorruptedMediaError", "UnsupportedMediaTypeError", "
 
 def _judge_failures(soak: Soak, met: dict[str, list[Trouble]]) -> None:
     """Record the errors that no fault explains."""
-    late = 0
-    for failure in soak.failures:
+    late, failures = 0, [Failure(*it) for it in soak.failures.read()]
+    for failure in failures:
         troubles = met.get(str(failure.call), [])
         enough = failure.single or len(troubles) > 1
         stale = (
@@ -65,9 +62,7 @@ def _judge_failures(soak: Soak, met: dict[str, list[Trouble]]) -> None:
         elif failure.error in _NEVER or not (explained or (enough and troubles)):
             names = [trouble.name for trouble in troubles] or "no fault"
             soak.wrong.append(f"call {failure.call}, {failure.operation}, which met {names}: {failure.message}")
-    soak.expect(
-        late <= len(soak.failures) * 0.1 + _TOO_BUSY * soak.outcomes.total(), f"{late} timed out without a fault"
-    )
+    soak.expect(late <= len(failures) * 0.1 + _TOO_BUSY * soak.outcomes.total(), f"{late} timed out without a fault")
 
 
 def _judge_emulator(soak: Soak) -> None:
@@ -75,44 +70,16 @@ def _judge_emulator(soak: Soak) -> None:
     with sqlite3.connect(next((soak.folder / "data").glob("*.sqlite*"))) as database:
         rows = database.execute("SELECT id, filename, sha256 FROM media").fetchall()
     database.close()
-    shelf = {media.id: media for media in soak.shelf}
+    shelf, doubtful = {media.id: media for media in soak.shelf}, set(soak.doubtful.read())
     for media_id, filename, sha256 in rows:
         call, media = int(filename.removesuffix(".txt")), shelf.pop(media_id, None)
-        soak.expect(media is not None or call in soak.doubtful, f"call {call}: the emulator holds an unreported upload")
+        soak.expect(media is not None or call in doubtful, f"call {call}: the emulator holds an unreported upload")
         soak.expect(media is None or media.sha256 == sha256, f"call {call}: the emulator holds other bytes")
     for media in shelf.values():
         soak.wrong.append(f"call {media.call}: the emulator does not hold the upload")
 
 
-class Growth:
-    """Memory, descriptors and tasks of this process, looked at from time to time."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._looks: list[tuple[float, ...]] = []
-
-    def now(self) -> tuple[int, int]:
-        """Return the numbers of descriptors and tasks."""
-        return self._process.num_fds(), len(asyncio.all_tasks())
-
-    def look(self) -> None:
-        """Take a look."""
-        self._looks.append((time.monotonic() / 60, self._process.memory_info().rss / 2**20, *self.now()))
-
-    def slopes(self) -> dict[str, float]:
-        """Return what each grew by in a minute, over the second half."""
-        half = self._looks[len(self._looks) // 2 :]
-        if len(half) < 3:
-            return {}
-        minutes, *columns = zip(*half, strict=True)
-        names = ("MiB of memory", "descriptors", "tasks")
-        return {
-            name: statistics.linear_regression(minutes, column).slope
-            for name, column in zip(names, columns, strict=True)
-        }
-
-
-async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namespace) -> tuple[Soak, dict[str, float]]:
+async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namespace) -> tuple[Soak, dict[str, Slope]]:
     """Work for as long as asked, or until something is wrong; judge what is left in this process."""
     timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), _WAIT_TIMEOUT)
     settings = Settings(base_url=server["base_url"], backoff=0.2, **timeouts)  # type: ignore[arg-type]
@@ -125,6 +92,8 @@ async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namesp
         shared = await stack.enter_async_context(stores(folder, redis))
         soak = Soak(folder, client, random.Random(options.seed), server["access_token"])
         asyncio.get_running_loop().set_exception_handler(lambda _, it: soak.wrong.append(f"the event loop: {it}"))
+        for number in range(_REMEMBERED):
+            await client.shared.deleted.add(f"earlier-{number}")
         before = growth.now()
         until = time.monotonic() + options.minutes * 60
         hardships = [
@@ -136,8 +105,8 @@ async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namesp
         callers: list[Caller] = [Keeper(soak, it, redis, shared) for it in range(keepers)]
         callers += [Caller(soak, it) for it in range(keepers, options.tasks)]
         working = [asyncio.create_task(caller.work(until)) for caller in callers]
-        while (await asyncio.wait(working, timeout=2))[1]:
-            growth.look()
+        while (await asyncio.wait(working, timeout=EVERY))[1]:
+            await soak.resting(lambda: connected(shared["redis"]), growth.look)
             soak.wrong += [f"a hardship ended: {it.exception()!r}" for it in hardships if it.done()]
         for task in hardships:
             task.cancel()
@@ -146,13 +115,12 @@ async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namesp
     await asyncio.sleep(0.5)  # closing takes a few turns of the loop
     after, slopes = growth.now(), growth.slopes()
     soak.expect(after <= before, f"descriptors and tasks: {before} before, {after} afterwards")
-    steep = {name: slope for name, slope in slopes.items() if slope > _STEEPEST}
-    soak.expect(options.minutes < _LONG or not steep, f"grew by a minute: {steep}")
+    soak.expect(not (steep := growth.too_steep()), f"grew in a minute by {steep}, of {BOUNDS}")
     return soak, slopes
 
 
 def _report(
-    soak: Soak, requests: int, met: dict[str, list[Trouble]], slopes: dict[str, float], options: argparse.Namespace
+    soak: Soak, requests: int, met: dict[str, list[Trouble]], slopes: dict[str, Slope], options: argparse.Namespace
 ) -> None:
     calls = soak.outcomes.total()
     print(
@@ -161,7 +129,7 @@ def _report(
     _print_table("outcomes", soak.outcomes)
     _print_table("faults", Counter(trouble.name for troubles in met.values() for trouble in troubles))
     _print_table("hardships", soak.hardships)
-    _print_table("growth in a minute, second half", {name: f"{slope:+.2f}" for name, slope in slopes.items()})
+    _print_table("growth in a minute", slopes)
     _print_table("verdict", {"outcomes that were judged": calls, "wrong": len(soak.wrong)})
     for line in soak.wrong[:20]:
         print(f"WRONG: {line}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
+import json
 import random
 import time
 import traceback
@@ -20,6 +22,7 @@ _CALL_TIMEOUT: Final = 90.0  # seconds that no call may take
 _CANCELLED: Final = 0.05  # of the calls, once or twice
 _MOMENTS: Final = (0.003, 0.03, 0.3)  # seconds within which they are cancelled
 _SHELF: Final = 300  # media kept at a time, about
+_KEPT: Final = 5.5  # seconds; an idle connection is kept for less
 _OLD: Final = b"old"  # what a download to a path replaces
 POOL: Final = random.Random(1).randbytes(2**20).hex().encode()
 
@@ -44,6 +47,23 @@ class Failure(NamedTuple):
     message: str
 
 
+class Record:
+    """A list that is kept in a file: what a soak remembers must not grow."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def add(self, value: object) -> None:
+        """Append a value that JSON can express."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(value) + "\n")
+
+    def read(self) -> list[Any]:
+        """Return all values."""
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+
 @dataclass
 class Soak:
     """What all tasks share, and the outcomes of their calls."""
@@ -54,11 +74,28 @@ class Soak:
     token: str
     numbers: Any = field(default_factory=itertools.count)
     shelf: list[Media] = field(default_factory=list)
-    doubtful: set[int] = field(default_factory=set)  # uploads of which the emulator may hold none, one or several
     outcomes: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     hardships: Counter[str] = field(default_factory=Counter)
+    working: int = 0  # calls under way
+
+    def __post_init__(self) -> None:
+        self.doubtful = Record(self.folder / "doubtful")  # uploads of which the emulator may hold none, one or several
+        self.failures = Record(self.folder / "failures")
+        self.go = asyncio.Event()  # not set while no call may begin
+        self.go.set()
+
+    async def resting(self, prepare: Callable[[], Awaitable[None]], look: Callable[[], None]) -> None:
+        """Take a look when the calls under way are over, idle connections are closed, and the next calls have not begun."""
+        self.go.clear()
+        while self.working:  # noqa: ASYNC110 - the tasks wait for a moment between calls, too
+            await asyncio.sleep(0.05)
+        await prepare()
+        await asyncio.sleep(_KEPT)
+        with contextlib.suppress(MediaError):
+            await self.client.get_info("1")  # the next request closes the connections that were idle for too long
+        look()
+        self.go.set()
 
     def expect(self, good: bool, otherwise: str) -> None:
         """Record something wrong unless it is good."""
@@ -87,13 +124,17 @@ class Caller:
         """Make calls until a moment of the monotonic clock."""
         while time.monotonic() < until and not self._soak.wrong:
             await asyncio.sleep(self._dice.expovariate(20))
+            await self._soak.go.wait()
             kind = self._choose()
             self.single, self.excuse = False, lambda _: False
             call = next(self._soak.numbers)
+            self._soak.working += 1
             try:
                 await kind(call, self._soak.client.with_options(user_agent_suffix=f"call/{call}"))
             except Exception:  # noqa: BLE001 - a mistake of the client or of this program; either way it is shown
                 self._soak.wrong.append(f"call {call}: {traceback.format_exc()}")
+            finally:
+                self._soak.working -= 1
 
     def _choose(self) -> Callable[[int, MediaApi], Awaitable[None]]:
         full = len(self._soak.shelf) / _SHELF
@@ -130,7 +171,7 @@ class Caller:
         soak.expect(isinstance(error, MediaError), f"call {call}: an error that is not a MediaError: {shown}")
         soak.expect(soak.token not in shown and "hash=" not in shown, f"call {call}: an error shows a secret")
         if not self.excuse(error):
-            soak.failures.append(Failure(call, operation, self.single, type(error).__name__, str(error)))
+            soak.failures.add(Failure(call, operation, self.single, type(error).__name__, str(error)))
 
     async def _upload(self, call: int, api: MediaApi) -> None:
         soak, way = self._soak, self._dice.choice(["bytes", "path", "iterator", "declared iterator"])

@@ -25,6 +25,7 @@ from .soak_callers import POOL, Caller, Soak
 
 _CONTENTS: Final = 60  # that libraries keep
 _ITEMS: Final = 8  # of a run with a journal
+_AT_ONCE: Final = 100  # questions to a store; it has fewer connections
 _AWAY: Final = 2.0  # seconds that Redis is killed or stopped
 _AFTERWARDS: Final = 12.0  # seconds; a call that Redis kept waiting ends by then
 _JUMPS: Final = tuple(days * 86_400 for days in (0, 1 / 24, -1 / 24, 1, -1, 40, -40, 365, -365))  # seconds
@@ -197,3 +198,16 @@ async def stores(folder: Path, redis: Redis) -> AsyncIterator[dict[str, Store]]:
     """Open the stores that all keepers share."""
     async with SQLiteStore(folder / "shared.sqlite") as sqlite, RedisStore(f"unix://{redis.socket}") as shared:
         yield {"sqlite": sqlite, "redis": shared}
+
+
+async def connected(store: Store) -> None:
+    """
+    Make a store open all connections that it may have to Redis, once Redis is there.
+
+    Otherwise their number depends on how often Redis was away.
+    """
+    while True:
+        asked = [store.get("nothing") for _ in range(_AT_ONCE)]
+        if not any(isinstance(it, Exception) for it in await asyncio.gather(*asked, return_exceptions=True)):
+            return
+        await asyncio.sleep(0.1)
