@@ -13,6 +13,7 @@ __all__ = ["Memory", "Share", "fitting_buffer"]
 
 _CHUNK_COUNT: Final = 4  # that a transfer holds: three on their way, and one that the network or its reader has
 _OVERHEAD: Final = 160 * 2**10  # bytes of a transfer beside its chunks: for its connection, TLS, headers and tasks
+_FEW: Final = 8  # transfers under way with chunks of full size; with more of them, half of it costs no time
 _MIN_CHUNK_SIZE: Final = 2**14  # bytes; shorter chunks would take more time than the network
 _MIN_MAPPED_SIZE: Final = 2**14  # bytes of a buffer that is mapped: malloc would keep most of them when it is dropped
 _PRIVATE: Final[dict[str, Any]] = (  # Windows has no flags; elsewhere the default is shared with forked children
@@ -47,10 +48,17 @@ class Share:
         self._hold(0)
 
     def __call__(self, most: int | None = None) -> int:
-        """Return `most` bytes, by default the settings' `chunk_size`, or fewer: an equal part, of what the others leave."""
+        """
+        Return `most` bytes, by default the settings' `chunk_size`, or half of it while many transfers are under way.
+
+        It is fewer where an equal part of the memory, or what the others leave of it, is less.
+        """
         memory = self._memory
         part = min(memory.size // memory.transfers, memory.left + self._held) - _OVERHEAD
-        size = min(most or self._chunk_size, max(part // _CHUNK_COUNT, _MIN_CHUNK_SIZE))
+        most = most or self._chunk_size
+        if memory.transfers > _FEW:
+            most = min(most, max(self._chunk_size // 2, _MIN_CHUNK_SIZE))
+        size = min(most, max(part // _CHUNK_COUNT, _MIN_CHUNK_SIZE))
         self._hold(_CHUNK_COUNT * size + _OVERHEAD)
         return size
 

@@ -206,13 +206,16 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def _decrypt(self) -> None:
         """Decrypt all records that have arrived. TLS itself may have something to send after one."""
+        read = self._tls.read
         try:
             while not self._ended:
-                if self._wanted is None:
-                    count = self._keep(self._tls.read(_TLS_RECORD_SIZE))  # no variable: tracebacks may show it
+                if (rest := self._wanted) is None:
+                    count = self._keep(read(_TLS_RECORD_SIZE))  # no variable: tracebacks may show it
                 else:
-                    count = self._tls.read(len(self._wanted), self._wanted)
-                    self._filled_up_to(self._wanted[count:])
+                    count = read(len(rest), rest)
+                    self._wanted = rest = rest[count:] or None
+                    if rest is None:
+                        self._waiter.wake()
                 if not count:
                     self._end(None)
                     self._transport.close()  # the peer has closed TLS and waits for the same from us

@@ -124,10 +124,11 @@ class Settings:
             `RateLimitError` without a request. Default: None, no limit. 360dialog blocks a number for half an hour at 20.
         concurrency: Connections to the Graph API, and as many again to the download hosts; further calls wait. Their transfers
             share `memory`. Default: 16.
-        chunk_size: Bytes that are read, sent or written at a time, at most. Default: 1 MiB.
+        chunk_size: Bytes that are read, sent or written at a time, at most; half of it while more than 8 transfers are under
+            way. Default: 1 MiB.
         memory: Bytes that all transfers of a `MediaApi` and its copies hold together. A transfer holds up to four chunks,
             and up to 160 KiB beside them. So a chunk has at most `memory / transfers / 4 - 40 KiB`, but never less than
-            16 KiB. By default this is 1 MiB for up to 61 transfers under way, and 25 KiB for 1,000. Sources that are in
+            16 KiB. By default this is 512 KiB for 9 to 118 transfers under way, and 25 KiB for 1,000. Sources that are in
             memory already, and what `read` returns, are not counted. Default: 256 MiB.
         max_download_size: Bytes; a larger download is refused. Default: 100 MiB, Meta's own maximum.
         fsync: Whether a download to a path is flushed before its file appears, to survive a power cut. Default: False.

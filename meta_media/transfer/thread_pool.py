@@ -57,6 +57,11 @@ class ThreadPool:
                 self._watched = True
                 threading.Thread(target=self._watch, name="meta_media watch", daemon=True).start()
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether a thread is idle, so that no work waits for one."""
+        return self._balance > 0 or len(self._began) < _SIZE
+
     def progress(self) -> None:
         """Say that the thread that calls this begins the next piece of work, and is not stuck."""
         self._began[threading.get_ident()] = self._moved = time.monotonic()

@@ -58,7 +58,10 @@ class Sizes:
             await self._begun.wait()
 
 
-@pytest.mark.parametrize(("transfers", "size"), [(1, MIB), (61, MIB), (256, 216 * KIB), (1000, 26148), (9999, LEAST)])
+@pytest.mark.parametrize(
+    ("transfers", "size"),
+    [(1, MIB), (8, MIB), (9, MIB // 2), (118, MIB // 2), (256, 216 * KIB), (1000, 26148), (9999, LEAST)],
+)
 async def test_default(transfers: int, size: int) -> None:
     """A chunk has the bytes that the docstring of `Settings` states for a number of transfers under way."""
     memory = Memory(Settings().memory)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import threading
 import time
 
 import pytest
 
-from meta_media.transfer import background_writer as threads
+from meta_media.transfer import background_writer
 from meta_media.transfer.background_writer import BackgroundWriter
+from meta_media.transfer.thread_pool import ThreadPool
+from tests.support.servers import wait_until
 from tests.support.stepping import Stepper, settled_at
 
 
@@ -133,14 +137,58 @@ async def test_cancelled_at_every_await(times: int) -> None:
 
 async def test_a_turn_is_not_waited_for_long() -> None:
     """While other threads hold all turns, a piece is processed without one after a moment, and no turn is given back."""
-    turns = threads._turns()
-    taken = 0
-    while turns.acquire(blocking=False):
-        taken += 1
+    turns, taken = background_writer._turns(), 0
+    with contextlib.suppress(queue.Empty):
+        while True:
+            turns.get_nowait()
+            taken += 1
     done: list[int] = []
     try:
         async with BackgroundWriter(done.append) as writer:
             await writer.put(1)
-        assert (done, turns.acquire(blocking=False)) == ([1], False)
+        assert (done, turns.empty()) == ([1], True)
     finally:
-        turns.release(taken)
+        for _ in range(taken):
+            turns.put(None)
+
+
+async def test_thread_waits_for_the_next_piece() -> None:
+    """A piece that comes a moment later meets the same thread, which has not left, and the block's end does not wait for it."""
+    found: list[int] = []
+    async with BackgroundWriter(lambda _: found.append(threading.get_ident())) as writer:
+        await writer.put(1)
+        job = writer._job
+        assert job is not None
+        await wait_until(lambda: len(found) == 1)
+        await writer.put(2)
+        assert writer._job is job
+    assert (job.done(), len(found), len(set(found))) == (True, 2, 1)
+
+
+async def test_thread_leaves_while_other_work_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all threads are taken, a thread does not wait for a piece, and comes again with the next one."""
+    monkeypatch.setattr(ThreadPool, "has_idle", False)
+    monkeypatch.setattr(background_writer, "_LINGER", 60.0)
+    done: list[int] = []
+    async with BackgroundWriter(done.append, depth=2) as writer:
+        for number in range(50):
+            await writer.put(number)
+            await wait_until(lambda: writer._job is None)
+    assert done == list(range(50))
+
+
+@pytest.mark.parametrize("when", ["failed", "left"])
+async def test_waiting_thread_is_sent_away(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A thread that waits for the next piece ends at once when none will come."""
+    monkeypatch.setattr(background_writer, "_LINGER", 60.0)
+    done: list[int] = []
+
+    async def use() -> None:
+        async with BackgroundWriter(done.append) as writer:
+            await writer.put(1)
+            await wait_until(lambda: done == [1])
+            if when == "failed":
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) if when == "failed" else contextlib.nullcontext():
+        await asyncio.wait_for(use(), 20)
