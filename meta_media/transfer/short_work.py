@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from meta_media.transfer.thread_pool import ThreadPool
 
-__all__ = ["ShortWork"]
+__all__ = ["ShortWork", "short_work"]
 
 _VISIT_COUNT: Final = 16  # pieces in one visit, whose results arrive together
 _VISIT_SECONDS: Final = 0.001  # after which a visit begins no further piece
@@ -107,3 +107,15 @@ class ShortWork:
                 future.set_exception(error)
         self._done.append(waiter)
         return True
+
+
+_of_loops: Final[dict[asyncio.AbstractEventLoop, ShortWork]] = {}
+
+
+def short_work(loop: asyncio.AbstractEventLoop, pool: ThreadPool) -> ShortWork:
+    """Return the short work of an event loop. That of a closed one is dropped when another loop begins."""
+    if (found := _of_loops.get(loop)) is None:
+        for closed in [known for known in [*_of_loops] if known.is_closed()]:
+            _of_loops.pop(closed, None)
+        found = _of_loops[loop] = ShortWork(pool)
+    return found

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 from meta_media.errors import MediaError, StorageError, TransferTimeoutError
 from meta_media.http.loop_bound import outwait, running_loop
 from meta_media.protocol.secrets import excerpt
-from meta_media.transfer.short_work import ShortWork
+from meta_media.transfer.short_work import short_work
 from meta_media.transfer.thread_pool import ThreadPool
 
 __all__ = [
@@ -48,7 +48,6 @@ GRACE: Final = 1.0  # seconds that a cancelled caller waits for its thread
 _CLEANUP_TIMEOUT: Final = 5.0  # seconds that a caller waits for the clean-up of a file
 _LOOP_ONLY: Final = ("event loop", "same thread")  # what an object says that cannot be used on another thread
 _deadline: Final[ContextVar[float | None]] = ContextVar("deadline", default=None)
-_short_work: Final[dict[asyncio.AbstractEventLoop, ShortWork]] = {}
 T = TypeVar("T")
 AnyFuture = Future[T] | asyncio.Future[T]
 
@@ -145,7 +144,7 @@ class FileWork:
 
     async def run_first(self, work: Callable[..., T], *args: Any, undo: Callable[[T], object] | None = None) -> T:
         """Run short work that is the first on the file, in one visit to a thread with that of other files; see `run`."""
-        short = _short_work.get(running_loop()) or _make_short_work()
+        short = short_work(running_loop(), pool())
         self._last = started = Future[T]()
         return await self.result(started, short.start(started, work, *args), undo=undo)
 
@@ -281,12 +280,6 @@ class FileWork:
             task.cancel()
         if cancelled is not None:
             raise cancelled
-
-
-def _make_short_work() -> ShortWork:
-    for loop in [loop for loop in [*_short_work] if loop.is_closed()]:
-        _short_work.pop(loop, None)
-    return _short_work.setdefault(asyncio.get_running_loop(), ShortWork(pool()))
 
 
 async def await_completion(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object] | None] | None = None) -> T:

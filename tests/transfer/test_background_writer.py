@@ -152,10 +152,15 @@ async def test_a_turn_is_not_waited_for_long() -> None:
             turns.put(None)
 
 
-async def test_thread_waits_for_the_next_piece() -> None:
+async def test_thread_waits_for_the_next_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece that comes a moment later meets the same thread, which has not left, and the block's end does not wait for it."""
+    monkeypatch.setattr(background_writer, "_LINGER", 60.0)
     found: list[int] = []
-    async with BackgroundWriter(lambda _: found.append(threading.get_ident())) as writer:
+
+    def note(_: int) -> None:
+        found.append(threading.get_ident())
+
+    async with BackgroundWriter(note) as writer:
         await writer.put(1)
         job = writer._job
         assert job is not None
