@@ -354,6 +354,8 @@ def test_shared_headers() -> None:
     assert request_head("GET", "/", unusual) is None
     assert request_head("GET", "/", RequestHeaders(written, {"Host": "other"})) is None, "there would be two"
     assert "EAAtoken" not in repr(vars(written))
+    elsewhere = Request(operation="download", method="GET", url="https://media.example/x", bearer=False)
+    assert "Authorization" not in dict(SharedHeaders(elsewhere, Settings(), Secret()).items)
 
 
 def test_request_of_bytes() -> None:
