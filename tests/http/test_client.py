@@ -233,3 +233,20 @@ async def test_a_deadline_tells_its_length() -> None:
                 TransferTimeoutError, match=r"its deadline of 0\.05 s leaves no time for another attempt$"
             ):
                 await media.get_info("7")
+
+
+async def test_a_copy_has_headers_of_its_own() -> None:
+    """The headers of a copy follow its own settings and token from its first request on, and the original keeps its own."""
+    found = json_response({"id": "7", "url": "https://lookaside.fbsbx.com/x", "mime_type": "image/jpeg"})
+    async with Server(*[found] * 3) as first, Server(found) as second:
+        hosts = [first.base_url] * 3 + [second.base_url]
+        async with MediaApi("token-one", "1", settings=Settings(base_url=first.base_url)) as media:
+            await media.get_info("7")
+            twin = media.with_options(user_agent_suffix="acme/1.0", access_token="token-two")
+            await twin.get_info("7")
+            await media.with_options(base_url=second.base_url).get_info("7")
+            await media.get_info("7")
+    sent = [dict(one.headers) for one in first.requests + second.requests]
+    assert [headers["user-agent"].endswith(" acme/1.0") for headers in sent] == [False, True, False, False]
+    assert [headers["authorization"] for headers in sent] == [f"Bearer token-{n}" for n in ("one", "two", "one", "one")]
+    assert [f"http://{headers['host']}" for headers in sent] == hosts
