@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import itertools
 import os
 import re
 import stat
@@ -163,12 +162,13 @@ class AtomicFile:
         return found.st_mode & 0o777 if found is not None and stat.S_ISREG(found.st_mode) else 0o666 & ~_umask()
 
     def _claim_similar(self, name: str) -> str:
-        for number in itertools.count(1):
+        number = 1
+        while True:
             free = numbered(name, number)
             with contextlib.suppress(FileExistsError):
                 self._claim(free)
-                break
-        return free
+                return free
+            number += 1
 
     def _move(self, name: str) -> None:
         os.replace(self._at(self.name), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder)

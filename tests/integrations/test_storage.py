@@ -119,6 +119,17 @@ async def test_wrong_bytes_are_fetched_again(emulator: Emulator, media: MediaApi
     assert await content(store, "a.pdf") == PDF
 
 
+async def test_without_room_for_a_temporary_file(
+    emulator: Emulator, media: MediaApi, media_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary file that cannot be made is found before anything is downloaded."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    before = len(emulator.requests)
+    with pytest.raises(StorageError, match=r"^could not keep the download in a temporary file: No such file"):
+        await media.download(media_id, ObjectDestination(MemoryStore(), "a.pdf"))
+    assert len(emulator.requests) == before
+
+
 # What a store raises. A scripted server is S3, so that the errors are those of obstore.
 
 
