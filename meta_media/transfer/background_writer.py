@@ -87,20 +87,17 @@ class BackgroundWriter(Generic[T]):
     async def put(self, piece: T) -> None:
         """Wait for room, raise the error of an earlier piece if one failed, and hand over this one."""
         self._loop = asyncio.get_running_loop()
-        while not self._has_room:
-            self._waiter = waiter = self._loop.create_future()
-            if not self._has_room:  # the thread may have looked for a waiter before there was one
-                await self._files.settled(waiter, grace=0)
+        while True:
+            self._waiter = waiter = self._loop.create_future()  # before the look, so that the thread wakes it
+            if self._job is None or self._put_count - self._done_count < self._depth:
+                break
+            await self._files.settled(waiter, grace=0)
         self._waiter = None
         self._raise_failure()
         self._put_count += 1
         self._pieces.put((piece,))
         if self._job is None:
             self._start()
-
-    @property
-    def _has_room(self) -> bool:
-        return self._job is None or self._put_count - self._done_count < self._depth
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
