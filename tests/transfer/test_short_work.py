@@ -95,6 +95,7 @@ async def test_error_and_cancellation() -> None:
 
 async def test_refused_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     """When all threads are stuck, each piece gets the error that says so, and the next one is done when they are back."""
+    monkeypatch.setattr("meta_media.transfer.short_work._LATE_AFTER", 60.0)  # a late visit refuses what comes meanwhile
     monkeypatch.setattr(thread_pool, "_PATIENCE", 0.1)
     monkeypatch.setattr(thread_pool, "_SIZE", 2)
     monkeypatch.setattr(thread_pool, "_LIMIT", 2)
