@@ -105,8 +105,9 @@ async def _soaked(folder: Path, server: dict[str, str], options: argparse.Namesp
         callers: list[Caller] = [Keeper(soak, it, redis, shared) for it in range(keepers)]
         callers += [Caller(soak, it) for it in range(keepers, options.tasks)]
         working = [asyncio.create_task(caller.work(until)) for caller in callers]
-        while (await asyncio.wait(working, timeout=EVERY))[1]:
-            await soak.resting(lambda: connected(shared["redis"]), growth.look)
+        while (seen := await asyncio.wait(working, timeout=EVERY))[1]:
+            if not seen[0]:  # in the end, tasks are gone one by one
+                await soak.resting(lambda: connected(shared["redis"]), growth.look)
             soak.wrong += [f"a hardship ended: {it.exception()!r}" for it in hardships if it.done()]
         for task in hardships:
             task.cancel()
