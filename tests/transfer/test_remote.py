@@ -29,6 +29,7 @@ from meta_media.errors import (
 from tests.support.boxes import mp4, sound, video
 from tests.support.internet import PUBLIC, Internet, internet
 from tests.support.servers import Received, Server, cut, endless, page, silence
+from tests.support.stepping import Stepper, descriptors, none_added, settled_at
 from tests.transfer.uploads import LONG, TEXT
 
 PHOTO = next(path for path in samples.paths() if path.name == "photo.jpg").read_bytes()
@@ -520,3 +521,33 @@ async def test_tls_that_is_cut_is_no_end(world: Internet, media: MediaApi) -> No
     await world.serve(NAME, hung_up)
     with pytest.raises(NetworkError):
         await media.with_options(max_retries=0).upload(Source.url(f"https://{NAME}/a.txt"))
+
+
+async def fetched(name: str) -> bytes:
+    """Read a file by itself, which is resumed once."""
+    async with Source.url(f"https://{name}/a.txt").open() as body:
+        return b"".join([bytes(chunk) async for chunk in body.chunks(lambda: 2**16)])
+
+
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+async def test_a_cancelled_fetch_leaves_nothing(step: int, world: Internet) -> None:
+    """Cancelled at any await, it leaves no connection, no task and no file."""
+    tag, part = '"v1"', LONG[: 2**18]
+    whole, rest = head(0, len(part), etag=tag) + part, page(status=302, location=f"https://{NAME}/b")
+    await world.serve("first.example", rest)
+    server = await world.serve(NAME, b"", address="1.1.1.1")
+    begun = cut(whole[: 2**17])
+
+    async def fetch() -> bytes:
+        server.script = [begun] * (len(server.requests) + 1) + [whole]
+        return await fetched("first.example")
+
+    calm = Stepper()
+    assert (await calm.run(fetch)).result() == part
+    for at in range(1, calm.count, step):
+        before, stepper = descriptors(), Stepper(at)
+        task = await stepper.run(fetch)
+        if stepper.reached:
+            assert task.cancelled(), at
+        await settled_at([], lambda stepper=stepper: stepper.alive)
+        await none_added(before, descriptors)
