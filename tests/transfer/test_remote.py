@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import random
 import traceback
@@ -549,5 +550,5 @@ async def test_a_cancelled_fetch_leaves_nothing(step: int, world: Internet) -> N
         task = await stepper.run(fetch)
         if stepper.reached:
             assert task.cancelled(), at
-        await settled_at([], lambda stepper=stepper: stepper.alive)
+        await settled_at([], functools.partial(getattr, stepper, "alive"))
         await none_added(before, descriptors)
