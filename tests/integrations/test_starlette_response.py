@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from meta_media import MediaApi
 from meta_media.emulator import Emulator
-from meta_media.errors import ConfigurationError, TransferTimeoutError
+from meta_media.errors import ConfigurationError, IntegrityError, TransferTimeoutError
 from meta_media.integrations.starlette import MediaResponse
 from tests.integrations.web import serving
 from tests.support.servers import Server, Step, cut, json_response, page, reset, silence, stalled, wait_until
@@ -173,6 +173,11 @@ async def test_head(browser: httpx.AsyncClient, emulator: Emulator, photo: str) 
     assert head.headers == got.headers
 
 
+async def test_head_of_a_part_behind_the_end(browser: httpx.AsyncClient, photo: str) -> None:
+    """A `Range` is defined for GET alone, so that HEAD has none that cannot be met."""
+    assert (await browser.head(photo, headers={"Range": f"bytes={SIZE}-"})).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("claimed", "sent", "disposition"),
     [
@@ -293,6 +298,14 @@ async def test_wrong_bytes_are_never_complete(
             async for chunk in response.aiter_raw():
                 arrived += chunk
     assert len(arrived) < len(CONTENT)
+
+
+async def test_the_error_of_wrong_bytes(server: Server) -> None:
+    """The server's log has the error itself."""
+    server.script = [page(CONTENT[:-1] + b"x")]
+    async with client(server) as media:
+        with pytest.raises(IntegrityError):
+            await respond(MediaResponse(media, known(server)), [], asyncio.Event())
 
 
 @pytest.mark.parametrize("good", [True, False])
