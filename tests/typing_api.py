@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 import aiofiles
 import httpx
+from obstore.store import AzureStore, LocalStore, MemoryStore, S3Store
 
 from meta_media import (
     BulkReport,
@@ -25,6 +26,7 @@ from meta_media import (
     MediaLibrary,
     MediaStream,
     MessageStatus,
+    ObjectDestination,
     Outcome,
     Progress,
     Recipient,
@@ -178,6 +180,18 @@ async def downloads(media: MediaApi, what: str | MediaInfo | InboundMedia) -> No
     assert_type(media.stream(what, start=1, end=2), MediaStream)
     async for chunk in media.stream(what):
         assert_type(chunk, bytes)
+
+
+async def buckets(media: MediaApi, s3: S3Store, azure: AzureStore, local: LocalStore) -> None:
+    """Move between buckets."""
+    for store in (s3, azure, local, MemoryStore()):
+        assert_type(Source.object(store, "a.jpg", name="b.jpg", mime_type="image/jpeg"), Source)
+        saved = await media.download("1", ObjectDestination(store, "a.jpg"), overwrite=False)
+        assert_type(saved.key, str | None)
+        run = media.download_many(["1"], ObjectDestination(store, key="inbox/"), journal="a")
+        assert_type(run, BulkRun[DownloadedMedia])
+    listing = (Source.object(s3, entry["path"]) for batch in s3.list("inbox") for entry in batch)
+    assert_type(media.upload_many(listing), BulkRun[UploadedMedia])
 
 
 async def messages(media: MediaApi) -> None:
