@@ -288,7 +288,7 @@ class DownloadTooLargeError(DownloadError):
 
 class StorageError(MediaError):
     """
-    A local file, folder, handle, database or disk failed: missing, forbidden, full.
+    A file, folder, handle, database, disk or bucket failed: missing, forbidden, full.
 
     Attributes:
         errno: The operating system's error number, where there is one.

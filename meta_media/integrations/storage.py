@@ -27,7 +27,15 @@ from meta_media.protocol.filenames import numbered
 from meta_media.protocol.models import DownloadedMedia
 from meta_media.protocol.secrets import excerpt
 from meta_media.transfer.destinations import FileSink, StoredDestination, TemporaryCopy, open_file_sink
-from meta_media.transfer.objects import ObjectStore, checked_store, is_absent, object_errors, raised, store_location
+from meta_media.transfer.objects import (
+    ObjectStore,
+    checked_store,
+    is_absent,
+    object_errors,
+    raised,
+    store_location,
+    store_work,
+)
 from meta_media.transfer.threads import FileWork, storage_errors
 
 __all__ = ["ObjectDestination"]
@@ -72,7 +80,7 @@ class ObjectDestination(StoredDestination):
         ConfigurationError: The store is none, or could not have such a key.
     """
 
-    store: ObjectStore = attrs.field(validator=_check_store)
+    store: ObjectStore = attrs.field(validator=_check_store, repr=lambda store: type(store).__name__)
     key: str = attrs.field(default="", validator=_check_key)
 
     @property
@@ -104,9 +112,9 @@ class ObjectDestination(StoredDestination):
             async with open_file_sink(FileWork(), opening) as sink:
                 yield sink
             await asyncio.sleep(_LET_GO)
-        except BaseException:  # a cancellation may arrive when the object is there already
-            if sink is not None:
-                await sink.undo()
+        except BaseException as error:  # a cancellation may arrive when the object is there already
+            if sink is not None and not await sink.undo():
+                error.add_note(f"{excerpt(sink.created or '')} is in its store, whole: it could not be deleted")
             raise
 
     async def holds(self, value: DownloadedMedia) -> bool:
@@ -126,6 +134,8 @@ def _exists(key: str) -> StorageError:
 
 
 class _ObjectSink(FileSink):
+    created: str | None = None  # the key of an object that was not there before
+
     def __init__(self, destination: ObjectDestination, *, absent: bool | None, overwrite: bool) -> None:
         errors = functools.partial(storage_errors, "keep the download in a temporary file")
         with errors():
@@ -133,7 +143,6 @@ class _ObjectSink(FileSink):
         self._store, self._place = destination.store, destination
         self._absent = absent
         self._overwrite = overwrite
-        self._created: str | None = None  # the key of an object that was not there before
 
     async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> None:
         """Write the object, in a folder under this name, with a number if the name is taken."""
@@ -190,24 +199,24 @@ class _ObjectSink(FileSink):
         putting = asyncio.ensure_future(
             self._store.put_async(key, content, mode=mode, attributes=attributes, use_multipart=False)
         )
-        work = FileWork(key, limit=None)
-        work.cure = "look at its store, or raise Settings.deadline"
         try:
             with _given_back(content):
-                await work.settled(putting, _GRACE)
+                await store_work(key, _GRACE).settled(putting)
         finally:
             if not putting.done():  # after a deadline, or after a cancellation and its grace
                 putting.cancel()  # closes its connection
             elif mode == "create" and not putting.cancelled() and putting.exception() is None:
-                self._created = key
+                self.created = key
         putting.result()
 
-    async def undo(self) -> None:
-        """Delete the object, unless it has replaced another one."""
-        if self._created is not None:
-            deleting = asyncio.ensure_future(self._store.delete_async(self._created))
-            deleting.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await outwait(deleting, _UNDO_TIMEOUT)
+    async def undo(self) -> bool:
+        """Delete the object, unless it has replaced another one. Return False if that fails."""
+        if self.created is None:
+            return True
+        deleting = asyncio.ensure_future(self._store.delete_async(self.created))
+        deleting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await outwait(deleting, _UNDO_TIMEOUT)
+        return deleting.done() and deleting.exception() is None
 
 
 def _cannot_create(error: Exception) -> bool:

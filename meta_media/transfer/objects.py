@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import time
@@ -23,9 +24,21 @@ from meta_media.transfer.adapters import attribute
 from meta_media.transfer.bodies import Body, MemoryBody, SeekableBody
 from meta_media.transfer.threads import FileWork
 
-__all__ = ["ObjectStore", "checked_store", "is_absent", "object_errors", "open_object", "raised", "store_location"]
+__all__ = [
+    "ObjectStore",
+    "checked_store",
+    "is_absent",
+    "object_errors",
+    "open_object",
+    "raised",
+    "store_location",
+    "store_work",
+]
 
 _FIRST_SIZE: Final = 2**20  # bytes of the first range: one request is enough for most media
+_READ_GRACE: Final = (
+    0.01  # seconds that a cancelled caller waits for a range: one that is not wanted leaves nothing behind
+)
 _SETTLED: Final = 2.0  # seconds after which another change of an object cannot have the same ETag
 _WITHOUT: Final = "an object needs a store of obstore's, such as obstore.store.S3Store"
 _EXTRA: Final = "pip install '.[storage]' in a checkout"
@@ -75,12 +88,19 @@ def checked_store(store: ObjectStore) -> ObjectStore:
 
 
 def store_location(store: ObjectStore) -> str | None:
-    """Return text that names a bucket in every process; None for a store in memory."""
+    """Return the hash of what names a bucket in every process, which may be a signed URL; None for a store in memory."""
     if type(store).__repr__ is object.__repr__:
         return None
     config = attribute(store, "config")
     endpoint = config.get("endpoint") if isinstance(config, Mapping) else None
-    return f"{store!r} {endpoint or ''}"
+    return hashlib.sha256(f"{store!r} {endpoint}".encode()).hexdigest()
+
+
+def store_work(key: str, grace: float) -> FileWork:
+    """Return the work on an object, which has the deadline of files."""
+    work = FileWork(key, limit=None, grace=grace)
+    work.cure = "look at its store, or raise Settings.deadline"
+    return work
 
 
 # Errors
@@ -142,7 +162,8 @@ async def open_object(store: ObjectStore, key: str) -> AsyncIterator[Body]:
         body: Body = MemoryBody(first)
     else:
         reader = _ObjectReader(store, key, meta, first)
-        body = SeekableBody(reader, FileWork(key, limit=None), 0, meta["size"], first[:HEAD_SIZE], None)
+        work = store_work(key, _READ_GRACE)
+        body = SeekableBody(reader, work, 0, meta["size"], first[:HEAD_SIZE], None)
         body.stamp = _stamp(store, key, meta)
     body.mime_type = result.attributes.get("Content-Type")
     yield body

@@ -16,7 +16,7 @@ from meta_media import MediaApi, ObjectDestination, Settings
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, IntegrityError, StorageError, TransferTimeoutError
 from tests.support.object_stores import azure_store, keys, multipart_uploads, s3_store
-from tests.support.servers import Server, page, silence
+from tests.support.servers import Server, page, reset, silence
 
 pytest_plugins = ["tests.support.object_stores"]
 
@@ -164,6 +164,14 @@ async def test_a_bucket_that_refuses(
         assert caught.value.__cause__ is not None
 
 
+async def test_a_store_that_goes_away_in_the_middle(media: MediaApi, media_id: str, server: Server) -> None:
+    """A store that hangs up instead of acknowledging an object is an error, which may be over soon."""
+    store = scripted(server, ABSENT, reset())
+    with pytest.raises(StorageError, match=r"^could not write to 'a.pdf': the store failed") as caught:
+        await media.download(media_id, ObjectDestination(store, "a.pdf"))
+    assert caught.value.retryable
+
+
 async def test_a_store_that_is_away_is_found_before_any_request(
     emulator: Emulator, media: MediaApi, media_id: str
 ) -> None:
@@ -226,8 +234,14 @@ async def test_a_deadline_ends_a_store_that_does_not_respond(emulator: Emulator,
 # Cancellation
 
 
-async def test_a_cancelled_write_is_undone(media: MediaApi, media_id: str, server: Server) -> None:
-    """A cancellation waits for the request that writes the object, and deletes what was not there before."""
+DELETED = page('<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></DeleteResult>')
+
+
+@pytest.mark.parametrize(("deleted", "notes"), [(DELETED, 0), (page(status=403), 1)])
+async def test_a_cancelled_write_is_undone(
+    media: MediaApi, media_id: str, server: Server, deleted: bytes, notes: int
+) -> None:
+    """A cancellation waits for the request that writes the object, and deletes what was not there before, or says so."""
     respond, reached = asyncio.Event(), asyncio.Event()
 
     async def slow(_: Any, writer: asyncio.StreamWriter) -> None:
@@ -235,15 +249,16 @@ async def test_a_cancelled_write_is_undone(media: MediaApi, media_id: str, serve
         await respond.wait()
         writer.write(WRITTEN)
 
-    store = scripted(server, ABSENT, slow, page(status=204))
+    store = scripted(server, ABSENT, slow, deleted)
     task = asyncio.ensure_future(media.download(media_id, ObjectDestination(store, "a.pdf")))
     await reached.wait()
     task.cancel()
     await asyncio.sleep(0.05)  # nothing says that it is waiting
     assert not task.done()
     respond.set()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await task
+    assert getattr(caught.value, "__notes__", []) == ["'a.pdf' is in its store, whole: it could not be deleted"] * notes
     assert [request.method for request in server.requests] == ["HEAD", "PUT", "POST"]
     assert b"<Key>a.pdf</Key>" in server.requests[2].body, "DeleteObjects"
 

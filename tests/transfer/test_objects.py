@@ -194,10 +194,10 @@ async def test_a_hash_is_known_by_the_etag(media: MediaApi) -> None:
 
 
 def test_where_a_store_is(tmp_path: Path) -> None:
-    """The text that names a bucket is the same in every process, and has no secret."""
-    first = store_location(s3_store("http://127.0.0.1:1"))
-    assert first == 'S3Store(bucket="media") http://127.0.0.1:1'
-    assert store_location(LocalStore(tmp_path)) == f'LocalStore("{tmp_path}") '
+    """The text that names a bucket is the same in every process, and has no secret. A store in memory has none."""
+    stores = [s3_store("http://127.0.0.1:1"), s3_store("http://127.0.0.1:2"), s3_store("http://127.0.0.1:1", "other")]
+    assert len({store_location(store) for store in (*stores, LocalStore(tmp_path), LocalStore("/"))}) == 5
+    assert store_location(stores[0]) == hashlib.sha256(b'S3Store(bucket="media") http://127.0.0.1:1').hexdigest()
     assert store_location(MemoryStore()) is None
 
 
