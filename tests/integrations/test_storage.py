@@ -91,6 +91,27 @@ async def test_no_object_is_replaced_by_a_run(emulator: Emulator, media: MediaAp
     assert {key for key in keys(store) if key.startswith("run/")} == names
 
 
+async def test_names_of_strangers_are_safe(emulator: Emulator, media: MediaApi, store: Any) -> None:
+    """Whatever a sender calls a file, its object lies in the folder, and is found again under the key that is returned."""
+    names = (
+        "../../etc/passwd.pdf",
+        "100% \u00fc %20(1).pdf",
+        "a#1.pdf",
+        "con.pdf",
+        "x\u202egpj.pdf",
+        "~*[]{}^`|\\.pdf",
+        " .pdf",
+    )
+    place = ObjectDestination(store, "names/")
+    for name in names:
+        body, _ = await emulator.receive(PDF, "application/pdf", filename=name)
+        saved = await media.download(meta_media.inbound_media(body)[0], place)
+        assert saved.key is not None
+        assert saved.key.count("/") == 1
+        assert await content(store, saved.key) == PDF
+    assert len([key for key in keys(store) if key.startswith("names/")]) == len(names)
+
+
 async def test_an_empty_download_is_an_empty_object(server: Server) -> None:
     """No bytes are an object of no bytes."""
     server.script = [page(content_type="text/plain")]
