@@ -255,7 +255,9 @@ async def test_a_deadline_ends_a_store_that_does_not_respond(emulator: Emulator,
 # Cancellation
 
 
-DELETED = page('<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></DeleteResult>')
+DELETED = page(
+    '<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Deleted><Key>a.pdf</Key></Deleted></DeleteResult>'
+)
 
 
 @pytest.mark.parametrize(("deleted", "notes"), [(DELETED, 0), (page(status=403), 1)])
