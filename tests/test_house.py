@@ -126,6 +126,6 @@ def test_hints_name_extras_that_exist() -> None:
     named = [re.match(r"pip install '\.\[(\w+)\]' in a checkout", hint) for hint in hints]
     assert (
         {match and match[1] for match in named}
-        == {"cli", "emulator", "redis", "starlette", "storage", "taskiq"}
+        == {"cli", "emulator", "otel", "redis", "starlette", "storage", "taskiq"}
         <= set(extras)
     )

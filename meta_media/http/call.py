@@ -29,6 +29,7 @@ from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.heads import RequestHeaders
 from meta_media.http.limits import Slot, Throttle
 from meta_media.http.memory import Share
+from meta_media.http.observer import CallObserver, ObservedRequest
 from meta_media.http.response import Response
 from meta_media.http.retry import RetryState, cost
 from meta_media.http.timeouts import TransferTimeouts, UntimedSource
@@ -64,6 +65,8 @@ class Call:
     _token = Secret()  # that was sent last
     _retry_cost = 0  # of the last retry
     _final: MediaError | None = None  # not to be retried by an outer piece of work
+    _observer: CallObserver | None = None
+    _seen_counts: dict[tuple[str, str], int] | None = None  # of the requests that were seen, by method and URL
 
     def __init__(self, client: Client, operation: Operation, number: str | None, media_id: object) -> None:
         self.settings = settings = client.settings
@@ -85,6 +88,8 @@ class Call:
 
     async def __aenter__(self) -> Call:
         self._started = time.monotonic()
+        if self._client.observer is not None:
+            self._observer = self._client.observer.call(self.operation)
         try:
             if not self._client.shared.ready:
                 await self._client.shared.load()
@@ -103,6 +108,8 @@ class Call:
             error.operation, error.elapsed = self.operation, time.monotonic() - self._started
             error.attempts = self.attempts
             error.media_id = error.media_id or self._media_id
+        if self._observer is not None:
+            self._observer.end(error, self.attempts)
 
     def share(self) -> Share:
         """Return the share of the client's memory of a transfer that is about to begin."""
@@ -136,6 +143,11 @@ class Call:
     def keep_slot(self) -> None:
         """Keep the slot while this call waits, because a call that holds another one waits for this call."""
         self._slot.kept = True
+
+    def leave_context(self) -> None:
+        """Leave the caller's context as it was, because the caller's code runs between the steps of this call."""
+        if self._observer is not None:
+            self._observer.leave_context()
 
     async def _wait_for_slot(self) -> None:
         per_second = self.settings.uploads_per_second
@@ -208,7 +220,7 @@ class Call:
         `content` is the body: an async iterable of as many bytes as its Content-Length, or pieces in memory.
         """
         status = 0
-        for _ in range(1 + _MAX_REDIRECTS):
+        for hop in range(1 + _MAX_REDIRECTS):
             if not self._slot.take():
                 await self._slot.acquire()
             sender = self._client.shared.sender(through_client=self._client.through_client)
@@ -217,19 +229,25 @@ class Call:
             self.timeouts.extend(int(request.headers.get("Content-Length", 0)))
             body = content if isinstance(content, tuple) else UntimedSource(content, self.timeouts)
             self.attempts += 1
-            tickets, succeeded = self._slot.enter(), False
+            tickets, succeeded, seen = self._slot.enter(), False, None
+            if self._observer is not None or _log.isEnabledFor(logging.DEBUG):
+                seen = self._seen(request, sender, hop)
             try:
                 with mapper, self.timeouts:
-                    cycle = await sender.send(request.method, url, headers, body, self.timeouts)
+                    sending = sender.send(request.method, url, headers, body, self.timeouts)
+                    cycle = await (sending if seen is None else seen.sent(sending))
                 succeeded = cycle.status < 400
-            except ConfigurationError:  # the certificates cannot be loaded, so nothing was sent
-                self.attempts -= 1
+            except BaseException as error:
+                if seen is not None:
+                    seen.end(error)
+                if isinstance(error, ConfigurationError):  # the certificates cannot be loaded, so nothing was sent
+                    self.attempts -= 1
                 raise
             finally:
                 self._slot.leave(tickets, succeeded=succeeded)
             mapper.hooked = cycle.hooked
             share = functools.partial(self._share, request, token, tickets)
-            response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=share)
+            response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=share, seen=seen)
             status = response.status
             if not cycle.ended:
                 media_size = response.length or self.settings.max_download_size
@@ -239,6 +257,13 @@ class Call:
             async with response:
                 request = redirected_request(request, status, Secret(response.headers["location"]), self.settings)
         raise ServerError(f"Meta redirected more than {_MAX_REDIRECTS} times", status=status)
+
+    def _seen(self, request: Request, sender: Any, hop: int) -> ObservedRequest:
+        """Return what sees a request that is about to be sent, after `hop` redirects."""
+        url = request.url.partition("?")[0]
+        counts = self._seen_counts = self._seen_counts or {}
+        counts[request.method, url] = count = counts.get((request.method, url), 0) + 1
+        return ObservedRequest(request, hop + count, url, injected=sender.hooked, call=self._observer)
 
     async def _signed(self, request: Request) -> tuple[Secret, RequestHeaders, Secret]:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""

@@ -20,6 +20,7 @@ from meta_media.http.limits import Limits
 from meta_media.http.log import LOGGER
 from meta_media.http.loop_bound import LoopBound
 from meta_media.http.memory import Memory, Share
+from meta_media.http.observer import Observer
 from meta_media.protocol.convert import converter
 from meta_media.protocol.requests import Request
 from meta_media.protocol.secrets import Secret
@@ -47,9 +48,11 @@ class Client:
         through_client: Whether every request passes `media.client`, also where our transport would send the same bytes in
             less time. Tools that replace a method of `httpx.AsyncClient`, such as `respx.mock(using="httpx")`, see requests
             only then. Set it on the class.
+        observer: What sees all calls, such as `integrations.otel`, which sets it on the class.
     """
 
     through_client: ClassVar[bool] = False
+    observer: ClassVar[Observer | None] = None
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from meta_media.errors import DownloadError, UntrustedUrlError
 from meta_media.http.connect import Addresses, connect, look_up, secure
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.exceptions import ExceptionMapper
+from meta_media.http.observer import observed
 from meta_media.http.proxy import Proxy
 from meta_media.http.response import Response
 from meta_media.http.stream import NetworkStream
@@ -69,18 +70,28 @@ class Fetcher:
         request = Request(operation="download", method="GET", url=Secret(url), bearer=False)
         mapper = ExceptionMapper(request, (), hooked=False, secret=Secret())
         self.timeouts.extend(0)
-        with mapper, self.timeouts:
-            stream = await self._connect(url)
-            self.requests += 1
-            cycle = RequestResponseCycle(stream, self.timeouts, RequestResponseCycle.abort)
-            try:
-                await cycle.send("GET", url.target, headers, ())
-            except BaseException:
-                await cycle.aclose()
-                raise
-        response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=lambda _: None)
+        seen = observed(request, self.requests + 1, f"{url.scheme}://{url.netloc}")  # its path may be a secret
+        try:
+            with mapper, self.timeouts:
+                cycle = await self._sent(url, headers)
+        except BaseException as error:
+            if seen is not None:
+                seen.end(error)
+            raise
+        response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=lambda _: None, seen=seen)
         self.timeouts.extend(min(max_size if response.length is None else response.length, max_size))
         return response
+
+    async def _sent(self, url: PublicUrl, headers: list[tuple[str, str]]) -> RequestResponseCycle:
+        stream = await self._connect(url)
+        self.requests += 1
+        cycle = RequestResponseCycle(stream, self.timeouts, RequestResponseCycle.abort)
+        try:
+            await cycle.send("GET", url.target, headers, ())
+        except BaseException:
+            await cycle.aclose()
+            raise
+        return cycle
 
     async def _connect(self, url: PublicUrl) -> NetworkStream:
         host, port, tls = url.host, url.port, self._tls if url.scheme == "https" else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from meta_media.errors import ApiError, ServerError
 from meta_media.http.exceptions import ExceptionMapper
 from meta_media.http.heads import Fields
+from meta_media.http.observer import ObservedRequest
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.responses import disposition_filename
 from meta_media.protocol.secrets import SecretBytes, masked
@@ -29,13 +30,22 @@ class Response:
         headers: By their names in lower case. An echo of the token is masked in them.
     """
 
+    _received = 0  # bytes of the body that were read
+
     def __init__(
-        self, cycle: Any, *, timeouts: TransferTimeouts, mapper: ExceptionMapper, refused: Callable[[ApiError], None]
+        self,
+        cycle: Any,
+        *,
+        timeouts: TransferTimeouts,
+        mapper: ExceptionMapper,
+        refused: Callable[[ApiError], None],
+        seen: ObservedRequest | None = None,
     ) -> None:
         self._cycle = cycle  # a `RequestResponseCycle` or an `InjectedResponse`
         self._timeouts = timeouts
         self._mapper = mapper
         self._refused = refused  # is told the error that it stands for
+        self._seen = seen
         self.secret = mapper.secret
         self.status: int = cycle.status
         self.request_sent: bool = cycle.request_sent  # the whole of it, when the response arrived
@@ -54,8 +64,13 @@ class Response:
             if isinstance(error, ServerError) and self.status < 300:
                 self._cycle.do_not_reuse()  # the server's next response might belong to another request
             self._refused(error)
+        if self._seen is not None:
+            self._end(error, self._seen)
         with _UNWANTED:
             await self._cycle.aclose()
+
+    def _end(self, error: BaseException | None, seen: ObservedRequest) -> None:
+        seen.end(error, self.status, self._received, self.headers.get("x-fb-trace-id"))
 
     @property
     def cut(self) -> bool:
@@ -82,13 +97,22 @@ class Response:
     async def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes of the body, exactly as sent; return their number: fewer only at its end."""
         self._check_coding()
-        with self._mapper, self._timeouts:
-            return int(await self._cycle.readinto(buffer))
+        try:
+            with self._mapper, self._timeouts:
+                count = int(await self._cycle.readinto(buffer))
+        except BaseException as error:
+            self._received += self.filled
+            if self._seen is not None:
+                self._end(error, self._seen)
+            raise
+        self._received += count
+        return count
 
     async def read(self, limit: int) -> bytes | None:
         """Return the whole body, or None if it is longer than `limit` bytes."""
         self._check_coding()
         if (whole := self._cycle.arrived()) is not None:
+            self._received = len(whole)
             return SecretBytes(whole) if len(whole) <= limit else None
         body = bytearray()
         while True:

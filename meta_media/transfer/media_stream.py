@@ -216,6 +216,7 @@ async def _chunks(
     async with make_call() as call, open_transfer(call, ResumableBody(call, what, start, end)) as transfer:
         opened.append(transfer)
         call.keep_slot()  # an upload may read from this download
+        call.leave_context()
         yield b""
         async with contextlib.aclosing(transfer.chunks(bytes)) as chunks:
             async for chunk in chunks:

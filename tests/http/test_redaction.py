@@ -25,6 +25,7 @@ from meta_media import MediaApi, MediaInfo, Settings, Source
 from meta_media.errors import ConfigurationError, MediaError
 from meta_media.protocol.responses import parse_error
 from tests.support.servers import Received, Server, Step, cut, json_response, page, reset, silence
+from tests.support.telemetry import instrumented
 
 TOKEN = "EAAGcanary0token"
 APP_SECRET = "canary0app0secret"
@@ -201,20 +202,27 @@ def check(shown: str, requests: list[Received]) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["ours", "hooked", "httpx", "httpx2", "http2"])
-async def test_nothing_secret_is_shown(flavour: str, caplog: pytest.LogCaptureFixture) -> None:
-    """No failure shows a secret."""
+async def test_nothing_secret_is_shown(
+    flavour: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No failure shows a secret: not in its error, in a log, in a span or in a metric."""
     caplog.set_level(logging.DEBUG)
-    async with over(flavour) as (server, media):
-        url = f"{server.base_url}/media?hash={SIGNATURE}"
-        for name, (step, call) in FAILURES.items():
-            server.script[:] = [step] * (len(server.requests) + 1)
-            with pytest.raises((MediaError, TimeoutError)) as caught:
-                await call(media, url)
-            check(f"{name}: " + "\n".join(told(caught.value)), server.requests)
-        records = [record for record in caplog.records if record.threadName == "MainThread"]
-        logged = "\n".join(f"{record.name} {record.getMessage()} {record.args!r}" for record in records)
-        check(logged, server.requests)
-        check(f"{media!r} {vars(media)} {vars(media.shared)} {media.settings!r}", server.requests)
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http/dup")
+    with instrumented() as telemetry:
+        async with over(flavour) as (server, media):
+            url = f"{server.base_url}/media?hash={SIGNATURE}"
+            for name, (step, call) in FAILURES.items():
+                server.script[:] = [step] * (len(server.requests) + 1)
+                with pytest.raises((MediaError, TimeoutError)) as caught:
+                    await call(media, url)
+                check(f"{name}: " + "\n".join(told(caught.value)), server.requests)
+            records = [record for record in caplog.records if record.threadName == "MainThread"]
+            logged = "\n".join(f"{record.getMessage()} {vars(record)}" for record in records)
+            check(logged, server.requests)
+            check(f"{media!r} {vars(media)} {vars(media.shared)} {media.settings!r}", server.requests)
+            check(telemetry.shown(), server.requests)
+    assert len(telemetry.calls) == len(FAILURES)
+    assert len(telemetry.requests()) >= len(server.requests)  # which has not seen those that were cut short
     loggers = {record.name for record in records}
     expected = {
         "httpx": {"httpx", "httpcore.http11"},
