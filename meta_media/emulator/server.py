@@ -194,6 +194,7 @@ class _FaultyCycle:
         self._happened = False
         self._over = False
         self._reading = False
+        self._held = b""  # the last bytes: a surplus leaves together with them, unless `at` separates them
 
     async def run(self, app: ASGIApp, instead: ASGIApp) -> None:
         fault = self._fault
@@ -317,7 +318,7 @@ class _FaultyCycle:
         if isinstance(self._fault.at, int):
             await self._happen()
         ended = self._fault.framing == "chunked" and self._scope["method"] != "HEAD"
-        await self._write((b"0\r\n\r\n" if ended else b"") + self._fault.surplus)
+        await self._pass(self._held + (b"0\r\n\r\n" if ended else b"") + self._fault.surplus)
         if self._fault.at == "end":
             await self._happen()
         if self._fault.framing == "close" and not self._gone:
@@ -330,6 +331,11 @@ class _FaultyCycle:
         return self._over or self.connection.lost.is_set()
 
     async def _write(self, data: bytes) -> None:
+        if self._fault.surplus and self._fault.at is None:
+            data, self._held = self._held, data
+        await self._pass(data)
+
+    async def _pass(self, data: bytes) -> None:
         if not self._gone:
             self.connection.transport.write(data)
             if self.connection.flow.write_paused:

@@ -18,7 +18,7 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import httpx
@@ -27,7 +27,7 @@ from meta_media.http.timeouts import TransferTimeouts, Waiter
 
 __all__ = ["NetworkStream"]
 
-_BUFFER_SIZE: Final = 2**19  # bytes of encrypted data that one system call may receive
+_BUFFER_SIZE: Final = 2**17  # bytes of encrypted data received at a time, so that other tasks get their turn
 _SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or decrypted at a time: OpenSSL's buffers never shrink
 _ENCRYPTED_SIZE: Final = _SMALL_SIZE + 2**13  # bytes encrypted at a time, so that 64 KiB leave with their form and head
 _UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
@@ -247,14 +247,14 @@ class NetworkStream(asyncio.BufferedProtocol):
                 break
             if given:
                 await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
-            piece = data[given : given + _PIECE_SIZE]
+            piece = data[given : given + (_PIECE_SIZE if self._tls is None else _ENCRYPTED_SIZE)]
             given += len(piece)
             timeouts.restart()
             if self._tls is None:
                 self._transport.write(piece)
             else:
-                for encrypted in self._encrypted(piece):
-                    self._transport.write(encrypted)
+                self._tls.write(piece)
+                self._send_encrypted()
         return given
 
     def send(self, pieces: Sequence[Any]) -> memoryview:
@@ -266,11 +266,6 @@ class NetworkStream(asyncio.BufferedProtocol):
         if sent == size:
             return memoryview(b"")
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))[sent:]
-
-    def _encrypted(self, piece: memoryview) -> Iterator[bytes]:
-        for start in range(0, len(piece), _ENCRYPTED_SIZE):
-            self._tls.write(piece[start : start + _ENCRYPTED_SIZE])
-            yield self._outgoing.read()
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
         while not self._writable and not self.received_any:
