@@ -272,7 +272,8 @@ class Emulator(Customers):
             self._client, self.ca_file = await self._exit.enter_async_context(client), (folder / CA_FILE).absolute()
         front = Dialog360(application, state, self.clock) if is_360dialog else application
         server = Server(front, certificate)
-        self.local_url = application.page.local_url = await server.start(*self._address)
+        self.local_url = await server.start(*self._address)
+        application.page.local_url = str(httpx.URL(self.local_url))  # as browsers write it: without the port 80 or 443
         self.base_url = application.base_url = self._public_url or self.local_url
         self._exit.push_async_callback(server.stop)
         self._exit.push_async_callback(self._deliveries.aclose)

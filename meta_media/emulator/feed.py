@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -118,9 +119,7 @@ class Feed:
 
     def posted(self, what: str, body: bytes, status: int, seconds: float) -> None:
         """Keep a webhook; status 0 is no response."""
-        details = {"body": body[:_LONGEST_BODY].decode(errors="replace")}
-        told = {"what": "webhook", "where": what, "status": status or "no response", "seconds": seconds}
-        self._keep("activity", {"at": time.time(), **told, "fault": False, "details": details})
+        self._keep("activity", functools.partial(_webhook, what, body[:_LONGEST_BODY], status, seconds, time.time()))
 
     def received(
         self, what: StoredMedia | Failure, customer: Customer, number: str, described: Mapping[str, Any]
@@ -180,6 +179,15 @@ def _activity(
     told = {"what": request.method, "where": path[:_LONGEST_TEXT], "status": status, "seconds": seconds}
     cut = {name: value[:_LONGEST_TEXT] for name, value in details.items() if value}
     return {"at": at, **told, "fault": fault is not None, "details": cut}
+
+
+def _webhook(what: str, body: bytes, status: int, seconds: float, at: float) -> dict[str, Any]:
+    """Write a webhook down, with a body that people can read unless it has been cut."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+    told = {"what": "webhook", "where": what, "status": status or "no response", "seconds": seconds}
+    return {"at": at, **told, "fault": False, "details": {"body": text}}
 
 
 def _cut(value: object) -> str | None:

@@ -20,6 +20,7 @@ from meta_media.emulator import Clock, Emulator, Fault
 from meta_media.emulator.state import State, StoredMedia
 from tests.support.axe import faults_of
 from tests.support.chromium import complaints
+from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -202,7 +203,7 @@ async def test_hostile_names_in_two_tabs(emulator: Emulator, media: MediaApi, ch
             await emulator.receive(SCRIPT, TYPES[number % len(TYPES)], filename=name, **who)
         for page in (one, two):
             await holds(page, "document.querySelectorAll('.card').length === 200")
-            await page.evaluate("for (const card of document.querySelectorAll('.card')) fill(card)")
+            await page.evaluate("document.querySelectorAll('.card').forEach(card => card.filled || fill(card))")
             names = await page.eval_on_selector_all(".name", "found => found.map(node => node.textContent)")
             assert names[-1] == "<img src=x onerror=alert(0)>.jpg"
             assert names[-5] == "4\ufffdgpj.exe"
@@ -215,6 +216,32 @@ async def test_hostile_names_in_two_tabs(emulator: Emulator, media: MediaApi, ch
             assert await page.evaluate("document.documentElement.scrollWidth") == 1280
         await one.click("[data-do=delete] >> nth=0")
         await holds(two, "document.querySelectorAll('.card').length === 199")
+
+
+async def test_a_tab_in_the_background(emulator: Emulator, media: MediaApi, chromium: Browser) -> None:
+    """A tab that is hidden takes none of the browser's six connections, and is told what it has missed when it is seen again."""
+    feed, page = emulator._running.feed, await chromium.new_page()
+    await page.goto(emulator.local_url)
+    await page.wait_for_selector("#live.on")
+    await page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await wait_until(lambda: not feed._readers)
+    uploaded = await media.upload(SAMPLES["photo.jpg"])
+    await page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    await page.wait_for_selector(f"#m-{uploaded.id}")
+
+
+async def test_a_ladder_keeps_the_focus(emulator: Emulator, media: MediaApi, chromium: Browser) -> None:
+    """A message whose status changes keeps its link, and the focus on it."""
+    uploaded = await media.upload(SAMPLES["photo.jpg"])
+    async with opened(chromium, emulator) as page:
+        await media.send("+15550001111", uploaded)
+        await page.wait_for_selector(".ladder .read")
+        await page.focus(".message a")
+        feed = emulator._running.feed
+        feed.climbed(next(iter(feed.kept["message"])), "played")
+        await page.wait_for_selector(".ladder .played")
+        assert await page.evaluate("document.activeElement.textContent") == "photo.jpg"
 
 
 async def test_files_run_nothing(emulator: Emulator, chromium: Browser) -> None:

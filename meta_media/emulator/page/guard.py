@@ -28,7 +28,7 @@ def refusal(request: Request, local_url: str) -> str | None:
         return "the page is for browsers of the emulator's own machine: open it there, and without a proxy"
     if request.headers.getlist("host") != [urlsplit(local_url).netloc]:
         return f"the page has another address: open {local_url}/"
-    opened = request.url.path == "/" and headers.get("sec-fetch-mode") == "navigate"  # by a link; it holds no data
+    opened = request.scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"  # by a link; it holds no data
     if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"} and not opened:
         return f"the request came from another site: open {local_url}/"
     if headers.get("origin", local_url) != local_url:

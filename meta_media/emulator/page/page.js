@@ -1,20 +1,24 @@
 "use strict";
-// Everything that others have named is written as text, never as HTML; the policy of the page forbids the latter (trusted types).
+// What others have named is written as text, never as HTML; the policy of the page forbids the latter (trusted types).
 
 const BASE = "/emulator/page/";
-const SHOWN = { media: 1000, message: 200, activity: 200 }; // entries of each kind
 const LADDER = ["sent", "delivered", "read"];
-const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // would hide or turn text
-const nodes = { media: new Map(), message: new Map(), activity: new Map() }; // by key
+const PLAYERS = { image: "img", video: "video", audio: "audio" };
+const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // hides or turns text
+const nodes = { media: new Map(), message: new Map(), activity: new Map() }; // what is shown, by key
 const queue = []; // changes that are not shown yet
 const visible = new Set(); // cards
-const peers = new Map(); // conversations
+const peers = new Map(); // conversations, by name
 let facts = { ahead: 0 };
-let stored = 0;
+let stored = 0; // media, with those beyond the list
+let source; // of events
 
 const find = (id) => document.getElementById(id);
 const plain = (value) => String(value ?? "").replace(UNSAFE, "\ufffd");
 const fileOf = (key) => `${BASE}media/${key}`;
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+const number = (value) => value.toLocaleString("en");
+const bytes = new Intl.NumberFormat("en", { style: "unit", unit: "byte", notation: "compact", unitDisplay: "narrow" });
 
 function make(tag, name = "", text = "") {
   const node = document.createElement(tag);
@@ -23,24 +27,19 @@ function make(tag, name = "", text = "") {
   return node;
 }
 
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 function say(text) {
   const place = find("said");
   clearTimeout(say.timer);
-  place.textContent = "";
+  place.textContent = ""; // so that the same sentence is read aloud once more
   requestAnimationFrame(() => { place.textContent = plain(text); });
   say.timer = setTimeout(() => { place.textContent = ""; }, 8000);
 }
 
 async function ask(path, body, method = "POST") {
   try {
-    const headers = { "X-Emulator-Page": "1" };
-    const response = await fetch(BASE + path, { method, headers, body });
-    const type = response.headers.get("content-type") ?? "";
-    const answer = type.includes("json") ? await response.json() : { error: await response.text() };
+    const response = await fetch(BASE + path, { method, body, headers: { "X-Emulator-Page": "1" } });
+    const json = response.headers.get("content-type")?.includes("json");
+    const answer = json ? await response.json() : { error: await response.text() };
     if (response.ok) return answer ?? {};
     say(answer.error);
   } catch {
@@ -49,32 +48,19 @@ async function ask(path, body, method = "POST") {
   return null;
 }
 
-// Numbers for people
-
-function amount(bytes) {
-  const step = bytes < 1e3 ? 0 : bytes < 1e6 ? 1 : 2;
-  return `${(bytes / 1e3 ** step).toLocaleString("en", { maximumFractionDigits: step && 1 })} ${["bytes", "kB", "MB"][step]}`;
-}
-
 function span(seconds) {
-  const [unit, size] = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, length]) => seconds >= length) ?? ["s", 1];
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const [unit, size] = units.find(([, length]) => seconds >= length) ?? units[3];
   return `${Math.max(0, Math.floor(seconds / size))} ${unit}`;
 }
 
-function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
-}
+// Media: a card is filled when it is first seen
 
-// Media
-
-const observer = new IntersectionObserver((seen) => {
-  for (const { target, isIntersecting } of seen) {
-    if (!isIntersecting) visible.delete(target);
-    else {
-      visible.add(target);
-      showTimes(target);
-      if (!target.filled) fill(target);
-    }
+const observer = new IntersectionObserver((changes) => {
+  for (const { target: card, isIntersecting } of changes) {
+    visible[isIntersecting ? "add" : "delete"](card);
+    if (isIntersecting) showTimes(card);
+    if (isIntersecting && !card.filled) fill(card);
   }
 }, { scrollMargin: "400px" });
 
@@ -83,21 +69,13 @@ function showMedia(key, entry, old) {
   card.entry = entry;
   if (!old) {
     const name = plain(entry.name) || `${entry.shown ?? "file"} without a name`;
-    card.id = `m-${key}`;
-    card.key = key;
-    card.title_ = name;
-    card.querySelector(".name").textContent = name;
-    card.querySelector(".about").textContent = `${plain(entry.type)} · ${amount(entry.size)}`;
-    card.querySelector(".id").textContent = `id ${key}`;
+    Object.assign(card, { id: `m-${key}`, key, called: name, at: entry.at });
     card.classList.add(entry.shown ?? "file");
-    for (const button of card.querySelectorAll("[data-do]")) {
-      button.setAttribute("aria-label", `${button.textContent} ${name}`);
-    }
-    const link = card.querySelector("a");
-    link.href = fileOf(key);
-    link.download = name;
-    link.setAttribute("aria-label", `Save ${name}`);
-    card.at = entry.at;
+    card.querySelector(".name").textContent = name;
+    card.querySelector(".about").textContent = `${plain(entry.type)} · ${bytes.format(entry.size)}`;
+    card.querySelector(".id").textContent = `id ${key}`;
+    for (const button of card.querySelectorAll(".buttons > *")) button.ariaLabel = `${button.textContent} ${name}`;
+    Object.assign(card.querySelector("a"), { href: fileOf(key), download: name });
     place(find("cards"), card);
     observer.observe(card);
   }
@@ -113,33 +91,30 @@ function place(list, node) { // the newest first
 }
 
 function showTimes(card) {
-  const now = Date.now() / 1000;
   const { at, expires } = card.entry;
+  const now = Date.now() / 1000;
   const left = expires === null ? Infinity : expires - (now + facts.ahead);
   const end = left === Infinity ? "never expires" : left > 0 ? `${span(left)} left` : "expired";
-  write(card.querySelector(".times"), `${span(now - at)} old · ${end}`);
+  card.querySelector(".times").textContent = `${span(now - at)} old · ${end}`;
   card.classList.toggle("expired", left <= 0);
 }
 
 async function fill(card) {
   card.filled = true;
   const { entry, key } = card;
-  const tags = { image: "img", video: "video", audio: "audio" };
-  const label = () => make("span", "", entry.type.split(";")[0].split("/").pop().slice(0, 40));
-  const preview = card.querySelector(".preview");
+  const label = make("span", "", entry.type.split(";")[0].split("/").pop().slice(0, 40));
+  const player = entry.shown ? make(PLAYERS[entry.shown]) : label;
   if (entry.shown) {
-    const player = make(tags[entry.shown]);
-    if (entry.shown === "image") player.alt = "";
-    else Object.assign(player, { controls: true, preload: "metadata", ariaLabel: card.title_ });
-    player.addEventListener("error", () => player.replaceWith(label()), { once: true });
-    player.src = fileOf(key);
-    preview.append(player);
-  } else preview.append(label());
+    player.addEventListener("error", () => player.replaceWith(label), { once: true });
+    const described = entry.shown === "image" ? { alt: "" } : { controls: true, preload: "metadata", ariaLabel: card.called };
+    Object.assign(player, described, { src: fileOf(key) });
+  }
+  card.querySelector(".preview").append(player);
   const answer = await ask(`media/${key}/verdict`, undefined, "GET");
   if (!answer) return;
-  const place = card.querySelector(".verdict");
-  place.classList.toggle("refused", Boolean(answer.refusal));
-  place.textContent = plain(answer.refusal ? `Refused: ${answer.refusal}` : `Fit to be sent as ${answer.kind}`);
+  const verdict = card.querySelector(".verdict");
+  verdict.classList.toggle("refused", Boolean(answer.refusal));
+  verdict.textContent = plain(answer.refusal ? `Refused: ${answer.refusal}` : `Fit to be sent as ${answer.kind}`);
 }
 
 function removeMedia(card) {
@@ -155,121 +130,99 @@ function removeMedia(card) {
 // Conversations
 
 function showMessage(key, entry, old) {
-  const item = old ?? make("li", entry.sent ? "message sent" : "message");
-  item.replaceChildren();
-  const media = entry.media && nodes.media.get(entry.media);
-  if (media?.entry.shown === "image") {
-    const picture = make("img");
-    Object.assign(picture, { alt: "", loading: "lazy", src: fileOf(entry.media) });
-    item.append(picture);
+  if (old) { // its statuses alone change
+    old.querySelector(".ladder")?.replaceWith(ladder(entry.statuses));
+    return old;
+  }
+  const item = make("li", entry.sent ? "message sent" : "message");
+  const meta = make("p", "meta", `${entry.sent ? "You" : "Customer"} · ${entry.kind} · ${clock(entry.at)} `);
+  const card = entry.media && nodes.media.get(entry.media);
+  if (card) {
+    if (card.entry.shown === "image") {
+      item.append(Object.assign(make("img"), { alt: "", loading: "lazy", src: fileOf(entry.media) }));
+    }
+    meta.append(Object.assign(make("a", "", card.called), { href: `#${card.id}` }));
   }
   if (entry.text) item.append(make("p", "", entry.text));
-  const meta = make("p", "meta", `${entry.sent ? "You" : "Customer"} · ${entry.kind} · ${clock(entry.at)} `);
-  if (media) {
-    const link = make("a", "", media.title_);
-    link.href = `#${media.id}`;
-    meta.append(link);
-  }
   item.append(meta);
   if (entry.sent) item.append(ladder(entry.statuses));
   if (entry.error) item.append(make("p", "error", entry.error));
-  if (!old) talk(entry).append(item);
+  talk(entry).append(item);
   item.key = key;
   return item;
 }
 
 function ladder(statuses) {
-  const steps = make("ol", "ladder");
-  steps.ariaLabel = "Status";
-  for (const status of statuses) steps.append(make("li", status, status));
+  const steps = Object.assign(make("ol", "ladder"), { ariaLabel: "Status" });
   const ahead = statuses.includes("failed") ? [] : LADDER.filter((status) => !statuses.includes(status));
-  for (const status of ahead) {
-    const step = make("li", "ahead", status);
-    step.ariaHidden = "true";
-    steps.append(step);
-  }
+  steps.append(...statuses.map((status) => make("li", status, status)));
+  steps.append(...ahead.map((status) => Object.assign(make("li", "ahead", status), { ariaHidden: "true" })));
   return steps;
 }
 
-function talk({ peer, number }) {
-  const name = facts.number === number ? peer : `${peer} with ${number}`;
-  let list = peers.get(name);
-  if (!list) {
-    list = make("ol", "talk");
-    make("article", "peer").append(make("h3", "", name), list);
-    peers.set(name, list);
+function talk({ peer, number: of }) {
+  const name = facts.number === of ? peer : `${peer} with ${of}`;
+  if (!peers.has(name)) {
+    peers.set(name, Object.assign(make("ol", "talk"), { of: name }));
+    make("article", "peer").append(make("h3", "", name), peers.get(name));
   }
-  const { parentElement: article } = list;
-  if (!article.contains(document.activeElement)) find("peers").prepend(article);
+  const list = peers.get(name);
+  const article = list.parentElement;
+  const first = find("peers").firstElementChild;
+  if (first !== article && !article.contains(document.activeElement)) find("peers").prepend(article);
   return list;
 }
 
 function removeMessage(item) {
   const list = item.parentElement;
   item.remove();
-  if (list.children.length) return;
-  list.parentElement.remove();
-  for (const [name, kept] of peers) if (kept === list) peers.delete(name);
+  if (!list.children.length && peers.delete(list.of)) list.parentElement.remove();
 }
 
 // Requests and webhooks
 
-function showActivity(key, entry) {
+function showActivity(key, entry, old) {
+  if (old) return old; // it never changes
   const row = find("row-template").content.firstElementChild.cloneNode(true);
+  const parts = plain(entry.where).split(/(?=\/)/); // a long path may break before a slash
+  row.key = key;
   row.classList.toggle("wrong", !(entry.status < 400));
   row.classList.toggle("fault", entry.fault);
   row.querySelector("time").textContent = clock(entry.at);
   row.querySelector("b").textContent = plain(entry.what) + (entry.fault ? " fault" : "");
-  const parts = plain(entry.where).split(/(?=\/)/); // a long path may break before a slash
-  row.querySelector(".where").append(...parts.flatMap((part) => [document.createElement("wbr"), part]));
+  row.querySelector(".where").append(...parts.flatMap((part) => [make("wbr"), part]));
   row.querySelector(".status").textContent = plain(entry.status);
   row.querySelector(".took").textContent = `${Math.round(entry.seconds * 1000)} ms`;
   row.querySelector("details").addEventListener("toggle", () => {
-    const place = row.querySelector("dl");
-    for (const [name, value] of place.childElementCount ? [] : Object.entries(entry.details)) {
+    for (const [name, value] of Object.entries(entry.details)) {
       const shown = make("dd");
-      shown.append(name === "body" ? make("pre", "", pretty(value)) : plain(value));
-      place.append(make("dt", "", name), shown);
+      shown.append(name === "body" ? make("pre", "", value) : plain(value));
+      row.querySelector("dl").append(make("dt", "", name), shown);
     }
-  });
-  row.key = key;
+  }, { once: true });
   find("log").prepend(row);
   return row;
-}
-
-function pretty(body) {
-  try {
-    return JSON.stringify(JSON.parse(body), null, 1);
-  } catch {
-    return body; // it has been cut
-  }
 }
 
 // Events
 
 const KINDS = {
-  media: { show: showMedia, remove: removeMedia, oldest: () => find("cards").lastElementChild },
-  message: { show: showMessage, remove: removeMessage, oldest: () => nodes.message.values().next().value },
-  activity: { show: showActivity, remove: (row) => row.remove(), oldest: () => find("log").lastElementChild },
+  media: { most: 1000, show: showMedia, remove: removeMedia, oldest: () => find("cards").lastElementChild },
+  message: { most: 200, show: showMessage, remove: removeMessage, oldest: () => nodes.message.values().next().value },
+  activity: { most: 200, show: showActivity, remove: (row) => row.remove(), oldest: () => find("log").lastElementChild },
 };
 
 function change([kind, key, entry]) {
+  const { most, show, remove, oldest } = KINDS[kind];
   const known = nodes[kind];
   const old = known.get(key);
   if (kind === "media") stored += Boolean(entry) - Boolean(old);
-  if (entry === null) {
-    if (old) KINDS[kind].remove(old);
-    known.delete(key);
-    return;
-  }
-  if (old && kind === "activity") return; // it never changes
-  known.set(key, KINDS[kind].show(key, entry, old));
-  if (known.size > SHOWN[kind]) {
-    const oldest = KINDS[kind].oldest();
-    if (!oldest.contains(document.activeElement)) {
-      known.delete(oldest.key);
-      KINDS[kind].remove(oldest);
-    }
+  if (entry) known.set(key, show(key, entry, old));
+  else if (known.delete(key)) remove(old);
+  const last = known.size > most ? oldest() : null;
+  if (last && !last.contains(document.activeElement)) {
+    known.delete(last.key);
+    remove(last);
   }
 }
 
@@ -292,20 +245,17 @@ function work() { // for a part of each frame, so that a thousand cards do not k
   const end = performance.now() + 10;
   while (queue.length && performance.now() < end) change(queue.shift());
   if (queue.length) requestAnimationFrame(work);
-  showCounts();
-}
-
-function showCounts() {
   const listed = nodes.media.size;
-  write(find("stored"), stored > listed ? `${listed.toLocaleString("en")} newest of ${stored.toLocaleString("en")}` : stored ? stored.toLocaleString("en") : "");
-  write(find("talks"), peers.size ? String(peers.size) : "");
+  const rest = stored > listed && !queue.length ? ` newest of ${number(stored)}` : "";
+  find("stored").textContent = listed ? number(listed) + rest : "";
+  find("talks").textContent = peers.size || "";
   for (const empty of document.querySelectorAll(".empty")) empty.hidden = empty.nextElementSibling.childElementCount > 0;
 }
 
 function showFacts(told) {
   facts = told;
-  const list = [["Address", told.address], ["Number", told.number], ["Token", told.token], ["Webhook", told.webhook ?? "none"]];
-  find("facts").replaceChildren(...list.map(([name, value]) => {
+  const named = { Address: told.address, Number: told.number, Token: told.token, Webhook: told.webhook ?? "none" };
+  find("facts").replaceChildren(...Object.entries(named).map(([name, value]) => {
     const pair = make("div");
     pair.append(make("dt", "", name), make("dd", "", value));
     return pair;
@@ -314,25 +264,21 @@ function showFacts(told) {
     const select = find("fault").elements[name];
     if (!select.length) select.append(...choices.map((choice) => new Option(choice)));
   }
-  find("faults").replaceChildren(...told.faults.map(({ operation, name, times }) =>
-    make("li", "", `${operation}: ${name}${times === 1 ? "" : times === null ? ", always" : `, ${times} times`}`)));
+  find("faults").replaceChildren(...told.faults.map(({ operation, name, times }) => {
+    const often = times === null ? ", always" : times > 1 ? `, ${times} times` : "";
+    return make("li", "", `${operation}: ${name}${often}`);
+  }));
   visible.forEach(showTimes);
 }
 
-function live(text, on = false) {
-  write(find("live"), text);
-  find("live").classList.toggle("on", on);
-}
-
-let source;
 function connect() {
   source?.close();
-  if (document.hidden) return; // a browser has six connections to a server: a tab that nobody sees takes none
+  if (document.hidden) return; // a browser has six connections to a server: a tab in the background takes none
   source = new EventSource(`${BASE}events`);
-  source.onopen = () => live("Live", true);
   source.onmessage = take;
+  source.onopen = () => Object.assign(find("live"), { textContent: "Live", className: "on" });
   source.onerror = () => {
-    live("Not connected");
+    Object.assign(find("live"), { textContent: "Not connected", className: "" });
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
   };
 }
@@ -340,62 +286,52 @@ function connect() {
 // Buttons
 
 async function receive(files) {
-  const { sender, caption } = find("receive").elements;
+  const { sender, caption, files: chosen } = find("receive").elements;
   for (const file of files) {
-    const query = new URLSearchParams({ filename: file.name, mime_type: file.type, sender: sender.value, caption: caption.value });
-    const answer = await ask(`receive?${query}`, file);
+    const given = { filename: file.name, mime_type: file.type, sender: sender.value, caption: caption.value };
+    const answer = await ask(`receive?${new URLSearchParams(given)}`, file);
     if (!answer) return;
-    const told = answer.statuses.length ? ` The webhook's answer: ${answer.statuses.join(", ") || "none"}.` : "";
-    say(`Received ${file.name}.${told}`);
+    const told = answer.statuses.map((status) => ` The webhook answered ${status ? `HTTP ${status}` : "nothing"}.`);
+    say(`Received ${file.name}.${told.join("")}`);
   }
-  find("receive").elements.files.value = "";
+  chosen.value = "";
+}
+
+function openSend(card) {
+  const dialog = Object.assign(find("send"), { key: card.key, returnValue: "" });
+  dialog.querySelector("bdi").textContent = card.called;
+  dialog.querySelector("[name=caption]").disabled = /^audio|webp/.test(card.entry.type);
+  dialog.showModal();
 }
 
 find("receive").addEventListener("submit", (event) => {
   event.preventDefault();
   receive([...event.target.elements.files.files]);
 });
-
 find("cards").addEventListener("click", async ({ target }) => {
   const what = target.dataset.do;
   const card = target.closest(".card");
   if (what === "send") openSend(card);
-  else if (what && await ask(`media/${card.key}/${what}`)) say(`${card.title_}: ${what === "delete" ? "deleted" : "expired"}.`);
+  else if (what && await ask(`media/${card.key}/${what}`)) say(`${card.called}: ${what}d.`);
 });
-
-function openSend(card) {
-  const dialog = find("send");
-  dialog.key = card.key;
-  dialog.returnValue = "";
-  dialog.querySelector("bdi").textContent = card.title_;
-  dialog.querySelector("[name=caption]").disabled = /^audio|webp/.test(card.entry.type);
-  dialog.showModal();
-}
-
 find("send").addEventListener("close", async ({ target }) => {
   if (target.returnValue !== "send") return;
   const { to, caption } = target.querySelector("form").elements;
   const body = JSON.stringify({ to: to.value, caption: caption.disabled ? "" : caption.value });
   if (await ask(`media/${target.key}/send`, body)) say(`Sent to ${to.value}.`);
 });
-
 find("fault").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (await ask("fault", JSON.stringify(Object.fromEntries(new FormData(event.target))))) say("The fault is planned.");
+  const given = JSON.stringify(Object.fromEntries(new FormData(event.target)));
+  if (await ask("fault", given)) say("The fault is planned.");
 });
-
-find("heal").addEventListener("click", async () => {
-  if (await ask("heal")) say("No fault is planned any more.");
-});
-
+find("heal").addEventListener("click", async () => await ask("heal") && say("No fault is planned any more."));
 addEventListener("dragover", (event) => {
   if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   document.body.classList.add("dropping");
 });
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dropping");
-});
+addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dropping"));
 addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   if (!event.dataTransfer.files.length) return;
@@ -404,13 +340,9 @@ addEventListener("drop", (event) => {
 });
 
 function markPart() {
-  const target = location.hash.startsWith("#m-") ? "#media" : location.hash || "#media";
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === target) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  const part = location.hash.startsWith("#m-") ? "#media" : location.hash || "#media";
+  for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === part ? "page" : null;
 }
-
 addEventListener("hashchange", markPart);
 document.addEventListener("visibilitychange", connect);
 setInterval(() => visible.forEach(showTimes), 5000);
