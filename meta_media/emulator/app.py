@@ -154,6 +154,9 @@ class Application:
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the version out of a path of the Graph API, and find its route."""
+        if (refused := scope["state"].get("refused")) is not None:  # by a provider in front
+            await refused(scope, receive, send)
+            return
         version, path = graph_path(scope["path"])
         if scope["path"] in (PATH, customer.PATH):
             path = scope["path"]

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meta_media.emulator.download import PATH
-from meta_media.emulator.responses import GraphError
+from meta_media.emulator.responses import GraphError, PlainError
 from meta_media.emulator.settings import Clock
 from meta_media.emulator.state import State
 
@@ -52,45 +52,50 @@ class Dialog360:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request. What is not of its API, such as the emulator's page, is passed on as it is."""
-        path, headers = scope["path"], scope["headers"]
-        if _GRAPH.fullmatch(path):
-            await _error(404, "Not Found")(scope, receive, send)
-            return
-        if path != PATH and path not in _OF_NUMBER and not _OBJECT.fullmatch(path):
+        path, headers, number, refused = scope["path"], scope["headers"], "", None
+        served = path == PATH or path in _OF_NUMBER or _OBJECT.fullmatch(path) is not None
+        if not served and not _GRAPH.fullmatch(path):
             await self.app(scope, receive, send)
             return
         key = next((value for name, value in headers if name == b"d360-api-key"), b"")
+        lookup = served and path != PATH and scope["method"] in {"GET", "HEAD"}
         try:
-            number = min(self.state.authenticate(key.decode("latin-1")).numbers)
-        except GraphError:
-            await _error(401, "Invalid api_key")(scope, receive, send)
-            return
-        lookup = scope["method"] in {"GET", "HEAD"} and path != PATH
-        if (refused := self._refused(number, path, lookup=lookup)) is not None:
-            await refused(scope, receive, send)
-            return
+            if not served:
+                raise _refusal(404, "Not Found")
+            number = self._number(key.decode("latin-1"))
+            self._check_limits(number, upload=path == "/media", lookup=lookup)
+        except PlainError as error:
+            refused = error.response
+        else:
+            headers = [(name, value) for name, value in headers if name != b"authorization"]
+            headers.append((b"authorization", b"Bearer " + key))
 
         async def send_counted(message: Message) -> None:
-            if lookup and message.get("status", 0) >= 400:
+            if lookup and number and message.get("status", 0) >= 400:
                 self._count_error(number)
             await send(message)
 
-        headers = [(name, value) for name, value in headers if name != b"authorization"]
-        headers.append((b"authorization", b"Bearer " + key))
-        told = path if path == PATH else f"{_VERSION}/{number}{path}" if path in _OF_NUMBER else _VERSION + path
-        asked = {**scope, "path": told, "headers": headers, "state": {**scope["state"], "path": path}}
-        await self.app(asked, receive, send_counted)
+        told = (
+            path if refused or path == PATH else f"{_VERSION}/{number}{path}" if path in _OF_NUMBER else _VERSION + path
+        )
+        state = {**scope["state"], "path": path, "refused": refused}
+        await self.app({**scope, "path": told, "headers": headers, "state": state}, receive, send_counted)
 
-    def _refused(self, number: str, path: str, *, lookup: bool) -> Response | None:
-        """Return the response to a request above a limit."""
+    def _number(self, key: str) -> str:
+        try:
+            return min(self.state.authenticate(key).numbers)
+        except GraphError:
+            raise _refusal(401, "Invalid api_key") from None
+
+    def _check_limits(self, number: str, *, upload: bool, lookup: bool) -> None:
+        """Count a request; a `PlainError` if it is above a limit."""
         known, now = self._numbers[number], time.monotonic()
-        if path == "/media":
+        if upload:
             if len(known.uploads) == _UPLOADS and now - known.uploads[0] < 1:
-                return _error(400, "You have exceeded the endpoint rate limit.")
+                raise _refusal(400, "You have exceeded the endpoint rate limit.")
             known.uploads.append(now)
         if lookup and self.clock.now() < known.blocked_until:
-            return _error(403, "The endpoint is blocked")
-        return None
+            raise _refusal(403, "The endpoint is blocked")
 
     def _count_error(self, number: str) -> None:
         known, now = self._numbers[number], self.clock.now()
@@ -102,6 +107,6 @@ class Dialog360:
             known.errors.clear()
 
 
-def _error(status: int, text: str) -> Response:
+def _refusal(status: int, text: str) -> PlainError:
     meta = {"success": False, "http_code": status, "developer_message": text}
-    return Response(json.dumps({"meta": meta}), status, media_type="application/json")
+    return PlainError(Response(json.dumps({"meta": meta}), status, media_type="application/json"))

@@ -42,7 +42,7 @@ async def connect(
 ) -> NetworkStream:
     """Connect to the first address of a host that accepts (RFC 8305), by default after a look-up; for TLS shake hands."""
     async with _connecting(timeouts):
-        addresses = addresses or await _addresses(host, port)
+        addresses = await _addresses(host, port) if addresses is None else addresses
         connected = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ADDRESS_DELAY)
         stream = NetworkStream(connected)
         try:

@@ -2,7 +2,7 @@
 One request for a file on the public internet, without the token and over a connection of its own.
 
 A host is looked up once. Its addresses are judged, and the connection is made to one of the addresses that were judged: a
-name that leads elsewhere a moment later (DNS rebinding) changes nothing. So is the host of each redirect.
+name that leads elsewhere a moment later (DNS rebinding) changes nothing. The host of each redirect is judged alike.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Fetcher:
                 seen.end(error)
             raise
         response = Response(cycle, timeouts=self.timeouts, mapper=mapper, refused=lambda _: None, seen=seen)
-        self.timeouts.extend(min(max_size if response.length is None else response.length, max_size))
+        self.timeouts.extend(max_size if response.length is None else min(response.length, max_size))
         return response
 
     async def _sent(self, url: PublicUrl, headers: list[tuple[str, str]]) -> RequestResponseCycle:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, urljoin
 
@@ -73,11 +73,10 @@ def is_public(address: str) -> bool:
     return not any(ip in block for block in _SPECIAL_V4)
 
 
-def check_addresses(host: str, addresses: Iterable[str]) -> None:
+def check_addresses(host: str, addresses: Sequence[str]) -> None:
     """Raise `UntrustedUrlError` if one of a host's addresses is not public: a name that has both kinds is no honest one."""
-    for address in addresses:
-        if not is_public(address):
-            _refuse(f"{host} has an address that is not public: fetch the file yourself, and pass the response", host)
+    if not addresses or not all(map(is_public, addresses)):
+        _refuse(f"not all addresses of {host} are public: fetch the file yourself, and pass the response", host)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,10 +161,12 @@ def _host(host: str) -> str:
     """Return a host without brackets. An address must be written in the one form that every parser reads alike."""
     name = host.strip("[]")
     try:
-        ipaddress.ip_address(name)
+        version = ipaddress.ip_address(name).version
     except ValueError:
-        if name != host or _NUMERIC.fullmatch(host) or len(host) > _MAX_HOST_SIZE:
-            _refuse("the URL's host is neither a name nor a plain address: write it as a name", host[:_MAX_HOST_SIZE])
+        version = None
+    odd = version is None and (_NUMERIC.fullmatch(host) or len(host) > _MAX_HOST_SIZE)
+    if odd or (name != host) is not (version == 6):  # only IPv6 has brackets
+        _refuse("the URL's host is neither a name nor a plain address: write it as a name", host[:_MAX_HOST_SIZE])
     return name
 
 

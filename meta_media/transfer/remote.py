@@ -21,6 +21,7 @@ import anyio
 
 from meta_media.errors import CorruptedMediaError, DownloadError, DownloadTooLargeError, MediaError, NetworkError
 from meta_media.http.limits import Limits
+from meta_media.http.log import LOGGER
 from meta_media.http.retry import RetryState
 from meta_media.http.timeouts import TransferTimeouts
 from meta_media.protocol.media_types import MAX_SIZE
@@ -144,6 +145,7 @@ class _RemoteFile:
         delay = self._retry.delay(error, "download", self._settings, self._limits)
         if delay >= timeouts.left:
             raise error
+        LOGGER.info("%s: fetching again in %.1f s: %s", self._url.host, delay, error)
         with timeouts:
             await anyio.sleep(delay)
 

@@ -182,6 +182,8 @@ async def test_the_emulator_is_strict(emulator: Emulator) -> None:
         assert (await client.post(f"/{emulator.phone_number_id}/media", headers=key)).status_code == 404
         assert (await client.get("/nothing", headers=key)).status_code == 401
         assert (await client.post("/media", headers=key)).status_code == 400
+    assert wire(emulator)[0] == "POST /media"
+    assert len(emulator.requests) == 5
 
 
 async def test_uploads_keep_the_pace(emulator: Emulator, media: MediaApi) -> None:

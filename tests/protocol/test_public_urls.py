@@ -73,9 +73,11 @@ def test_what_python_takes_for_private_is_never_public(address: ipaddress.IPv4Ad
 def test_a_host_with_one_private_address_is_refused() -> None:
     """Every address of a host must be public."""
     check_addresses("a.example", ["1.1.1.1", "2606:4700::1111"])
-    with pytest.raises(UntrustedUrlError, match=r"a\.example has an address that is not public") as caught:
+    with pytest.raises(UntrustedUrlError, match=r"^not all addresses of a\.example are public: fetch") as caught:
         check_addresses("a.example", ["1.1.1.1", "10.0.0.1"])
     assert caught.value.host == "a.example"
+    with pytest.raises(UntrustedUrlError):
+        check_addresses("a.example", [])
 
 
 READ: Final = {
@@ -143,6 +145,7 @@ REFUSED: Final = (
     *("https://1.1.1.1.1/", "https://256.1.1.1/", "https://a.1/", "https://[::1%25lo]/", "https://[fe80::1%eth0]/"),
     *(
         "https://[1.1.1.1]x/",
+        "https://[1.1.1.1]/",
         "https://[::zz]/",
         "https://[v1.a]/",
         "https://[]/",

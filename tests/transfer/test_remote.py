@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
 import random
 import traceback
 from collections.abc import AsyncIterator
@@ -147,14 +148,20 @@ async def test_other_statuses_are_typed(status: int, world: Internet, media: Med
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-async def test_a_busy_server_is_asked_again(status: int, world: Internet, media: MediaApi) -> None:
-    """It is retried as often as the settings say, and no more often because an upload waits for it."""
+async def test_a_busy_server_is_asked_again(
+    status: int, world: Internet, media: MediaApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is retried as often as the settings say, and no more often because an upload waits for it. Each retry is logged."""
+    caplog.set_level(logging.INFO, "meta_media")
     server = await world.serve(NAME, page("busy", status), page(PHOTO))
     assert await stored(media, Source.url(URL)) == PHOTO
     server.script = [page("busy", status)]
     with pytest.raises(DownloadError, match="try again later") as caught:
         await media.upload(Source.url(URL))
     assert (caught.value.attempts, caught.value.retryable, len(server.requests)) == (3, True, 5)
+    retries = [record.getMessage() for record in caplog.records if "fetching again" in record.getMessage()]
+    assert len(retries) == 3
+    assert all(line.startswith(f"{NAME}: ") and "canary" not in line for line in retries)
 
 
 async def test_connections_are_tried_again(world: Internet, media: MediaApi) -> None:
