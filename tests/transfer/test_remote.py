@@ -164,14 +164,18 @@ async def test_a_busy_server_is_asked_again(
     assert all(line.startswith(f"{NAME}: ") and "canary" not in line for line in retries)
 
 
-async def test_connections_are_tried_again(world: Internet, media: MediaApi) -> None:
-    """A connection that fails before the response is retried, and becomes a `NetworkError` that names the host."""
+async def test_connections_are_tried_again(world: Internet, media: MediaApi, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that fails before the response is retried, and becomes a `NetworkError`. The log has the host only."""
     server = await world.serve(NAME, cut(b""), page(PHOTO))
     assert await stored(media, Source.url(URL)) == PHOTO
     server.script = [cut(b"")]
+    caplog.set_level(logging.DEBUG, "meta_media")
     with pytest.raises(NetworkError, match=f"^download at {NAME}: ") as caught:
         await media.upload(Source.url(URL))
     assert (caught.value.operation, caught.value.attempts, caught.value.maybe_applied) == ("download", 3, False)
+    seen = [text for record in caplog.records if NAME in (text := record.getMessage()) and record.levelname == "DEBUG"]
+    assert len(seen) == 3
+    assert not any("canary" in line or "photo" in line for line in seen)
 
 
 async def test_unknown_hosts_are_network_errors(world: Internet, media: MediaApi) -> None:
