@@ -308,21 +308,25 @@ async def test_the_error_of_wrong_bytes(server: Server) -> None:
             await respond(MediaResponse(media, known(server)), [], asyncio.Event())
 
 
-@pytest.mark.parametrize("good", [True, False])
-async def test_bytes_of_unknown_length(server: Server, good: bool) -> None:
-    """Where Meta names no length, a `Range` is ignored, and the end is sent only after the SHA-256 holds."""
-    server.script = [chunked(CONTENT[:-1] + (CONTENT[-1:] if good else b"x"))]
+async def test_media_without_a_size(server: Server) -> None:
+    """Where Meta's info has no size, the download's own length is sent, and a `Range` is ignored."""
+    server.script = [page(CONTENT)]
     info = known(server, file_size=None)
     async with client(server) as media, site(lambda _: MediaResponse(media, info)) as browser:
-        asking = browser.get("1", headers={"Range": "bytes=0-9"})
-        if not good:
-            with pytest.raises(httpx.RemoteProtocolError):
-                await asking
-            return
-        response = await asking
+        response = await browser.get("1", headers={"Range": "bytes=0-9"})
+        head = await browser.head("1")
     assert (response.status_code, response.content) == (200, CONTENT)
-    assert "Content-Length" not in response.headers
-    assert "Accept-Ranges" not in response.headers
+    assert response.headers["Content-Length"] == str(len(CONTENT))
+    assert (head.status_code, "Content-Length" in head.headers) == (200, False)
+    assert "Accept-Ranges" not in head.headers
+
+
+async def test_media_of_unknown_length(server: Server) -> None:
+    """Where nothing names a length, a client could not see that a body broke off: it is refused."""
+    server.script = [chunked(CONTENT)]
+    info = known(server, file_size=None)
+    async with client(server) as media, site(lambda _: MediaResponse(media, info)) as browser:
+        assert (await browser.get("1")).status_code == 502
 
 
 # Errors before the first byte
@@ -431,14 +435,16 @@ async def is_free(server: Server, media: MediaApi) -> bool:
         return await media.read(known(server)) == CONTENT
 
 
+@pytest.mark.parametrize("middleware", [(), (BaseHTTPMiddleware,)], ids=["plain", "below a middleware"])
 @pytest.mark.parametrize("step", [HALF, b"", "lookup"], ids=["in the bytes", "before the bytes", "before the lookup"])
 async def test_a_client_that_leaves(
-    server: Server, single: MediaApi, caplog: pytest.LogCaptureFixture, step: bytes | str
+    server: Server, single: MediaApi, caplog: pytest.LogCaptureFixture, step: bytes | str, middleware: Any
 ) -> None:
     """The download ends while it waits for Meta, its connection is given back, and no error is logged."""
     server.script = [stalled(step, asyncio.Event())] if isinstance(step, bytes) else [silence]
     what = "1" if step == "lookup" else known(server)
-    async with site(lambda _: MediaResponse(single, what)) as browser:
+    layers = [Middleware(kind, dispatch=pass_on) for kind in middleware]
+    async with site(lambda _: MediaResponse(single, what), middleware=layers) as browser:
         asking = asyncio.ensure_future(browser.get("1"))
         await wait_until(lambda: len(server.requests) == 1)
         asking.cancel()

@@ -25,7 +25,7 @@ async def single(server: Server) -> AsyncIterator[MediaApi]:
 
 
 class MediaResponse(StreamingResponse):
-    """The response of the guide."""
+    """A response that opens its stream first, as a program may write it itself."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Open the stream before the headers go out, and close it when the client leaves."""

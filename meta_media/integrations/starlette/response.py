@@ -28,6 +28,7 @@ from meta_media.errors import (
     MediaError,
     MediaNotFoundError,
     RateLimitError,
+    ServerError,
     TransferTimeoutError,
     UnsupportedMediaTypeError,
 )
@@ -81,9 +82,7 @@ class MediaResponse(Response):
     """
 
     chunk_size: ClassVar[int] = 65536  # bytes that are sent at once
-    send_timeout: ClassVar[float] = (
-        60.0  # seconds for a chunk: a video that pauses must not hold a download slot for ever
-    )
+    send_timeout: ClassVar[float] = 60.0  # seconds for a chunk: a paused video must not hold a download slot for ever
 
     def __init__(
         self,
@@ -114,13 +113,12 @@ class MediaResponse(Response):
         except MediaError as error:
             if sender.started or isinstance(error, ConfigurationError):
                 raise
-            raise _http_error(error) from error
+            raise _http_error(error, getattr(self._what, "id", self._what)) from error
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         if answering.cancelled_caught and not sender.started:
-            await sender.start(CLIENT_LEFT, MutableHeaders())
-            await sender.send(b"", more=False)
+            await sender.empty(CLIENT_LEFT, MutableHeaders())
         if self.background is not None:
             await self.background()
 
@@ -129,26 +127,29 @@ class MediaResponse(Response):
         etag = f'"{info.sha256}"' if info.sha256 else None
         headers = self._common_headers(info, etag)
         if etag and _is_listed(etag, asked.get("if-none-match")):
-            await sender.start(304, headers)
-            await sender.send(b"", more=False)
+            await sender.empty(304, headers)
             return
         size = info.file_size
         part = None if method == "HEAD" or size is None else _requested_part(asked, size, etag)
         self._describe(headers, info)
         if method == "HEAD":
-            await sender.start(200, _with_length(headers, size))
-            await sender.send(b"", more=False)
+            if size is not None:
+                headers["Content-Length"] = str(size)
+            await sender.empty(200, headers)
             return
         start, end = part or (0, None)
         async with self._media.stream(info, start=start, end=end) as stream:
+            if (
+                stream.size is None
+            ):  # below a BaseHTTPMiddleware, a chunked body that breaks off ends like a complete one
+                raise ServerError("Meta names no length of this media, without which a cut would not be seen")
+            headers["Content-Length"] = str(stream.size)
             if part:
                 headers["Content-Range"] = f"bytes {start}-{part[1] - 1}/{size}"
-            await sender.start(206 if part else 200, _with_length(headers, stream.size))
+            await sender.start(206 if part else 200, headers)
             while chunk := await stream.read(self.chunk_size):  # of the last ones, only after they are verified
                 await sender.send(chunk, more=True)
-                await asyncio.sleep(
-                    0
-                )  # a server's send may never wait: other tasks run, and a client that left is seen
+                await asyncio.sleep(0)  # where send never waits, others run here, and the client may have left
             await sender.send(b"", more=False)
 
     async def _info(self) -> MediaInfo:
@@ -197,6 +198,10 @@ class _Sender:
         self.started = True
         await self._pass({"type": "http.response.start", "status": status, "headers": headers.raw})
 
+    async def empty(self, status: int, headers: MutableHeaders) -> None:
+        await self.start(status, headers)
+        await self.send(b"", more=False)
+
     async def send(self, chunk: bytes, *, more: bool) -> None:
         await self._pass({"type": "http.response.body", "body": chunk, "more_body": more})
 
@@ -244,12 +249,6 @@ def _is_listed(etag: str, header: str | None) -> bool:
     return header is not None and (header.strip() == "*" or etag in _ENTITY_TAG.findall(header))
 
 
-def _with_length(headers: MutableHeaders, length: int | None) -> MutableHeaders:
-    if length is not None:
-        headers["Content-Length"] = str(length)
-    return headers
-
-
 def _normalised(mime_type: str) -> str:
     try:
         return normalise(mime_type)
@@ -263,7 +262,7 @@ def _named(name: str) -> str:
     return f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
 
 
-def _http_error(error: MediaError) -> HTTPException:
+def _http_error(error: MediaError, media_id: object) -> HTTPException:
     """Return what the visitor gets for an error, without its text, which is logged."""
     retry_after = getattr(error, "retry_after", None)
     if isinstance(error, MediaNotFoundError):
@@ -272,6 +271,6 @@ def _http_error(error: MediaError) -> HTTPException:
         status = 503
     else:
         status = 504 if isinstance(error, TransferTimeoutError) else 502
-    _log.log(logging.INFO if status == 404 else logging.WARNING, "media %s: HTTP %d: %s", error.media_id, status, error)
+    _log.log(logging.INFO if status == 404 else logging.WARNING, "media %s: HTTP %d: %s", media_id, status, error)
     wait = {"Retry-After": f"{retry_after or _RETRY_AFTER:.0f}"} if status == 503 else None
     return HTTPException(status, headers=wait)

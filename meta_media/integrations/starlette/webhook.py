@@ -75,8 +75,8 @@ class WebhookEndpoint:
     """
     The route of Meta's webhooks, an ASGI application: `Route("/webhook", WebhookEndpoint(on_media))`.
 
-    The application has `lifespan=media_lifespan()`. Its client is the handlers' first
-    argument: `async def on_media(media, inbound)`.
+    The application has `lifespan=media_lifespan()`, whose client is the first argument of a handler:
+    `async def on_media(media, inbound)`.
 
     - GET is Meta's verification of the URL.
     - POST is answered with 200 at once; 403 if Meta did not sign it, 400 if it is no webhook of WhatsApp, 413 above 3 MB.
@@ -86,8 +86,8 @@ class WebhookEndpoint:
     - An item that was handed to a handler is known by its ids: message and media, or message and status. It is not handed
       over again when Meta repeats it. By default this process keeps the last 10,000.
 
-    A process that is killed loses what it has responded to and not yet handled; what it hands over may come twice to several
-    processes. `is_new` on a shared store, such as `SET key 1 NX EX 691200` of Redis, ends the second.
+    What was responded to and is not yet handled is lost if the process is killed. Several processes know each other's items
+    by a shared `is_new`, such as `SET key 1 NX EX 691200` of Redis.
 
     Args:
         on_media: Called with each `InboundMedia`, also with those whose `carrier` is not `"message"`, such as `"echo"`.
