@@ -37,6 +37,7 @@ class CallObserver(Protocol):
 
     def request(self, request: ObservedRequest) -> RequestObserver:
         """A request begins, of which only the first attributes are known."""
+        ...
 
     def leave_context(self) -> None:
         """The caller's own code runs from now on, between the steps of this call."""
