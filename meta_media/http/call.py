@@ -81,7 +81,7 @@ class Call:
         self.deleted = client.shared.deleted  # ids of media
         self._client = client
         limits, account = client.shared.limits, settings.business_account_id or client.token.identity
-        self._number = str(number) if isinstance(number, str | int) else None
+        self._number = str(number) if isinstance(number, (str, int)) else None
         self._slot = Slot(client.shared.limiter(operation), limits.of_call(account, self._number))
         media_id = media_id.id if isinstance(media_id, HasMediaId) else media_id
         self._media_id = media_id if is_id(media_id) else None  # that its errors name

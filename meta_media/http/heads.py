@@ -30,6 +30,7 @@ _SPECIAL: Final = frozenset({"connection", "content-length", "expect", "host", "
 _REQUEST: Final = re.compile(rf"{_NAME} [!-~]++ HTTP/1\.1\r\n(?:[!-~]++(?: [!-~]++)++\r\n)*+")
 _TEXT: Final = "[\t -~\x80-\xff]*+"
 _RESPONSE: Final = re.compile(rf"HTTP/1\.1 [2-5][0-9]{{2}}(?: {_TEXT})?+\r\n(?:{_NAME}:{_TEXT}\r\n)++\r\n")
+_FIELD: Final = re.compile(rf"({_NAME}):({_TEXT})\r\n")
 _LENGTH: Final = re.compile("[0-9]{1,18}")
 
 
@@ -74,7 +75,7 @@ def request_head(method: str, target: str | bytes, headers: Headers) -> tuple[me
         return None
     start = Secret(f"{method} {target} HTTP/1.1\r\n")
     plain = _plain(start, own, host=not shared)
-    return plain and (memoryview(f"{start}{shared}{plain[0]}\r\n".encode()), plain[1])
+    return plain and (memoryview("".join((start, shared, plain[0], "\r\n")).encode()), plain[1])
 
 
 def _plain(start: str, headers: list[tuple[Any, Any]], *, host: bool) -> tuple[Secret, int] | None:
@@ -107,10 +108,8 @@ def response_head(data: bytes) -> tuple[int, Fields, int, bool, memoryview] | No
     text = data[:size].decode("latin-1")
     if _RESPONSE.fullmatch(text) is None:
         return None
-    fields = []
-    for line in text.split("\r\n")[1:-2]:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip("\t ")))
+    lines = _FIELD.findall(text, text.index("\n") + 1)  # one after the other, because the whole is plain
+    fields = [(name.lower(), value.strip("\t ")) for name, value in lines]
     values = dict(fields)
     length, connection = values.get("content-length", ""), values.get("connection", "").lower()
     if "transfer-encoding" in values or not _LENGTH.fullmatch(length):

@@ -7,10 +7,10 @@ import binascii
 import functools
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -33,12 +33,21 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_SIZE: Final = re.compile("[0-9]{1,18}")
+_HEX_DIGEST: Final = re.compile("[0-9A-Fa-f]{64}")
 
 
 def structure(cls: type[T], data: object) -> T:
     """Convert Meta's JSON into a model. The `ValueError` for one that does not fit has the path of each wrong value."""
     if cls is UploadedMedia and isinstance(data, dict) and data.keys() == {"id"} and is_id(data["id"]):
         return cls(**data)  # as Meta responds to every upload: the converter would take ten times as long
+    if cls is MediaInfo and isinstance(data, dict) and data.keys() == _INFO.keys():
+        try:
+            info = cls(**{name: convert(data[name]) for name, convert in _INFO.items()})
+        except TypeError:  # the converter's error has the path
+            pass
+        else:
+            return info
     return _structured(converter(), cls, data, "response")
 
 
@@ -143,9 +152,9 @@ def _moment(value: object, _: type[datetime]) -> datetime:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _size(value: object, _: type[int]) -> int:
+def _size(value: object, _: object = None) -> int:
     """Accept a number or digits: `file_size` is a string in Meta's guide and a number in its live responses."""
-    if isinstance(value, str | int) and re.fullmatch(r"[0-9]{1,18}", str(value)):
+    if isinstance(value, (str, int)) and _SIZE.fullmatch(str(value)):
         return int(value)
     raise TypeError(f"expected a number of bytes, got {value!r:.40}")
 
@@ -159,7 +168,7 @@ def timestamp(value: object) -> datetime:
 
 def hex_digest(value: object) -> str:
     """Return hex digits: Meta writes SHA-256 in hex in responses and in base64 in webhooks."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+    if isinstance(value, str) and _HEX_DIGEST.fullmatch(value):
         return value.lower()
     try:
         digest = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
@@ -168,6 +177,17 @@ def hex_digest(value: object) -> str:
     if len(digest) != 32:
         raise TypeError(f"expected a SHA-256 in hex or base64, got {value!r:.80}")
     return digest.hex()
+
+
+_text: Final = functools.partial(of_type, kind=str)
+_INFO: Final[dict[str, Callable[[object], Any]]] = {  # the keys of Meta's usual response
+    "id": media_id,
+    "url": _text,
+    "mime_type": _text,
+    "sha256": hex_digest,
+    "file_size": _size,
+    "messaging_product": _text,
+}
 
 
 def _with_extra(hook: Any, known: frozenset[str], data: object, cls: type[attrs.AttrsInstance]) -> object:

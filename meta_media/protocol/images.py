@@ -40,18 +40,18 @@ def jpeg(head: bytes, _complete: bool) -> Steps[Signature]:
         segment = head[offset : offset + _PREFIX_SIZE] if seen else (yield from file.at(offset, _PREFIX_SIZE))
         if segment[:1] != b"\xff":
             break
-        marker = number(segment, 1, 1)
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # SOFn; the three are DHT, JPG and DAC
+        marker = segment[1:2]
+        if b"\xc0" <= marker <= b"\xcf" and marker not in {b"\xc4", b"\xc8", b"\xcc"}:  # SOFn; not DHT, JPG, DAC
             precision, components = number(segment, 4, 1), number(segment, 9, 1)
             if precision > 8:
                 flaw = _image_flaw(f"a JPEG of {precision} bits per channel")
             elif components == 4:
                 flaw = _image_flaw("a CMYK JPEG")
             break
-        if marker == 0xDA:  # the scan: entropy-coded data follows
+        if marker == b"\xda":  # the scan: entropy-coded data follows
             break
         # 0xFF before a marker is padding. Other segments have a big-endian length, which includes its own two bytes.
-        size = 1 if marker == 0xFF else 2 + int.from_bytes(segment[2:4], "big")
+        size = 1 if marker == b"\xff" else 2 + int.from_bytes(segment[2:4], "big")
         if in_order and (count := _following(segment, size)):
             last = yield from file.at(offset + count * size, 16)
             in_order = (last[:2], last[4:]) == (segment[:2], segment[4:16])

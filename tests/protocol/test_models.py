@@ -161,6 +161,19 @@ def test_text_is_text(cls: type[Any], data: dict[str, Any], name: str, wrong: ob
         structure(cls, data | {name: wrong})
 
 
+@pytest.mark.parametrize("given_value", [*WRONG, "", "7", "1" * 64, BASE64])
+@pytest.mark.parametrize("name", [*INFO, "messaging_product"])
+def test_usual_keys(name: str, given_value: object) -> None:
+    """A response with the usual keys gives the value, or the error, of one that has another key as well."""
+    usual, found = INFO | {"messaging_product": "whatsapp", name: given_value}, []
+    for data in (usual, usual | {"other": 1}):
+        try:
+            found.append(str(structure(MediaInfo, data)))
+        except ValueError as error:
+            found.append(str(error))
+    assert found[0] == found[1].replace("'other': 1", "")
+
+
 @pytest.mark.parametrize("wrong", [*WRONG, "true"])
 def test_truth_is_not_guessed(wrong: object) -> None:
     """Only true and false are booleans; a truthy text is an error."""
