@@ -169,7 +169,7 @@ class Page:
         media, stored = await self._state.in_thread(self._state.newest, _LISTED)
         kept = self._application.feed.kept
         keys: list[tuple[FeedKind, str]] = [("media", key) for key in media]
-        keys += [(kind, key) for kind in kept for key in kept[kind]]
+        keys.extend((kind, key) for kind in kept for key in kept[kind])
         return {**await self._changes(keys), "stored": stored}
 
     async def _changes(self, keys: Sequence[tuple[FeedKind, str]]) -> dict[str, Any]:
