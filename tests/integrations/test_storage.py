@@ -334,5 +334,5 @@ async def test_no_multipart_upload_is_ever_begun(media: MediaApi, s3_url: str) -
     store = s3_store(s3_url)
     for _ in range(2):
         await media.download(big, ObjectDestination(store, "multipart/big.pdf"))
-        assert "-" not in (await store.head_async("multipart/big.pdf"))["e_tag"]
+        assert "-" not in ((await store.head_async("multipart/big.pdf"))["e_tag"] or "-")
     assert multipart_uploads(s3_url) == 0
