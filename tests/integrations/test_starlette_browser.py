@@ -123,6 +123,8 @@ async def test_a_film_seeks(chromium: Browser, site: Site, screenshots: Path) ->
     film = far_index(SAMPLES["clip.mp4"])
     inbound = await received(site.emulator, film, "video/mp4")
     async with visited(chromium, site) as (page, faults):
+        statuses: list[int] = []
+        page.on("response", lambda response: statuses.append(response.status))
         await page.goto(f"/show/video/{inbound.id}")
         video = "document.querySelector('video')"
         await page.wait_for_function(f"{video}.readyState >= 2")
@@ -131,6 +133,7 @@ async def test_a_film_seeks(chromium: Browser, site: Site, screenshots: Path) ->
         assert await page.evaluate(f"{video}.currentTime") == 1.5
         await page.screenshot(path=screenshots / "video-seeks.png")
     assert [fault for fault in faults if "ERR_ABORTED" not in fault] == []  # it gives up what it skips
+    assert set(statuses[1:]) == {206}
     starts = [int(asked.removeprefix("bytes=").partition("-")[0]) for _, asked, _ in site.asked if asked]
     assert max(starts) >= PADDING
 

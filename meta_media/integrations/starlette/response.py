@@ -139,9 +139,8 @@ class MediaResponse(Response):
             return
         start, end = part or (0, None)
         async with self._media.stream(info, start=start, end=end) as stream:
-            if (
-                stream.size is None
-            ):  # below a BaseHTTPMiddleware, a chunked body that breaks off ends like a complete one
+            if stream.size is None:
+                # Below a BaseHTTPMiddleware, a chunked body that breaks off ends like a complete one.
                 raise ServerError("Meta names no length of this media, without which a cut would not be seen")
             headers["Content-Length"] = str(stream.size)
             if part:
