@@ -108,7 +108,7 @@ class Throttle:
             return
         async with self._queue:
             while not self.open:
-                if self.left:
+                if self._in_flight < self._allowed:  # only time is missing, of which none may be left by now
                     await self._sleep(self.left)
                 else:
                     self._changed = anyio.Event()

@@ -349,3 +349,17 @@ async def test_a_slot_is_kept_through_a_pause(throttle: Throttle, time: Time, ke
     assert (limiter.value, time.slept) == (0, [2.0])
     slot.release()
     assert limiter.value == 1
+
+
+async def test_a_throttle_that_opens_while_it_is_looked_at() -> None:
+    """A timer may end a moment early, as uvloop's do. A caller that then sees the time run out waits for nothing else."""
+    times, sleeps = iter([0.0, 0.0, 0.5, *[1.0] * 9]), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+
+    throttle = Throttle(lambda: next(times), sleep)
+    throttle.shut(throttle.enter(), 1.0, 1.0)
+    with anyio.fail_after(10):
+        await throttle.opened()
+    assert sleeps == [0.0]
