@@ -39,9 +39,8 @@ _PORTS: Final = {"https": 443, "http": 80}
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # as the conventions say
 _BYTES: Final = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8)
 
-_suppressed: Callable[[], AbstractContextManager[None]] = (
-    contextlib.nullcontext
-)  # a block that no other instrumentation sees
+# A block that no other instrumentation sees
+_suppressed: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 _is_enabled: Callable[[], bool] = functools.partial(bool, 1)  # true, while nothing can disable it
 with contextlib.suppress(ModuleNotFoundError):  # a package that all other instrumentations bring
     from opentelemetry.instrumentation import utils

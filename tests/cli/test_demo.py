@@ -36,7 +36,9 @@ def test_demo(bare: Shell, tmp_path: Path) -> None:
     assert [row[0] for row in rows] == [*SAMPLES, "large.txt"]
     assert {row[-1] for row in rows} == {"yes"}
     assert all(
-        re.fullmatch(r"\d{16}", row[3]) and min(float(row[4]), float(row[5])) >= 0 for row in rows if row[0] != "note.txt"
+        re.fullmatch(r"\d{16}", row[3]) and min(float(row[4]), float(row[5])) >= 0
+        for row in rows
+        if row[0] != "note.txt"
     )
     assert "application/vnd.openxmlformats-officedocument.wordprocessingml.document" in output
     assert f"{len(rows)} of {len(rows)} files came back as they were; {len(rows)} deleted" in output

@@ -15,7 +15,7 @@ import meta_media
 from meta_media import MediaApi, ObjectDestination, Settings
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import ConfigurationError, IntegrityError, StorageError, TransferTimeoutError
-from tests.support.object_stores import azure_store, keys, multipart_uploads, s3_store
+from tests.support.object_stores import keys, multipart_uploads, s3_store
 from tests.support.servers import Server, page, reset, silence
 
 pytest_plugins = ["tests.support.object_stores"]
@@ -25,16 +25,6 @@ SHA256 = hashlib.sha256(PDF).hexdigest()
 OLD = b"what was there before"
 ABSENT = page(status=404)
 WRITTEN = page(etag='"1"')
-
-
-@pytest.fixture(params=["memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "azure"))])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A store of each kind, without an object below `FOLDER`."""
-    if request.param == "s3":
-        return s3_store(request.getfixturevalue("s3_url"), prefix=tmp_path.name)
-    if request.param == "azure":
-        return azure_store(request.getfixturevalue("azure_url"), prefix=tmp_path.name)
-    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)
 
 
 @pytest.fixture

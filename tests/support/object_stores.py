@@ -21,10 +21,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from obstore.store import AzureStore, S3Store
+from obstore.store import AzureStore, LocalStore, MemoryStore, S3Store
 
 from tests.support.system import free_port, unavailable
 
@@ -120,3 +121,13 @@ def multipart_uploads(url: str) -> int:
 def keys(store: Any) -> dict[str, int]:
     """List all objects of a store, with their sizes."""
     return {entry["path"]: entry["size"] for batch in store.list() for entry in batch}
+
+
+@pytest.fixture(params=["memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "azure"))])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """An empty store of each kind."""
+    if request.param == "s3":
+        return s3_store(request.getfixturevalue("s3_url"), prefix=tmp_path.name)
+    if request.param == "azure":
+        return azure_store(request.getfixturevalue("azure_url"), prefix=tmp_path.name)
+    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)

@@ -18,7 +18,7 @@ from meta_media import MemoryStore as LibraryStore
 from meta_media.emulator import Emulator, Fault
 from meta_media.errors import CorruptedMediaError, StorageError, UnsupportedMediaTypeError
 from meta_media.transfer.objects import store_location
-from tests.support.object_stores import azure_store, s3_store
+from tests.support.object_stores import s3_store
 from tests.support.servers import Server, page
 
 pytest_plugins = ["tests.support.object_stores"]
@@ -26,16 +26,6 @@ pytest_plugins = ["tests.support.object_stores"]
 PDF = b"%PDF-1.7\n" + b"a page\n" * 500_000 + b"%%EOF\n"
 SMALL = b"%PDF-1.7\n%%EOF\n"
 DATE = "Sun, 29 Nov 2026 13:00:00 GMT"
-
-
-@pytest.fixture(params=["memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "azure"))])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A store of each kind."""
-    if request.param == "s3":
-        return s3_store(request.getfixturevalue("s3_url"), prefix=tmp_path.name)
-    if request.param == "azure":
-        return azure_store(request.getfixturevalue("azure_url"), prefix=tmp_path.name)
-    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)
 
 
 @pytest.mark.parametrize("data", [SMALL, PDF], ids=["small", "large"])
