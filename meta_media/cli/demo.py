@@ -275,8 +275,9 @@ def _write_new(target: Path, sample: Path) -> Any:
 
 @asynccontextmanager
 async def _emulator_process(folder: Path) -> AsyncIterator[MediaApi]:
-    process = await _start(folder)
+    starting = asyncio.ensure_future(_start(folder))  # asyncio would report a child twice whose start is cancelled
     try:
+        process = await asyncio.shield(starting)
         line = await process.stdout.readline() if process.stdout else b""
         if not line:
             raise NetworkError("the emulator did not start")
@@ -286,7 +287,7 @@ async def _emulator_process(folder: Path) -> AsyncIterator[MediaApi]:
             yield media
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(process)
+            await _end(await starting)
 
 
 async def _start(folder: Path) -> asyncio.subprocess.Process:

@@ -65,9 +65,9 @@ async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts
 async def _connecting(timeouts: TransferTimeouts) -> AsyncIterator[None]:
     try:
         timeouts.restart()
-        async with asyncio.timeout(timeouts.wait("connect")):
+        async with asyncio.timeout(timeouts.wait("connect")) as timer:
             yield
-    except TimeoutError as error:
-        raise timeouts.error("connect") from error
+    except TimeoutError as error:  # the kernel has one of its own
+        raise (timeouts.error("connect") if timer.expired() else httpx.ConnectTimeout("no progress")) from error
     except OSError as error:
         raise httpx.ConnectError(str(error)) from error

@@ -49,7 +49,8 @@ async def shield_native_cancel(
     """
     Run work in its own task. A cancellation reaches it through a scope, and is raised here after the work has ended.
 
-    `undo` is called with a result that arrives after the cancellation.
+    Where anyio finds no moment to deliver that, the task itself is cancelled: on uvloop, a task whose peer never stops
+    sending is always about to resume when anyio looks at it. `undo` is called with a result that arrives after the cancellation.
     """
     scope = anyio.CancelScope()
 
@@ -63,6 +64,8 @@ async def shield_native_cancel(
     except asyncio.CancelledError:
         scope.cancel()
         await outwait(task, _CANCEL_TIMEOUT)
+        if task.cancel():
+            await outwait(task, _CANCEL_TIMEOUT)
         finished = task.done() and not task.cancelled() and task.exception() is None and not scope.cancelled_caught
         if finished and undo is not None:
             await outwait(asyncio.ensure_future(undo(task.result())), _CANCEL_TIMEOUT)
@@ -213,7 +216,7 @@ async def _in_time(
             return await shield_native_cancel(work, **options)
     except Exception as error:  # each transport has its own
         if isinstance(error, TimeoutError) and timer.expired():
-            raise timeouts.error("read") from error
+            raise timeouts.error(phase) from error
         if not has_rule(error) and any(error is failure for failure in trace.failures):
             raise TransportFailure from error
         raise

@@ -110,7 +110,7 @@ class TransferTimeouts:
 
     def check_idle(self, phase: Phase, moved: int) -> None:
         """Raise after a wait that timed out if nothing moved in it, the rate was too low, or the deadline has passed."""
-        if moved <= 0 or self._late():
+        if moved <= 0 or self._late(phase):
             raise self.error(phase)
         if moved < self._rate * self._limits[phase]:
             raise self._too_slow(moved, self._limits[phase])
@@ -128,17 +128,18 @@ class TransferTimeouts:
                 raise self._too_slow(self._moved, seconds)
             self._since, self._moved = spent, 0
 
-    def error(self, phase: Phase) -> Exception:
-        """Return the exception of a wait in which nothing moved."""
+    def error(self, phase: Phase | None) -> Exception:
+        """Return the exception of a wait in which nothing moved, or of one that only the deadline ends."""
         import httpx
 
-        if self._late():
+        if phase is None or self._late(phase):
             return self._deadline_error()
         idle = {"connect": httpx.ConnectTimeout, "read": httpx.ReadTimeout, "write": httpx.WriteTimeout}
         return idle[phase]("no progress")
 
-    def _late(self) -> bool:
-        return self._now() >= self._allowed
+    def _late(self, phase: Phase) -> bool:
+        """Return whether the deadline ended a wait. The clock alone does not tell: uvloop's timers end a moment early."""
+        return self._allowed <= max(self._limits[phase] + self._idle_since, self._now())
 
     def _deadline_error(self) -> DeadlineError:
         return DeadlineError(f"it took longer than its deadline of {self.deadline}")

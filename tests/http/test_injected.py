@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 
+from meta_media.http import injected
 from meta_media.http.injected import InjectedClient, shield_native_cancel
 from meta_media.http.timeouts import TransferTimeouts
 from tests.support.servers import Server, page, silence, wait_until
@@ -150,6 +151,36 @@ async def test_scopes_and_timeouts_of_the_caller() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(shield_native_cancel(work.forever), 0.05)
     assert work.ended == ["cancelled"] * 3
+
+
+class AlwaysDone(asyncio.Future[None]):
+    """
+    A future that is done whenever a scope looks at it, and never wakes its task.
+
+    Under uvloop, a task that reads what never stops arriving looks like this to anyio.
+    """
+
+    def done(self) -> bool:
+        """Say that it is."""
+        return True
+
+
+async def test_work_that_a_scope_cannot_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where anyio finds no moment for its cancellation, the work is cancelled all the same."""
+    monkeypatch.setattr(injected, "_CANCEL_TIMEOUT", 0.1)
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def reading() -> None:
+        started.set()
+        try:
+            await AlwaysDone()
+        finally:
+            ended.set()
+
+    task = asyncio.ensure_future(shield_native_cancel(reading))
+    await started.wait()
+    await cancelled(task)
+    assert ended.is_set()
 
 
 @pytest.mark.slow

@@ -188,6 +188,18 @@ def test_a_wait_that_took_all_of_its_time(clock_time: Time, phase: Phase) -> Non
         assert isinstance(timeouts.error(phase), DeadlineError)
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_timer_that_ends_a_moment_early(clock_time: Time, phase: Phase) -> None:
+    """What was due first is what ended a wait, though the clock shows a moment before it, as after uvloop's timers."""
+    limit = {"connect": 1, "read": 2, "write": 4}[phase]
+    for deadline, error in ((limit - 0.1, DeadlineError), (limit + 0.1, PHASES[phase])):
+        timeouts = made(rate=0, deadline=deadline)
+        with timeouts:
+            clock_time.now += min(limit, deadline) - 0.001
+            assert isinstance(timeouts.error(phase), error)
+            assert isinstance(timeouts.error(None), DeadlineError)
+
+
 def test_any_rate() -> None:
     """A least rate of zero minds only that something moves."""
     timeouts = made(rate=0)
