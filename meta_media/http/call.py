@@ -263,7 +263,7 @@ class Call:
         url = request.url.partition("?")[0]
         counts = self._seen_counts = self._seen_counts or {}
         counts[request.method, url] = count = counts.get((request.method, url), 0) + 1
-        return ObservedRequest(request, hop + count, url, injected=sender.hooked, call=self._observer)
+        return ObservedRequest(request, hop + count, url, injected=sender.hooked, by=self._observer)
 
     async def _signed(self, request: Request) -> tuple[Secret, RequestHeaders, Secret]:
         """Return the URL, the headers and the token of one attempt. The token is empty if the host may not receive it."""

@@ -17,7 +17,7 @@ from meta_media.errors import DownloadError, UntrustedUrlError
 from meta_media.http.connect import Addresses, connect, look_up, secure
 from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.exceptions import ExceptionMapper
-from meta_media.http.observer import observed
+from meta_media.http.observer import Observer, observed
 from meta_media.http.proxy import Proxy
 from meta_media.http.response import Response
 from meta_media.http.stream import NetworkStream
@@ -36,10 +36,11 @@ _MAX_REDIRECTS: Final = 5
 class Fetcher:
     """Sends requests for public URLs. To make one takes tens of milliseconds, so it is made on a thread."""
 
-    def __init__(self, proxy: str | None, timeouts: TransferTimeouts) -> None:
+    def __init__(self, proxy: str | None, timeouts: TransferTimeouts, observer: Observer | None) -> None:
         self._proxy = Proxy.of(proxy)
         self._tls = load_certificates()
         self.timeouts = timeouts
+        self._observer = observer
         self.requests = 0  # that were sent
 
     async def open(self, url: PublicUrl, own: Mapping[str, str], given: Mapping[str, str], max_size: int) -> Response:
@@ -70,10 +71,12 @@ class Fetcher:
         request = Request(operation="download", method="GET", url=Secret(url), bearer=False)
         mapper = ExceptionMapper(request, (), hooked=False, secret=Secret())
         self.timeouts.extend(0)
-        seen = observed(request, self.requests + 1, f"{url.scheme}://{url.netloc}")  # its path may be a secret
+        shown = f"{url.scheme}://{url.netloc}"  # the path may be a secret
+        seen = observed(request, self.requests + 1, shown, self._observer)
         try:
             with mapper, self.timeouts:
-                cycle = await self._sent(url, headers)
+                sending = self._sent(url, headers)
+                cycle = await (sending if seen is None else seen.sent(sending))
         except BaseException as error:
             if seen is not None:
                 seen.end(error)

@@ -31,6 +31,9 @@ class Observer(Protocol):
     def call(self, operation: Operation) -> CallObserver | None:
         """A call begins, in the caller's context; None if it is not to be seen."""
 
+    def request(self, request: ObservedRequest) -> RequestObserver | None:
+        """A request begins that is sent by no call, but by a source; None if it is not to be seen."""
+
 
 class CallObserver(Protocol):
     """Sees one call."""
@@ -72,7 +75,13 @@ class ObservedRequest:
     """
 
     def __init__(
-        self, request: Request, attempt: int, url: str, *, injected: bool = False, call: CallObserver | None = None
+        self,
+        request: Request,
+        attempt: int,
+        url: str,
+        *,
+        injected: bool = False,
+        by: Observer | CallObserver | None = None,
     ) -> None:
         self.operation = request.operation
         self.attempt = attempt
@@ -87,7 +96,7 @@ class ObservedRequest:
         self.error: BaseException | None = None
         self._started = time.monotonic()
         self._over = False
-        self._observer = None if call is None else call.request(self)
+        self._observer = None if by is None else by.request(self)
 
     async def sent(self, sending: Awaitable[T]) -> T:
         """Send it, and wait for the headers of the response."""
@@ -120,9 +129,10 @@ class ObservedRequest:
         LOGGER.debug(_FORMAT, {**facts, "status": self.status or "no response", "more": more}, extra=facts)
 
 
-def observed(request: Request, attempt: int, url: str) -> ObservedRequest | None:
-    """Return a request that is part of no call, to be logged; None above DEBUG."""
-    return ObservedRequest(request, attempt, url) if LOGGER.isEnabledFor(logging.DEBUG) else None
+def observed(request: Request, attempt: int, url: str, observer: Observer | None) -> ObservedRequest | None:
+    """Return what sees a request that no call sends; None if nothing does."""
+    seen = observer is not None or LOGGER.isEnabledFor(logging.DEBUG)
+    return ObservedRequest(request, attempt, url, by=observer) if seen else None
 
 
 def error_type(error: BaseException | None) -> str | None:

@@ -148,6 +148,10 @@ class _Observer:
         """See `Observer`."""
         return _CallSpan(self, operation) if _is_enabled() else None
 
+    def request(self, request: ObservedRequest) -> _RequestSpan | None:
+        """See `Observer`. Its parent is what is current: the call that reads the source, if there is one."""
+        return _RequestSpan(self, request, None) if _is_enabled() else None
+
     def attributes(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is known of a request as attributes of a span, under all names in force."""
         return {name: value for each in self.metrics for name, value in each.convention.named(facts).items()}
@@ -185,17 +189,17 @@ class _CallSpan:
     """The span of a call. It is current until the call ends, or gives way to the caller's own code."""
 
     def __init__(self, observer: _Observer, operation: Operation) -> None:
-        self.observer = observer
+        self._observer = observer
         self._operation: Operation = operation
         self._started = time.monotonic()
         attributes = {"meta_media.operation": operation}
         self._span = observer.tracer.start_span(f"meta_media.{operation}", attributes=attributes)
-        self.context = trace.set_span_in_context(self._span)
-        self._token: Any = context.attach(self.context)  # restores the caller's context; None once that is done
+        self._context = trace.set_span_in_context(self._span)
+        self._token: Any = context.attach(self._context)  # restores the caller's context; None once that is done
 
     def request(self, request: ObservedRequest) -> _RequestSpan:
         """See `CallObserver`."""
-        return _RequestSpan(self, request)
+        return _RequestSpan(self._observer, request, self._context)
 
     def leave_context(self) -> None:
         """See `CallObserver`."""
@@ -208,25 +212,22 @@ class _CallSpan:
         self.leave_context()
         failure = _failure(error, error_type(error))
         _end(self._span, {"meta_media.attempts": attempts}, failure, error)
-        self.observer.record_call(self._operation, time.monotonic() - self._started, failure)
+        self._observer.record_call(self._operation, time.monotonic() - self._started, failure)
 
 
 class _RequestSpan:
     """The span of a request. It is current while the request is sent."""
 
-    def __init__(self, call: _CallSpan, request: ObservedRequest) -> None:
+    def __init__(self, observer: _Observer, request: ObservedRequest, parent: context.Context | None) -> None:
         parts = urlsplit(request.url)
         usual = _PORTS[parts.scheme]
-        self._call = call
+        self._observer = observer
         self._injected = request.injected
         self._facts = {"method": request.method, "address": parts.hostname, "port": parts.port or usual}
         if parts.port not in {None, usual}:
             self._facts["unusual_port"] = parts.port
-        attributes = call.observer.attributes(
-            {**self._facts, "url": request.url, "resends": request.attempt - 1 or None}
-        )
-        tracer, kind = call.observer.tracer, trace.SpanKind.CLIENT
-        self._span = tracer.start_span(request.method, call.context, kind, attributes)
+        attributes = observer.attributes({**self._facts, "url": request.url, "resends": request.attempt - 1 or None})
+        self._span = observer.tracer.start_span(request.method, parent, trace.SpanKind.CLIENT, attributes)
         self._sending = contextlib.ExitStack()
 
     def __enter__(self) -> None:
@@ -248,11 +249,11 @@ class _RequestSpan:
             self._facts["version"] = "1.1"
         failure = _failure(request.error, str(status) if status >= 400 else error_type(request.error))
         more = {"sent": request.bytes_sent, "received": request.bytes_received} if status else {}
-        attributes = self._call.observer.attributes(self._facts | more)
+        attributes = self._observer.attributes(self._facts | more)
         if request.fbtrace_id:
             attributes["meta_media.fbtrace_id"] = request.fbtrace_id
         _end(self._span, attributes, failure, None if status >= 400 else request.error)
-        self._call.observer.record_request(request, self._facts | {"error": failure.get("error.type")})
+        self._observer.record_request(request, self._facts | {"error": failure.get("error.type")})
 
 
 def _histogram(meter: metrics.Meter, name: str, unit: str, buckets: Sequence[float]) -> metrics.Histogram:

@@ -28,7 +28,6 @@ from meta_media.protocol.multipart import Form
 from meta_media.protocol.requests import Request, graph_request
 from meta_media.protocol.validators import checked_id
 from meta_media.transfer.bodies import make_replayable
-from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.sources import source_for
 from meta_media.transfer.threads import file_deadline
 from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, FileContent, UploadOptions, prepare
@@ -45,7 +44,7 @@ async def upload_handle(call: Call, app_id: str | None, source: object, options:
     if app is None:
         raise ConfigurationError("there is no app id: pass app_id or set WA_APP_ID")
     origin = source_for(call.settings, source)
-    if isinstance(origin, MediaStreamSource):  # as in `upload`
+    if origin.again is not None:  # as in `upload`
         call.give_up_slot()
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
         make_replayable(body)

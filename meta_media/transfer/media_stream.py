@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
@@ -203,8 +203,12 @@ class MediaStreamSource(Source):
             body.name, body.mime_type = self.download.filename, self.download.mime_type
             yield body
 
-    async def again(self, size: int) -> Self:
-        """Close the download, which gives its slot back. Return a source whose download is another one, of as many bytes."""
+    @property
+    def again(self) -> Callable[[int], Awaitable[Source]]:
+        """See `Source`. The download that ends gives its slot back."""
+        return self._again
+
+    async def _again(self, size: int) -> Source:
         await self.download.aclose()
         return attrs.evolve(self, download=self.make(), size=size)
 

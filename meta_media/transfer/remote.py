@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import anyio
 
 from meta_media.errors import CorruptedMediaError, DownloadError, DownloadTooLargeError, MediaError, NetworkError
+from meta_media.http.client import Client
 from meta_media.http.limits import Limits
 from meta_media.http.log import LOGGER
 from meta_media.http.retry import RetryState
@@ -216,4 +217,4 @@ def _fetcher(settings: Settings) -> Fetcher:
 
     limits = {name: getattr(settings, f"{name}_timeout") for name in ("connect", "read", "write")}
     timeouts = TransferTimeouts(**limits, rate=settings.minimum_rate, deadline=settings.deadline)
-    return Fetcher(settings.proxy, timeouts)
+    return Fetcher(settings.proxy, timeouts, Client.observer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -51,6 +51,17 @@ class _Repackaged(Source):
                 result.name = name and typed_filename(name, "audio/ogg", "media", sent=True)
                 result.repackaged_size = body.size
                 yield result
+
+    @property
+    def again(self) -> Callable[[int], Awaitable[Source]] | None:
+        """See `Source`."""
+        if (again := self.source.again) is None:
+            return None
+
+        async def repackaged_again(size: int) -> Source:
+            return attrs.evolve(self, source=await again(size))
+
+        return repackaged_again
 
 
 async def _is_opus(body: Body, name: str | None) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, MappingView, Set
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, MappingView, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import PurePath, PurePosixPath
 from typing import Any, Final
@@ -69,6 +69,15 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def open(self) -> AbstractAsyncContextManager[Body]:
         """Open the source to read it: `async with source.open() as body`."""
+
+    @property
+    def again(self) -> Callable[[int], Awaitable[Source]] | None:
+        """
+        What ends a download of the same client that this reads from, and returns another one of as many bytes.
+
+        None for all other sources: what they open says whether it can be read again.
+        """
+        return None
 
     @classmethod
     def of(cls, source: object, *, size: int | None = None, str_paths: bool = True) -> Source:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -28,7 +28,6 @@ from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, MemoryBody
 from meta_media.transfer.info import get_info
-from meta_media.transfer.media_stream import MediaStreamSource
 from meta_media.transfer.progress import ProgressCallback, ProgressReporter
 from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.sources import Source, source_for
@@ -126,9 +125,9 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     if type(source) is bytes and len(source) <= _SMALL_SIZE and not options.repackage:  # nothing needs to be opened
         return await _send(call, phone_number_id, _BYTES, MemoryBody(source), options, lambda _=0: _SMALL_SIZE)
     origin = source_for(call.settings, source, options.size)
-    if isinstance(origin, MediaStreamSource):  # downloads wait for uploads, and an upload must not wait for a download
-        call.give_up_slot()
     origin = repackaged(origin, options.mime_type) if options.repackage else origin
+    if origin.again is not None:  # downloads wait for uploads, and an upload must not wait for a download
+        call.give_up_slot()
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
         return await _send(call, phone_number_id, origin, body, options, chunk_size)
 
@@ -144,13 +143,15 @@ async def _send(
     request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
     content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size)
     begin: Content
-    if again := size <= _SMALL_SIZE:  # whether it can be sent anew
+    again, small = origin.again, size <= _SMALL_SIZE
+    if small:
         begin = await content.read(body)
-    elif again := isinstance(origin, MediaStreamSource):
-        begin = functools.partial(content.fetch, body, origin, call)
+    elif again is not None:
+        begin = functools.partial(content.fetch, body, again, call)
     else:
         begin = functools.partial(content.open, body)
-    uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: again or body.replayable)
+    replayable = small or again is not None  # else by reading the body once more
+    uploaded = await call.request(request, UploadedMedia, begin, replayable=lambda: replayable or body.replayable)
     uploaded = UploadedMedia(  # what `attrs.evolve` does, in a fifth of its time
         id=uploaded.id,
         mime_type=mime_type,
@@ -213,12 +214,14 @@ class FileContent:
         return contextlib.aclosing(self)
 
     @asynccontextmanager
-    async def fetch(self, body: Body, origin: MediaStreamSource, call: Call) -> AsyncIterator[FileContent]:
+    async def fetch(
+        self, body: Body, again: Callable[[int], Awaitable[Source]], call: Call
+    ) -> AsyncIterator[FileContent]:
         """Start an attempt with a download: the open one, or another one if that was read by an earlier attempt."""
         async with contextlib.AsyncExitStack() as stack:
             if not body.replayable:
                 call.give_up_slot()  # as in `upload`
-                body = await stack.enter_async_context((await origin.again(self._size)).open())
+                body = await stack.enter_async_context((await again(self._size)).open())
             yield await stack.enter_async_context(self.open(body))
 
     @property

@@ -17,9 +17,10 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from meta_media import MediaApi, MediaInfo, MediaLibrary, MemoryStore, Settings, samples
+from meta_media import MediaApi, MediaInfo, MediaLibrary, MemoryStore, Settings, Source, samples
 from meta_media.emulator import Emulator
-from meta_media.errors import ConfigurationError, InvalidMediaError, MediaError, NetworkError
+from meta_media.errors import ConfigurationError, DownloadError, InvalidMediaError, MediaError, NetworkError
+from tests.support.internet import internet
 from tests.support.servers import Server, cut, info, json_response, page, silence, wait_until
 from tests.support.telemetry import Telemetry, Tree, instrumented
 
@@ -410,6 +411,56 @@ async def test_the_caller_s_code_in_a_call(emulator: Emulator, media: MediaApi, 
     await copy.upload(source(), mime_type="text/plain")
     [call] = telemetry.calls
     assert {span.name for span in telemetry.children(call)} == {"POST", "source", "token"}
+
+
+REMOTE = "https://files.example/canary/photo.jpg?X-Signature=canary"
+
+
+async def test_the_requests_of_a_url(
+    emulator: Emulator, telemetry: Telemetry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Each request for a file at a URL has a span and its metrics, and the call that reads the file is its parent.
+
+    Neither token, nor signature, path or query of the URL are shown.
+    """
+    caplog.set_level(logging.DEBUG, "meta_media")
+    moved, photo = page("", 302, location="/canary/2?sig=canary"), page(PHOTO.read_bytes())
+    async with (
+        internet(tmp_path, int(emulator.base_url.rpartition(":")[2])) as world,
+        emulator.api(backoff=0.0) as media,
+    ):
+        server = await world.serve("files.example", page("", 503), moved, photo)
+        await media.upload(Source.url(REMOTE, headers={"Authorization": "canary"}))
+        [fetched, again, redirected, sent] = telemetry.requests(*telemetry.calls)
+        server.script = [page("", 404)]
+        with pytest.raises(DownloadError):
+            await media.upload(Source.url(REMOTE))
+        server.script = [photo]
+        await MediaLibrary(media, MemoryStore()).ensure(Source.url(REMOTE))
+        with suppress_instrumentation():
+            await media.upload(Source.url(REMOTE))
+    statuses = [(span.attributes or {})["http.response.status_code"] for span in (fetched, again, redirected, sent)]
+    assert statuses == [503, 302, 200, 200]
+    size = PHOTO.stat().st_size
+    known = {"http.request.method": "GET", "server.address": "files.example", "server.port": 443}
+    assert dict(redirected.attributes or {}) == known | {
+        "url.full": "https://files.example",
+        "http.request.resend_count": 2,
+        "http.response.status_code": 200,
+        "network.protocol.version": "1.1",
+    }
+    failed = f"{SENT}.DownloadError"
+    expected: Tree = [("upload", "", [("GET", 503), ("GET", 302), GET, POST]), ("upload", failed, [("GET", 404)])]
+    assert telemetry.tree == [*expected, ("upload", "", [POST])]
+    assert [span.parent for span in telemetry.requests() if span not in telemetry.requests(*telemetry.calls)] == [None]
+    counts = [
+        count for facts, count in telemetry.points("http.client.request.duration") if facts.items() >= known.items()
+    ]
+    assert sum(counts) == 5
+    assert telemetry.sum("http.client.response.body.size") > 2 * size
+    shown = telemetry.shown() + "".join(f"{vars(record)} {record.getMessage()}" for record in caplog.records)
+    assert [secret for secret in ("canary", emulator.access_token, "?") if secret in shown] == []
 
 
 async def test_off(server: Server, scripted: MediaApi) -> None:

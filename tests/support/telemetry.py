@@ -44,9 +44,9 @@ class Telemetry:
         context = parent.get_span_context()
         return [span for span in self.spans if span.parent and context and span.parent.span_id == context.span_id]
 
-    def requests(self, call: ReadableSpan | None = None) -> list[ReadableSpan]:
-        """The spans of requests: of a call, or all."""
-        spans = self.spans if call is None else self.children(call)
+    def requests(self, *calls: ReadableSpan) -> list[ReadableSpan]:
+        """The spans of requests: of some calls, or all."""
+        spans = [span for call in calls for span in self.children(call)] if calls else self.spans
         return [span for span in spans if span.kind is SpanKind.CLIENT]
 
     @property

@@ -196,6 +196,15 @@ async def test_upload_that_is_tried_again(emulator: Emulator, busy: MediaApi, fa
     assert moved.maybe_duplicate is doubtful
 
 
+async def test_repackaged_upload_that_is_tried_again(emulator: Emulator, busy: MediaApi) -> None:
+    """A download that is uploaded with `repackage`, and is no Opus, is fetched anew as well."""
+    first = await busy.upload(LONG, mime_type="text/plain")
+    emulator.fail("upload", Fault.error(131000, 500))
+    again = await busy.upload(busy.stream(first), repackage=True, phone_number_id=OTHER)
+    assert await busy.read(again) == LONG
+    assert (downloads(emulator), uploads(emulator)) == (3, 2)
+
+
 async def test_renewed_token(emulator: Emulator) -> None:
     """If the token dies during the move, the upload is sent again with a new one."""
     emulator.add_account(OTHER, emulator.access_token)
