@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from meta_media import samples
 from meta_media.cli.app import make_app
 from meta_media.emulator import Emulator
+from tests.support.system import free_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -129,8 +129,7 @@ def test_curl_tours_the_emulator_across_a_restart(folder: Path) -> None:
     """The emulator's tour with curl works as written, also when the server is restarted after the upload."""
     [tour] = fences("bash tour", EMULATOR)
     upload, rest = tour.split("# look up", 1)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with serving(folder / "data", port) as environment:
         bash(f"{upload}\ndeclare -p ID GRAPH AUTH > state", folder, environment)
     with serving(folder / "data", port) as environment:
@@ -181,8 +180,7 @@ def test_examples_as_copied(tmp_path: Path) -> None:
 def test_the_bot_answers_a_customer_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The commands below the bot work as written. It saves what a customer sends, answers once, and refuses other posts."""
     (folder / "bot.py").write_text(bot())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     [commands] = fences("bash bot")
     serve, uvicorn, receive = (line.split("#")[0] for line in commands.replace("8000", str(port)).splitlines())
     program = f'meta-media() {{ "{sys.executable}" -m meta_media "$@"; }}'

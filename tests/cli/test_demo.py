@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import httpx
 import psutil
 import pytest
 
+from meta_media.cli.demo import demo
 from tests.support.shell import PATIENCE, SAMPLES, Shell, command, lines, needs_posix, words_of
 
 MEDIA = Path(__file__).parents[1] / "media"
@@ -147,6 +150,40 @@ def test_interrupted_demo(bare: Shell, tmp_path: Path, number: signal.Signals) -
     if number == signal.SIGINT:
         assert (process.returncode, errors) == (130, b"meta-media: interrupted\n")
         assert list(temporary.iterdir()) == []
+
+
+@needs_posix
+async def test_demo_interrupted_while_its_emulator_starts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C may end the new process before it has a session of its own. asyncio then has nothing to warn about."""
+    test, interrupted, waitpid = threading.get_ident(), threading.Event(), os.waitpid
+
+    def waitpid_once_interrupted(pid: int, options: int) -> tuple[int, int]:
+        if threading.get_ident() != test:  # asyncio's thread, which waits for the process
+            interrupted.wait()
+        return waitpid(pid, options)
+
+    program = shutil.which("true")
+    assert program is not None
+    monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setattr(os, "waitpid", waitpid_once_interrupted)
+    before = psutil.Process().children()
+
+    def has_ended_one() -> bool:
+        """Wait for the end of the process, if it was started. The loop does not turn meanwhile."""
+        started = [child for child in psutil.Process().children() if child not in before]
+        return any(os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) for child in started)
+
+    running = asyncio.ensure_future(demo([SAMPLES["photo.jpg"]]))
+    while not has_ended_one():  # noqa: ASYNC110 - no event announces it
+        await asyncio.sleep(0)  # a turn of the loop
+    running.cancel()
+    await asyncio.sleep(0)  # the turn in which it is cancelled
+    interrupted.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 @pytest.mark.slow

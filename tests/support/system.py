@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import secrets
 import shutil
 import socket
 import subprocess
@@ -49,6 +50,12 @@ def executable(name: str, *folders: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    """
+    Return a port that is free now, for a server that binds it later.
+
+    It is below those that the system gives to connections and to servers that bind port 0, of which other tests start many.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)  # not of `random`, which pytest-randomly seeds alike in each process
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
