@@ -25,7 +25,7 @@ from meta_media.protocol.settings import Settings
 from meta_media.protocol.webhooks import inbound_media, parse_webhook, verify_signature, verify_subscription
 from meta_media.transfer.atomic_file import clean_stale
 from meta_media.transfer.media_stream import MediaStream
-from meta_media.transfer.repackage import repackage
+from meta_media.transfer.repackaging import repackage
 from meta_media.transfer.sources import Source
 
 __all__ = [

@@ -1,26 +1,144 @@
-"""A source whose Opus becomes a voice note: it is repackaged when it is opened, and any other file is left as it is."""
+"""Opus that becomes a voice note: that of a file, without an event loop, and that of a source when it is opened."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Final
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import IO, BinaryIO, Final
 
 import attrs
 
+from meta_media.errors import InvalidMediaError
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.media_types import HEAD_SIZE, MAX_SIZE, Inspection, check_size
 from meta_media.protocol.repackage import RepackageSteps, repackage_steps
 from meta_media.transfer.bodies import Body, make_replayable
 from meta_media.transfer.opening import open_stream
+from meta_media.transfer.readers import BATCH_SIZE, as_bytes
 from meta_media.transfer.sources import Source
-from meta_media.transfer.threads import FileWork
+from meta_media.transfer.threads import FileWork, storage_errors
 
-__all__ = ["repackaged"]
+__all__ = ["repackage", "repackaged"]
 
+_MEMORY: Final = 2**20  # bytes of a pipe that are kept in memory; more of them in a temporary file
 _CONTAINER: Final = re.compile(rb"\x1a\x45\xdf\xa3|OggS|....(?:ftyp|styp|moov|mdat|free|wide)", re.DOTALL)
 _MATROSKA: Final = frozenset({"audio/webm", "video/webm", "video/x-matroska"})
+
+
+def _advance(steps: RepackageSteps, data: bytes | None) -> tuple[bytes, tuple[int, int] | None]:
+    """Return the pages until the next read, and that read; None at the end."""
+    pages: list[bytes] = []
+    try:
+        step = next(steps) if data is None else steps.send(data)
+        while isinstance(step, bytes):
+            pages.append(step)
+            step = steps.send(b"")
+    except StopIteration:
+        step = None
+    return b"".join(pages), step
+
+
+def repackage(file: BinaryIO | bytes) -> Iterator[bytes]:
+    """
+    Yield Opus in WebM, Matroska, MP4 or Ogg as mono Opus in Ogg, which WhatsApp accepts as a voice note.
+
+    The packets of sound are untouched: nothing is lost, and no time is spent on encoding. Stereo is announced as mono, and
+    players mix it down. Memory is constant, but for the index of an MP4 without fragments: 1 MB for an hour.
+
+    Args:
+        file: Bytes, or a binary file, which is read from its position. It is left open, and its position is restored. A file
+            that cannot seek, such as a pipe, is kept up to the first page: 64 KiB of it, or, if it is an MP4 whose index lies
+            at its end, all of it, in a temporary file.
+
+    Raises:
+        CorruptedMediaError: The file ends too early, or is damaged.
+        InvalidMediaError: It is no binary file.
+        StorageError: It cannot be read.
+        UnsupportedMediaTypeError: It is not one track of mono or stereo Opus.
+    """
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    if not callable(getattr(source, "read", None)):
+        raise InvalidMediaError(f"cannot read a {type(file).__name__}: pass bytes, or a file opened with mode 'rb'")
+    with _opened(source) as opened:
+        steps, data = repackage_steps(), None
+        while True:
+            pages, place = _advance(steps, data)
+            if pages:
+                opened.keeping = False
+                yield pages
+            if place is None:
+                return
+            with storage_errors("read the file"):
+                data = opened.at(*place)
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO) -> Iterator[_File | _Pipe]:
+    try:
+        start = file.tell()
+        file.seek(start)
+    except (AttributeError, OSError, ValueError):  # a pipe or a socket, or it is closed
+        with tempfile.SpooledTemporaryFile(_MEMORY) as kept:
+            yield _Pipe(file, kept)
+        return
+    try:
+        yield _File(file, start)
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # a position that cannot be restored must not hide the outcome
+            file.seek(start)
+
+
+class _File:
+    """A file that can seek, from a position."""
+
+    keeping = False
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        self._file, self._start = file, start
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer at the end."""
+        self._file.seek(self._start + offset)
+        return b"".join(_chunks(self._file, size))
+
+
+class _Pipe:
+    """
+    A file that cannot seek.
+
+    Attributes:
+        keeping: Whether the bytes that are read are kept, to go back to them.
+    """
+
+    def __init__(self, file: BinaryIO, kept: IO[bytes]) -> None:
+        self.keeping = True
+        self._file, self._kept, self._position = file, kept, 0
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer at the end, and of bytes that were not kept."""
+        self._kept.seek(offset)
+        data = self._kept.read(size)
+        start = offset + len(data)
+        if start < self._position:
+            return data
+        for chunk in _chunks(self._file, offset + size - self._position):
+            if self.keeping:
+                self._kept.seek(0, os.SEEK_END)
+                self._kept.write(chunk)
+            data += chunk[max(start - self._position, 0) :]
+            self._position += len(chunk)
+        return data
+
+
+def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of a file, from its position; fewer at its end. A pipe gives what is there."""
+    while size and (chunk := as_bytes(file.read(min(size, BATCH_SIZE)) or b"")):
+        yield chunk
+        size -= len(chunk)
 
 
 def repackaged(source: Source, mime_type: str | None) -> Source:
@@ -37,7 +155,7 @@ def repackaged(source: Source, mime_type: str | None) -> Source:
 class _Repackaged(Source):
     source: Source
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Body]:
         """See `Source`. Name, type and SHA-256 are those of the body."""
         async with self.source.open() as body:
@@ -47,7 +165,7 @@ class _Repackaged(Source):
                 body.sha256 = self.source.sha256 or body.sha256
                 yield body
                 return
-            async with aclosing(_pages(body)) as pages, open_stream(pages, None) as result:
+            async with contextlib.aclosing(_pages(body)) as pages, open_stream(pages, None) as result:
                 result.name = name and typed_filename(name, "audio/ogg", "media", sent=True)
                 result.repackaged_size = body.size
                 yield result
@@ -90,19 +208,6 @@ async def _pages(body: Body) -> AsyncGenerator[bytes, None]:
         if place is None:
             return
         data = await _read(body, *place)
-
-
-def _advance(steps: RepackageSteps, data: bytes | None) -> tuple[bytes, tuple[int, int] | None]:
-    """Return the pages until the next read, and that read; None at the end."""
-    pages: list[bytes] = []
-    try:
-        step = next(steps) if data is None else steps.send(data)
-        while isinstance(step, bytes):
-            pages.append(step)
-            step = steps.send(b"")
-    except StopIteration:
-        step = None
-    return b"".join(pages), step
 
 
 async def _read(body: Body, offset: int, size: int) -> bytes:
