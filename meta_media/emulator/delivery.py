@@ -28,7 +28,7 @@ from meta_media.emulator.settings import Clock
 from meta_media.emulator.webhooks import Failure, statuses
 from meta_media.errors import ConfigurationError, NetworkError
 
-__all__ = ["LOGGER", "Deliveries", "post_webhook", "sign", "verify_subscription"]
+__all__ = ["LOGGER", "Deliveries", "sign", "verify_subscription"]
 
 LOGGER: Final = logging.getLogger("meta_media.emulator")
 _TIMEOUT: Final = 30.0  # seconds that an application may take to respond
@@ -73,17 +73,6 @@ async def verify_subscription(url: str, verify_token: str) -> None:
         if body == f'"{challenge}"'.encode():
             hint = "with hub.challenge in quotes, as JSON: let it respond with plain text"
         raise ConfigurationError(f"the webhook answered the handshake {hint}")
-
-
-async def post_webhook(url: str, body: bytes, signature: str, *, what: str = "", again: str = "") -> int:
-    """Post a webhook once. Return the HTTP status of the response; 0 if there is none."""
-    started = time.monotonic()
-    headers = {"content-type": "application/json", "x-hub-signature-256": signature}
-    status, _ = await _exchange("POST", url, content=body, headers=headers)
-    how = f"HTTP {status}, {time.monotonic() - started:.3f} s" if isinstance(status, int) else status
-    level, again = (logging.INFO, "") if status == 200 else (logging.WARNING, again)
-    LOGGER.log(level, "webhook%s: %s%s", what and f" ({what})", how, again)
-    return status if isinstance(status, int) else 0
 
 
 async def _exchange(
@@ -190,8 +179,14 @@ class Deliveries:
     async def post_once(self, url: str, body: bytes, signature: str, what: str = "", again: str = "") -> int:
         """Post a webhook once, and return the HTTP status of the response; 0 if there is none."""
         started = time.monotonic()
-        status = await post_webhook(url, body, signature, what=what, again=again)
-        self._feed.posted(what, body, status, time.monotonic() - started)
+        headers = {"content-type": "application/json", "x-hub-signature-256": signature}
+        status, _ = await _exchange("POST", url, content=body, headers=headers)
+        seconds = time.monotonic() - started
+        how = f"HTTP {status}, {seconds:.3f} s" if isinstance(status, int) else status
+        level, again = (logging.INFO, "") if status == 200 else (logging.WARNING, again)
+        LOGGER.log(level, "webhook%s: %s%s", what and f" ({what})", how, again)
+        status = status if isinstance(status, int) else 0
+        self._feed.posted(what, body, status, seconds)
         return status
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
