@@ -48,58 +48,40 @@ with contextlib.suppress(ModuleNotFoundError):  # a package that all other instr
     _suppressed, _is_enabled = utils.suppress_http_instrumentation, utils.is_instrumentation_enabled
 
 
+# What is known of a request, by its name as an attribute since version 1.23, and in version 1.20; None where it has none.
+_ATTRIBUTES: Final[Mapping[str, tuple[str | None, str | None]]] = {
+    "method": ("http.request.method", "http.method"),
+    "url": ("url.full", "http.url"),
+    "address": ("server.address", "net.peer.name"),
+    "port": ("server.port", None),
+    "unusual_port": (None, "net.peer.port"),
+    "resends": ("http.request.resend_count", "http.resend_count"),
+    "status": ("http.response.status_code", "http.status_code"),
+    "version": ("network.protocol.version", "net.protocol.version"),
+    "error": ("error.type", None),
+    "sent": (None, "http.request_content_length"),
+    "received": (None, "http.response_content_length"),
+}
+
+
 @attrs.frozen
 class _Convention:
     """The names of what is known of a request: of the attributes, and of its metrics."""
 
-    attributes: Mapping[str, str]
+    column: int  # of the table above
     duration: str
     unit: str  # of the duration
     per_second: int  # of these units
-    sent: str
-    received: str
+    size: str  # of the metrics of bodies
 
     def named(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return facts under the names of attributes; those without a name are left out, and so is None."""
-        given = ((self.attributes.get(fact), value) for fact, value in facts.items())
+        given = ((_ATTRIBUTES[fact][self.column], value) for fact, value in facts.items())
         return {name: value for name, value in given if name is not None and value is not None}
 
 
-_STABLE: Final = _Convention(
-    attributes={
-        "method": "http.request.method",
-        "url": "url.full",
-        "address": "server.address",
-        "port": "server.port",
-        "resends": "http.request.resend_count",
-        "status": "http.response.status_code",
-        "version": "network.protocol.version",
-        "error": "error.type",
-    },
-    duration="http.client.request.duration",
-    unit="s",
-    per_second=1,
-    sent="http.client.request.body.size",
-    received="http.client.response.body.size",
-)
-_OLD: Final = _Convention(
-    attributes={
-        "method": "http.method",
-        "url": "http.url",
-        "address": "net.peer.name",
-        "unusual_port": "net.peer.port",
-        "resends": "http.resend_count",
-        "status": "http.status_code",
-        "version": "net.protocol.version",
-        "sent": "http.request_content_length",
-        "received": "http.response_content_length",
-    },
-    duration="http.client.duration",
-    unit="ms",
-    per_second=1000,
-    sent="http.client.request.size",
-    received="http.client.response.size",
-)
+_STABLE: Final = _Convention(0, "http.client.request.duration", "s", 1, "http.client.{}.body.size")
+_OLD: Final = _Convention(1, "http.client.duration", "ms", 1000, "http.client.{}.size")
 
 
 class MediaInstrumentor:
@@ -173,8 +155,8 @@ class _Metrics:
         self.convention = convention
         buckets = [seconds * convention.per_second for seconds in _SECONDS]
         self._duration = _histogram(meter, convention.duration, convention.unit, buckets)
-        self._sent = _histogram(meter, convention.sent, "By", _BYTES)
-        self._received = _histogram(meter, convention.received, "By", _BYTES)
+        self._sent = _histogram(meter, convention.size.format("request"), "By", _BYTES)
+        self._received = _histogram(meter, convention.size.format("response"), "By", _BYTES)
 
     def record(self, request: ObservedRequest, facts: Mapping[str, Any]) -> None:
         """Record a request; the sizes of bodies only if there is a response."""
