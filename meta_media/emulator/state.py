@@ -79,9 +79,8 @@ class State:
         self._folder = folder
         self._media = folder / "media"
         self._clock = clock
-        self.on_change: Callable[[str], None] = lambda _media_id: (
-            None
-        )  # with each id that is new, other or gone, on a thread
+        # Called on a thread, with each id that is new, other or gone.
+        self.on_change: Callable[[str], None] = lambda _media_id: None
         self._tokens: dict[str, Token] = {}
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()

@@ -42,9 +42,8 @@ __all__ = ["ObjectDestination"]
 
 _GRACE: Final = 10.0  # seconds that a cancelled caller waits for the request that writes an object
 _UNDO_TIMEOUT: Final = 5.0  # seconds that it then waits for the object to be deleted
-_LET_GO: Final = (
-    0.001  # seconds for obstore's threads: Python 3.13 and earlier abort if one is in the interpreter at its end
-)
+# Seconds for obstore's threads: Python 3.13 and earlier abort if one is in the interpreter at its end.
+_LET_GO: Final = 0.001
 _GIVE_BACK: Final = 0.02  # seconds after which the pages that were sent are given back
 _DONT_NEED: Final[int | None] = getattr(mmap, "MADV_DONTNEED", None)  # not on Windows
 _KEY: Final = re.compile(r"(?:(?!\.\.?(?:/|$))[^/\x00-\x1f\x7f]+(?:/|$))*")  # parts that every store can have

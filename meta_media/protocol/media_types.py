@@ -38,6 +38,7 @@ __all__ = [
     "kind_of",
     "named_type",
     "normalise",
+    "stated_type",
 ]
 
 Kind = Literal["audio", "document", "image", "sticker", "video"]
@@ -184,11 +185,8 @@ class Inspection:
 
 def kind_of(mime_type: str) -> Kind:
     """Return the kind of message for a type. Types that WhatsApp does not accept, but that people receive, go as documents."""
-    try:
-        row = ACCEPTED.get(normalise(mime_type))
-    except UnsupportedMediaTypeError:
-        row = None
-    return "document" if row is None else row.kind
+    row = ACCEPTED.get(stated_type(mime_type) or "")
+    return row.kind if row else "document"
 
 
 def normalise(mime_type: str) -> str:
@@ -209,7 +207,7 @@ def normalise(mime_type: str) -> str:
 
 def extension_for(mime_type: str) -> str | None:
     """Return the preferred extension, such as `.jpg`, of an accepted or common type; None for any other."""
-    found = _EXTENSIONS.get(mime_type) or _EXTENSIONS.get(_hinted(mime_type) or "")
+    found = _EXTENSIONS.get(mime_type) or _EXTENSIONS.get(stated_type(mime_type) or "")
     return found[0] if found else None
 
 
@@ -243,7 +241,7 @@ def inspect_media(
     declared = None if mime_type is None else normalise(mime_type)
     signature = signature or sniff(head, complete)
     is_text = signature is None and looks_like_text(head, complete)
-    found = _found(signature, (named_type(filename or ""), hint and _hinted(hint)), is_text=is_text)
+    found = _found(signature, (named_type(filename or ""), hint and stated_type(hint)), is_text=is_text)
     decided = declared or found
     kind = _kind(decided)
     if not validate:
@@ -322,7 +320,7 @@ def _empty(filename: str | None, kind: Kind) -> CorruptedMediaError:
     return CorruptedMediaError(message, kind=kind, limit=1, actual=0)
 
 
-def _hinted(mime_type: str | None) -> str | None:
+def stated_type(mime_type: str | None) -> str | None:
     """Return a normalised type; None for one that is missing, malformed or meaningless."""
     if not mime_type:
         return None

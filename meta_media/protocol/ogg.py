@@ -51,9 +51,8 @@ class OggWriter:
         """Add a packet, and return the pages that are complete; often none."""
         size = duration(packet)
         self.samples += size
-        if (
-            self._pre_skip > MAX_PRE_SKIP
-        ):  # what is left of it is more than the 80 ms in which a decoder converges (RFC 7845, 4.6)
+        # What is left of it is more than the 80 ms in which a decoder converges (RFC 7845, 4.6).
+        if self._pre_skip > MAX_PRE_SKIP:
             self._pre_skip -= size
             self._left_out += size
             return b""

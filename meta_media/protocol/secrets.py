@@ -12,9 +12,8 @@ __all__ = ["TOKEN", "Secret", "SecretBytes", "excerpt", "hide_query", "masked", 
 
 _MAX_EXCERPT: Final = 80  # characters
 _MIN_SECRET_LENGTH: Final = 8  # characters
-_URL: Final = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/?#]*@)?([^?#]*)(.?)", re.DOTALL
-)  # pathlib leaves one slash
+# pathlib leaves one slash.
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^/?#]*@)?([^?#]*)(.?)", re.DOTALL)
 _QUERY: Final = re.compile(r"\?[\w.~%-]+=.*", re.DOTALL)  # of a URL without its scheme; a name may have a question mark
 _ANY_SECRET: Final = re.compile(r"//[^/@]*@|\?.*|[\w+/=-]{40,}", re.DOTALL)
 TOKEN: Final = re.compile(r"EAA\w{18,}")  # an access token of Meta's; see `validators.is_token`

@@ -38,6 +38,7 @@ __all__ = [
     "own_name",
     "own_size",
     "own_type",
+    "parameters",
     "part_content",
     "path_in_words",
     "refusal",
@@ -86,6 +87,14 @@ def takes(method: Callable[..., Any], *args: object) -> bool:
     except (TypeError, ValueError) as error:
         return isinstance(error, ValueError)
     return True
+
+
+def parameters(method: Callable[..., Any]) -> list[str]:
+    """Return the names of a method's parameters; none of a method that does not tell them."""
+    try:
+        return list(inspect.signature(method).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 # What it is

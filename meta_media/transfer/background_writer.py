@@ -15,9 +15,8 @@ from meta_media.transfer.threads import GRACE, FileWork, pool
 
 __all__ = ["BackgroundWriter"]
 
-_LINGER: Final = (
-    0.01  # seconds that the thread waits for the next piece: to leave and come again costs as much as 200 KiB
-)
+# Seconds that the thread waits for the next piece: to leave and come again costs as much as 200 KiB.
+_LINGER: Final = 0.01
 _TURN_TIMEOUT: Final = 0.1  # seconds to wait for a turn: the thread that has it may be waiting for a slow disk
 T = TypeVar("T")
 

@@ -221,10 +221,7 @@ class FileSink(Sink):
 def _handle_sink(handle: Any) -> Sink:
     """Return the sink for an open handle; raise if it cannot take bytes in order."""
     kind, mode, inner = type(handle).__name__, getattr(handle, "mode", None), getattr(handle, "wrapped", handle)
-    try:
-        names = set(inspect.signature(handle.write).parameters)
-    except (TypeError, ValueError):  # it is not written in Python
-        names = set()
+    names = adapters.parameters(handle.write)
     if "filename" in names or ("offset" in names and not hasattr(handle, "tell")):
         raise ConfigurationError(
             f"cannot download to a {kind}, whose write takes a name or an offset: open a file with it, and pass that"

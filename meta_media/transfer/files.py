@@ -58,9 +58,8 @@ class OpenedFile:
         local = None
         try:
             path = self._path if isinstance(self._path, Path) else None
-            local = (
-                os.fsdecode(self._path) if path is None else str(path)
-            )  # `__fspath__` is called once: it may fetch the file
+            # `__fspath__` is called once: it may fetch the file.
+            local = os.fsdecode(self._path) if path is None else str(path)
             self._read_or_open(path or Path(local))
         except (OSError, ValueError) as error:
             words, advice = ("the path", "") if local is None else path_in_words(self._path, local, error)

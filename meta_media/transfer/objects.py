@@ -36,9 +36,8 @@ __all__ = [
 ]
 
 _FIRST_SIZE: Final = 2**20  # bytes of the first range: one request is enough for most media
-_READ_GRACE: Final = (
-    0.01  # seconds that a cancelled caller waits for a range: one that is not wanted leaves nothing behind
-)
+# Seconds that a cancelled caller waits for a range: one that is not wanted leaves nothing behind.
+_READ_GRACE: Final = 0.01
 _SETTLED: Final = 2.0  # seconds after which another change of an object cannot have the same ETag
 _WITHOUT: Final = "an object needs a store of obstore's, such as obstore.store.S3Store"
 _EXTRA: Final = "pip install '.[storage]' in a checkout"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from meta_media.errors import InvalidMediaError, MediaError, StorageError
 from meta_media.http.exceptions import map_exception
-from meta_media.transfer.adapters import Buffer, as_buffer, attribute, is_mock, takes
+from meta_media.transfer.adapters import Buffer, as_buffer, attribute, is_mock, parameters, takes
 from meta_media.transfer.threads import FileWork, call
 
 __all__ = ["BATCH_SIZE", "as_bytes", "buffers", "called", "check_handle", "handle_chunks", "response_chunks"]
@@ -80,21 +80,14 @@ def _next_batch(iterator: Iterator[Buffer]) -> bytes:
 
 def check_handle(handle: Any) -> bool:
     """Return whether the `read` of a handle takes a size. A handle that cannot be read in sequence is refused."""
-    parameters, kind = _parameters(handle.read), type(handle).__name__
-    if "offset" in parameters and not hasattr(handle, "tell"):
+    names, kind = parameters(handle.read), type(handle).__name__
+    if "offset" in names and not hasattr(handle, "tell"):
         raise InvalidMediaError(f"a {kind} has no position to read from: open the file with aiofile.async_open")
     if isinstance(attribute(handle, "encoding"), str) or isinstance(handle, io.TextIOBase):
         raise InvalidMediaError("the handle gives str, not bytes: open the file with mode 'rb', or encode the text")
-    if parameters[:1] in _OF_SEVERAL:
+    if names[:1] in _OF_SEVERAL:
         raise InvalidMediaError(f"a {kind} reads one of several files: open one of them, and pass its handle")
     return takes(handle.read, BATCH_SIZE)
-
-
-def _parameters(method: Callable[..., Any]) -> list[str]:
-    try:
-        return list(inspect.signature(method).parameters)
-    except (TypeError, ValueError):
-        return []
 
 
 async def handle_chunks(handle: Any) -> AsyncIterator[Buffer]:

@@ -94,9 +94,8 @@ class Source(abc.ABC):
         """
         if isinstance(source, str) and not str_paths:
             raise InvalidMediaError(f"{adapters.NO_STR_PATHS}, or text.encode() and a filename for text")
-        if (
-            isinstance(source, str | PurePath) and type(source) in adapters.LOCAL_TYPES
-        ):  # what most sources are needs no further look
+        # What most sources are needs no further look.
+        if isinstance(source, str | PurePath) and type(source) in adapters.LOCAL_TYPES:
             return cls.path(source)
         is_definition = inspect.isclass(source) or inspect.ismodule(source)  # whose functions are meant for others
         for recognise in () if is_definition else _RECOGNISERS:

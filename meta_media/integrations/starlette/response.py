@@ -30,10 +30,9 @@ from meta_media.errors import (
     RateLimitError,
     ServerError,
     TransferTimeoutError,
-    UnsupportedMediaTypeError,
 )
 from meta_media.protocol.filenames import typed_filename
-from meta_media.protocol.media_types import ACCEPTED, normalise
+from meta_media.protocol.media_types import ACCEPTED, stated_type
 from meta_media.protocol.models import HasMediaId, MediaInfo, media_id_of
 
 __all__ = ["CLIENT_LEFT", "MediaResponse"]
@@ -173,7 +172,8 @@ class MediaResponse(Response):
 
     def _describe(self, headers: MutableHeaders, info: MediaInfo) -> None:
         """Add the type and the name, and what keeps a stranger's file from acting in the page's origin."""
-        mime_type = _normalised(info.mime_type)
+        # A type that a sender made up may not even be fit for a header.
+        mime_type = stated_type(info.mime_type) or "application/octet-stream"
         shown = mime_type in _SHOWN
         kept = mime_type if shown or mime_type in ACCEPTED else "application/octet-stream"
         name = self._filename or getattr(self._what, "filename", None)
@@ -246,13 +246,6 @@ def _requested_part(headers: Headers, size: int, etag: str | None) -> tuple[int,
 def _is_listed(etag: str, header: str | None) -> bool:
     """Return whether `If-None-Match` lists an ETag."""
     return header is not None and (header.strip() == "*" or etag in _ENTITY_TAG.findall(header))
-
-
-def _normalised(mime_type: str) -> str:
-    try:
-        return normalise(mime_type)
-    except UnsupportedMediaTypeError:  # it may not even be fit for a header
-        return "application/octet-stream"
 
 
 def _named(name: str) -> str:
