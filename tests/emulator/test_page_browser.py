@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import pytest_asyncio
 
 from meta_media import MediaApi, inbound_media, samples
 from meta_media.emulator import Clock, Emulator, Fault
 from meta_media.emulator.state import State, StoredMedia
 from tests.support.axe import faults_of
-from tests.support.chromium import complaints
+from tests.support.chromium import MARKS, complaints
 from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 pytest_plugins = ["tests.support.axe", "tests.support.chromium"]
-pytestmark = pytest.mark.slow
+pytestmark = MARKS
 
-ROOT = Path(__file__).parents[2]
 SAMPLES = {path.name: path for path in samples.paths()}
 HOSTILE = (
     "<img src=x onerror=alert({n})>.jpg",
@@ -51,6 +48,20 @@ TYPES = (
     "video/mp4",
 )
 SCRIPT = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def emulator() -> AsyncIterator[Emulator]:
+    """An emulator on the event loop that the tests of this module share."""
+    async with Emulator() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def media(emulator: Emulator) -> AsyncIterator[MediaApi]:
+    """A client for the emulator."""
+    async with emulator.api() as api:
+        yield api
 
 
 @asynccontextmanager
@@ -280,6 +291,11 @@ async def test_a_thousand_media(tmp_path: Path, chromium: Browser) -> None:
         assert await page.text_content(".card .name >> nth=0") == "1099.jpg"
         filled = await page.evaluate("[...document.querySelectorAll('.card')].filter(card => card.filled).length")
         assert 0 < filled < 50  # those that can be seen, and some beside them
+        await page.evaluate("document.querySelector('#media').scrollTop = 1e6")
+        await page.wait_for_selector(".card:last-child .verdict:not(:empty)")
+        filled = await page.evaluate("[...document.querySelectorAll('.card')].filter(card => card.filled).length")
+        assert filled < 100  # not those between
+        await page.evaluate("document.querySelector('#media').scrollTop = 0")
         await page.evaluate("""() => {
             window.counted = {added: 0, removed: 0};
             new MutationObserver(records => records.forEach(({addedNodes, removedNodes}) => {
@@ -320,16 +336,3 @@ async def test_a_restart(tmp_path: Path, chromium: Browser) -> None:
         await page.wait_for_selector("#live.on")
         await page.wait_for_selector(".card >> text=new.txt")
         await holds(page, "document.querySelectorAll('.card').length === 1 && !document.querySelector('#log li')")
-
-
-def test_pictures(tmp_path: Path) -> None:
-    """The pictures of README are made by one command. They fetch nothing, and the plot has the figures of the table."""
-    command = [sys.executable, "-m", "tests.pictures", str(tmp_path)]
-    subprocess.run(command, check=True, cwd=ROOT, timeout=100)
-    names = ("benchmarks.svg", "demo.svg", "page-dark.png", "page.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
-    plot, demo = ((tmp_path / name).read_text(encoding="utf-8") for name in names[:2])
-    assert "20&#160;of&#160;20&#160;files&#160;came&#160;back" in demo
-    assert plot.count("<rect") == 4 * 4 + 1
-    for drawn in (plot, demo):
-        assert set(re.findall('https?://[^ "<]+', drawn)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}

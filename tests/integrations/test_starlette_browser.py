@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import fastapi
 import pytest
+import pytest_asyncio
 from fastapi.responses import HTMLResponse
 
 from meta_media import samples
 from meta_media.emulator import Emulator
 from meta_media.integrations.starlette import MediaResponse, media_lifespan
 from tests.integrations.web import serving
-from tests.support.chromium import complaints
+from tests.support.chromium import MARKS, complaints
 from tests.transfer.downloads import received
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 pytest_plugins = ["tests.support.chromium"]
-pytestmark = pytest.mark.slow
+pytestmark = MARKS
 SAMPLES = {path.name: path for path in samples.paths()}
 PADDING = 4 * 2**20  # bytes before a film's index, more than a browser reads ahead
 FORM = """<!doctype html><title>Send a file</title><link rel=icon href=data:,>
@@ -77,6 +78,13 @@ async def visited(chromium: Browser, site: Site) -> AsyncIterator[tuple[Page, li
         await page.goto("/")
         yield page, faults
         await page.context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def emulator() -> AsyncIterator[Emulator]:
+    """An emulator on the event loop that the tests of this module share."""
+    async with Emulator() as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """
 A real browser for tests: Debian's Chromium without a window, driven by playwright.
 
-A module that uses the fixture has `pytest_plugins = ["tests.support.chromium"]`, imports this module before pytest loads it as
-a plugin (PYTEST_DONT_REWRITE), and marks its tests slow: a start takes two seconds. `SCREENSHOTS` names the folder in which
-pictures stay; without it they go to a temporary one.
+A start of playwright and the browser takes some seconds, so the tests of a module share them, and have their event loop. Such a
+module has `pytest_plugins = ["tests.support.chromium"]`, imports this module before pytest loads it as a plugin
+(PYTEST_DONT_REWRITE), has `pytestmark = MARKS`, and makes its other async fixtures with `loop_scope="module"`. `SCREENSHOTS`
+names the folder in which pictures stay; without it they go to a temporary one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import pytest_asyncio
 
 from tests.support.system import executable
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
+MARKS: Final = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 _FLAGS: Final = (
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-proxy-server"),
@@ -42,11 +45,18 @@ async def open_chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    """A browser of the test's own. `await chromium.new_page(viewport=…, color_scheme="dark")` opens a page."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _browser() -> AsyncIterator[Browser]:
     async with open_chromium() as browser:
         yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chromium(_browser: Browser) -> AsyncIterator[Browser]:
+    """A browser without pages. `await chromium.new_page(viewport=…, color_scheme="dark")` opens one with a profile of its own."""
+    yield _browser
+    for context in _browser.contexts:
+        await context.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ const peers = new Map(); // conversations, by name
 let facts = { ahead: 0 };
 let stored = 0; // media, with those beyond the list
 let source; // of events
+let filling; // timer of `fillVisible`
 
 const find = (id) => document.getElementById(id);
 const plain = (value) => String(value ?? "").replace(UNSAFE, "\ufffd");
@@ -54,15 +55,18 @@ function span(seconds) {
   return `${Math.max(0, Math.floor(seconds / size))} ${unit}`;
 }
 
-// Media: a card is filled when it is first seen
+// Media: a card is filled when it is first seen, but not while it is only scrolled past
 
-const observer = new IntersectionObserver((changes) => {
-  for (const { target: card, isIntersecting } of changes) {
-    visible[isIntersecting ? "add" : "delete"](card);
-    if (isIntersecting) showTimes(card);
-    if (isIntersecting && !card.filled) fill(card);
-  }
-}, { scrollMargin: "400px" });
+find("cards").addEventListener("contentvisibilityautostatechange", ({ target: card, skipped }) => {
+  visible[skipped ? "delete" : "add"](card);
+  if (!skipped) showTimes(card);
+  filling ??= setTimeout(fillVisible, 100);
+});
+
+function fillVisible() {
+  filling = null;
+  for (const card of visible) if (!card.filled) fill(card);
+}
 
 function showMedia(key, entry, old) {
   const card = old ?? find("card-template").content.firstElementChild.cloneNode(true);
@@ -77,7 +81,6 @@ function showMedia(key, entry, old) {
     for (const button of card.querySelectorAll(".buttons > *")) button.ariaLabel = `${button.textContent} ${name}`;
     Object.assign(card.querySelector("a"), { href: fileOf(key), download: name });
     place(find("cards"), card);
-    observer.observe(card);
   }
   showTimes(card);
   return card;
@@ -122,7 +125,6 @@ function removeMedia(card) {
     const next = card.nextElementSibling ?? card.previousElementSibling;
     (next?.querySelector("[data-do=delete]") ?? find("receive").elements.files).focus();
   }
-  observer.unobserve(card);
   visible.delete(card);
   card.remove();
 }
