@@ -161,6 +161,7 @@ class Emulator(Customers):
 
     def api(self, **settings: Any) -> MediaApi:
         """Return a client of the default number; `settings` are fields of `Settings`."""
+        _ = self._running  # raises while there is no address yet
         # The environment's WA_APP_SECRET is another app's.
         own: dict[str, Any] = {"base_url": self.base_url, "app_secret": self.app_secret, "app_id": self.app_id}
         if self.settings.provider == "360dialog":

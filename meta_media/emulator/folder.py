@@ -34,6 +34,7 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {  # their columns; the first is
 _COLUMNS: Final = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
 _MEDIA_FILE: Final = re.compile(r"[1-9][0-9]{15}(\.part)?")  # as `IncomingFile` names them
 _TIMEOUT: Final = 0.5  # seconds to wait for another emulator that is just being refused
+_ELSEWHERE: Final = "use another folder: Emulator(FOLDER), serve --data FOLDER"
 _MAX_SHOWN: Final = 200  # characters of a path or a reason in an error
 
 
@@ -48,10 +49,10 @@ def folder_errors(folder: Path) -> Iterator[None]:
     except (sqlite3.Error, TypeError, ValueError) as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_BUSY"):
-            raise _unusable(folder, "another emulator uses it: stop that one, or use another folder") from error
+            raise _unusable(folder, f"another emulator uses it: stop that one, or {_ELSEWHERE}") from error
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PERM", "SQLITE_READONLY")):
             raise StorageError(f"the emulator could not keep data in {shown(folder)}: {error}") from error
-        raise _unusable(folder, f"it is damaged ({error}): use another folder") from error
+        raise _unusable(folder, f"it is damaged ({error}): {_ELSEWHERE}") from error
 
 
 def open_database(folder: Path) -> sqlite3.Connection:
@@ -68,7 +69,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
     # It is not opened to look at it: closing it would release the lock of another emulator in this process (SQLite's
     # "How To Corrupt An SQLite Database File", section 2.2).
     elif not S_ISREG(os.lstat(database).st_mode):
-        raise _unusable(folder, "it is not a regular file: use another folder")
+        raise _unusable(folder, f"it is not a regular file: {_ELSEWHERE}")
     connection = sqlite3.connect(database, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         connection.text_factory = bytes.decode  # raises for what is not UTF-8, as a ValueError
@@ -150,12 +151,12 @@ def _is_new(connection: sqlite3.Connection, folder: Path, names: set[str]) -> bo
     if not (number or version or found) and names <= _OF_SQLITE:
         return True
     if number != _NUMBER:
-        raise _unusable(folder, "it is not an emulator's: use another folder")
+        raise _unusable(folder, f"it is not an emulator's: {_ELSEWHERE}")
     if version != _VERSION:
-        age, remedy = ("a later", "update meta_media, or use") if version > _VERSION else ("an earlier", "use")
-        raise _unusable(folder, f"it is of {age} version: {remedy} another folder")
+        age, update = ("a later", "update meta_media, or ") if version > _VERSION else ("an earlier", "")
+        raise _unusable(folder, f"it is of {age} version: {update}{_ELSEWHERE}")
     if lost := sorted({(table, column) for table, columns in _TABLES.items() for column in columns} - found):
-        raise _unusable(folder, f"it lacks {'.'.join(lost[0])}: use another folder")
+        raise _unusable(folder, f"it lacks {'.'.join(lost[0])}: {_ELSEWHERE}")
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise ValueError(" ".join(verdict.split())[:_MAX_SHOWN])

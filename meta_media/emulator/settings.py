@@ -8,17 +8,27 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from meta_media.emulator.arguments import one_of
+from meta_media.errors import ConfigurationError
+
 __all__ = ["Clock", "EmulatorSettings"]
 
 _DAY: Final = 24 * 60 * 60
 
 
 def _switch(*choices: Any) -> Any:
-    return attrs.field(default=choices[0], validator=attrs.validators.in_(choices))
+    def check(_: EmulatorSettings, field: attrs.Attribute[Any], value: object) -> None:
+        one_of(field.name, value, choices)
+
+    return attrs.field(default=choices[0], validator=check)
 
 
 def _not_negative(default: int) -> Any:
-    return attrs.field(default=default, validator=attrs.validators.ge(0))
+    def check(_: EmulatorSettings, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, int | float) or value < 0:
+            raise ConfigurationError(f"{field.name} must be a number of at least 0, not {value!r:.80}")
+
+    return attrs.field(default=default, validator=check)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +64,9 @@ class EmulatorSettings:
         retry_after: Seconds in the `Retry-After` of a throttled request. None leaves the header out.
         file_size_as_string: Whether `file_size` is a string, as documented, or a number, as recorded.
         remembered: How many requests and messages are kept for tests to look at.
+
+    Raises:
+        ConfigurationError: A value is invalid.
     """
 
     provider: Literal["meta", "360dialog"] = _switch("meta", "360dialog")

@@ -129,7 +129,7 @@ class ObjectDestination(StoredDestination):
 
 
 def _exists(key: str) -> StorageError:
-    return StorageError(f"{excerpt(key)} exists already, and overwrite is off", errno=errno.EEXIST)
+    return StorageError(f"{excerpt(key)} exists already, and overwrite is off: choose another name", errno=errno.EEXIST)
 
 
 class _ObjectSink(FileSink):

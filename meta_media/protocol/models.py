@@ -84,7 +84,7 @@ class UploadedMedia(HasMediaId):
         mime_type: MIME type that was sent.
         file_size: Bytes sent.
         filename: Name that was sent.
-        sha256: SHA-256 of the bytes sent, 64 hex digits; only with `verify=True`.
+        sha256: SHA-256 of the bytes sent, 64 hex digits; with `verify=True`, and in a run with a journal.
         maybe_duplicate: Whether the file was sent again because a response was lost. Meta may then hold it under a second,
             unknown id until that expires.
         attempts: Requests sent.

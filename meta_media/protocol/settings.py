@@ -111,8 +111,8 @@ class Settings:
             rate. Default: 1024.
         deadline: Seconds for all requests of a call together. Waits for a connection slot and for the reader of a stream do
             not count. It is also the limit of each single wait for a file or handle; without it, that is 60 for work on a
-            path, and none for a handle, which may be a pipe. Default: for each request and each response the three timeouts, and for media its size at
-            `minimum_rate`; what one of them leaves of its time is not given to the next.
+            path, and none for a handle, which may be a pipe. Default: for each request and each response the three timeouts,
+            and for media its size at `minimum_rate`; what one of them leaves of its time is not given to the next.
         proxy: URL of an HTTP proxy for all https requests, `http://user:password@host:port`; never shown nor pickled.
             Default: the variable `HTTPS_PROXY` or `ALL_PROXY`, except for the hosts in `NO_PROXY`.
         max_retries: Retries of a request, or of a download's transfer. Default: 2.
@@ -207,5 +207,5 @@ class Settings:
         """Return a copy with some fields changed. An unknown name raises `ConfigurationError`."""
         known = {field.name for field in attrs.fields(Settings)}
         if unknown := sorted(set(changes) - known):
-            raise ConfigurationError(f"there is no setting named {', '.join(unknown)[:80]}")
+            raise ConfigurationError(f"there is no setting named {', '.join(unknown)[:80]}: see help(Settings)")
         return attrs.evolve(self, **changes)

@@ -36,6 +36,10 @@ __all__ = [
 Validator = Callable[[Any, Any, Any], Any]  # instance, attribute, value
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ID_HINTS: Final[Mapping[str, str]] = {  # what to do, where something else is often passed
+    "the media id": ": upload the file first, and pass the result",
+    **dict.fromkeys(("phone_number_id", "to_number"), ": it is the id of the number at Meta, not the number"),
+}
 _TOKEN_SIZE: Final = 20  # characters, which no id has and each token exceeds
 _TOKEN: Final = re.compile(r"[!-~]+")  # what a header can carry, without white space
 
@@ -111,4 +115,4 @@ def checked_id(value: object, name: str) -> str:
     if is_token(value):
         raise ConfigurationError(f"{name} is an access token: pass the id")
     digits = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return matched(_ID, digits, f"{name} must be digits, not {shown(value)}")[0]
+    return matched(_ID, digits, f"{name} must be digits, not {shown(value)}{_ID_HINTS.get(name, '')}")[0]

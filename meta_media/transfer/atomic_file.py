@@ -109,7 +109,9 @@ class AtomicFile:
         if found is None:
             return None
         if not self._overwrite:
-            raise StorageError(f"{self._shown} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(
+                f"{self._shown} exists already, and overwrite is off: choose another name", errno=errno.EEXIST
+            )
         is_link = stat.S_ISLNK(found.st_mode)
         replaceable = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a folder refuses by itself
         if not replaceable and not (is_link and _leads_to_file(self._absolute / str(self._name))):

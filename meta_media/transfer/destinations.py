@@ -157,7 +157,7 @@ class _CopiedFile(TemporaryCopy):
         if (is_dir := adapters.attribute(path, "is_dir")) and is_dir():
             raise ConfigurationError(f"{name} is a folder elsewhere: pass the path of a file in it")
         if not overwrite and path.exists():
-            raise StorageError(f"{name} exists already, and overwrite is off", errno=errno.EEXIST)
+            raise StorageError(f"{name} exists already, and overwrite is off: choose another name", errno=errno.EEXIST)
         super().__init__()
         self._path = path
 

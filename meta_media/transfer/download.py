@@ -71,6 +71,7 @@ class Transfer:
     def _check_limit(self, size: int) -> None:
         if size > self._max_size:
             sentence = f"the media has at least {size} bytes, more than the allowed {self._max_size}"
+            sentence += ": pass a larger max_size or Settings.max_download_size"
             raise DownloadTooLargeError(sentence, limit=self._max_size, actual=size)
 
     async def chunks(

@@ -46,7 +46,7 @@ _REFUSALS: Final = {  # exceptions of obstore, by the name of their class
     "FileNotFoundError": (errno.ENOENT, "there is no such object or bucket; look at the key and at the store's bucket"),
     "PermissionDeniedError": (errno.EACCES, "the store refuses it; look at the rights of its credentials"),
     "UnauthenticatedError": (errno.EACCES, "the store does not accept its credentials; renew them"),
-    "AlreadyExistsError": (errno.EEXIST, "it exists already, and overwrite is off"),
+    "AlreadyExistsError": (errno.EEXIST, "it exists already, and overwrite is off: choose another name"),
     "NotImplementedError": (errno.ENOTSUP, "the store cannot do that; pass another one"),
     "ValueError": (
         errno.EINVAL,

@@ -874,6 +874,8 @@ async def test_not_running() -> None:
     assert repr(emulator) == "Emulator(not running)"
     with pytest.raises(ConfigurationError, match="async with"):
         _ = emulator.requests
+    with pytest.raises(ConfigurationError, match="async with"):
+        emulator.api()
     async with emulator:
         assert repr(emulator) == f"Emulator({emulator.base_url})"
 
@@ -893,13 +895,15 @@ async def test_a_failure_is_metas_failure(
 
 def test_settings_are_checked() -> None:
     """A switch has no other positions than its own."""
-    for wrong in (
-        {"megabyte": 5},
-        {"size_limits": "x"},
-        {"oversize_reply": "x"},
-        {"repeated_delete": 1},
-        {"url_lifetime": -1},
+    for name, value, must_be in (
+        ("provider", "twilio", "one of meta, 360dialog"),
+        ("megabyte", 5, "one of 1048576, 1000000"),
+        ("size_limits", "x", "one of by_type, service"),
+        ("oversize_reply", "x", "one of graph, proxy"),
+        ("repeated_delete", 1, "one of error, success"),
+        ("url_lifetime", -1, "a number of at least 0, not -1"),
+        ("remembered", "5", "a number of at least 0, not '5'"),
     ):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            EmulatorSettings(**wrong)
+        with pytest.raises(ConfigurationError, match=f"^{name} must be {must_be}$"):
+            EmulatorSettings(**{name: value})
     assert "hush" not in repr(EmulatorSettings(app_secret="hush"))

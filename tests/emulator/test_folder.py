@@ -247,7 +247,7 @@ def test_a_damaged_database_is_one_sentence(tmp_path: Path, shell: Shell, name: 
     sentence = asyncio.run(refusal(tmp_path))
     assert str(tmp_path / DATABASE) in sentence
     assert why in sentence
-    assert sentence.endswith("use another folder")
+    assert sentence.endswith("use another folder: Emulator(FOLDER), serve --data FOLDER")
     done = shell.run("serve", "--port", "0", "--data", str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", f"meta-media: {sentence}\n")
     assert contents(tmp_path) == before

@@ -31,6 +31,7 @@ class Session:
         """Do nothing."""
 
 
+ID = ": it is the id of the number at Meta, not the number"
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"access_token": 5}, "access_token must be a str or an async function that returns one, not int"),
     ({"access_token": b"EAAG"}, "access_token must be a str or an async function that returns one, not bytes"),
@@ -41,11 +42,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"access_token": "106540352242922", "phone_number_id": TOKEN},
         "phone_number_id is an access token: the token comes first, then the id",
     ),
-    ({"phone_number_id": "x" * 200}, "phone_number_id must be digits, not '…'"),
-    ({"phone_number_id": "+1 555 000 1111"}, "phone_number_id must be digits, not '+1 555 000 1111'"),
+    ({"phone_number_id": "x" * 200}, f"phone_number_id must be digits, not '…'{ID}"),
+    ({"phone_number_id": "+1 555 000 1111"}, f"phone_number_id must be digits, not '+1 555 000 1111'{ID}"),
     (
         {"phone_number_id": Settings},
-        "phone_number_id must be digits, not <class 'meta_media.protocol.settings.Settings'>",
+        f"phone_number_id must be digits, not <class 'meta_media.protocol.settings.Settings'>{ID}",
     ),
     ({"settings": {"read_timeout": 3}}, "settings must be a Settings, not dict: Settings(read_timeout=3)"),
     ({"settings": Settings}, "settings must be a Settings, not type: Settings(read_timeout=3)"),
@@ -143,7 +144,7 @@ async def test_clients_that_fit(flavour: Any) -> None:
         ({"proxy": "http://proxy"}, "proxy belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"memory": 3}, "memory belongs to the connections, which a copy shares: make a new MediaApi"),
         ({"concurrency": 3}, "concurrency belongs to the connections, which a copy shares: make a new MediaApi"),
-        ({"x" * 500: 1}, "there is no setting named " + "x" * 80),
+        ({"x" * 500: 1}, f"there is no setting named {'x' * 80}: see help(Settings)"),
         ({"access_token": 5}, "access_token must be a str or an async function that returns one, not int"),
     ],
     ids=lambda value: str(value)[:40],

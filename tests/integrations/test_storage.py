@@ -52,7 +52,7 @@ async def test_an_object_has_the_bytes_the_type_and_the_digest(media: MediaApi, 
 async def test_a_key_is_replaced_unless_overwrite_is_off(media: MediaApi, media_id: str, store: Any) -> None:
     """An object is replaced like a file. With `overwrite=False` it stays, and no byte is downloaded."""
     await store.put_async("b/a.pdf", OLD)
-    with pytest.raises(StorageError, match=r"^'b/a.pdf' exists already, and overwrite is off$"):
+    with pytest.raises(StorageError, match=r"^'b/a.pdf' exists already, and overwrite is off: choose another name$"):
         await media.download(media_id, ObjectDestination(store, "b/a.pdf"), overwrite=False)
     assert await content(store, "b/a.pdf") == OLD
     await media.download(media_id, ObjectDestination(store, "b/a.pdf"))
@@ -221,7 +221,7 @@ async def test_another_writer_comes_first(media: MediaApi, media_id: str, server
     await media.download(media_id, ObjectDestination(scripted(server, ABSENT, taken, WRITTEN), "a.pdf"))
     assert [request.method for request in server.requests] == ["HEAD", "PUT", "PUT"]
     server.requests.clear()
-    with pytest.raises(StorageError, match=r"^'a.pdf' exists already, and overwrite is off$"):
+    with pytest.raises(StorageError, match=r"^'a.pdf' exists already, and overwrite is off: choose another name$"):
         await media.download(media_id, ObjectDestination(scripted(server, ABSENT, taken), "a.pdf"), overwrite=False)
     server.requests.clear()
     store = scripted(server, taken, page(last_modified="Sun, 29 Nov 2026 13:00:00 GMT"), ABSENT, WRITTEN)

@@ -443,10 +443,10 @@ class Theirs:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (None, "the media id must be digits, not None"),
-        (True, "the media id must be digits, not True"),
-        (b"7", "the media id must be digits, not b'7'"),
-        ("wamid.x", "the media id must be digits, not 'wamid.x'"),
+        (None, "the media id must be digits, not None: upload the file first, and pass the result"),
+        (True, "the media id must be digits, not True: upload the file first, and pass the result"),
+        (b"7", "the media id must be digits, not b'7': upload the file first, and pass the result"),
+        ("wamid.x", "the media id must be digits, not 'wamid.x': upload the file first, and pass the result"),
         ({"id": "7"}, "the media id must be a str, or a value that has one such as UploadedMedia, not dict"),
         (
             SentMessage(id="wamid.x"),

@@ -331,8 +331,8 @@ def test_changed() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"timeout": 3}, "there is no setting named timeout"),
-        ({"zoo": 3, "concurrency": 1, "ape": 4}, "there is no setting named ape, zoo"),
+        ({"timeout": 3}, "there is no setting named timeout: see help(Settings)"),
+        ({"zoo": 3, "concurrency": 1, "ape": 4}, "there is no setting named ape, zoo: see help(Settings)"),
         ({"concurrency": 0}, "concurrency must be a whole number above zero, not 0"),
     ],
 )
