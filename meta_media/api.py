@@ -88,7 +88,8 @@ class MediaApi(BulkVerbs):
                 accepted, but may not play on some phones, is logged as INFO.
             verify: Whether Meta is asked afterwards for the SHA-256 that it stored, which is compared.
             ttl: How long a "No Storage" number keeps the media: one hour to thirty days, in whole minutes.
-            use_case: Meta's field of that name, such as `call_voicemail_announcement`.
+            use_case: Meta's field of that name. Media with `call_voicemail_announcement` does not expire (Meta's page "Calling
+                settings").
             phone_number_id: Another number than the client's.
             progress: Called with `Progress(transferred, total)`, in bytes, after each chunk; plain or async.
             repackage: Whether Opus in WebM, Matroska or MP4, as browsers record it, and stereo Opus in Ogg are sent as mono
@@ -163,7 +164,8 @@ class MediaApi(BulkVerbs):
 
         Args:
             media_id: From an upload or a webhook; or a value that has one, such as `UploadedMedia`.
-            phone_number_id: If given, Meta responds only if the media was uploaded on this number.
+            phone_number_id: If given, Meta responds only if the media was uploaded on this number. Leave it out for media from
+                a webhook, which was uploaded on none.
 
         Raises:
             MediaNotFoundError: The media is unknown, expired or deleted, or this token may not see it.
@@ -277,7 +279,7 @@ class MediaApi(BulkVerbs):
             kind: The type of message. Default: the one for the media's type. For a bare id, Meta is asked for the type.
             caption: At most 1024 characters; image, video and document.
             filename: Document only; its extension picks the icon. Default: the name of the upload, where `media` has it.
-            voice: Audio only: shown as a voice note (Ogg/Opus).
+            voice: Audio only: shown as a voice note (Ogg/Opus), with a play icon if it has at most 512 KB.
             reply_to: The id of the message that this one answers (`wamid.…`).
             extra: Further keys of Meta's message, such as `biz_opaque_callback_data`. They replace none of the others.
             phone_number_id: Another number than the client's.

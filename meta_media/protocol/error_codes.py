@@ -155,5 +155,7 @@ def _advice(operation: Operation, kind: type[ApiError], code: int | None, subcod
     if kind is InvalidRequestError and code == 100 and (subcode == 33 or "param phone_number_id" in text):
         if operation == "upload_handle":
             return "the app id is not one that the access token may use: check WA_APP_ID"
+        if operation in {"get_info", "delete"}:  # Meta refuses it for media from webhooks
+            return "the media was not uploaded on this phone number id: leave phone_number_id out"
         return "the phone number id is not one that the access token may use: check WA_PHONE_NUMBER_ID"
     return _CODE_ADVICE.get(code) or _ADVICE.get(kind, "")

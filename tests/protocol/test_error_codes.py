@@ -180,6 +180,21 @@ def test_missing_object(operation: Operation, kind: type[ApiError]) -> None:
     assert meaning_of(operation, 400, 33, None, text) == Meaning(InvalidRequestError)
 
 
+@pytest.mark.parametrize(
+    ("operation", "advice"),
+    [
+        ("get_info", "leave phone_number_id out"),
+        ("delete", "leave phone_number_id out"),
+        ("upload", "WA_PHONE_NUMBER_ID"),
+    ],
+)
+def test_a_number_that_media_does_not_have(operation: Operation, advice: str) -> None:
+    """Meta refuses a `phone_number_id` for media from webhooks. The sentence says to leave it out."""
+    text = "(#100) Param phone_number_id is not a valid whatsapp business phone number id ID"
+    meaning = meaning_of(operation, 400, 100, None, text)
+    assert (meaning.error, advice in meaning.advice) == (InvalidRequestError, True)
+
+
 VERDICTS = [
     (131031, FileTooLargeError, AccountRestrictedError, "Account has been locked"),
     (131031, FileTooLargeError, AccountRestrictedError, "Business Account locked"),
