@@ -23,7 +23,7 @@ from meta_media.bulk.outcomes import BulkReport, Outcome, OutcomeBuffer, Running
 from meta_media.bulk.work_queue import WorkQueue
 from meta_media.errors import ConfigurationError, MediaError
 from meta_media.http.loop_bound import LoopBound
-from meta_media.transfer.progress import ItemProgress
+from meta_media.transfer.progress import ItemProgress, check_callback
 from meta_media.transfer.threads import await_completion
 
 __all__ = ["BulkOptions", "BulkRun", "Job", "as_failure", "checked_concurrency"]
@@ -62,6 +62,9 @@ class BulkOptions:
     stop_on_error: bool = False  # whether the first error ends the run
     in_order: bool = False  # whether outcomes come in the order of the input; each then waits for those before it
     progress: Callable[[BulkReport], Any] | None = None  # called after each outcome and as bytes move; plain or async
+
+    def __attrs_post_init__(self) -> None:
+        check_callback(self.progress)
 
 
 def checked_concurrency(value: Any, most: int) -> int:

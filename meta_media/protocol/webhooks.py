@@ -132,11 +132,14 @@ def verify_subscription(params: Mapping[str, Any], verify_token: str | bytes) ->
         verify_token: The verify token of your app's dashboard.
 
     Raises:
-        ConfigurationError: `verify_token` is empty, so that anyone could subscribe.
+        ConfigurationError: `verify_token` is empty, so that anyone could subscribe; or `params` is no mapping.
         PermissionDeniedError: The request does not have the verify token. Respond with status 403.
     """
     if not verify_token:
         raise ConfigurationError("there is no verify token: pass the one of your app's dashboard")
+    if not hasattr(params, "get"):
+        kind = type(params).__name__
+        raise ConfigurationError(f"params must be the query as a mapping, such as request.query_params, not a {kind}")
     mode, given, challenge = (_parameter(params, f"hub.{name}") for name in ("mode", "verify_token", "challenge"))
     if not hmac.compare_digest(_bytes(given), _bytes(verify_token)) or mode != "subscribe" or not challenge:
         message = "the subscription request does not have the verify token: respond with status 403"

@@ -113,6 +113,9 @@ def _octets(data: Buffer) -> memoryview:
         if isinstance(data, bytes):
             return view
         return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
+    except TypeError as error:
+        kind = type(data).__name__
+        raise InvalidMediaError(f"Source.bytes takes bytes or a buffer, not a {kind}: encode text first") from error
     except ValueError as error:
         raise InvalidMediaError("the memoryview was released: pass it earlier, or pass the bytes") from error
 

@@ -13,17 +13,22 @@ from meta_media.errors import ConfigurationError
 from meta_media.http.call import Call
 from meta_media.protocol.models import Progress
 
-__all__ = ["ItemProgress", "ProgressCallback", "ProgressReporter", "delta_callback"]
+__all__ = ["ItemProgress", "ProgressCallback", "ProgressReporter", "check_callback", "delta_callback"]
 
 ProgressCallback = Callable[[Progress], Any]
+
+
+def check_callback(callback: object) -> None:
+    """Raise `ConfigurationError` for a `progress` that is no function."""
+    if callback is not None and not callable(callback):
+        raise ConfigurationError(f"progress must be a function, not {type(callback).__name__}")
 
 
 class ProgressReporter:
     """Counts bytes, and calls the caller's callback, plain or async. Its exception ends the transfer, unchanged."""
 
     def __init__(self, callback: ProgressCallback | None, total: int | None) -> None:
-        if callback is not None and not callable(callback):
-            raise ConfigurationError(f"progress must be a function, not {type(callback).__name__}")
+        check_callback(callback)
         self._callback = callback
         self._total = total
         self.transferred = 0  # bytes so far

@@ -177,7 +177,12 @@ class Source(abc.ABC):
             name: Name of the file.
             mime_type: Type that came with it.
             size: Size in bytes. Without it the bytes are spooled: in memory, then in a private temporary file.
+
+        Raises:
+            InvalidMediaError: It cannot be iterated over.
         """
+        if not any(hasattr(chunks, name) for name in ("__aiter__", "__iter__", "__getitem__")):
+            raise InvalidMediaError(adapters.refusal(chunks))
         return OpenableSource(opening=lambda: open_stream(buffers(chunks), size), name=name, mime_type=mime_type)
 
     @classmethod

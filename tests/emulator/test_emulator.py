@@ -895,7 +895,7 @@ async def test_a_failure_is_metas_failure(
 
 def test_settings_are_checked() -> None:
     """A switch has no other positions than its own."""
-    for name, value, must_be in (
+    switches: tuple[tuple[str, Any, str], ...] = (
         ("provider", "twilio", "one of meta, 360dialog"),
         ("megabyte", 5, "one of 1048576, 1000000"),
         ("size_limits", "x", "one of by_type, service"),
@@ -903,7 +903,8 @@ def test_settings_are_checked() -> None:
         ("repeated_delete", 1, "one of error, success"),
         ("url_lifetime", -1, "a number of at least 0, not -1"),
         ("remembered", "5", "a number of at least 0, not '5'"),
-    ):
+    )
+    for name, value, must_be in switches:
         with pytest.raises(ConfigurationError, match=f"^{name} must be {must_be}$"):
             EmulatorSettings(**{name: value})
     assert "hush" not in repr(EmulatorSettings(app_secret="hush"))

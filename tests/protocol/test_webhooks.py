@@ -579,6 +579,15 @@ def test_subscription_without_a_token(params: dict[str, str]) -> None:
         verify_subscription(params, "")
 
 
+@pytest.mark.parametrize("params", ["hub.mode=subscribe", None])
+def test_a_subscription_that_is_text(params: Any) -> None:
+    """The query as text, or none, is told apart from one with another token."""
+    with pytest.raises(
+        ConfigurationError, match=r"^params must be the query as a mapping, such as request\.query_params"
+    ):
+        verify_subscription(params, "token")
+
+
 @given(st.text(st.characters(exclude_categories=())))
 @example("another token\ud800")
 def test_any_verify_token(token: str) -> None:

@@ -32,12 +32,22 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from meta_media import InboundMedia, MediaApi, MediaInfo, Settings, inbound_media, verify_signature, verify_subscription
+from meta_media import (
+    InboundMedia,
+    MediaApi,
+    MediaInfo,
+    Settings,
+    Source,
+    inbound_media,
+    verify_signature,
+    verify_subscription,
+)
 from meta_media.emulator import Emulator
 from meta_media.errors import (
     ApiError,
     ConfigurationError,
     IntegrityError,
+    InvalidMediaError,
     MediaError,
     NetworkError,
     PermissionDeniedError,
@@ -735,7 +745,29 @@ async def test_sizes_that_are_none(connect: Connect, wrong: Any) -> None:
 
 
 async def test_a_progress_that_is_no_function(connect: Connect) -> None:
-    """What cannot be called is refused."""
-    _, media = await connect()
+    """What cannot be called is refused, also by a run, before any request."""
+    server, media = await connect()
     with pytest.raises(ConfigurationError, match="progress must be a function, not int"):
         await media.upload(b"text", progress=5)
+    with pytest.raises(ConfigurationError, match="progress must be a function, not int"):
+        media.upload_many([b"text"], progress=5)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("make", "what", "sentence"),
+    [
+        (Source.bytes, "text", "Source.bytes takes bytes or a buffer, not a str: encode text first"),
+        (Source.bytes, None, "Source.bytes takes bytes or a buffer, not a NoneType: encode text first"),
+        (Source.stream, None, "cannot upload a NoneType: pass a path, bytes, "),
+    ],
+)
+async def test_what_the_constructors_of_a_source_refuse(
+    connect: Connect, make: Callable[[Any], Source], what: Any, sentence: str
+) -> None:
+    """What is not of the kind that was chosen is refused before any request."""
+    server, media = await connect()
+    with pytest.raises(InvalidMediaError) as caught:
+        await media.upload(make(what))
+    assert str(caught.value).startswith(sentence)
+    assert server.requests == []
