@@ -12,7 +12,6 @@ import re
 import sqlite3
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +171,10 @@ async def test_closed_before_its_turn(tmp_path: Path) -> None:
 
 async def test_a_cancelled_caller(tmp_path: Path) -> None:
     """A cancelled caller goes on only after the work is done, so that it does not happen later."""
+    cancelled = threading.Event()
 
     def slowly(connection: sqlite3.Connection) -> int:
-        time.sleep(0.05)  # so that the cancellation comes first
+        cancelled.wait()
         return added(connection, "b")
 
     path = tmp_path / "names.sqlite"
@@ -183,6 +183,7 @@ async def test_a_cancelled_caller(tmp_path: Path) -> None:
         task = asyncio.ensure_future(made.run(slowly))
         await asyncio.sleep(0)  # a turn of the loop
         task.cancel()
+        cancelled.set()
         await asyncio.wait((task,))
         assert task.cancelled()
         assert names(path) == ["a", "b"]

@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -421,35 +419,23 @@ def test_interrupted_and_resumed(shell: Shell) -> None:
     assert shell.stored(ids) == shell.sha256(names)
 
 
-def entries(library: Path) -> int:
-    """Count what a library has, from outside."""
-    with contextlib.closing(sqlite3.connect(library)) as connection:
-        try:
-            return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
-        except sqlite3.OperationalError:  # not made yet
-            return 0
-
-
 @pytest.mark.slow
 @needs_posix
 def test_interrupted_prints_what_was_finished(shell: Shell) -> None:
     """Ids that wait for an earlier file are printed before the end. Without them, the media could not be deleted."""
     names = shell.photos(3)
-    library = shell.folder / "library.sqlite"
-    with shell.start("upload", "-", *names, "--json", "--library", library) as process:
-        deadline = time.monotonic() + PATIENCE
-        while entries(library) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)  # there is no event: it is another process
-        time.sleep(0.5)  # from there to the outcome there is nothing to wait for, but the machine may be busy
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(PATIENCE) == 143  # and standard input is still open and silent
+    os.mkfifo(shell.folder / "pipe")
+    files = ("-", *names, "pipe")  # one at a time beside standard input: the pipe is opened once the others are done
+    with shell.start("upload", *files, "--json", "--concurrency", "2", "--library", "library.sqlite") as process:
+        with (shell.folder / "pipe").open("wb"):  # waits for a reader
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(PATIENCE) == 143  # and standard input is still open and silent
         output, said = process.communicate(timeout=PATIENCE)
     told = lines(output)
     assert [(one["index"], one["file"]) for one in told] == [(1, names[0]), (2, names[1]), (3, names[2])]
     assert shell.stored([one["id"] for one in told]) == shell.sha256(names)
     assert said.decode().splitlines() == [
-        "3 of 4 files uploaded",
+        "3 of 5 files uploaded",
         "run the same command again: uploaded files are reused",
         "meta-media: interrupted",
     ]

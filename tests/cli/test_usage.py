@@ -151,10 +151,9 @@ def test_output_that_cannot_be_written(shell: Shell, download: bool) -> None:
     with Path("/dev/full").open("wb") as full, shell.start(*arguments, stdout=full) as process:
         _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, len(errors.splitlines())) == (1, 1), errors
-    with shell.start(*arguments) as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        process.stdout = None
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed, shell.start(*arguments, stdout=closed) as process:
         _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, len(errors.splitlines())) == (1, int(download)), errors
 

@@ -21,6 +21,9 @@ from meta_media.http.timeouts import TransferTimeouts
 from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, endless, json_response
 
+pytest_plugins = ["tests.support.clock"]
+pytestmark = pytest.mark.usefixtures("steady_clock")  # the servers are on the loop of their clients
+
 HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: image/jpeg\r\n"
 CHUNKED: Final = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 INTERIM: Final = b"HTTP/1.1 102 Processing\r\n\r\n"

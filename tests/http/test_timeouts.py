@@ -21,6 +21,9 @@ from meta_media.http.timeouts import DeadlineError, TooSlowError, TransferTimeou
 from tests.support.marks import slow_except
 from tests.support.servers import Received, Server, Step, info, json_response, page
 
+pytest_plugins = ["tests.support.clock"]
+pytestmark = pytest.mark.usefixtures("steady_clock")  # the servers are on the loop of their clients
+
 LARGE = 30 * 10**6
 Phase = Literal["connect", "read", "write"]
 PHASES: dict[Phase, type[Exception]] = {

@@ -697,7 +697,7 @@ async def test_refusal_before_the_last_piece(scheme: str, tls: ssl.SSLContext) -
             await asyncio.sleep(0.05)  # the event loop receives the refusal
             yield b"the end"
 
-        settings = Settings(base_url=url, read_timeout=2, max_retries=0)
+        settings = Settings(base_url=url, read_timeout=20, max_retries=0)
         async with MediaApi("token", "1", settings=settings) as api:
             source = Source.stream(pieces(), size=2 * BATCH_SIZE + 7)
             with pytest.raises(UploadRejectedError):

@@ -84,11 +84,11 @@ async def test_an_error_of_the_work_is_raised(first: int) -> None:
 
 async def test_an_error_of_the_block_wins() -> None:
     """An error of the block is raised instead of the work's own, after the work has returned; waiting pieces are dropped."""
-    started, done = threading.Event(), list[int]()
+    started, failed, done = threading.Event(), threading.Event(), list[int]()
 
     def work(piece: int) -> None:
         started.set()
-        time.sleep(0.05)  # the block fails meanwhile
+        failed.wait()
         done.append(piece)
         raise KeyError(piece)
 
@@ -97,6 +97,7 @@ async def test_an_error_of_the_block_wins() -> None:
             await writer.put(0)
             await settled_at(True, started.is_set)
             await writer.put(1)
+            asyncio.get_running_loop().call_soon(failed.set)  # once the block waits for the work
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -113,19 +113,20 @@ async def test_refused_visit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loop_that_has_ended(tmp_path: Path) -> None:
     """A file that a stuck thread opens after the event loop was closed is closed, and the loop is not kept alive."""
-    visits, opened = Visits(), list[OpenedFile]()
+    visits, begun, opened = Visits(), threading.Event(), list[OpenedFile]()
     path = tmp_path / "file"
     path.write_bytes(b"more than is small")
 
     class Slow:
         def __fspath__(self) -> str:
+            begun.set()
             visits.go.wait()
             return str(path)
 
     async def leave() -> weakref.ref[asyncio.AbstractEventLoop]:
         opened.append(OpenedFile(Slow(), small=1))
         opening = asyncio.ensure_future(opened[0].__aenter__())
-        await asyncio.sleep(0.01)  # so that it has begun
+        await wait_until(begun.is_set)
         opening.cancel()
         await asyncio.wait((opening,))
         return weakref.ref(asyncio.get_running_loop())

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import threading
-import time
 from pathlib import Path
 
 import anyio
@@ -99,16 +98,13 @@ async def test_result_that_is_there_needs_no_turn() -> None:
 
 async def test_anyio_cancellation_waits_for_the_work() -> None:
     """An anyio scope that is cancelled meanwhile lets the work end."""
-    done = []
-
-    def slow() -> None:
-        time.sleep(0.1)  # so that the scope is cancelled meanwhile
-        done.append(5)
-
-    with anyio.move_on_after(0.01) as scope:
-        await run_in_thread(slow)
+    cancelled, loop = threading.Event(), asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        loop.call_soon(scope.cancel)
+        loop.call_soon(cancelled.set)
+        await run_in_thread(cancelled.wait)
     assert scope.cancelled_caught
-    assert done == [5]
+    assert cancelled.is_set()
 
 
 async def test_cancelled_work_that_fails() -> None:
