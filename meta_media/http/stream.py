@@ -247,6 +247,8 @@ class NetworkStream(asyncio.BufferedProtocol):
                 break
             if given:
                 await asyncio.sleep(0)  # lets other tasks run, and the loop receive an early response
+                if self.received_any:
+                    break
             piece = data[given : given + (_PIECE_SIZE if self._tls is None else _ENCRYPTED_SIZE)]
             given += len(piece)
             timeouts.restart()
@@ -274,7 +276,9 @@ class NetworkStream(asyncio.BufferedProtocol):
                 timeouts.check_idle("write", before - self._pending)
 
     def _send_encrypted(self) -> None:
-        if self._outgoing.pending:
+        if (
+            self._outgoing.pending and not self._ended
+        ):  # uvloop raises where asyncio drops what is written after the end
             self._transport.write(self._outgoing.read())
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:

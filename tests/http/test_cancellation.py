@@ -143,8 +143,11 @@ async def test_calls_that_run_out_of_time(scheme: str, count: int, tls: ssl.SSLC
 
     async def worker(api: MediaApi) -> None:
         for number in left:
+            odds = (ended[False] + 1) / (
+                ended[True] + 1
+            )  # on a busy machine the deadlines must be longer for both to happen
             try:
-                async with asyncio.timeout(jitter.random() / 5):
+                async with asyncio.timeout(jitter.random() / 5 * odds):
                     await (api.get_info("7") if number % 4 else api.upload(CONTENT, filename="a.txt"))
             except TimeoutError:
                 ended[False] += 1

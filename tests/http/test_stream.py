@@ -164,6 +164,27 @@ async def test_answer_in_the_middle_of_a_write() -> None:
         stream.abort()
 
 
+async def test_end_between_two_pieces_of_a_write(tls: ssl.SSLContext) -> None:
+    """A connection that ends while a write lets other tasks run is given nothing more, which uvloop would not take."""
+    with secured(tls) as (port, _):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        data = memoryview(bytes(200_000))  # three pieces
+        writing = asyncio.ensure_future(stream.write(data, patient()))
+        await asyncio.sleep(0)  # the first piece is given
+        stream.abort()  # the end comes when the second was
+        assert 0 < await writing < len(data)
+
+
+async def test_handshake_after_the_end() -> None:
+    """A connection that has ended before TLS is begun has hung up, on every event loop."""
+    async with talking(answer) as (_, stream):
+        await stream.write(GET, patient())
+        assert await read_whole(stream) == b"answer"
+        await asyncio.sleep(0)  # the loop closes the connection
+        with pytest.raises(ConnectionResetError, match="hung up"):
+            await stream.start_tls(ssl.create_default_context(), "127.0.0.1")
+
+
 async def test_read_timeout() -> None:
     """Silence is a ReadTimeout, however it is read."""
     async with talking(silence) as (_, stream):

@@ -314,7 +314,7 @@ async def test_small_pieces_leave_together(client: httpx.AsyncClient) -> None:
 
     def called(_: object, event: str, what: Any) -> None:
         nonlocal sends
-        sends += event == "c_call" and what.__name__ == "send" and isinstance(what.__self__, socket.socket)
+        sends += event == "c_call" and what.__name__ == "sendmsg"
 
     async with Server(check) as server:
         before = sys.getprofile()
@@ -324,7 +324,7 @@ async def test_small_pieces_leave_together(client: httpx.AsyncClient) -> None:
         finally:
             sys.setprofile(before)
     assert response.text == "whole"
-    assert 1 <= sends < 100
+    assert 1 <= sends < 100  # those of a loop of its own, for what one of these left, are no more
 
 
 # Replies that break the rules
