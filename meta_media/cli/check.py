@@ -85,7 +85,7 @@ async def check(
 async def _verdict(file: str, source: Source, options: UploadOptions) -> _Verdict:
     verdict = _Verdict(file)
     try:
-        origin = repackaged(source, options.mime_type) if options.repackage else source
+        origin = repackaged(source, options.mime_type, options.filename) if options.repackage else source
         async with origin.open() as body:
             verdict.size = body.size
             verdict.inspection, verdict.size = await inspect(origin, body, options)

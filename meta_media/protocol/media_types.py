@@ -39,6 +39,7 @@ __all__ = [
     "named_type",
     "normalise",
     "stated_type",
+    "subject",
 ]
 
 Kind = Literal["audio", "document", "image", "sticker", "video"]
@@ -253,7 +254,7 @@ def inspect_media(
         fix = f'pass mime_type="{right}", which its bytes are' if right else _fix(decided)
         if signature is None and declared is None and REPACKAGE in fix:  # only its name says what it is
             fix = "send the complete original file, or pass its real mime_type"
-        message = f"{_subject(filename)} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
+        message = f"{subject(filename)} is {excerpt(decided)}, but WhatsApp accepts {_ALLOWED}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=kind, limit=_ALLOWED, actual=decided)
     if signature is not None:
         _check_signature(filename, decided, found, signature)
@@ -273,7 +274,7 @@ def check_size(inspection: Inspection, size: int, *, filename: str | None = None
     if size == 0:
         raise _empty(filename, inspection.kind)
     if size > inspection.max_size:
-        found = f"{_subject(filename)} has {size:,} bytes of {inspection.mime_type}"
+        found = f"{subject(filename)} has {size:,} bytes of {inspection.mime_type}"
         fix = _SMALLER["still" if inspection.max_size == _STILL_STICKER_SIZE else inspection.kind]
         message = f"{found}, but WhatsApp accepts at most {inspection.max_size:,}: {fix}"
         raise FileTooLargeError(message, kind=inspection.kind, limit=inspection.max_size, actual=size)
@@ -290,11 +291,11 @@ def _found(signature: Signature | None, claims: tuple[str | None, ...], *, is_te
 def _check_signature(filename: str | None, decided: str, found: str, signature: Signature) -> None:
     """Refuse bytes of a variant that WhatsApp accepts as no type, or of another type than the decided one."""
     if (flaw := signature.flaw) is not None:
-        message = f"{_subject(filename)} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
+        message = f"{subject(filename)} is {flaw.found}, but WhatsApp accepts {flaw.allowed}: {flaw.fix}"
         raise UnsupportedMediaTypeError(message, kind=_kind(decided), limit=flaw.allowed, actual=flaw.found)
     if decided not in signature.candidates:
         fix = f'pass mime_type="{found}" or send the right file' if found in ACCEPTED else _fix(found)
-        message = f"{_subject(filename)} was declared {decided}, but the bytes are {found}: {fix}"
+        message = f"{subject(filename)} was declared {decided}, but the bytes are {found}: {fix}"
         raise UnsupportedMediaTypeError(message, kind=_kind(decided), limit=decided, actual=found)
 
 
@@ -310,13 +311,13 @@ def _check_unsigned(filename: str | None, decided: str, head: bytes, *, is_text:
         fix = documents.TEXT_FIXES.get(decided, fix)
     if not fits:
         message = (
-            f"{_subject(filename)} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
+            f"{subject(filename)} should be {allowed}, but its bytes are {found}: {fix}, or pass its real mime_type"
         )
         raise CorruptedMediaError(message, kind=_kind(decided), limit=allowed, actual=found)
 
 
 def _empty(filename: str | None, kind: Kind) -> CorruptedMediaError:
-    message = f"{_subject(filename)} is empty, but WhatsApp accepts files of at least 1 byte: send one with content"
+    message = f"{subject(filename)} is empty, but WhatsApp accepts files of at least 1 byte: send one with content"
     return CorruptedMediaError(message, kind=kind, limit=1, actual=0)
 
 
@@ -341,5 +342,6 @@ def _fix(mime_type: str) -> str:
     return _FIXES.get(mime_type) or _FIXES.get(mime_type.partition("/")[0], "convert it to one of these")
 
 
-def _subject(filename: str | None) -> str:
-    return "the file" if filename is None else excerpt(re.split(r"[/\\]", redacted(filename))[-1])
+def subject(filename: str | None) -> str:
+    """Return what a sentence calls a file: its name without folders, if it has one."""
+    return excerpt(re.split(r"[/\\]", redacted(filename))[-1]) if filename else "the file"

@@ -16,6 +16,7 @@ from meta_media.protocol.formats import PLAYED_VIDEO
 __all__ = [
     "MAX_PACKET_SIZE",
     "MAX_PRE_SKIP",
+    "UNNAMED",
     "PacketFile",
     "RepackageSteps",
     "damaged",
@@ -27,6 +28,7 @@ __all__ = [
 
 RepackageSteps = Generator[tuple[int, int] | bytes, bytes, None]
 
+UNNAMED: Final = "the file"  # what the errors call it, because the readers do not know its name
 _READ_SIZE: Final = 2**16
 MAX_PACKET_SIZE: Final = 2**18  # bytes; without padding a packet has 61,298 at most (RFC 6716, 3.2.5)
 MAX_PRE_SKIP: Final = 0xFFFF  # samples, a 16-bit field (RFC 7845, 5.1)
@@ -91,11 +93,11 @@ def refused(found: str, *, video: bool = False) -> UnsupportedMediaTypeError:
     fix = "re-encode its first audio track (ffmpeg -i IN -map 0:a:0 -c:a libopus -ac 1 OUT.ogg)"
     if video:
         fix = f"re-encode it as MP4 (ffmpeg -i IN {PLAYED_VIDEO} -c:a aac -movflags +faststart OUT.mp4), or {fix}"
-    message = f"the file is {found}, but only {_ALLOWED} can be repackaged: {fix}"
+    message = f"{UNNAMED} is {found}, but only {_ALLOWED} can be repackaged: {fix}"
     return UnsupportedMediaTypeError(message, kind="audio", limit=_ALLOWED, actual=found)
 
 
 def damaged(why: str) -> CorruptedMediaError:
     """Return the error for a file that cannot be read to its end."""
-    message = f"the file is damaged, {why}: send the complete original file"
+    message = f"{UNNAMED} is damaged, {why}: send the complete original file"
     return CorruptedMediaError(message, kind="audio", limit=_ALLOWED)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from meta_media.errors import InvalidMediaError
 from meta_media.protocol.matroska import matroska_voice
+from meta_media.protocol.media_types import subject
 from meta_media.protocol.ogg import mono_ogg
-from meta_media.protocol.opus import PacketFile, RepackageSteps, damaged, refused
+from meta_media.protocol.opus import UNNAMED, PacketFile, RepackageSteps, damaged, refused
 from meta_media.protocol.opus_mp4 import mp4_voice
 
 __all__ = ["RepackageSteps", "repackage_steps"]
@@ -23,7 +25,7 @@ _READERS: Final = (
 )
 
 
-def repackage_steps() -> RepackageSteps:
+def repackage_steps(filename: str | None = None) -> RepackageSteps:
     """
     Yield the pages of an Ogg file, and between them the reads that they need.
 
@@ -33,9 +35,18 @@ def repackage_steps() -> RepackageSteps:
     back, and only before the first page.
 
     Raises:
-        CorruptedMediaError: The file ends too early, or is damaged.
+        CorruptedMediaError: The file ends too early, or is damaged. The error has the name, if it is given.
         UnsupportedMediaTypeError: It is not one track of mono or stereo Opus.
     """
+    try:
+        yield from _steps()
+    except InvalidMediaError as error:
+        error.message = error.message.replace(UNNAMED, subject(filename), 1)
+        error.args = (error.message,)
+        raise
+
+
+def _steps() -> RepackageSteps:
     file = PacketFile()
     head = yield from file.at(0, 8)
     if not head:

@@ -79,7 +79,7 @@ async def fingerprint(
     """
     settings = client.settings
     origin = source_for(settings, source, options.size)
-    origin = repackaged(origin, options.mime_type) if options.repackage else origin
+    origin = repackaged(origin, options.mime_type, options.filename) if options.repackage else origin
     async with contextlib.AsyncExitStack() as stack:
         async with file_deadline(settings.deadline), client.shared.share(settings.chunk_size) as chunk_size:
             body = await stack.enter_async_context(origin.open())

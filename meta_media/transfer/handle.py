@@ -24,6 +24,7 @@ from meta_media.http.call import Call
 from meta_media.http.retry import RetryState
 from meta_media.protocol.filenames import typed_filename
 from meta_media.protocol.handles import FileHandle, UploadHandle, UploadSession
+from meta_media.protocol.media_types import normalise, subject
 from meta_media.protocol.multipart import Form
 from meta_media.protocol.requests import Request, graph_request
 from meta_media.protocol.validators import checked_id
@@ -35,6 +36,11 @@ from meta_media.transfer.upload import SPOOL_MEMORY_SIZE, FileContent, UploadOpt
 __all__ = ["upload_handle"]
 
 _TYPES: Final = ("application/pdf", "image/jpeg", "image/png", "video/mp4")
+_FIXES: Final = {  # by the first half of a type that has no handle
+    "audio": "pass a picture, a video or a PDF, because no header and no profile has sound",
+    "image": "convert it to JPEG or PNG",
+    "video": "convert it to MP4 with H.264 and AAC",
+}
 _BARE: Final = Form(content_type="application/octet-stream", head=b"", tail=b"")  # the file alone is the body
 
 
@@ -48,15 +54,27 @@ async def upload_handle(call: Call, app_id: str | None, source: object, options:
         call.give_up_slot()
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
         make_replayable(body)
+        name = options.filename or origin.name or body.name
+        if options.validate:  # first, because `prepare` advises what is right for a message
+            signature, _ = await body.signature()
+            _check_types(signature.candidates if signature else (), name)
+            _check_types((normalise(options.mime_type),) if options.mime_type else (), name)
         mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
-        if options.validate and mime_type not in _TYPES:
-            sentence = f"the file is {mime_type}, but a handle is made of JPEG, PNG, MP4 or PDF only: convert it"
-            raise UnsupportedMediaTypeError(sentence, limit=", ".join(_TYPES), actual=mime_type)
-        filename = typed_filename(options.filename or origin.name or body.name, mime_type, "media", sent=True)
+        if options.validate:
+            _check_types((mime_type,), name)
+        filename = typed_filename(name, mime_type, "media", sent=True)
         about = {"file_name": filename, "file_length": str(size), "file_type": mime_type}
         content = functools.partial(FileContent(_BARE, size, origin.sha256, options, chunk_size).open, body)
         handle = await _sent(call, app, about, size, content)
     return UploadHandle(handle=handle, mime_type=mime_type, file_size=size, filename=filename, attempts=call.attempts)
+
+
+def _check_types(types: tuple[str, ...], name: str | None) -> None:
+    """Refuse a file whose possible types, if any are known, have no handle."""
+    if types and not set(types) & set(_TYPES):
+        fix = _FIXES.get(types[0].partition("/")[0], "export it as PDF")
+        sentence = f"{subject(name)} is {types[0]}, but a handle is made of JPEG, PNG, MP4 or PDF only: {fix}"
+        raise UnsupportedMediaTypeError(sentence, limit=", ".join(_TYPES), actual=types[0])
 
 
 async def _sent(

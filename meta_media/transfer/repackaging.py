@@ -14,8 +14,9 @@ import attrs
 
 from meta_media.errors import InvalidMediaError
 from meta_media.protocol.filenames import typed_filename
-from meta_media.protocol.media_types import HEAD_SIZE, MAX_SIZE, Inspection, check_size
+from meta_media.protocol.media_types import HEAD_SIZE, MAX_SIZE, Inspection, check_size, subject
 from meta_media.protocol.repackage import RepackageSteps, repackage_steps
+from meta_media.transfer.adapters import own_name
 from meta_media.transfer.bodies import Body, make_replayable
 from meta_media.transfer.opening import open_stream
 from meta_media.transfer.readers import BATCH_SIZE, as_bytes
@@ -64,7 +65,8 @@ def repackage(file: BinaryIO | bytes) -> Iterator[bytes]:
     if not callable(getattr(source, "read", None)):
         raise InvalidMediaError(f"cannot read a {type(file).__name__}: pass bytes, or a file opened with mode 'rb'")
     with _opened(source) as opened:
-        steps, data = repackage_steps(), None
+        name = own_name(source)
+        steps, data = repackage_steps(name), None
         while True:
             pages, place = _advance(steps, data)
             if pages:
@@ -72,7 +74,7 @@ def repackage(file: BinaryIO | bytes) -> Iterator[bytes]:
                 yield pages
             if place is None:
                 return
-            with storage_errors("read the file"):
+            with storage_errors(f"read {subject(name)}"):
                 data = opened.at(*place)
 
 
@@ -141,31 +143,34 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
         size -= len(chunk)
 
 
-def repackaged(source: Source, mime_type: str | None) -> Source:
+def repackaged(source: Source, mime_type: str | None, filename: str | None) -> Source:
     """
     Return a source of the same file, with its Opus in Ogg, if it is Opus that WhatsApp does not take as it is.
 
     `mime_type` is what the caller declares: the bytes of a declared document or picture are left as they are, and refused.
+    `filename` replaces the source's own name.
     """
     declared = (mime_type or "audio").strip().lower()
-    return _Repackaged(source=source) if declared.startswith(("application/ogg", "audio", "video")) else source
+    is_sound = declared.startswith(("application/ogg", "audio", "video"))
+    return _Repackaged(source=source, filename=filename) if is_sound else source
 
 
 @attrs.frozen(kw_only=True)
 class _Repackaged(Source):
     source: Source
+    filename: str | None
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Body]:
         """See `Source`. Name, type and SHA-256 are those of the body."""
         async with self.source.open() as body:
-            name = self.source.name or body.name
+            name = self.filename or self.source.name or body.name
             if not await _is_opus(body, name):
                 body.name, body.mime_type = name, self.source.mime_type or body.mime_type
                 body.sha256 = self.source.sha256 or body.sha256
                 yield body
                 return
-            async with contextlib.aclosing(_pages(body)) as pages, open_stream(pages, None) as result:
+            async with contextlib.aclosing(_pages(body, name)) as pages, open_stream(pages, None) as result:
                 result.name = name and typed_filename(name, "audio/ogg", "media", sent=True)
                 result.repackaged_size = body.size
                 yield result
@@ -198,9 +203,9 @@ async def _is_opus(body: Body, name: str | None) -> bool:
     return True
 
 
-async def _pages(body: Body) -> AsyncGenerator[bytes, None]:
+async def _pages(body: Body, name: str | None) -> AsyncGenerator[bytes, None]:
     """Yield the pages of the Ogg file, which are computed on a thread."""
-    steps, work, data = repackage_steps(), FileWork("the source", limit=None), None
+    steps, work, data = repackage_steps(name), FileWork("the source", limit=None), None
     while True:
         pages, place = await work.run(_advance, steps, data)
         if pages:

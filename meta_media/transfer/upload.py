@@ -17,11 +17,10 @@ from attrs.validators import optional
 from meta_media.errors import ConfigurationError, CorruptedMediaError, IntegrityError, MediaError
 from meta_media.http.call import Call, Content, Pieces
 from meta_media.protocol.filenames import typed_filename
-from meta_media.protocol.media_types import HEAD_SIZE, Inspection, check_size, inspect_media
+from meta_media.protocol.media_types import HEAD_SIZE, Inspection, check_size, inspect_media, subject
 from meta_media.protocol.models import UploadedMedia
 from meta_media.protocol.multipart import Form, encode
 from meta_media.protocol.requests import graph_request
-from meta_media.protocol.secrets import excerpt
 from meta_media.protocol.settings import Settings
 from meta_media.protocol.validators import text, time_to_live, whole, word
 from meta_media.transfer.adapters import Buffer
@@ -90,8 +89,7 @@ async def _decide(source: Source, body: Body, options: UploadOptions) -> Inspect
     """Decide by the head, and by the few bytes beyond it that decide."""
     name, complete = options.filename or source.name or body.name, body.size == len(body.head)
     if body.spent is not None:
-        subject = excerpt(name) if name else "the file"
-        raise CorruptedMediaError(f"{subject} has nothing left to read: {body.spent}", limit=1, actual=0)
+        raise CorruptedMediaError(f"{subject(name)} has nothing left to read: {body.spent}", limit=1, actual=0)
     signature, seen = await body.signature()
     inspection = inspect_media(
         body.head,
@@ -114,7 +112,7 @@ async def prepare(source: Source, body: Body, options: UploadOptions, memory: in
     if options.validate or size > inspection.max_size:
         check_size(inspection, size, filename=name)
     for remark in inspection.remarks:
-        _log.info("%s: %s", excerpt(name) if name else "the file", remark)
+        _log.info("%s: %s", subject(name), remark)
     if options.size not in (None, read := body.repackaged_size or size):
         raise CorruptedMediaError(f"the source has {read} bytes, not the declared {options.size}", actual=read)
     return inspection.mime_type, size
@@ -125,7 +123,7 @@ async def upload(call: Call, phone_number_id: str, source: object, options: Uplo
     if type(source) is bytes and len(source) <= _SMALL_SIZE and not options.repackage:  # nothing needs to be opened
         return await _send(call, phone_number_id, _BYTES, MemoryBody(source), options, lambda _=0: _SMALL_SIZE)
     origin = source_for(call.settings, source, options.size)
-    origin = repackaged(origin, options.mime_type) if options.repackage else origin
+    origin = repackaged(origin, options.mime_type, options.filename) if options.repackage else origin
     if origin.again is not None:  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.support.servers import Listener, Server, cut, json_response
 from tests.support.stepping import Stepper, descriptors, none_added, settled_at
 from tests.transfer.downloads import PHOTO
 
+MEDIA = Path(__file__).parents[1] / "media"
 TOKEN = "EAAGcanaryTOKENcanary"
 SESSION = "upload:MTphdHRh/Y2+tZW50==?sig=ARa~SIGNATURE.-_%2B"  # goes into the URL as it is
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 2
@@ -362,6 +364,37 @@ async def test_the_accepted_types_are_named() -> None:
     media = MediaApi(TOKEN, settings=Settings(app_id="9"))
     with pytest.raises(UnsupportedMediaTypeError, match="text/plain, but a handle is made of JPEG, PNG, MP4 or PDF"):
         await media.upload_handle(b"text")
+
+
+@pytest.mark.parametrize(
+    ("file", "declared", "cure"),
+    [
+        ("recording.webm", None, "convert it to MP4 with H.264 and AAC"),
+        ("recording.webm", "video/webm", "convert it to MP4 with H.264 and AAC"),
+        ("clip.mkv", None, "convert it to MP4 with H.264 and AAC"),
+        ("picture.avif", None, "convert it to JPEG or PNG"),
+        ("stereo.ogg", None, "pass a picture, a video or a PDF, because no header and no profile has sound"),
+        ("opus.m4a", None, "pass a picture, a video or a PDF, because no header and no profile has sound"),
+        ("sound.wav", None, "pass a picture, a video or a PDF, because no header and no profile has sound"),
+        ("letter.odt", None, "export it as PDF"),
+    ],
+)
+async def test_what_helps(file: str, declared: str | None, cure: str) -> None:
+    """The advice is one for a handle, and not for a message, which takes other types; the sentence names the file."""
+    media = MediaApi(TOKEN, settings=Settings(app_id="9"))
+    with pytest.raises(UnsupportedMediaTypeError) as caught:
+        await media.upload_handle(MEDIA / file, mime_type=declared)
+    accepted = "but a handle is made of JPEG, PNG, MP4 or PDF only"
+    assert re.fullmatch(f"'{re.escape(file)}' is [a-z0-9./-]+, {accepted}: {cure}", str(caught.value))
+
+
+async def test_a_variant_that_does_not_play() -> None:
+    """Of the types that have a handle, what does not play in a message is refused with the same advice."""
+    media = MediaApi(TOKEN, settings=Settings(app_id="9"))
+    with pytest.raises(UnsupportedMediaTypeError, match=r"'hevc\.mp4' is MP4 with H.265 .*: re-encode it"):
+        await media.upload_handle(MEDIA / "hevc.mp4")
+    with pytest.raises(UnsupportedMediaTypeError, match=r"'photo\.webm' was declared .*, but the bytes are image/jpeg"):
+        await media.upload_handle(JPEG, filename="photo.webm", mime_type="application/pdf")
 
 
 async def test_without_validation(emulator: Emulator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import threading
 import tracemalloc
 from itertools import chain, islice, repeat
@@ -97,6 +98,17 @@ def test_text_is_refused() -> None:
     """A file that was opened as text is refused by what it gives."""
     with pytest.raises(InvalidMediaError, match="open a file with mode 'rb'"):
         next(repackage(cast(BinaryIO, io.StringIO("text"))))
+
+
+def test_the_name_of_what_cannot_be(tmp_path: Path) -> None:
+    """The errors name an open file."""
+    path = tmp_path / "voice.webm"
+    path.write_bytes(FILES["webm"][:300])
+    with path.open("rb") as file, pytest.raises(CorruptedMediaError, match=r"^'voice\.webm' is damaged") as caught:
+        list(repackage(file))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value) == caught.value.message
+    with pytest.raises(StorageError, match=r"^could not read 'voice\.webm'"):
+        list(repackage(file))
 
 
 def test_a_closed_file_is_a_storage_error() -> None:

@@ -163,6 +163,18 @@ async def test_what_cannot_be(media: MediaApi, emulator: Emulator) -> None:
         assert "damaged" in str(await refused(media, emulator, cut, CorruptedMediaError, repackage=True))
 
 
+async def test_the_name_of_what_cannot_be(media: MediaApi, emulator: Emulator, tmp_path: Path) -> None:
+    """The sentence names the file, whatever it is read from; without a name it is "the file"."""
+    path = tmp_path / "voice.webm"
+    for content, kind, why in ((WEBM[:500], CorruptedMediaError, "damaged"), (CAMERA, UnsupportedMediaTypeError, "")):
+        path.write_bytes(content)
+        form = UploadFile(io.BytesIO(content), filename="voice.webm")
+        for source, given in ((path, None), (form, None), (content, "a/voice.webm")):
+            error = await refused(media, emulator, source, kind, repackage=True, filename=given)
+            assert str(error).startswith(f"'voice.webm' is {why}")
+        assert str(await refused(media, emulator, content, kind, repackage=True)).startswith(f"the file is {why}")
+
+
 async def test_the_limit_is_that_of_the_note(media: MediaApi, emulator: Emulator) -> None:
     """No more than 16 MiB of a note are computed."""
     recording = io.BytesIO(b"".join(webm(packets(130, 2**17))))
