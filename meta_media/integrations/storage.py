@@ -89,16 +89,13 @@ class ObjectDestination(StoredDestination):
 
     @property
     def identity(self) -> str:
-        """See `StoredDestination`."""
         return f"{store_location(self.store) or repr(self.store)} {self.key}"
 
     def folder(self) -> ObjectDestination:
-        """See `StoredDestination`."""
         return self if self.is_folder else attrs.evolve(self, key=f"{self.key}/")
 
     @asynccontextmanager
     async def open(self, *, overwrite: bool) -> AsyncIterator[FileSink]:
-        """See `StoredDestination`."""
         absent = None
         if not self.is_folder:
             with object_errors(f"write to {excerpt(self.key)}"):
@@ -117,7 +114,6 @@ class ObjectDestination(StoredDestination):
             raise
 
     async def holds(self, value: DownloadedMedia) -> bool:
-        """See `StoredDestination`."""
         key = str(value.key)
         with object_errors(f"look for {excerpt(key)}"):
             try:

@@ -86,15 +86,12 @@ class MemoryBody(Body):
         self.stat = stat
 
     async def measure(self, limit: int, memory: int) -> int:
-        """See `Body`."""
         return self._view.nbytes
 
     async def at(self, offset: int, size: int) -> bytes:
-        """See `Body`."""
         return bytes(self._view[offset : offset + size])
 
     async def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
-        """See `Body`."""
         for chunk in _slices(self._view, chunk_size):
             yield chunk
 
@@ -134,11 +131,9 @@ class SeekableBody(Body):
         self.stat = stat
 
     async def measure(self, limit: int, memory: int) -> int:
-        """See `Body`."""
         return self._size
 
     async def at(self, offset: int, size: int) -> bytes:
-        """See `Body`."""
         if not self.seekable or not 0 <= offset < self._size:  # a disk may refuse to seek far beyond the end
             return b""
         with storage_errors("read the source"):
@@ -146,7 +141,6 @@ class SeekableBody(Body):
             return as_bytes(await self._work.call(self._file.read, size))
 
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
-        """See `Body`."""
         return self._read_ahead(chunk_size) if type(self._file) is io.FileIO else prefetch(self._read(chunk_size))
 
     async def _read_ahead(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
@@ -221,7 +215,6 @@ class StreamBody(SeekableBody):
         self._begun = False
 
     async def measure(self, limit: int, memory: int) -> int:
-        """See `Body`."""
         if self.spools and self._file is None:
             file = await self._stack.enter_async_context(spooled(memory))
             self.size = self._size = await self._spool(file, limit)
@@ -242,7 +235,6 @@ class StreamBody(SeekableBody):
         return total
 
     def chunks(self, chunk_size: ChunkSize) -> AsyncGenerator[Buffer, None]:
-        """See `Body`."""
         self.replayable = self.spools or self._again is not None
         return super().chunks(chunk_size) if self.spools else self._pass_on(chunk_size)
 

@@ -195,12 +195,10 @@ class FileSink(Sink):
         self._errors = errors
 
     def put(self, chunk: memoryview) -> None:
-        """See `Sink`."""
         with self._errors():
             self.file.file.write(chunk)
 
     async def rewind(self) -> None:
-        """See `Sink`."""
         with self._errors():
             await self.work.run(self._truncate)
 
@@ -209,7 +207,6 @@ class FileSink(Sink):
         self.file.file.truncate()
 
     async def commit(self, name: str, mime_type: str = "", sha256: str = "") -> Path | None:
-        """See `Sink`."""
         with self._errors():
             path: Path | None = await self.work.run(self.file.commit, name)
             return path
