@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from meta_media.http.transport import Transport
-from tests.support.servers import json_response, page
+from tests.support.servers import hasty, json_response, page
 from tests.support.stepping import LeanServer, Stepper
 
 Make = Callable[..., httpx.AsyncClient]
@@ -61,24 +60,10 @@ async def _body() -> AsyncIterator[bytes]:
         yield b"x" * 10**5
 
 
-@contextlib.asynccontextmanager
-async def hasty() -> AsyncIterator[str]:
-    """Serve refusals to whoever has only begun to upload."""
-    refusal = json_response({"error": {"message": "too large", "code": 100}}, 413)
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(2**16)
-        writer.write(refusal)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
 async def loses_early_replies(make: Make) -> bool:
     """Whether the reply of a server that refuses a body before it has read it is lost."""
-    async with hasty() as url, make() as client:
+    refusal = json_response({"error": {"message": "too large", "code": 100}}, 413)
+    async with hasty(refusal) as url, make() as client:
         for _ in range(10):
             try:
                 response = await client.post(url, content=_body(), headers={"content-length": str(SIZE)})

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from tests.libraries.driver import lib
-from tests.libraries.servers import free_port, listening
+from tests.libraries.servers import free_port, listening, running
 
 __all__ = ["Framework", "Handle", "django_settings"]
 
@@ -134,14 +134,8 @@ async def aiohttp(handle: Handle) -> AsyncIterator[str]:
 
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/", view)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        await runner.cleanup()
+    async with running(app) as url:
+        yield url
 
 
 def falcon(handle: Handle) -> AbstractAsyncContextManager[str]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from tests.libraries.driver import Missing, lib
 
-__all__ = ["azurite", "free_port", "listening", "moto", "postgres", "process", "redis", "website"]
+__all__ = ["azurite", "free_port", "listening", "moto", "postgres", "process", "redis", "running", "website"]
 
 _ATTEMPTS: Final = 600  # to connect to a server that starts, each 0.05 s
 _POSTGRES: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian's
@@ -122,6 +122,20 @@ async def redis() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def running(app: Any) -> AsyncIterator[str]:
+    """Run an application of aiohttp. The URL is yielded."""
+    web = lib("aiohttp.web")
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def website(data: bytes) -> AsyncIterator[str]:
     """A site that has a photo, in the ways in which sites give one: its URL, with a slash."""
     web = lib("aiohttp.web")
@@ -155,11 +169,5 @@ async def website(data: bytes) -> AsyncIterator[str]:
     app.router.add_get("/storage/v1/b/bucket/o/{key}", photo())
     for path, view in (("/missing.jpg", missing), ("/moved", moved), ("/cut.jpg", cut)):
         app.router.add_get(path, view)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        await runner.cleanup()
+    async with running(app) as url:
+        yield url

@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -207,6 +207,20 @@ class Server(Listener):
             for task in filter(None, (answering, hung_up)):
                 task.cancel()
             await asyncio.gather(answering, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def hasty(refusal: bytes) -> AsyncIterator[str]:
+    """Serve a refusal to each client that has only begun to upload. The URL is yielded."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(2**16)
+        writer.write(refusal)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def _end(reader: asyncio.StreamReader) -> None:

@@ -34,6 +34,7 @@ from tests.support.servers import Server, cut, info, open_files, page, stalled, 
 from tests.support.stepping import settled_at
 from tests.support.system import files_no_larger_than
 from tests.transfer.disks import left_over
+from tests.transfer.uploads import Fspath
 
 DATA = bytes(range(256)) * 12_000  # 3 MB
 OLD = b"what was there before"
@@ -88,15 +89,7 @@ def whole(saved: DownloadedMedia) -> bool:
 # Paths
 
 
-class _Fspath:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __fspath__(self) -> str:
-        return str(self._path)
-
-
-@pytest.mark.parametrize("as_given", [str, Path, _Fspath], ids=["str", "Path", "PathLike"])
+@pytest.mark.parametrize("as_given", [str, Path, Fspath], ids=["str", "Path", "PathLike"])
 async def test_path(media: MediaApi, media_id: str, folder: Path, as_given: Callable[[Path], Any]) -> None:
     """A path of any sort gets the file, and is what comes back."""
     saved = await media.download(media_id, as_given(folder / "copy.txt"))

@@ -57,7 +57,7 @@ from meta_media.errors import (
     UntrustedUrlError,
     UploadRejectedError,
 )
-from tests.support.servers import Received, Server, Step, info, json_response, page, silence, wait_until
+from tests.support.servers import Received, Server, Step, hasty, info, json_response, page, silence, wait_until
 from tests.support.stepping import settled_at
 from tests.transfer.disks import left_over
 
@@ -458,20 +458,11 @@ async def test_p14_cancellation_leak(given: bool) -> None:
 async def test_p15_early_refusal_hidden() -> None:
     """A server that refuses a body before it has read it is heard: its 413 is the error, not a broken connection."""
     refusal = page("Payload Too Large", 413, content_type="text/plain")
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(2**16)
-        writer.write(refusal)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        settings = Settings(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", validate=False)
-        async with MediaApi(TOKEN, "1", settings=settings) as api:
-            for _ in range(5):
-                with pytest.raises(UploadRejectedError) as caught:
-                    await api.upload(bytes(30 * 10**6))
-                assert (caught.value.status, caught.value.message) == (413, "Payload Too Large")
+    async with hasty(refusal) as url, MediaApi(TOKEN, "1", settings=Settings(base_url=url, validate=False)) as api:
+        for _ in range(5):
+            with pytest.raises(UploadRejectedError) as caught:
+                await api.upload(bytes(30 * 10**6))
+            assert (caught.value.status, caught.value.message) == (413, "Payload Too Large")
 
 
 @pytest.mark.parametrize("text", ["abcd", "aGVsbG8gd29ybGQh", "data:text/plain;base64,aGVsbG8="])

@@ -32,25 +32,15 @@ from meta_media.errors import (
     StorageError,
 )
 from tests.support.servers import Server, cut, json_response, open_files, page, reset, stalled, wait_until
-from tests.transfer.uploads import LONG, TEXT, arrived, refused
+from tests.transfer.uploads import LONG, TEXT, Fspath, arrived, refused
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
-
-
-class _Fspath:
-    """A path that is nothing but one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __fspath__(self) -> str:
-        return str(self._path)
 
 
 # Paths
 
 
-@pytest.mark.parametrize("as_given", [str, Path, _Fspath], ids=["str", "Path", "PathLike"])
+@pytest.mark.parametrize("as_given", [str, Path, Fspath], ids=["str", "Path", "PathLike"])
 async def test_path(media: MediaApi, emulator: Emulator, text: Path, as_given: Callable[[Path], Any]) -> None:
     """A path of any sort sends its file."""
     assert await arrived(media, emulator, as_given(text)) == TEXT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ from meta_media.errors import MediaError
 
 TEXT = b"".join(b"line %06d\n" % number for number in range(20_000))  # 240 KB: more than a head, less than a batch
 LONG = TEXT * 12  # more than is spooled in memory
+
+
+class Fspath:
+    """A path that is nothing but one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
 
 
 async def arrived(media: MediaApi, emulator: Emulator, source: object, **options: Any) -> bytes:
