@@ -279,7 +279,7 @@ class MediaApi(BulkVerbs):
             kind: The type of message. Default: the one for the media's type. For a bare id, Meta is asked for the type.
             caption: At most 1024 characters; image, video and document.
             filename: Document only; its extension picks the icon. Default: the name of the upload, where `media` has it.
-            voice: Audio only: shown as a voice note (Ogg/Opus), with a play icon if it has at most 512 KB.
+            voice: Shown as a voice note: Opus in Ogg only. It has a play icon if it has at most 512 KB.
             reply_to: The id of the message that this one answers (`wamid.…`).
             extra: Further keys of Meta's message, such as `biz_opaque_callback_data`. They replace none of the others.
             phone_number_id: Another number than the client's.

@@ -120,7 +120,7 @@ class MediaLibrary(Ensuring):
             source: As for `ensure`.
             kind: As for `MediaApi.send`, and so are `caption`, `voice`, `reply_to` and `extra`.
             caption: At most 1024 characters; image, video and document.
-            voice: Audio only: shown as a voice note (Ogg/Opus).
+            voice: Shown as a voice note: Opus in Ogg only.
             reply_to: The id of the message that this one answers.
             extra: Further keys of Meta's message.
             progress: As for `MediaApi.upload`.
@@ -134,7 +134,7 @@ class MediaLibrary(Ensuring):
         message = MediaMessage(to=Recipient.of(to), media_id="", **fields)
         options, number = library_options(self._media, {**keywords, "progress": progress})
         async with self._hashed(source, options, number) as item:
-            message.body(kind or kind_of(item.fingerprint.mime_type))
+            message.body(kind or kind_of(item.fingerprint.mime_type), item.fingerprint.mime_type)
             send = functools.partial(self._media.send, message.to, kind=kind, phone_number_id=item.number, **fields)
             entry = await self._entry_of(item)
             try:

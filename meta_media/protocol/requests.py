@@ -17,6 +17,7 @@ from attrs.validators import optional
 
 from meta_media._version import __version__
 from meta_media.errors import ConfigurationError, Operation, ServerError, UntrustedUrlError
+from meta_media.protocol.media_types import stated_type
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.secrets import Secret, hide_query, shown
 from meta_media.protocol.settings import Settings
@@ -44,6 +45,7 @@ _PORTS: Final = {"https": "443", "http": "80"}
 _META_MEDIA: Final = "https://lookaside.fbsbx.com/"  # how media URLs begin
 
 _MAX_CAPTION_LENGTH: Final = 1024  # characters; Meta's pages "Image messages", "Video messages", "Document messages"
+_VOICE_TYPE: Final = "audio/ogg"  # Meta's page "Audio messages"
 _FIELDS: Final[dict[str, frozenset[str]]] = {  # of Meta's message objects, beside the id
     "audio": frozenset({"voice"}),
     "document": frozenset({"caption", "filename"}),
@@ -156,8 +158,8 @@ class MediaMessage:
     reply_to: str | None = attrs.field(default=None, validator=optional(text))
     extra: Mapping[str, Any] | None = attrs.field(default=None, validator=optional(mapping))
 
-    def body(self, kind: str) -> bytes:
-        """Write the JSON of `POST /messages`. Fields that are None are left out."""
+    def body(self, kind: str, mime_type: str | None = None) -> bytes:
+        """Write the JSON of `POST /messages` for media of a type, if that is known. Fields that are None are left out."""
         if kind not in tuple(_FIELDS):  # a tuple, because any value may be looked for in one
             raise ConfigurationError(f"kind must be one of {', '.join(_FIELDS)}, not {shown(kind)}")
         given = {name: getattr(self, name) for name in ("caption", "filename", "voice")}
@@ -165,6 +167,8 @@ class MediaMessage:
         if unfit := sorted(given.keys() - _FIELDS[kind]):
             kinds = " or ".join(f'"{other}"' for other, names in _FIELDS.items() if unfit[0] in names)
             raise ConfigurationError(f'{unfit[0]} is for kind={kinds} only, not for "{kind}"')
+        if self.voice and (stated := stated_type(mime_type)) not in {None, _VOICE_TYPE}:
+            raise ConfigurationError(f"voice is for Opus in Ogg only, not for {stated}: leave voice out, or convert it")
         own: dict[str, Any] = {
             "messaging_product": "whatsapp",
             "recipient_type": "group" if self.to.kind == "group" else "individual",

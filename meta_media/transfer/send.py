@@ -33,7 +33,7 @@ async def send(call: Call, number: str, media: object, kind: str | None, message
     if kind == "document" and filename:
         is_text = extension_for(own_type or "") == ".txt"
         message = attrs.evolve(message, filename=with_extension(filename, own_type or "", sent=not is_text))
-    body = message.body(kind)
+    body = message.body(kind, own_type)
     call.limit_to(message.to.id)
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
     request = graph_request(

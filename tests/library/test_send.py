@@ -110,6 +110,22 @@ async def test_refused_before_the_upload(
     assert emulator.requests == []
 
 
+async def test_no_voice_note(emulator: Emulator, library: MediaLibrary) -> None:
+    """Sound that cannot be a voice note is refused before the upload, and by its type where it is uploaded."""
+    song = SAMPLES["song.mp3"]
+    with pytest.raises(ConfigurationError, match="voice is for Opus in Ogg only, not for audio/mpeg"):
+        await library.send(TO, song, voice=True)
+    assert emulator.requests == []
+    async with emulator.api() as media:
+        uploaded = await media.upload(song)
+        with pytest.raises(ConfigurationError, match="voice is for Opus in Ogg only, not for audio/mpeg"):
+            await media.send(TO, uploaded, voice=True)
+        with pytest.raises(ConfigurationError, match="voice is for Opus in Ogg only, not for audio/mpeg"):
+            await media.send(TO, uploaded.id, voice=True)
+        await media.send(TO, uploaded)
+    assert len(emulator.messages) == 1
+
+
 # Ids that Meta no longer knows
 
 

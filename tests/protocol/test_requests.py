@@ -426,3 +426,19 @@ def test_redirects_keep_the_request() -> None:
     assert following.url == "https://graph.facebook.com/elsewhere?a=b"
     assert (following.operation, following.method, following.media_id) == ("get_info", "GET", ID)
     assert (following.headers, following.bearer) == (request.headers, True)
+
+
+@pytest.mark.parametrize("mime_type", [None, "audio/ogg", "audio/ogg; codecs=opus", "audio/opus", "no type"])
+def test_a_voice_note(mime_type: str | None) -> None:
+    """Opus in Ogg may be a voice note, and so may media whose type is not known."""
+    assert json.loads(message(voice=True).body("audio", mime_type))["audio"]["voice"] is True
+
+
+@pytest.mark.parametrize("mime_type", ["audio/mpeg", "audio/MP4", "audio/amr; rate=8000"])
+def test_what_is_no_voice_note(mime_type: str) -> None:
+    """Sound of another type cannot be a voice note. As sound it can be sent."""
+    with pytest.raises(
+        ConfigurationError, match=r"^voice is for Opus in Ogg only, not for audio/[a-z0-9]+: leave voice"
+    ):
+        message(voice=True).body("audio", mime_type)
+    message(voice=False).body("audio", mime_type)
