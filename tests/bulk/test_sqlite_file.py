@@ -183,7 +183,7 @@ async def test_a_cancelled_caller(tmp_path: Path) -> None:
         task = asyncio.ensure_future(made.run(slowly))
         await asyncio.sleep(0)  # a turn of the loop
         task.cancel()
-        cancelled.set()
+        asyncio.get_running_loop().call_later(0.05, cancelled.set)  # time for a caller that does not wait
         await asyncio.wait((task,))
         assert task.cancelled()
         assert names(path) == ["a", "b"]

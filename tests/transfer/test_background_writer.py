@@ -97,7 +97,7 @@ async def test_an_error_of_the_block_wins() -> None:
             await writer.put(0)
             await settled_at(True, started.is_set)
             await writer.put(1)
-            asyncio.get_running_loop().call_soon(failed.set)  # once the block waits for the work
+            asyncio.get_running_loop().call_later(0.05, failed.set)  # time for a block that does not wait
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
