@@ -67,6 +67,7 @@ from tests.support.servers import (
     stalled,
     wait_until,
 )
+from tests.support.stepping import none_added
 
 SAMPLES = {path.name: path for path in samples.paths()}
 PHOTO = SAMPLES["photo.jpg"].read_bytes()
@@ -1136,18 +1137,18 @@ async def test_waiting_calls_hold_nothing(server: Server, tmp_path: Path) -> Non
     paths = [tmp_path / f"{index}.txt" for index in range(200)]
     for path in paths:
         path.write_text("hello " * 12_000)  # more than is read and closed at once
-    before = open_files(tmp_path)
+    before = set(open_files(tmp_path))
     go_on = asyncio.Event()
     server.script = [stalled(b"", go_on, json_response({"id": "7"}))]
     async with client(server, concurrency=2) as media:
         tasks = [asyncio.create_task(media.upload(path)) for path in paths]
         await wait_until(lambda: len(server.requests) == 2)
-        held = open_files(tmp_path)
+        held = set(open_files(tmp_path))
         go_on.set()
         await asyncio.gather(*tasks)
-    assert len(held) - len(before) == 2
+    assert len(held - before) == 2
     assert (len(server.requests), server.most_at_once, server.connections) == (200, 2, 2)
-    assert open_files(tmp_path) == before
+    await none_added(before, lambda: set(open_files(tmp_path)))
 
 
 async def cancelled(task: asyncio.Future[Any]) -> None:
@@ -1186,7 +1187,7 @@ async def sources(path: Path) -> AsyncIterator[dict[str, Any]]:
 @pytest.mark.parametrize("after", [1, 5, 11])
 async def test_cancelled_at_some_chunk(emulator: Emulator, tmp_path: Path, sort: str, after: int) -> None:
     """An upload cancelled at any chunk leaves no file open, and a client that works."""
-    before = open_files(tmp_path)
+    before = set(open_files(tmp_path))
     heard: list[Progress] = []
 
     def callback(progress: Progress) -> None:
@@ -1195,14 +1196,14 @@ async def test_cancelled_at_some_chunk(emulator: Emulator, tmp_path: Path, sort:
             task.cancel()
 
     async with emulator.api(chunk_size=100_000, concurrency=1) as media, sources(tmp_path / "a.txt") as every:
-        opened = len(open_files(tmp_path))
+        opened = set(open_files(tmp_path))
         task = asyncio.create_task(media.upload(every[sort], filename="a.txt", progress=callback))
         with pytest.raises(asyncio.CancelledError):
             await task
         assert after <= len(heard) <= after + 2  # a few small chunks leave together
-        assert len(open_files(tmp_path)) == opened
+        await none_added(opened, lambda: set(open_files(tmp_path)))
         assert await media.read((await media.upload(PHOTO)).id) == PHOTO
-    assert open_files(tmp_path) == before
+    await none_added(before, lambda: set(open_files(tmp_path)))
 
 
 @every_verb
@@ -1242,7 +1243,7 @@ async def test_cancelled_in_the_queue(server: Server) -> None:
 @pytest.mark.parametrize("sort", ["path", "bytes", "handle", "file", "stream", "declared"])
 async def test_cancelled_anywhere(emulator: Emulator, tmp_path: Path, sort: str) -> None:
     """Cancelled after any number of steps, an upload leaves no file open, or has been done."""
-    before = open_files(tmp_path)
+    before = set(open_files(tmp_path))
     async with emulator.api(chunk_size=300_000, concurrency=1) as media:
         for steps in range(0, 60, 2):
             async with sources(tmp_path / "a.txt") as every:
@@ -1252,7 +1253,7 @@ async def test_cancelled_anywhere(emulator: Emulator, tmp_path: Path, sort: str)
                 task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled() or task.exception() is None
-            assert open_files(tmp_path) == before
+            await none_added(before, lambda: set(open_files(tmp_path)))
         assert await media.read((await media.upload(PHOTO)).id) == PHOTO
 
 
