@@ -133,6 +133,10 @@ class Customers:
         kind = one_of("kind", kind or default_kind(mime_type), Kind)
         people = {"sender": sender and str(sender), "username": username, "group_id": group_id}
         customer = Customer(**{name: value and text(name, value) for name, value in people.items()})
+        if customer.number == "":
+            raise ConfigurationError(
+                f"sender must be a phone number or a user id such as US.1349, not {shown(sender or '')}"
+            )
         caption, filename = caption and text("caption", caption), filename and text("filename", filename)
         number = text("phone_number_id", str(phone_number_id or self.phone_number_id))
         described = {

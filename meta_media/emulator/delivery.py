@@ -185,9 +185,8 @@ class Deliveries:
         how = f"HTTP {status}, {seconds:.3f} s" if isinstance(status, int) else status
         level, again = (logging.INFO, "") if status == 200 else (logging.WARNING, again)
         LOGGER.log(level, "webhook%s: %s%s", what and f" ({what})", how, again)
-        status = status if isinstance(status, int) else 0
         self._feed.posted(what, body, status, seconds)
-        return status
+        return status if isinstance(status, int) else 0
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) >= _WAITING:

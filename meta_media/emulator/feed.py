@@ -117,8 +117,8 @@ class Feed:
         """Keep a request to the Graph API, or a download. It is written down when it is read: most never are."""
         self._keep("activity", functools.partial(_activity, request, path, status, seconds, fault, time.time()))
 
-    def posted(self, what: str, body: bytes, status: int, seconds: float) -> None:
-        """Keep a webhook; status 0 is no response."""
+    def posted(self, what: str, body: bytes, status: int | str, seconds: float) -> None:
+        """Keep a webhook, with the status of the response, or why there is none."""
         self._keep("activity", functools.partial(_webhook, what, body[:_LONGEST_BODY], status, seconds, time.time()))
 
     def received(
@@ -181,13 +181,14 @@ def _activity(
     return {"at": at, **told, "fault": fault is not None, "details": cut}
 
 
-def _webhook(what: str, body: bytes, status: int, seconds: float, at: float) -> dict[str, Any]:
+def _webhook(what: str, body: bytes, status: int | str, seconds: float, at: float) -> dict[str, Any]:
     """Write a webhook down, with a body that people can read unless it has been cut."""
     text = body.decode(errors="replace")
     with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=1, ensure_ascii=False)
-    told = {"what": "webhook", "where": what, "status": status or "no response", "seconds": seconds}
-    return {"at": at, **told, "fault": False, "details": {"body": text}}
+    answer, why = (status, {}) if isinstance(status, int) else ("no response", {"reason": status[:_LONGEST_TEXT]})
+    told = {"what": "webhook", "where": what, "status": answer, "seconds": seconds}
+    return {"at": at, **told, "fault": False, "details": {**why, "body": text}}
 
 
 def _cut(value: object) -> str | None:

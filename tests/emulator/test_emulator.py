@@ -768,6 +768,10 @@ WRONG: list[tuple[Callable[[Emulator], Any], str]] = [
     (lambda e: e.receive(b"x", "text/plain", caption=cast("Any", 5)), "caption must be text, not int"),
     (lambda e: e.receive(b"x", "text/plain", filename=cast("Any", b"a")), "filename must be text, not bytes"),
     (lambda e: e.receive(b"x", "text/plain", sender="\ud800"), "sender has characters that UTF-8 cannot encode"),
+    (
+        lambda e: e.receive(b"x", "text/plain", sender="US."),
+        "sender must be a phone number or a user id such as US.1349",
+    ),
     (lambda e: e.receive(b"x", "text/plain", group_id=cast("Any", 5)), "group_id must be text, not int"),
     (lambda e: e.receive(b"x", "text/plain", phone_number_id="\ud800"), "phone_number_id has characters that UTF-8"),
     (lambda e: e.receive("missing.jpg", "image/jpeg"), "could not read 'missing.jpg': No such file or directory"),

@@ -19,6 +19,7 @@ from meta_media.emulator.state import State, StoredMedia
 from tests.support.axe import faults_of
 from tests.support.chromium import MARKS, complaints
 from tests.support.servers import wait_until
+from tests.support.system import free_port
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -199,6 +200,50 @@ async def test_a_session_by_keyboard(emulator: Emulator, media: MediaApi, chromi
         await press(page, "Enter")
         await page.wait_for_selector("#faults:empty", state="attached")
     assert [message["recipient"] for message in emulator.messages] == ["US.1349"]
+
+
+async def drop(page: Page, *paths: Path) -> None:
+    """Drag files from outside of the browser over the page, and drop them."""
+    session = await page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver"):
+        await session.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 600, "data": data})
+    await page.wait_for_selector("body.dropping")
+    await session.send("Input.dispatchDragEvent", {"type": "drop", "x": 700, "y": 600, "data": data})
+    await page.wait_for_selector("body:not(.dropping)")
+
+
+async def test_files_are_dropped(emulator: Emulator, chromium: Browser, tmp_path: Path) -> None:
+    """Files that are dropped anywhere come from the customer that is chosen; a folder, and a wrong number, are refused."""
+    page = await chromium.new_page(viewport={"width": 1280, "height": 800})
+    await page.goto(emulator.local_url + "/")
+    await page.wait_for_selector("#live.on")
+    await page.fill("[name=sender]", "+49 151 23456")
+    await page.fill("[name=caption]", "two of them")
+    await drop(page, SAMPLES["clip.mp4"], SAMPLES["photo.jpg"])
+    await said(page, "Received photo.jpg.")
+    names = "[...document.querySelectorAll('.card .name')].map(name => name.textContent).join()"
+    await holds(page, f"{names} === 'photo.jpg,clip.mp4'")
+    received = [emulator._running.feed.entry("message", key) or {} for key in emulator._running.feed.kept["message"]]
+    assert [(entry["peer"], entry["text"]) for entry in received] == [("4915123456", "two of them")] * 2
+    await holds(page, "document.querySelector('[name=to]').list.options[0].value === '4915123456'")
+    await drop(page, tmp_path)
+    await said(page, f"{tmp_path.name} cannot be read: choose a file.")
+    await page.fill("[name=sender]", "my friend")
+    await drop(page, SAMPLES["photo.jpg"])
+    await said(page, "sender must be a phone number or a user id such as US.1349, not 'my friend'")
+    assert await page.evaluate(names) == "photo.jpg,clip.mp4"
+
+
+async def test_a_webhook_that_is_down(emulator: Emulator, chromium: Browser) -> None:
+    """Where the application is not running, the page says that the webhook is posted again, and why."""
+    emulator.webhook = f"http://127.0.0.1:{free_port()}"
+    async with opened(chromium, emulator) as page:
+        await page.set_input_files("[name=files]", SAMPLES["photo.jpg"])
+        await page.click("#receive .main")
+        await said(page, "Received photo.jpg. The webhook got no response, and is posted again.")
+        await page.click("#log summary >> nth=0")
+        assert await page.text_content("#log dd >> nth=0") == "All connection attempts failed"
 
 
 async def test_hostile_names_in_two_tabs(emulator: Emulator, media: MediaApi, chromium: Browser) -> None:

@@ -2,6 +2,7 @@
 // What others have named is written as text, never as HTML; the policy of the page forbids the latter (trusted types).
 
 const BASE = "/emulator/page/";
+const PERSON = /^(\d+|[A-Z]{2}\..+)$/; // not a group
 const LADDER = ["sent", "delivered", "read"];
 const PLAYERS = { image: "img", video: "video", audio: "audio" };
 const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g; // hides or turns text
@@ -12,7 +13,7 @@ const peers = new Map(); // conversations, by name
 let facts = { ahead: 0 };
 let stored = 0; // media, with those beyond the list
 let source; // of events
-let filling; // timer of `fillVisible`
+let filling, dropping; // timers
 
 const find = (id) => document.getElementById(id);
 const plain = (value) => String(value ?? "").replace(UNSAFE, "\ufffd");
@@ -21,10 +22,9 @@ const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 const number = (value) => value.toLocaleString("en");
 const bytes = new Intl.NumberFormat("en", { style: "unit", unit: "byte", notation: "compact", unitDisplay: "narrow" });
 
-function make(tag, name = "", text = "") {
-  const node = document.createElement(tag);
-  node.className = name;
-  node.textContent = plain(text);
+function make(tag, name = "", text = "", ...children) {
+  const node = Object.assign(document.createElement(tag), { className: name, textContent: plain(text) });
+  node.append(...children);
   return node;
 }
 
@@ -44,14 +44,14 @@ async function ask(path, body, method = "POST") {
     if (response.ok) return answer ?? {};
     say(answer.error);
   } catch {
-    say("The emulator does not answer: start it again.");
+    const unreadable = body instanceof File && source.readyState === EventSource.OPEN;
+    say(unreadable ? `${body.name} cannot be read: choose a file.` : "The emulator does not answer: start it again.");
   }
   return null;
 }
 
 function span(seconds) {
-  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
-  const [unit, size] = units.find(([, length]) => seconds >= length) ?? units[3];
+  const [unit, size] = [["d", 86400], ["h", 3600], ["min", 60]].find(([, length]) => seconds >= length) ?? ["s", 1];
   return `${Math.max(0, Math.floor(seconds / size))} ${unit}`;
 }
 
@@ -60,13 +60,11 @@ function span(seconds) {
 find("cards").addEventListener("contentvisibilityautostatechange", ({ target: card, skipped }) => {
   visible[skipped ? "delete" : "add"](card);
   if (!skipped) showTimes(card);
-  filling ??= setTimeout(fillVisible, 100);
+  filling ??= setTimeout(() => {
+    filling = null;
+    visible.forEach((shown) => shown.filled || fill(shown));
+  }, 100);
 });
-
-function fillVisible() {
-  filling = null;
-  for (const card of visible) if (!card.filled) fill(card);
-}
 
 function showMedia(key, entry, old) {
   const card = old ?? find("card-template").content.firstElementChild.cloneNode(true);
@@ -140,9 +138,8 @@ function showMessage(key, entry, old) {
   const meta = make("p", "meta", `${entry.sent ? "You" : "Customer"} · ${entry.kind} · ${clock(entry.at)} `);
   const card = entry.media && nodes.media.get(entry.media);
   if (card) {
-    if (card.entry.shown === "image") {
-      item.append(Object.assign(make("img"), { alt: "", loading: "lazy", src: fileOf(entry.media) }));
-    }
+    const image = { alt: "", loading: "lazy", src: fileOf(entry.media) };
+    if (card.entry.shown === "image") item.append(Object.assign(make("img"), image));
     meta.append(Object.assign(make("a", "", card.called), { href: `#${card.id}` }));
   }
   if (entry.text) item.append(make("p", "", entry.text));
@@ -165,8 +162,9 @@ function ladder(statuses) {
 function talk({ peer, number: of }) {
   const name = facts.number === of ? peer : `${peer} with ${of}`;
   if (!peers.has(name)) {
-    peers.set(name, Object.assign(make("ol", "talk"), { of: name }));
-    make("article", "peer").append(make("h3", "", name), peers.get(name));
+    peers.set(name, Object.assign(make("ol", "talk"), { of: name, choice: new Option(plain(peer)) }));
+    if (PERSON.test(peer)) find("people").append(peers.get(name).choice);
+    make("article", "peer", "", make("h3", "", name), peers.get(name));
   }
   const list = peers.get(name);
   const article = list.parentElement;
@@ -178,7 +176,10 @@ function talk({ peer, number: of }) {
 function removeMessage(item) {
   const list = item.parentElement;
   item.remove();
-  if (!list.children.length && peers.delete(list.of)) list.parentElement.remove();
+  if (list.children.length) return;
+  peers.delete(list.of);
+  list.choice.remove();
+  list.parentElement.remove();
 }
 
 // Requests and webhooks
@@ -197,9 +198,7 @@ function showActivity(key, entry, old) {
   row.querySelector(".took").textContent = `${Math.round(entry.seconds * 1000)} ms`;
   row.querySelector("details").addEventListener("toggle", () => {
     for (const [name, value] of Object.entries(entry.details)) {
-      const shown = make("dd");
-      shown.append(name === "body" ? make("pre", "", value) : plain(value));
-      row.querySelector("dl").append(make("dt", "", name), shown);
+      row.querySelector("dl").append(make("dt", "", name), make("dd", "", "", make(name === "body" ? "pre" : "span", "", value)));
     }
   }, { once: true });
   find("log").prepend(row);
@@ -257,11 +256,8 @@ function work() { // for a part of each frame, so that a thousand cards do not k
 function showFacts(told) {
   facts = told;
   const named = { Address: told.address, Number: told.number, Token: told.token, Webhook: told.webhook ?? "none" };
-  find("facts").replaceChildren(...Object.entries(named).map(([name, value]) => {
-    const pair = make("div");
-    pair.append(make("dt", "", name), make("dd", "", value));
-    return pair;
-  }));
+  const pairs = Object.entries(named);
+  find("facts").replaceChildren(...pairs.map((pair) => make("div", "", "", make("dt", "", pair[0]), make("dd", "", pair[1]))));
   for (const [name, choices] of Object.entries(told.choices)) {
     const select = find("fault").elements[name];
     if (!select.length) select.append(...choices.map((choice) => new Option(choice)));
@@ -290,11 +286,13 @@ function connect() {
 async function receive(files) {
   const { sender, caption, files: chosen } = find("receive").elements;
   for (const file of files) {
+    say(`Receiving ${file.name} …`);
     const given = { filename: file.name, mime_type: file.type, sender: sender.value, caption: caption.value };
     const answer = await ask(`receive?${new URLSearchParams(given)}`, file);
     if (!answer) return;
-    const told = answer.statuses.map((status) => ` The webhook answered ${status ? `HTTP ${status}` : "nothing"}.`);
-    say(`Received ${file.name}.${told.join("")}`);
+    const [status] = answer.statuses; // 0 is no response; none, no webhook
+    const got = `${status ? `HTTP ${status}` : "no response"}${status === 200 ? "" : ", and is posted again"}`;
+    say(`Received ${file.name}.${status === undefined ? "" : ` The webhook got ${got}.`}`);
   }
   chosen.value = "";
 }
@@ -332,10 +330,10 @@ addEventListener("dragover", (event) => {
   if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   document.body.classList.add("dropping");
+  clearTimeout(dropping); // it comes twice a second while something is held there
+  dropping = setTimeout(() => document.body.classList.remove("dropping"), 1000);
 });
-addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dropping"));
 addEventListener("drop", (event) => {
-  document.body.classList.remove("dropping");
   if (!event.dataTransfer.files.length) return;
   event.preventDefault();
   receive([...event.dataTransfer.files]);
