@@ -12,7 +12,8 @@ options   the options that commands share
 log       the records of the logger, as lines; and waits that Meta asks for
 reporter  outcomes, and their summary
 items     arguments, folders, lists
-output    results, errors, tables, and bars on a terminal
+output    results, errors, and bars on a terminal
+table     tables on a terminal and elsewhere
 ```
 """
 

@@ -91,6 +91,7 @@ def _status(tokens: Sequence[str]) -> int:
         return _run(tokens)
     except CycloptsError as error:
         words = re.sub(r"(--[\w-]+)=[^\s\"]+", r"\1", " ".join(str(error).split()))  # the value may be a token
+        words = re.sub(r"^Unused Tokens: \[(.*)\]", r"unexpected argument: \1", words)
         words = re.sub(r"(^|\. )([A-Z])", lambda start: start[1].replace(".", ":") + start[2].lower(), words)  # as ours
         usage = f"{printable(words.removesuffix('.'))} (see meta-media --help)"
         return _failed(tokens, USAGE, usage, {"type": "UsageError", "message": usage})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,28 +11,33 @@ from typing import Any, Final
 import attrs
 
 from meta_media import MediaError, Source
-from meta_media.cli.items import STANDARD, standard_input
+from meta_media.cli.items import STANDARD, source_of
 from meta_media.cli.options import REPORT, FileNames, Flag, Report
-from meta_media.cli.output import Columns, Output, as_json, described, paragraph, printable, sentence, status_of, table
+from meta_media.cli.output import Output, as_json, described, paragraph, printable, sentence, status_of
 from meta_media.cli.reporter import in_order
+from meta_media.cli.table import Columns, table
 from meta_media.errors import ConfigurationError
-from meta_media.protocol.media_types import Inspection, check_size
+from meta_media.protocol.filenames import typed_filename
+from meta_media.protocol.media_types import Inspection, Kind, check_size
+from meta_media.protocol.recipient import Recipient
+from meta_media.protocol.requests import MediaMessage
 from meta_media.transfer.repackaging import repackaged
 from meta_media.transfer.threads import run_in_thread
 from meta_media.transfer.upload import UploadOptions, inspect
 
-__all__ = ["check"]
+__all__ = ["check", "check_message"]
 
 _COLUMNS: Final[Columns] = {"file": "left", "type": "left", "size": "right", "limit": "right", "WhatsApp": "left"}
 
 
 @attrs.define
 class _Verdict:
-    """The result for one file: what was found, and what an upload would raise."""
+    """The result for one file: what was found, the name that it is sent under, and what an upload would raise."""
 
     file: str
     inspection: Inspection | None = None
     size: int | None = None
+    filename: str | None = None
     error: MediaError | None = None
 
 
@@ -52,18 +58,20 @@ async def check(
     Args:
         files: Files to check. "-" is standard input.
         mime_type: Type that they would be declared as. Default: detected from their bytes, else from their names.
-        filename: Name of standard input.
+        filename: Name that it would be uploaded under, for a single file.
         repackage: Check what upload --repackage would send.
         report: How to print.
     """
     if files.count(str(STANDARD)) > 1:
         raise ConfigurationError("standard input can be checked only once")
+    if filename is not None and len(files) > 1:
+        raise ConfigurationError("--filename is for a single file")
+    options = UploadOptions(mime_type=mime_type, filename=filename, repackage=repackage)
     output = report.output()
     verdicts: list[_Verdict] = []
 
     async def work(file: str) -> _Verdict:
-        source = standard_input(filename) if file == str(STANDARD) else Source.path(file)
-        return await _verdict(file, source, UploadOptions(mime_type=mime_type, repackage=repackage))
+        return await _judge(file, source_of(file, filename), options)
 
     async with in_order(files, work) as run:
         async for outcome in run:
@@ -82,24 +90,49 @@ async def check(
     return output.status
 
 
-async def _verdict(file: str, source: Source, options: UploadOptions) -> _Verdict:
+async def _judge(file: str, source: Source, options: UploadOptions) -> _Verdict:
+    """Judge a file as an upload does, by the name that the user knows it by."""
     verdict = _Verdict(file)
     try:
         origin = repackaged(source, options.mime_type, options.filename) if options.repackage else source
         async with origin.open() as body:
             verdict.size = body.size
             verdict.inspection, verdict.size = await inspect(origin, body, options)
-            check_size(verdict.inspection, verdict.size, filename=origin.name or body.name)
+            name = options.filename or origin.name or body.name
+            check_size(verdict.inspection, verdict.size, filename=name)
+            verdict.filename = typed_filename(name, verdict.inspection.mime_type, "media", sent=True)
     except MediaError as error:
         verdict.error = error
     return verdict
+
+
+async def check_message(
+    file: str, recipients: list[Any], kind: Kind | None, fields: Mapping[str, Any], *, repackage: bool
+) -> None:
+    """Raise before the upload what would fail each message: its fields, the file's kind, or that all recipients are wrong."""
+    wrong: list[MediaError] = []
+    for recipient in recipients:
+        try:
+            Recipient.of(recipient)
+        except ConfigurationError as error:
+            wrong.append(error)
+    if wrong and len(wrong) == len(recipients):
+        raise wrong[0]
+    message = MediaMessage(to=Recipient.phone("15550001111"), media_id="", **fields)
+    if kind is None and await run_in_thread(os.path.isfile, file):  # a pipe can be read only once
+        verdict = await _judge(file, source_of(file), UploadOptions(repackage=repackage))
+        kind = verdict.inspection.kind if verdict.inspection else None
+        if verdict.error is not None:
+            raise verdict.error
+    if kind is not None:
+        message.body(kind)
 
 
 def _object(verdict: _Verdict) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"file": verdict.file, "accepted": verdict.error is None, "size": verdict.size}
     if (found := verdict.inspection) is not None:
         facts |= {"mime_type": found.mime_type, "kind": found.kind, "limit": found.max_size}
-        facts["remarks"] = _remarks(verdict)
+        facts |= {"filename": verdict.filename, "remarks": found.remarks if verdict.error is None else ()}
     return facts | ({"error": described(verdict.error)} if verdict.error else {})
 
 
@@ -122,13 +155,13 @@ async def _print_table(output: Output, verdicts: list[_Verdict]) -> None:
 
 
 async def _remark(output: Output, verdict: _Verdict) -> None:
-    """Write what may keep an accepted file from playing."""
-    for remark in _remarks(verdict):
+    """Write what may keep an accepted file from playing, and under which name it is sent, if it is another one."""
+    if verdict.inspection is None or verdict.error is not None:
+        return
+    renamed = verdict.filename != Path(verdict.file).name
+    sent = (f"it is sent as {verdict.filename}, which is {verdict.inspection.mime_type}",) if renamed else ()
+    for remark in (*sent, *verdict.inspection.remarks):
         await output.remark(paragraph(f"{printable(verdict.file)}: remark: {remark}", sys.stderr))
-
-
-def _remarks(verdict: _Verdict) -> tuple[str, ...]:
-    return verdict.inspection.remarks if verdict.inspection and not verdict.error else ()
 
 
 def _cells(verdict: _Verdict, write: Callable[[int], str], *, with_type: bool) -> tuple[str, ...]:

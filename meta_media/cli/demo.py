@@ -29,7 +29,8 @@ from rich.filesize import decimal
 
 from meta_media import MediaApi, MediaError, Settings
 from meta_media.cli.options import REPORT, Report
-from meta_media.cli.output import FAILED, Columns, Output, as_json, described, paragraph, printable, sentence, table
+from meta_media.cli.output import FAILED, Output, as_json, described, paragraph, printable, sentence
+from meta_media.cli.table import Columns, table
 from meta_media.errors import IntegrityError, MediaNotFoundError, NetworkError, StorageError
 from meta_media.protocol.media_types import ACCEPTED, Kind
 from meta_media.samples import paths

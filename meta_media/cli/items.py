@@ -20,7 +20,7 @@ from meta_media.protocol.recipient import address
 from meta_media.transfer.bodies import Body
 from meta_media.transfer.threads import run_in_thread, storage_errors
 
-__all__ = ["STANDARD", "Files", "Items", "Listing", "Recipients", "label_of", "standard_input"]
+__all__ = ["STANDARD", "Files", "Items", "Listing", "Recipients", "label_of", "source_of"]
 
 STANDARD: Final = Path("-")  # standard input or output
 _BLOCK_SIZE: Final = 2**16  # bytes of a list read at a time
@@ -181,7 +181,7 @@ class Files(Items):
 
     def _expand(self, name: str) -> Iterator[Any]:
         if name == str(STANDARD):
-            yield self._with_bar(standard_input(self._filename), "standard input")
+            yield self._with_bar(source_of(name, self._filename), "standard input")
         elif not os.path.isdir(name):  # noqa: PTH112 - False where the system does not say: opening it reports why
             yield self._file(name)
         elif self._recursive:
@@ -242,9 +242,11 @@ class _Unreadable(Source):
         raise self.error
 
 
-def standard_input(filename: str | None) -> Source:
-    """Return standard input as a source. Opened by its number, it has no name but the given one."""
-    return Source.handle(os.fdopen(sys.stdin.fileno(), "rb", closefd=False), name=filename)
+def source_of(name: str, filename: str | None = None) -> Source:
+    """Return a file as a source; "-" is standard input. Opened by its number, it has no name but `filename`."""
+    if name == str(STANDARD):
+        return Source.handle(os.fdopen(sys.stdin.fileno(), "rb", closefd=False), name=filename)
+    return Source.path(name)
 
 
 def label_of(item: Any) -> str:

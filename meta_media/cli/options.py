@@ -61,8 +61,8 @@ class Many:
     """Items in the list end with NUL instead of a newline, as find -print0 writes them."""
     journal: Path | None = None
     """File that records finished items. After an interruption, the same command continues from there."""
-    concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
-    """Items at a time. Default: 16."""
+    concurrency: Annotated[int | None, Parameter(validator=Number(gte=1, lte=1000))] = None
+    """Items at a time, at most 1000. Default: 16."""
 
     def inputs(self, arguments: list[str] | None, items: str) -> tuple[list[str], Listing | None]:
         """Return the arguments, and the list to read. `items` says in an error message what is missing."""

@@ -13,19 +13,16 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Self, TextIO, TypeAlias
+from typing import Any, Final, Self, TextIO
 
 import anyio
 import attrs
 import rich.progress as rich
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
 from meta_media import MediaError, Progress
@@ -36,10 +33,10 @@ from meta_media.transfer.threads import run_in_thread
 __all__ = [
     "FAILED",
     "FINE",
+    "NAME_LENGTH",
     "USAGE",
     "Bar",
     "Bars",
-    "Columns",
     "ExitNowError",
     "Output",
     "as_json",
@@ -50,19 +47,32 @@ __all__ = [
     "sentence",
     "shown",
     "status_of",
-    "table",
 ]
 
 FINE: Final = 0  # exit statuses
 FAILED: Final = 1
 USAGE: Final = 2
-_PLAIN_WIDTH: Final = 10_000  # columns where there is no terminal, so that nothing is cut
 _NARROW_WIDTH: Final = 64  # columns; below that, a bar has no room for speed and remaining time
 _SHORT_WIDTH: Final = 56  # columns; below that, it has no room for bytes
-_NAME_LENGTH: Final = 24  # columns for a file's name
+NAME_LENGTH: Final = 24  # columns for a file's name
 _RIGHT_MARGIN: Final = 3  # columns, in which a terminal can echo ^C without breaking the line
-
-Columns: TypeAlias = Mapping[str, JustifyMethod]  # headings, and how the cells below them are aligned
+# What errors advise to users of Python, and what it is on the command line
+_ADVICE: Final = tuple(
+    (re.compile(python), ours)
+    for python, ours in (
+        (r"repackage=True \(upload --repackage\)", "--repackage"),
+        (r"""mime_type="([^"]*)\"""", r"--mime-type \1"),
+        (r"\bkind=(?=\")", "--kind "),
+        (r"(?<=pass its )(?:real )?mime_type", "type as --mime-type"),
+        (r"^(caption|filename|voice) is for ", r"--\1 is for "),
+        (r"^uploads_per_second must", "--rate must"),
+        (r"^ttl must be a timedelta (.*), not .*", r"--ttl must be \1, such as 12h or 30d"),
+        (r"Recipient\.group\(id\)", "a group id with --group"),
+        (r"; a str is a path: for text, .*", ""),
+        (r"; pass a file, or all files of the folder: .*", "; pass the files in it"),
+        (r", or pass an async function that returns one", ""),
+    )
+)
 
 
 class ExitNowError(Exception):
@@ -86,6 +96,8 @@ def shown(name: str) -> str:
 def sentence(error: MediaError, item: str | None = None) -> str:
     """Return an error as one line that names its item."""
     text, name = shown(str(error)), shown(item or "")
+    for python, ours in _ADVICE:
+        text = python.sub(ours, text)
     return text if not name or name in text else f"{name}: {text}"
 
 
@@ -165,51 +177,6 @@ class Output:
         await run_in_thread(self.bars.write, self.results, text)
 
 
-def table(
-    columns: Columns, rows: Sequence[Sequence[str]], narrow: Sequence[Sequence[str]], styles: Sequence[str]
-) -> str:
-    """
-    Lay rows out for standard output: ruled and coloured on a terminal, plain and uncut elsewhere. This blocks.
-
-    Args:
-        columns: Headings and how they are aligned. Where space is short, the first one is folded, and others are left out.
-        rows: Their texts; anything unprintable is escaped.
-        narrow: Shorter rows for a terminal that is too narrow.
-        styles: One per row, for its last column.
-    """
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else _PLAIN_WIDTH, highlight=False)
-    grid = _grid(columns, rows, styles, ruled=terminal)
-    if console.measure(grid, options=console.options.update(width=_PLAIN_WIDTH)).maximum > console.width:
-        grid = _grid(*_fitted(columns, narrow, console.width), styles, ruled=True)
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n")
-
-
-def _fitted(columns: Columns, rows: Sequence[Sequence[str]], width: int) -> tuple[Columns, list[list[str]]]:
-    """Drop columns, the widest first, until the names have room. The first and the last one stay."""
-    names, cells = list(columns), [list(row) for row in rows]
-    while len(names) > 2:
-        widths = [max(map(cell_len, (*name.split("\n"), *column))) for name, *column in zip(names, *cells, strict=True)]
-        if min(widths[0], _NAME_LENGTH) + sum(widths[1:]) + 2 * len(widths) <= width:
-            break
-        widest = max(range(1, len(names) - 1), key=widths.__getitem__)
-        for row in (names, *cells):
-            del row[widest]
-    return {name: columns[name] for name in names}, cells
-
-
-def _grid(columns: Columns, rows: Sequence[Sequence[str]], styles: Sequence[str], *, ruled: bool) -> Table:
-    grid = Table(box=SIMPLE_HEAD if ruled else None, pad_edge=False, padding=(0, 1 if ruled else 2, 0, 0))
-    for index, (name, justify) in enumerate(columns.items()):
-        grid.add_column(name if ruled else name.replace("\n", " "), justify=justify, no_wrap=index > 0, overflow="fold")
-    for row, style in zip(rows, styles, strict=True):
-        *texts, last = (printable(text) for text in row)
-        grid.add_row(*map(Text, texts), Text(last, style))
-    return grid
-
-
 def paragraph(text: str, stream: TextIO) -> str:
     """Wrap a long sentence at the width of the terminal, if the stream is one."""
     if not stream.isatty():
@@ -253,7 +220,7 @@ class Bars(rich.Progress):
 
     def bar(self, name: str, action: str = "↑") -> Bar | None:
         """Make the progress callback of one transfer; None where no bars are drawn."""
-        short = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+        short = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
         return None if self.disable else Bar(self, f"{action} {short}")
 
     def count(self, done: int, total: int | None) -> None:

@@ -212,6 +212,8 @@ class Reporter(Generic[T]):
         how: dict[str, Any] = {"skipped": outcome.skipped, "tried": outcome.tried, "attempts": outcome.attempts}
         how["seconds"] = round(outcome.seconds, 4)
         if outcome.value is not None:
+            if not hasattr(outcome.value, "attempts"):
+                del how["attempts"]  # which only the value has
             await self._end_repetition()
             self._reused += getattr(outcome.value, "reused", False)
             self._twice += getattr(outcome.value, "maybe_duplicate", False) and not outcome.skipped

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from meta_media import BulkRun, MediaApi, MediaError, MediaInfo, MediaLibrary, SQLiteStore, UploadedMedia
 from meta_media.bulk.ending import split_item
+from meta_media.cli.check import check_message
 from meta_media.cli.items import STANDARD, Files, Items, Recipients, label_of
 from meta_media.cli.options import REPORT, Connection, FileNames, Flag, Ids, Many, ManyFiles, ManyRecipients, Report
 from meta_media.cli.output import Bars, printable, result_object, shown
@@ -254,7 +255,7 @@ def _render_delete(media_id: str, deleted: Any) -> tuple[str, Mapping[str, Any]]
 
 
 async def send(
-    what: Annotated[str, Parameter(name="ID|FILE")],
+    what: Annotated[str, Parameter(name="ID|FILE", allow_leading_hyphen=True)],
     /,
     *,
     to: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -291,28 +292,30 @@ async def send(
         report: How to print.
     """
     named, listing = many.inputs([*(to or ()), *(f"group:{one}" for one in group or ())], "--to")
-    options: dict[str, Any] = {"kind": kind, "caption": caption, "filename": filename, "voice": voice}
-    options |= {"reply_to": reply_to, "journal": many.journal, "in_order": True}
+    fields: dict[str, Any] = {"caption": caption, "filename": filename, "voice": voice, "reply_to": reply_to}
+    if what == str(STANDARD):
+        raise ConfigurationError('send takes an id or a file: upload standard input first, by "meta-media upload -"')
     output, items = report.output(), Recipients(named, listing)
     labels = Labels(key="to", items="messages", done="sent", again=many.again)
     aligned = (len(named) > 1 or listing is not None) and not sys.stdout.isatty()
     reporter: Reporter[Any] = Reporter(output, labels, _render_upload, name=_to_of, items=items, aligned=aligned)
     async with connection.client(needs_number=True, concurrency=many.concurrency) as media:
-        rest = iter(await items.read())
+        read = await items.read()
+        rest = iter(read)
         first: list[Any] = await run_in_thread(list, islice(rest, 1))
         if not first:
             await output.remark("there was nothing to do: no recipients")
             return output.status
-        uploaded = await _uploaded(media, what, many.journal, output.bars, repackage=repackage)
+        uploaded: Any = what
+        if not is_id(what) or await run_in_thread(os.path.exists, what):
+            await check_message(what, read if isinstance(read, list) else [], kind, fields, repackage=repackage)
+            uploaded = await _uploaded(media, what, many.journal, output.bars, repackage=repackage)
+        options = {**fields, "kind": kind, "journal": many.journal, "in_order": True}
         return await reporter.print(media.send_many(chain(first, rest), uploaded, **options))
 
 
-async def _uploaded(
-    media: MediaApi, what: str, journal: Path | None, bars: Bars, *, repackage: bool
-) -> str | UploadedMedia:
-    """Return a media id as it is, and upload a file, once for each journal."""
-    if is_id(what) and not await run_in_thread(os.path.exists, what):
-        return what
+async def _uploaded(media: MediaApi, what: str, journal: Path | None, bars: Bars, *, repackage: bool) -> UploadedMedia:
+    """Upload a file, once for each journal."""
     item = what, {"progress": bars.bar(shown(what)), "repackage": repackage}
     async with bars, media.upload_many([item], journal=journal) as run:
         [outcome] = [outcome async for outcome in run]

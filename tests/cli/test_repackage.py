@@ -26,7 +26,7 @@ def test_check(shell: Shell) -> None:
     """Without it a recording is refused by a sentence that names it; with it, the voice note is judged."""
     done = shell.run("check", *RECORDINGS)
     assert done.returncode == 1
-    assert [b"upload --repackage" in line for line in done.stdout.splitlines()] == [True] * 3
+    assert [b"pass --repackage" in line for line in done.stdout.splitlines()] == [True] * 3
     done = shell.run("check", "--repackage", "--json", *RECORDINGS, "--mime-type", "audio/webm")
     assert done.returncode == 0
     for name, verdict in zip(RECORDINGS, lines(done.stdout), strict=True):

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from meta_media import Progress
 from meta_media.cli.log import close_log, open_log
-from meta_media.cli.output import Bars, _fitted
+from meta_media.cli.output import Bars
+from meta_media.cli.table import _fitted
 from meta_media.emulator import Emulator, EmulatorSettings
 from meta_media.errors import NetworkError, RateLimitError
 from tests.support.shell import SAMPLES, Shell, needs_posix, table_of, visible

@@ -38,6 +38,14 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
         (["upload", "a.jpg", "--reuse", "--journal", "j"], "--reuse needs no --journal"),
         (["upload", "a.jpg", "--library", "l", "--use-case", "x"], "--reuse does not work with --use-case"),
         (["upload", "a.jpg", "--concurrency", "0"], 'invalid value "0" for --concurrency: must be >= 1'),
+        (
+            ["upload", "a.jpg", "--concurrency", "99999999"],
+            'invalid value "99999999" for --concurrency: must be <= 1000',
+        ),
+        (["upload", "a.jpg", "--rate", "inf"], "--rate must be a positive number, not inf"),
+        (["check", "a.jpg", "b.jpg", "--filename", "c.jpg"], "--filename is for a single file"),
+        (["serve", "now"], "unexpected argument: 'now'"),
+        (["send", "-", "--to", "+15550001111"], 'upload standard input first, by "meta-media upload -"'),
         (["upload", "a.jpg", "--rate", "0"], 'invalid value "0.0" for --rate: must be > 0'),
         (["upload", "a.jpg", "--rate", "-1"], 'invalid value "-1.0" for --rate: must be > 0'),
         (["upload", "a.jpg", "--rate", "nan"], 'invalid value "nan" for --rate: must be > 0'),
@@ -45,7 +53,7 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
         (["upload", "a.jpg", "-x"], 'unknown option: "-x"'),
         (["check", "-rf.txt"], 'unknown option: "-rf.txt"'),
         (["upload", "a.jpg", "--verfiy"], 'unknown option: "--verfiy"'),
-        (["upload", "a.jpg", "--ttl", "5m"], "ttl"),
+        (["upload", "a.jpg", "--ttl", "5m"], "--ttl must be from one hour to thirty days, such as 12h or 30d"),
         (["upload", "a.jpg", "--ttl", "soon"], "soon"),
         (["upload", "--from", "nowhere.txt"], "nowhere.txt cannot be used as a list: No such file or directory"),
         (["delete"], "pass ids, or a list of them with --from"),
@@ -62,7 +70,7 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
         (["send", "1"], "pass --to, or a list of them with --recipients"),
         (["send", "1", "--to", "nobody", "--kind", "image"], "recipient"),
         (["send", "1", "--to", "+15550001111", "--kind", "song"], "song"),
-        (["send", "1", "--to", "+15550001111", "--kind", "sticker", "--caption", "x"], "caption"),
+        (["send", "1", "--to", "+15550001111", "--kind", "sticker", "--caption", "x"], "--caption is for --kind"),
         (["send", "1", "--to", "+15550001111", "--null"], "--null describes the list of --recipients"),
         (["send", "1", "--recipients", "nowhere.txt"], "nowhere.txt cannot be used as a list"),
     ],
@@ -79,6 +87,70 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
     assert not re.match("meta-media: [A-Z][a-z]", done.stderr.decode()), "sentences begin as the others do"
     assert {path.name for path in shell.folder.iterdir()} == {"endless", "text"}
     assert lines(shell.run(*arguments, "--json").stdout)[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "why"),
+    [
+        (["clip.mp4", "--voice"], 2, '--voice is for --kind "audio" only, not for "video"'),
+        (["photo.jpg", "--kind", "audio", "--caption", "x"], 2, '--caption is for --kind "document" or "image" or'),
+        (["photo.jpg", "--caption", "x" * 1025], 2, "a caption must have at most 1024 characters, not 1025"),
+        (["photo.jpg", "--to", "one", "--to", "two"], 2, "or a group id with --group, not 'one'"),
+        (["note.gif"], 1, "'note.gif' is 'image/gif'"),
+        (["photos"], 1, "could not open 'photos': Is a directory; pass the files in it"),
+        (["photo.gif"], 1, "could not open 'photo.gif': No such file or directory"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+@needs_posix
+def test_messages_that_cannot_be_sent(shell: Shell, arguments: list[str], status: int, why: str) -> None:
+    """What would fail each message is found before the file is uploaded: no server is asked."""
+    for name in ("clip.mp4", "photo.jpg"):
+        (shell.folder / name).write_bytes(SAMPLES[name].read_bytes())
+    (shell.folder / "note.gif").write_bytes(b"GIF89a\1\0\1\0")
+    (shell.folder / "photos").mkdir()
+    to = [] if "--to" in arguments else ["--to", "+15550001111"]
+    done = shell.run("send", *arguments, *to, WA_BASE_URL="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert re.fullmatch(f"meta-media: .*{re.escape(why)}.*\n", done.stderr.decode())
+
+
+def test_the_name_that_is_sent(bare: Shell) -> None:
+    """`check` says under which name a file is sent, if its own has another type's extension or is not safe."""
+    names = {"photo.jpg": "photo.jpg", "fake.png": "fake.jpg", "a b:c.jpeg": "a b_c.jpeg", "plain": "plain.jpg"}
+    for name in names:
+        (bare.folder / name).write_bytes(SAMPLES["photo.jpg"].read_bytes())
+    done = bare.run("check", *names)
+    said = [
+        f"{name}: remark: it is sent as {sent}, which is image/jpeg" for name, sent in names.items() if name != sent
+    ]
+    assert (done.returncode, done.stderr.decode().splitlines()) == (0, said)
+    assert [line["filename"] for line in lines(bare.run("check", *names, "--json").stdout)] == list(names.values())
+    piped = bare.run("check", "-", "--json", stdin=SAMPLES["photo.jpg"].read_bytes())
+    named = bare.run("check", "photo.jpg", "--filename", "holiday", "--json")
+    assert [line["filename"] for line in lines(piped.stdout + named.stdout)] == ["media.jpg", "holiday.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["check", "voice.webm"], "if it is only sound, pass --repackage"),
+        (["check", "photo.jpg", "--mime-type", "image/png"], "pass --mime-type image/jpeg or send the right file"),
+        (["check", "bytes"], "pass its type as --mime-type"),
+        (["check", "photos"], "Is a directory; pass the files in it"),
+        (["check", "nothing"], "could not open 'nothing': No such file or directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@needs_posix
+def test_advice_is_about_options(bare: Shell, arguments: list[str], why: str) -> None:
+    """A sentence that names keywords of Python to those who call a function names options here."""
+    (bare.folder / "photo.jpg").write_bytes(SAMPLES["photo.jpg"].read_bytes())
+    (bare.folder / "voice.webm").write_bytes((Path(__file__).parents[1] / "media" / "voice.webm").read_bytes())
+    (bare.folder / "bytes").write_bytes(bytes(range(256)))
+    (bare.folder / "photos").mkdir()
+    done = bare.run(*arguments)
+    assert re.search(f"{re.escape(why)}(,|\n)", done.stdout.decode()), done.stdout
 
 
 @pytest.mark.parametrize(
