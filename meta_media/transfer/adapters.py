@@ -248,6 +248,11 @@ def _header(thing: object, name: str) -> str | None:
 # Why it cannot be uploaded
 
 
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL in the place of a path."""
+    return _URL.match(text) is not None
+
+
 def path_in_words(path: object, text: str, error: Exception) -> tuple[str, str]:
     """Return what a path that could not be opened is called in a message, and what to do if it is something else."""
     if not text:
@@ -260,7 +265,7 @@ def path_in_words(path: object, text: str, error: Exception) -> tuple[str, str]:
         return excerpt(text), "; only a shell replaces ~: pass Path(path).expanduser()"
     if text[:5].lower() == "data:":
         return excerpt(text), "; that is a data URI, not a path: decode it and pass the bytes"
-    if _URL.match(text):
+    if is_url(text):
         advice = (
             "pass Source.url(url)" if text[:4].lower() == "http" else "open it by its own library, and pass the handle"
         )

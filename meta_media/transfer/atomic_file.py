@@ -21,9 +21,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from meta_media.errors import StorageError
+from meta_media.errors import ConfigurationError, StorageError
 from meta_media.protocol.filenames import numbered
 from meta_media.protocol.secrets import excerpt
+from meta_media.transfer.adapters import is_url
 from meta_media.transfer.threads import FileWork, storage_error, storage_errors
 
 __all__ = ["AtomicFile", "clean_stale", "make_folder"]
@@ -42,11 +43,21 @@ _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}" + re.escape(_SUFFIX))
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the path of a folder, which is made if it is missing, with its parents. It blocks."""
-    text = os.fsdecode(folder)
+    text = _path_of(folder)
     path = Path(text)
     with storage_errors(f"make the folder {excerpt(text)}"):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _path_of(destination: str | os.PathLike[str]) -> str:
+    """Return a path as text. A URL is refused: it would be a folder of this machine, named after its scheme."""
+    text = os.fsdecode(destination)
+    if is_url(text):
+        raise ConfigurationError(
+            f"{excerpt(text)} is a URL, not a path: for a bucket, pass ObjectDestination(store, key)"
+        )
+    return text
 
 
 class AtomicFile:
@@ -58,7 +69,7 @@ class AtomicFile:
     """
 
     def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool, fsync: bool) -> None:
-        text = os.fsdecode(destination)
+        text = _path_of(destination)
         named_folder = text.endswith(_SEPARATORS)
         path = make_folder(text) if named_folder else Path(text)
         in_folder = named_folder or path.is_dir()  # a folder that is gone again does not become a file

@@ -475,3 +475,11 @@ def test_a_client_in_place_of_a_function() -> None:
     given: Any = client()
     with pytest.raises(ConfigurationError, match="pass a function"):
         media_lifespan(given)
+
+
+def test_handlers_that_are_none() -> None:
+    """A handler that cannot be called is refused when the endpoint is made, not at the first webhook."""
+    with pytest.raises(ConfigurationError, match=r"^on_media must be an async function, not NoneType$"):
+        endpoint(None)
+    with pytest.raises(ConfigurationError, match=r"^on_status must be an async function, not str$"):
+        endpoint(Taken(), on_status="status")

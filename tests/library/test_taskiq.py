@@ -19,7 +19,16 @@ from taskiq.message import TaskiqMessage
 from taskiq.result import TaskiqResult
 from taskiq.serializers import JSONSerializer, PickleSerializer
 
-from meta_media import DeletedMedia, DownloadedMedia, LibraryEntry, MediaApi, Settings, UploadedMedia, errors
+from meta_media import (
+    DeletedMedia,
+    DownloadedMedia,
+    LibraryEntry,
+    MediaApi,
+    MemoryStore,
+    Settings,
+    UploadedMedia,
+    errors,
+)
 from meta_media.emulator import Emulator
 from meta_media.library.taskiq import media_tasks
 from tests.library.worker import UPLOADED, Worker, make_worker, upload_one
@@ -156,6 +165,16 @@ async def test_no_token() -> None:
     with pytest.raises(errors.ConfigurationError, match="closed"):
         await opened.with_options(access_token="a-token").get_info("1")
     await made.broker.shutdown()
+
+
+@pytest.mark.parametrize("name", ["media", "store"])
+def test_what_is_made_already(name: str) -> None:
+    """A client or a store in the place of a function that makes one is refused where the tasks are made."""
+    given: Any = MemoryStore() if name == "store" else MediaApi("token", "1")
+    with pytest.raises(
+        errors.ConfigurationError, match=f"^{name} must be a function that makes one, such as the class"
+    ):
+        media_tasks(InMemoryBroker(), **{name: given})
 
 
 async def test_no_store(emulator: Emulator, path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from meta_media import MediaApi
 from meta_media.emulator import Emulator
-from meta_media.errors import StorageError
+from meta_media.errors import ConfigurationError, StorageError
 from tests.support.servers import Server, page
 from tests.transfer.downloads import CONTENT, JPEG, PHOTO, client, known
 
@@ -95,6 +95,17 @@ async def test_a_parent_that_is_missing(server: Server, folder: Path) -> None:
         for path in ("missing/photo.jpg", Path("missing/photo.jpg")):
             with pytest.raises(StorageError, match=r"there is no folder 'missing': make it first, or .* 'inbox/'"):
                 await media.download(known(server), path)
+    assert (server.requests, tree(folder)) == ([], {})
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.jpg", "s3://bucket/", "https://bucket.test/a.jpg?signature=canary"])
+async def test_a_url_is_no_folder_of_this_machine(server: Server, folder: Path, url: str) -> None:
+    """A URL as a destination is refused before any request, and no folder is named after its scheme."""
+    async with client(server) as media:
+        for save in (media.download(known(server), url), media.download_many([known(server)], url).report()):
+            with pytest.raises(ConfigurationError, match=r"is a URL, not a path: for a bucket, pass Obj") as caught:
+                await save
+            assert "canary" not in str(caught.value)
     assert (server.requests, tree(folder)) == ([], {})
 
 

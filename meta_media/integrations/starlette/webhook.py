@@ -96,6 +96,9 @@ class WebhookEndpoint:
         app_secret: Secret of the Meta app, or several while you change it. Default: the client's `Settings.app_secret`.
         verify_token: Verify token of the app's dashboard. Default: the environment's `WEBHOOK_VERIFICATION_TOKEN`.
         is_new: An async function that records a key, and returns whether it was new. If it raises, Meta posts again.
+
+    Raises:
+        ConfigurationError: A handler is no function.
     """
 
     def __init__(
@@ -108,6 +111,10 @@ class WebhookEndpoint:
         verify_token: str | None = None,
         is_new: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
+        given: dict[str, object] = {"on_media": on_media, "on_status": on_status, "on_failure": on_failure}
+        for name, handler in given.items():
+            if not callable(handler) and (handler is not None or name == "on_media"):
+                raise ConfigurationError(f"{name} must be an async function, not {type(handler).__name__}")
         self._handlers = {"media": on_media, "statuses": on_status, "failures": on_failure}  # by fields of `Webhook`
         self._app_secret = app_secret
         self._verify_token = verify_token

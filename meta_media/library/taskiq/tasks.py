@@ -54,8 +54,13 @@ def media_tasks(
         claim_seconds: As for `MediaLibrary`.
 
     Raises:
-        ConfigurationError: The broker already has these tasks.
+        ConfigurationError: The broker already has these tasks; or `media` or `store` is no function.
     """
+    for name, make in (("media", media), ("store", store)):
+        if make is not None and not callable(make):
+            raise ConfigurationError(
+                f"{name} must be a function that makes one, such as the class: each worker needs its own"
+            )
     if broker.find_task("meta_media.upload") is not None:
         raise ConfigurationError("this broker already has media tasks: call media_tasks once for each broker")
     stored_converter()  # cattrs is imported with the tasks, not on the event loop
