@@ -63,9 +63,10 @@ async def secure(stream: NetworkStream, host: str, tls: ssl.SSLContext, timeouts
 
 @contextlib.asynccontextmanager
 async def _connecting(timeouts: TransferTimeouts) -> AsyncIterator[None]:
+    timeouts.restart()
+    timer = asyncio.timeout(timeouts.wait("connect"))
     try:
-        timeouts.restart()
-        async with asyncio.timeout(timeouts.wait("connect")) as timer:
+        async with timer:
             yield
     except TimeoutError as error:  # the kernel has one of its own
         raise (timeouts.error("connect") if timer.expired() else httpx.ConnectTimeout("no progress")) from error
