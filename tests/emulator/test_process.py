@@ -368,8 +368,9 @@ async def test_a_number_may_be_an_int() -> None:
 async def test_a_cancelled_block_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An emulator whose test is cancelled still ends in order."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with anyio.move_on_after(0.3) as scope:
+    with anyio.CancelScope() as scope:
         async with Emulator() as emulator:
+            scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert [path async for path in anyio.Path(tmp_path).iterdir()] == []

@@ -289,17 +289,18 @@ def deaf_reader() -> Iterator[int]:
 @pytest.mark.usefixtures("steady_clock")
 async def test_slow_but_steady_peer() -> None:
     """A peer that takes some of a large write in time may take longer for all of it."""
-    with reader(0.003) as (port, received):  # the system holds back its progress until a megabyte has been read
+    with reader(0.02) as (port, received):
         stream = await connect("127.0.0.1", port, None, patient())
+        stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # else it looks idle for a megabyte
         started = time.monotonic()
-        timeouts = patient(write=1, rate=1000)
+        timeouts = patient(write=0.5, rate=1000)
         with timeouts:
-            assert await stream.write(memoryview(bytes(LARGE)), timeouts) == LARGE
+            assert await stream.write(memoryview(bytes(8 * 10**6)), timeouts) == 8 * 10**6
         await wait_until(lambda: not stream.unsent)
         stream.abort()
         await asyncio.sleep(0.01)  # so that it is closed, for which the reader waits
-        await wait_until(lambda: received[0] == LARGE)
-        assert time.monotonic() - started > 1
+        await wait_until(lambda: received[0] == 8 * 10**6)
+        assert time.monotonic() - started > 2 * 0.5
 
 
 async def test_fast_peer_starves_nobody() -> None:
