@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from meta_media.emulator import Fault, PlannedFault
-from meta_media.emulator.app import operation_of
 from meta_media.emulator.faults import FaultQueue
+from meta_media.emulator.graph import operation_of
 
 
 class Trouble(NamedTuple):

@@ -19,13 +19,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from meta_media.emulator import customer
+from meta_media.emulator import customer, graph
 from meta_media.emulator.business import number_node, show_profile, update_profile
 from meta_media.emulator.delivery import LOGGER
 from meta_media.emulator.download import PATH, UrlSigner, file_response
 from meta_media.emulator.faults import FaultQueue
 from meta_media.emulator.feed import Feed
-from meta_media.emulator.graph import CREDENTIALS, Access, bearer, graph_path, read_parameters
 from meta_media.emulator.judgement import Judge
 from meta_media.emulator.messages import accepted, check_attachment, mark_as_read, parse_message
 from meta_media.emulator.page.app import Page
@@ -36,37 +35,14 @@ from meta_media.emulator.settings import Clock, EmulatorSettings
 from meta_media.emulator.state import State, StoredMedia, Token
 from meta_media.emulator.upload import receive_upload
 from meta_media.emulator.webhooks import Failure
-from meta_media.errors import ConfigurationError, Operation
+from meta_media.errors import ConfigurationError
 
-__all__ = ["Application", "ReceivedRequest", "operation_of"]
+__all__ = ["Application"]
 
 _ID: Final = re.compile(r"[0-9]{1,32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _CUSTOMER_FIELDS: Final = ("caption", "filename", "sender", "username", "group_id", "kind", "carrier", "failure")
 _Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
-
-
-@attrs.frozen(kw_only=True)
-class ReceivedRequest:
-    """
-    A request that the emulator received; headers are kept as sent.
-
-    Attributes:
-        path: Without the query.
-        query: Without repeated names.
-        authorization: Whether there was one. Its value is not kept.
-        content_length: As declared.
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, str] = attrs.field(repr=False)
-    authorization: bool
-    user_agent: str | None
-    range: str | None
-    content_type: str | None
-    content_length: int | None
-    transfer_encoding: str | None
 
 
 @attrs.define(eq=False)
@@ -84,18 +60,18 @@ class Application:
     feed: Feed
     public_url: str | None = None  # of download URLs; None for the host that a client has named
     base_url: str = ""  # for requests without a usable `Host`
-    requests: deque[ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
+    requests: deque[graph.ReceivedRequest] = attrs.field(init=False)  # the latest, the newest last
     messages: deque[dict[str, Any]] = attrs.field(init=False)  # the latest accepted ones, the newest last
     resumable: ResumableUploads = attrs.field(init=False)
     page: Page = attrs.field(init=False)  # set before the first request
     judge: Judge = attrs.field(init=False, factory=Judge)
-    _access: Access = attrs.field(init=False)
+    _access: graph.Access = attrs.field(init=False)
     _app: Starlette = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.requests = deque(maxlen=self.settings.remembered)
         self.messages = deque(maxlen=self.settings.remembered)
-        self._access = Access(self.state, self.app_secret, self.settings.require_appsecret_proof)
+        self._access = graph.Access(self.state, self.app_secret, self.settings.require_appsecret_proof)
         self.resumable = ResumableUploads(self._access)
         routes = [
             Route(PATH, self._download, methods=["GET"]),
@@ -118,10 +94,10 @@ class Application:
             await self.page(scope, receive, send)
             return
         request, started = Request(scope), time.monotonic()
-        received = None if scope["path"] == customer.PATH else _received(request)
+        received = None if scope["path"] == customer.PATH else graph.ReceivedRequest.of(request)
         if received is not None:
             self.requests.append(received)
-        fault = self.faults.take(operation_of(request.method, scope["path"]))
+        fault = self.faults.take(graph.operation_of(request.method, scope["path"]))
         try:
             if fault is None:
                 await self._dated(self._routed, scope, receive, send)
@@ -157,7 +133,7 @@ class Application:
         if (refused := scope["state"].get("refused")) is not None:  # by a provider in front
             await refused(scope, receive, send)
             return
-        version, path = graph_path(scope["path"])
+        version, path = graph.graph_path(scope["path"])
         if scope["path"] in (PATH, customer.PATH):
             path = scope["path"]
         await self._app({**scope, "path": path, "version": version}, receive, send)
@@ -219,9 +195,9 @@ class Application:
         return {"success": True}
 
     async def _send(self, request: Request) -> Mapping[str, Any]:
-        given = await read_parameters(request)
+        given = await graph.read_parameters(request)
         number = self._access.number(request, given)
-        message = {name: value for name, value in given.items() if name not in CREDENTIALS}
+        message = {name: value for name, value in given.items() if name not in graph.CREDENTIALS}
         if "status" in message:
             return mark_as_read(message)
         return await self.accept(message, number)
@@ -244,7 +220,7 @@ class Application:
         return show_profile(self.state, self._access.number(request, query), query.get("fields"))
 
     async def _update_profile(self, request: Request) -> Mapping[str, Any]:
-        given, uploads = await read_parameters(request), self.resumable.by_id.values()
+        given, uploads = await graph.read_parameters(request), self.resumable.by_id.values()
         return await update_profile(self.state, self._access.number(request, given), given, uploads)
 
     async def _list_numbers(self, request: Request) -> Mapping[str, Any]:
@@ -258,7 +234,7 @@ class Application:
         query, mime_type = request.query_params, request.headers.get("content-type", "application/octet-stream")
         given = {name: query[name] for name in _CUSTOMER_FIELDS if name in query}
         try:
-            token = self.state.authenticate(bearer(request))
+            token = self.state.authenticate(graph.bearer(request))
             if (number := query.get("phone_number_id", "")) not in token.numbers:
                 raise GraphError.of("gone", verb="post", id=number)
             received = self.play_customer(
@@ -286,7 +262,7 @@ class Application:
         if status is not None and not request.headers.get("user-agent"):
             return problem(status, "Bad Request")
         try:
-            token = self.state.authenticate(bearer(request))
+            token = self.state.authenticate(graph.bearer(request))
             now = math.inf if request.scope["state"].get("expired_url") else self.clock.now()
             media_id = self.signer.check(request.query_params, self.settings, now)
         except GraphError:
@@ -297,40 +273,6 @@ class Application:
         if media is None or media.phone_number_id not in token.numbers:
             return problem(404, "Not Found")
         return file_response(media, request.headers, request.method, state=self.state, settings=self.settings)
-
-
-def operation_of(method: str, path: str) -> Operation | None:
-    """Return the operation that a request is of, or None."""
-    if path == PATH:
-        return "download"
-    match method, graph_path(path)[1].split("/")[1:]:
-        case "POST", [_, "media"]:
-            return "upload"
-        case "POST", [_, "messages"]:
-            return "send"
-        case _, [node, *rest] if node.startswith("upload:") or rest == ["uploads"]:
-            return "upload_handle"
-        case "GET" | "HEAD", [object_id] if object_id:
-            return "get_info"
-        case "DELETE", [_]:
-            return "delete"
-    return None
-
-
-def _received(request: Request) -> ReceivedRequest:
-    headers = request.headers
-    length = headers.get("content-length", "")
-    return ReceivedRequest(
-        method=request.method,
-        path=request.scope["state"].get("path", request.scope["path"]),  # as the client has sent it
-        query=dict(request.query_params),
-        authorization="authorization" in headers,
-        user_agent=headers.get("user-agent"),
-        range=headers.get("range"),
-        content_type=headers.get("content-type"),
-        content_length=int(length) if length else None,
-        transfer_encoding=headers.get("transfer-encoding"),
-    )
 
 
 async def _failed(request: Request, exc: Exception) -> Response:

@@ -17,7 +17,7 @@ import anyio.to_thread
 import httpx
 
 from meta_media import MediaApi, Settings
-from meta_media.emulator.app import Application, ReceivedRequest
+from meta_media.emulator.app import Application
 from meta_media.emulator.arguments import of_type, origin, text
 from meta_media.emulator.customer import Customers
 from meta_media.emulator.delivery import sign
@@ -25,6 +25,7 @@ from meta_media.emulator.dialog360 import Dialog360
 from meta_media.emulator.download import UrlSigner
 from meta_media.emulator.faults import Fault, FaultOperation, FaultQueue, PlannedFault
 from meta_media.emulator.folder import folder_errors
+from meta_media.emulator.graph import ReceivedRequest
 from meta_media.emulator.page.app import Page
 from meta_media.emulator.responses import BUSINESS_ACCOUNT_ID
 from meta_media.emulator.resumable import APP_ID, ResumableUpload

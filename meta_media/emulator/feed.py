@@ -13,15 +13,13 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from meta_media.emulator.faults import Fault
+from meta_media.emulator.graph import ReceivedRequest
 from meta_media.emulator.messages import USER_ID, digits
 from meta_media.emulator.state import StoredMedia
 from meta_media.emulator.webhooks import Customer, Failure
-
-if TYPE_CHECKING:
-    from meta_media.emulator.app import ReceivedRequest
 
 __all__ = ["Feed", "FeedKind", "Reader"]
 

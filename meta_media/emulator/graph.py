@@ -1,4 +1,4 @@
-"""What the requests of the Graph API have in common: the version, the parameters, and the access token with its proof."""
+"""What requests have in common: version, operation, parameters, and the access token with its proof; and what is kept of each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 from starlette.requests import Request
 
+from meta_media.emulator.download import PATH
 from meta_media.emulator.responses import GraphError
 from meta_media.emulator.state import State, Token
+from meta_media.errors import Operation
 
-__all__ = ["CREDENTIALS", "Access", "bearer", "graph_path", "read_parameters"]
+__all__ = ["CREDENTIALS", "Access", "ReceivedRequest", "bearer", "graph_path", "operation_of", "read_parameters"]
 
 # All that were ever issued (the changelog of the Graph API): v27.0 since 4 November 2026.
 _VERSION: Final = re.compile(r"v(1\.0|2\.([0-9]|1[0-2])|3\.[0-3]|([4-9]|1[0-9]|2[0-7])\.0)")
@@ -26,6 +28,46 @@ _SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _PROOF_LIFETIME: Final = 300  # seconds; Meta's page "Login security", section appsecret_proof
 _MAX_JSON_SIZE: Final = 2**20
 CREDENTIALS: Final = frozenset({"access_token", "appsecret_proof", "appsecret_time"})  # names of parameters
+
+
+@attrs.frozen(kw_only=True)
+class ReceivedRequest:
+    """
+    A request that the emulator received; headers are kept as sent.
+
+    Attributes:
+        path: Without the query.
+        query: Without repeated names.
+        authorization: Whether there was one. Its value is not kept.
+        content_length: As declared.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = attrs.field(repr=False)
+    authorization: bool
+    user_agent: str | None
+    range: str | None
+    content_type: str | None
+    content_length: int | None
+    transfer_encoding: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Return what is kept of a request."""
+        headers = request.headers
+        length = headers.get("content-length")
+        return cls(
+            method=request.method,
+            path=request.scope["state"].get("path", request.scope["path"]),  # as the client has sent it
+            query=dict(request.query_params),
+            authorization="authorization" in headers,
+            user_agent=headers.get("user-agent"),
+            range=headers.get("range"),
+            content_type=headers.get("content-type"),
+            content_length=int(length) if length else None,
+            transfer_encoding=headers.get("transfer-encoding"),
+        )
 
 
 def graph_path(path: str) -> tuple[str, str]:
@@ -39,6 +81,24 @@ def graph_path(path: str) -> tuple[str, str]:
     issued = _VERSION.fullmatch(first)
     number = max(int(first[1:].partition(".")[0]), _OLDEST) if issued else _OLDEST
     return f"v{number}.0", "/" + (rest if issued else path[1:]).rstrip("/")
+
+
+def operation_of(method: str, path: str) -> Operation | None:
+    """Return the operation that a request is of, or None."""
+    if path == PATH:
+        return "download"
+    match method, graph_path(path)[1].split("/")[1:]:
+        case "POST", [_, "media"]:
+            return "upload"
+        case "POST", [_, "messages"]:
+            return "send"
+        case _, [node, *rest] if node.startswith("upload:") or rest == ["uploads"]:
+            return "upload_handle"
+        case "GET" | "HEAD", [object_id] if object_id:
+            return "get_info"
+        case "DELETE", [_]:
+            return "delete"
+    return None
 
 
 async def read_parameters(request: Request) -> dict[str, Any]:

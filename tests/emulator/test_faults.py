@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from meta_media.emulator import Emulator, EmulatorSettings, Fault, PlannedFault, faults, read_faults
-from meta_media.emulator.app import operation_of
 from meta_media.emulator.faults import FaultQueue, Position
+from meta_media.emulator.graph import operation_of
 from tests.support.servers import wait_until
 
 CONTENT = os.urandom(5000)
