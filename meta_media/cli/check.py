@@ -119,11 +119,14 @@ async def check_message(
     if wrong and len(wrong) == len(recipients):
         raise wrong[0]
     message = MediaMessage(to=Recipient.phone("15550001111"), media_id="", **fields)
-    if kind is None and await run_in_thread(os.path.isfile, file):  # a pipe can be read only once
+    if await run_in_thread(os.path.isfile, file):  # a pipe can be read only once
         verdict = await _judge(file, source_of(file), UploadOptions(repackage=repackage))
-        kind = verdict.inspection.kind if verdict.inspection else None
-        if verdict.error is not None:
-            raise verdict.error
+        if (found := verdict.inspection) is None or verdict.error is not None:
+            raise verdict.error or AssertionError("a verdict has an inspection or an error")
+        if kind not in {None, "document", found.kind}:
+            cure = f"pass --kind {found.kind}, or leave it out"
+            raise ConfigurationError(f"--kind {kind} is not for {found.mime_type}: {cure}")
+        kind = kind or found.kind
     if kind is not None:
         message.body(kind)
 

@@ -69,6 +69,9 @@ class Listing:
 
     def _decode(self, name: bytes) -> Iterator[str]:
         name = name if self.null else name.removesuffix(b"\r")
+        if b"\0" in name:
+            why = "a name in it has a NUL: pass --null if each ends with one"
+            raise ConfigurationError(f"{printable(str(self.file))} is no list: {why}")
         if name:
             yield os.fsdecode(b"./-" if name == b"-" else name)  # in a list, "-" is the name of a file
 

@@ -85,7 +85,7 @@ class Summary:
             yield from self._table(labels)
         elif self.known > 1:
             yield self._line(labels)
-        elif self.known == 0:
+        elif self.known == 0 and not self.unread:
             yield f"there was nothing to do: no {labels.items}"
 
     def stopped(self, labels: Labels) -> str | None:
@@ -102,7 +102,7 @@ class Summary:
         of = "" if self.open_ended else f" of {self.known}"
         line = f"{report.succeeded + report.skipped}{of} {labels.items} {labels.done}"
         if report.skipped:
-            line += f", {report.skipped} of them by an earlier run"
+            line += f", {report.skipped} of them in the journal already"
         if self.reused:
             line += f", {self.reused} of them reused"
         return line + (f", {self.twice} of them perhaps twice" if self.twice else "")
@@ -113,7 +113,7 @@ class Summary:
             (labels.items, f"{self.known:,}" + ("+" if self.open_ended else "")),
             (labels.done, f"{report.succeeded - self.reused:,}"),
             ("reused", f"{self.reused:,}" if self.reused else ""),
-            ("skipped", f"{report.skipped:,}  done by an earlier run" if report.skipped else "0"),
+            ("skipped", f"{report.skipped:,}  in the journal already" if report.skipped else "0"),
             ("failed", f"{report.failed:,}"),
             ("not tried", f"{self.known - self.printed + report.not_tried:,}"),
             ("perhaps twice", f"{self.twice:,}" if self.twice else ""),

@@ -297,7 +297,7 @@ def test_a_summary_in_words() -> None:
         "files": "20,037+",
         "uploaded": "19,997",
         "reused": "3",
-        "skipped": "5  done by an earlier run",
+        "skipped": "5  in the journal already",
         "failed": "30",
         "not tried": "2",
         "perhaps twice": "1",
@@ -326,9 +326,9 @@ def test_a_journal_skips_what_is_done(shell: Shell) -> None:
     ids = [one["id"] for one in lines(again.stdout)]
     assert [one if index != 3 else "" for index, one in enumerate(ids)] == words_of(first)
     assert [one["skipped"] for one in lines(again.stdout)] == [index != 3 for index in range(12)]
-    assert table_of(again.stderr.decode())["skipped"] == "11  done by an earlier run"
+    assert table_of(again.stderr.decode())["skipped"] == "11  in the journal already"
     third = shell.run("upload", *names[:2], "--journal", "run.sqlite")
-    assert third.stderr == b"2 of 2 files uploaded, 2 of them by an earlier run\n"
+    assert third.stderr == b"2 of 2 files uploaded, 2 of them in the journal already\n"
 
 
 def test_a_journal_of_downloads_and_deletes(shell: Shell) -> None:
@@ -439,6 +439,20 @@ def test_interrupted_prints_what_was_finished(shell: Shell) -> None:
         "run the same command again: uploaded files are reused",
         "meta-media: interrupted",
     ]
+
+
+@pytest.mark.slow
+@needs_posix
+def test_interrupted_before_the_first_name(shell: Shell) -> None:
+    """A list of which no name was read is not said to be empty."""
+    os.mkfifo(shell.folder / "list")
+    with shell.start("upload", "--from", "list", "--journal", "run.sqlite") as process:
+        with (shell.folder / "list").open("wb"):  # waits for a reader
+            os.kill(process.pid, signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+        _, said = process.communicate(timeout=PATIENCE)
+    remark = "run the same command again to continue from here"
+    assert said.decode().splitlines() == [remark, "meta-media: interrupted"]
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
         (["delete", "1", "--null"], "--null describes the list of --from: pass --from, too"),
         (["delete", "--from", "."], ". cannot be used as a list: Is a directory"),
         (["delete", "--from", "endless"], "endless is no list: a name in it has more than 65,536 bytes"),
+        (["upload", "--from", "zero"], "zero is no list: a name in it has a NUL: pass --null if each ends with one"),
         (["delete", "1", "--journal", "text"], "'text' is no journal, but some other file"),
         (["download", "--to", "x"], "pass ids, or a list of them with --from"),
         (["download", "1", "2", "3"], "several ids go to a folder: pass --to FOLDER"),
@@ -80,12 +81,13 @@ COMMANDS = ("demo", "samples", "serve", "receive", "check", "upload", "info", "d
 def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
     """Wrong usage is one sentence, an object with `--json`, and status 2. No file is made, nothing is sent."""
     (shell.folder / "endless").write_bytes(b"1" * 2**17)
+    (shell.folder / "zero").write_bytes(b"a.jpg\0b.jpg\0")
     (shell.folder / "text").write_bytes(b"a text that is no database, and long enough to be looked at" * 100)
     done = shell.run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert re.fullmatch(f"meta-media: .*{re.escape(why)}.*(?<!\\.)\n", done.stderr.decode())
     assert not re.match("meta-media: [A-Z][a-z]", done.stderr.decode()), "sentences begin as the others do"
-    assert {path.name for path in shell.folder.iterdir()} == {"endless", "text"}
+    assert {path.name for path in shell.folder.iterdir()} == {"endless", "text", "zero"}
     assert lines(shell.run(*arguments, "--json").stdout)[-1]["error"]["message"]
 
 
@@ -93,7 +95,12 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
     ("arguments", "status", "why"),
     [
         (["clip.mp4", "--voice"], 2, '--voice is for --kind "audio" only, not for "video"'),
-        (["photo.jpg", "--kind", "audio", "--caption", "x"], 2, '--caption is for --kind "document" or "image" or'),
+        (
+            ["photo.jpg", "--kind", "sticker"],
+            2,
+            "--kind sticker is not for image/jpeg: pass --kind image, or leave it out",
+        ),
+        (["note.ogg", "--caption", "x"], 2, '--caption is for --kind "document" or "image" or'),
         (["photo.jpg", "--caption", "x" * 1025], 2, "a caption must have at most 1024 characters, not 1025"),
         (["photo.jpg", "--to", "one", "--to", "two"], 2, "or a group id with --group, not 'one'"),
         (["note.gif"], 1, "'note.gif' is 'image/gif'"),
@@ -105,7 +112,7 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
 @needs_posix
 def test_messages_that_cannot_be_sent(shell: Shell, arguments: list[str], status: int, why: str) -> None:
     """What would fail each message is found before the file is uploaded: no server is asked."""
-    for name in ("clip.mp4", "photo.jpg"):
+    for name in ("clip.mp4", "note.ogg", "photo.jpg"):
         (shell.folder / name).write_bytes(SAMPLES[name].read_bytes())
     (shell.folder / "note.gif").write_bytes(b"GIF89a\1\0\1\0")
     (shell.folder / "photos").mkdir()
