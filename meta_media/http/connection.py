@@ -120,8 +120,9 @@ class RequestResponseCycle(httpx.AsyncByteStream):
         """Send bytes, and return whether the response arrived meanwhile; interim responses are skipped."""
         data = self.stream.send(pending)
         self.request_sent = last and not data
-        if not data:
+        if not data and self.stream.writable:
             return False
+        self._timeouts.restart()
         while True:
             data = data[await self.stream.write(data, self._timeouts) :]
             self.request_sent = last and not data

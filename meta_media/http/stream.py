@@ -30,6 +30,7 @@ __all__ = ["NetworkStream"]
 _BUFFER_SIZE: Final = 2**17  # bytes of encrypted data received at a time, so that other tasks get their turn
 _SMALL_SIZE: Final = 2**16  # bytes received ahead of the reader, or decrypted at a time: OpenSSL's buffers never shrink
 _ENCRYPTED_SIZE: Final = _SMALL_SIZE + 2**13  # bytes encrypted at a time, so that 64 KiB leave with their form and head
+_FEW_PIECES: Final = 8  # that are encrypted without being joined: each begins a record
 _UNREAD_PIECES: Final = 2**10  # received ahead of the reader; a TLS record may have one byte
 _TLS_RECORD_SIZE: Final = 2**14  # bytes at most (RFC 8446, section 5.1)
 _PIECE_SIZE: Final = 2**19  # bytes received or sent at a time, so that other tasks get their turn
@@ -62,7 +63,8 @@ class NetworkStream(asyncio.BufferedProtocol):
         self._ended = self._handshaking = False
         self.cut = False  # whether TLS ended without the peer's close_notify: it may be the work of an attacker
         self._error: Exception | None = None
-        self._reading = self._writable = True
+        self._reading = True
+        self.writable = True  # whether asyncio's buffer has room
         self._pending = 0  # bytes in asyncio's buffer when writing was paused, or last timed
         self._waiter = Waiter()
         with contextlib.suppress(AttributeError, OSError):  # not on Windows, and not for sockets other than TCP
@@ -109,12 +111,12 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Make `write` wait until the peer has received more."""
-        self._writable = False
+        self.writable = False
         self._pending = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """Let `write` go on."""
-        self._writable = True
+        self.writable = True
         self._waiter.wake()
 
     @property
@@ -206,9 +208,9 @@ class NetworkStream(asyncio.BufferedProtocol):
 
     def _decrypt(self) -> None:
         """Decrypt all records that have arrived. TLS itself may have something to send after one."""
-        read = self._tls.read
+        read, arrived, decrypted = self._tls.read, self._incoming, self._tls.pending
         try:
-            while not self._ended:
+            while not self._ended and (arrived.pending or decrypted()):  # else `read` would make an exception
                 if (rest := self._wanted) is None:
                     count = self._keep(read(_TLS_RECORD_SIZE))  # no variable: tracebacks may show it
                 else:
@@ -219,11 +221,12 @@ class NetworkStream(asyncio.BufferedProtocol):
                 if not count:
                     self._end(None)
                     self._transport.close()  # the peer has closed TLS and waits for the same from us
-        except ssl.SSLWantReadError:
-            self._send_encrypted()
+        except ssl.SSLWantReadError:  # the rest of a record has not arrived
+            pass
         except ssl.SSLError as error:
             self._end(error)
             self._transport.close()
+        self._send_encrypted()
 
     def _end(self, error: Exception | None) -> None:
         if not self._ended:  # an error after the end means nothing
@@ -240,7 +243,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         """
         given = 0
         while not (self._ended or self._unread):
-            if not self._writable:
+            if not self.writable:
                 await self._drain(timeouts)
                 continue
             if given == len(data):
@@ -260,17 +263,25 @@ class NetworkStream(asyncio.BufferedProtocol):
         return given
 
     def send(self, pieces: Sequence[Any]) -> memoryview:
-        """Send pieces, before they are joined, as far as the system takes them at once; return the rest, for `write`."""
+        """Send pieces, before they are joined, as far as that can be done at once; return the rest, for `write`."""
         size, sent = sum(map(len, pieces)), 0
-        if size <= _PIECE_SIZE and self._tls is None and not (self.received_any or self.unsent):
-            with contextlib.suppress(AttributeError, OSError):  # not on Windows; and `write` meets the error again
+        idle = not (self.received_any or self.unsent)
+        if idle and self._tls is None and size <= _PIECE_SIZE:
+            try:
                 sent = self._socket.sendmsg(pieces)
+            except (AttributeError, OSError):  # not on Windows; and `write` meets the error again
+                sent = 0
+        elif idle and size <= _ENCRYPTED_SIZE and len(pieces) <= _FEW_PIECES:
+            for piece in filter(len, pieces):
+                self._tls.write(piece)
+            self._send_encrypted()
+            sent = size
         if sent == size:
             return memoryview(b"")
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))[sent:]
 
     async def _drain(self, timeouts: TransferTimeouts) -> None:
-        while not self._writable and not self.received_any:
+        while not self.writable and not self.received_any:
             if not await self._waiter.wait(timeouts.wait("write")):
                 before, self._pending = self._pending, self._transport.get_write_buffer_size()
                 timeouts.check_idle("write", before - self._pending)

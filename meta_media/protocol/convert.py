@@ -7,7 +7,7 @@ import binascii
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -35,19 +35,16 @@ __all__ = [
 T = TypeVar("T")
 _SIZE: Final = re.compile("[0-9]{1,18}")
 _HEX_DIGEST: Final = re.compile("[0-9A-Fa-f]{64}")
+_USUAL_DIGEST: Final = re.compile("[0-9a-f]{64}")
+_INFO: Final = frozenset({"id", "url", "mime_type", "sha256", "file_size", "messaging_product"})  # as Meta sends it
 
 
 def structure(cls: type[T], data: object) -> T:
     """Convert Meta's JSON into a model. The `ValueError` for one that does not fit has the path of each wrong value."""
     if cls is UploadedMedia and isinstance(data, dict) and data.keys() == {"id"} and is_id(data["id"]):
         return cls(**data)  # as Meta responds to every upload: the converter would take ten times as long
-    if cls is MediaInfo and isinstance(data, dict) and data.keys() == _INFO.keys():
-        try:
-            info = cls(**{name: convert(data[name]) for name, convert in _INFO.items()})
-        except TypeError:  # the converter's error has the path
-            pass
-        else:
-            return info
+    if cls is MediaInfo and isinstance(data, dict) and data.keys() == _INFO and _is_usual(data):
+        return cls(**data)
     return _structured(converter(), cls, data, "response")
 
 
@@ -152,7 +149,7 @@ def _moment(value: object, _: type[datetime]) -> datetime:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _size(value: object, _: object = None) -> int:
+def _size(value: object, _: object) -> int:
     """Accept a number or digits: `file_size` is a string in Meta's guide and a number in its live responses."""
     if isinstance(value, (str, int)) and _SIZE.fullmatch(str(value)):
         return int(value)
@@ -179,15 +176,17 @@ def hex_digest(value: object) -> str:
     return digest.hex()
 
 
-_text: Final = functools.partial(of_type, kind=str)
-_INFO: Final[dict[str, Callable[[object], Any]]] = {  # the keys of Meta's usual response
-    "id": media_id,
-    "url": _text,
-    "mime_type": _text,
-    "sha256": hex_digest,
-    "file_size": _size,
-    "messaging_product": _text,
-}
+def _is_usual(info: Mapping[str, Any]) -> bool:
+    """Return whether the values of Meta's usual response are those that the converter would return."""
+    size, digest, texts = info["file_size"], info["sha256"], (info["url"], info["mime_type"], info["messaging_product"])
+    return (
+        type(size) is int
+        and 0 <= size < 10**18
+        and is_id(info["id"])
+        and isinstance(digest, str)
+        and _USUAL_DIGEST.fullmatch(digest) is not None
+        and {str} == {*map(type, texts)}
+    )
 
 
 def _with_extra(hook: Any, known: frozenset[str], data: object, cls: type[attrs.AttrsInstance]) -> object:

@@ -115,4 +115,7 @@ def checked_id(value: object, name: str) -> str:
     if is_token(value):
         raise ConfigurationError(f"{name} is an access token: pass the id")
     digits = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return matched(_ID, digits, f"{name} must be digits, not {shown(value)}{_ID_HINTS.get(name, '')}")[0]
+    match = _ID.fullmatch(digits) if isinstance(digits, str) else None
+    if match is None:  # else the sentence, which takes longer than the check, is not written
+        raise ConfigurationError(f"{name} must be digits, not {shown(value)}{_ID_HINTS.get(name, '')}")
+    return match[0]

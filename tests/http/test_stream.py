@@ -715,6 +715,32 @@ async def test_tls_garbage(read: Callable[[NetworkStream], Awaitable[bytes]], tl
         stream.abort()
 
 
+async def test_tls_pieces(tls: ssl.SSLContext) -> None:
+    """A few pieces are encrypted and sent at once. Many are joined first, because each would begin a record."""
+    few: list[bytes | memoryview] = [b"head", b"", memoryview(bytes(2**16)), b"end"]
+    many = [b"x"] * 2000
+    with secured(tls) as (port, accepted):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        connection = await asyncio.to_thread(accepted.get)
+        assert (bytes(stream.send(few)), stream.writable) == (b"", True)
+        with connection.makefile("rb") as sent:
+            assert await asyncio.to_thread(sent.read, 2**16 + 7) == b"".join(few)
+        assert bytes(stream.send(many)) == b"".join(many)
+        stream.abort()
+
+
+async def test_tls_pieces_that_the_system_does_not_take(tls: ssl.SSLContext) -> None:
+    """Encrypted bytes that are still in asyncio's buffer are waited for, up to the write timeout."""
+    with secured(tls) as (port, _):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        stream._transport.set_write_buffer_limits(0)
+        while stream.writable:
+            assert not stream.send([bytes(2**16)])
+        with pytest.raises(httpx.WriteTimeout):
+            await stream.write(memoryview(b""), patient(write=0.1))
+        stream.abort()
+
+
 async def test_tls_records_of_one_byte(tls: ssl.SSLContext) -> None:
     """Receiving is paused for many small records as for a few large ones, and all of them can be read."""
     count = 40_000

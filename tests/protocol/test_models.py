@@ -161,7 +161,7 @@ def test_text_is_text(cls: type[Any], data: dict[str, Any], name: str, wrong: ob
         structure(cls, data | {name: wrong})
 
 
-@pytest.mark.parametrize("given_value", [*WRONG, "", "7", "1" * 64, BASE64])
+@pytest.mark.parametrize("given_value", [*WRONG, "", "7", "1" * 64, "AB" * 32, BASE64, -1, 10**18])
 @pytest.mark.parametrize("name", [*INFO, "messaging_product"])
 def test_usual_keys(name: str, given_value: object) -> None:
     """A response with the usual keys gives the value, or the error, of one that has another key as well."""
