@@ -145,11 +145,10 @@ class UploadJob(_JournaledJob[UploadedMedia]):
         keywords = {**self._keywords, **own}
         number = self._http.number_or(keywords.get("phone_number_id"))
         options = upload_options(self._http.settings, keywords) if own else self._options
-        options = attrs.evolve(options, progress=delta_callback(progress, options.progress))
 
         async def upload(source: object) -> UploadedMedia:
             async with progress.on(self._http.call("upload", number)) as call:
-                return await uploads.upload(call, number, source, options)
+                return await uploads.upload(call, number, source, options, progress)
 
         if self._journal is None:
             return await upload(source)

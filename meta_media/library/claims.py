@@ -17,6 +17,7 @@ import anyio
 import attrs
 
 from meta_media.errors import ConfigurationError
+from meta_media.library.memory_store import MemoryStore
 from meta_media.library.store import Store
 from meta_media.transfer.threads import await_completion
 
@@ -43,6 +44,8 @@ class Claims:
     async def acquire(self, key: str) -> int | None:
         """Claim a key, unless another claim holds it. If the caller is cancelled meanwhile, the new claim is released."""
         claim = self._store.claim(key, self._seconds)
+        if type(self._store) is MemoryStore:  # it never waits, so that no cancellation cuts it short
+            return await claim
         return await await_completion(claim, undo=lambda number: self.release(key, number))
 
     async def release(self, key: str, claim: int | None) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -69,8 +69,8 @@ class Ensuring(AsyncCloseable):
     async def _ensure(
         self, source: Any, options: UploadOptions, number: str, progress: ItemProgress | None = None
     ) -> LibraryEntry:
-        async with self._hashed(source, options, number, progress) as item:
-            return await self._entry_of(item)
+        async with self._hashed(source, options) as hashed:
+            return await self._entry_of(Item(hashed, options, number, progress))
 
     async def _entry_of(self, item: Item) -> LibraryEntry:
         """Return the entry of an item, under the item's own name."""
@@ -82,15 +82,12 @@ class Ensuring(AsyncCloseable):
         finally:
             if not lock.locked():  # no other call is waiting
                 locks.pop(item.key, None)
-        return attrs.evolve(entry, filename=item.filename or entry.filename)
+        name = item.filename or entry.filename
+        return entry if name == entry.filename else attrs.evolve(entry, filename=name)
 
-    @asynccontextmanager
-    async def _hashed(
-        self, source: Any, options: UploadOptions, number: str, progress: ItemProgress | None = None
-    ) -> AsyncIterator[Item]:
+    def _hashed(self, source: Any, options: UploadOptions) -> AbstractAsyncContextManager[Fingerprint]:
         self._bound.get()
-        async with fingerprint(source, options, self._digests, self._media) as hashed:
-            yield Item(hashed, options, number, progress)
+        return fingerprint(source, options, self._digests, self._media)
 
     async def _ask(self, work: Callable[[], Awaitable[T]], progress: ItemProgress | None = None) -> T:
         """Use the store. While it is away, try again as often, and after the same waits, as a request."""
@@ -162,10 +159,9 @@ class Ensuring(AsyncCloseable):
             began, call = datetime.now(UTC), self._media.call("upload", item.number)
             async with self._claims.renewed(item.key, claim):
                 async with item.progress.on(call) if item.progress else call:
-                    uploaded = await upload(call, item.number, item.fingerprint.source, item.options)
-                entry = LibraryEntry.of(uploaded, item.fingerprint.sha256, item.number, began, item.options.ttl)
-                duplicate = entry.maybe_duplicate or item.damaged
-                entry = attrs.evolve(entry, maybe_duplicate=duplicate, filename=item.filename)
+                    uploaded = await upload(call, item.number, item.fingerprint.source, item.options, item.progress)
+                facts = item.fingerprint.sha256, item.number, began, item.options.ttl, item.filename
+                entry = LibraryEntry.of(uploaded, *facts, damaged=item.damaged)
                 with unrecorded(uploaded, call.attempts):
                     stored = await self._ask(lambda: self._store.put(entry, claim), item.progress)
                     return entry if stored else await self._yield_to_successor(item, entry)
@@ -200,7 +196,7 @@ class Item:
     fingerprint: Fingerprint
     options: UploadOptions
     number: str
-    progress: ItemProgress | None
+    progress: ItemProgress | None = None
     damaged: bool = False  # whether the store had a damaged entry of it, whose media Meta may still have
 
     @property

@@ -61,9 +61,17 @@ class LibraryEntry(HasMediaId):
 
     @classmethod
     def of(
-        cls, uploaded: UploadedMedia, sha256: str, phone_number_id: str, began: datetime, ttl: timedelta | None
+        cls,
+        uploaded: UploadedMedia,
+        sha256: str,
+        phone_number_id: str,
+        began: datetime,
+        ttl: timedelta | None,
+        filename: str | None = None,
+        *,
+        damaged: bool = False,
     ) -> Self:
-        """Make the entry of an upload that began at a given time."""
+        """Make the entry of an upload that began at a given time, perhaps in place of a `damaged` one."""
         return cls(
             id=uploaded.id,
             sha256=sha256,
@@ -72,7 +80,8 @@ class LibraryEntry(HasMediaId):
             uploaded_at=began,
             expires_at=began + usable_for(ttl),
             used_at=began,
-            maybe_duplicate=uploaded.maybe_duplicate,
+            filename=filename,
+            maybe_duplicate=uploaded.maybe_duplicate or damaged,
         )
 
     @property

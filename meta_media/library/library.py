@@ -15,13 +15,13 @@ from meta_media.bulk.keywords import EnsureKeywords
 from meta_media.bulk.outcomes import BulkReport
 from meta_media.bulk.run import BulkOptions, BulkRun, checked_concurrency
 from meta_media.errors import ConfigurationError, MediaError, MediaNotFoundError, UploadRejectedError
-from meta_media.library.ensuring import Ensuring, Keywords, library_options
+from meta_media.library.ensuring import Ensuring, Item, Keywords, library_options
 from meta_media.library.entry import LibraryEntry, UnreadableEntryError
 from meta_media.protocol.media_types import Kind, kind_of
 from meta_media.protocol.models import HasMediaId, MessageStatus, SentMessage, media_id_of
 from meta_media.protocol.recipient import Recipient
 from meta_media.protocol.requests import MediaMessage
-from meta_media.transfer.progress import ItemProgress, ProgressCallback, delta_callback
+from meta_media.transfer.progress import ItemProgress, ProgressCallback
 from meta_media.transfer.upload import UploadOptions
 
 __all__ = ["MediaLibrary"]
@@ -133,8 +133,9 @@ class MediaLibrary(Ensuring):
         fields: dict[str, Any] = {"caption": caption, "voice": voice, "reply_to": reply_to, "extra": extra}
         message = MediaMessage(to=Recipient.of(to), media_id="", **fields)
         options, number = library_options(self._media, {**keywords, "progress": progress})
-        async with self._hashed(source, options, number) as item:
-            message.body(kind or kind_of(item.fingerprint.mime_type), item.fingerprint.mime_type)
+        async with self._hashed(source, options) as hashed:
+            item = Item(hashed, options, number)
+            message.body(kind or kind_of(hashed.mime_type), hashed.mime_type)
             send = functools.partial(self._media.send, message.to, kind=kind, phone_number_id=item.number, **fields)
             entry = await self._entry_of(item)
             try:
@@ -197,8 +198,9 @@ class MediaLibrary(Ensuring):
 
     async def get(self, source: Any, **keywords: Unpack[EnsureKeywords]) -> LibraryEntry | None:
         """Return the valid entry of a source, or None. Nothing is uploaded. The arguments are those of `ensure`."""
-        async with self._hashed(source, *library_options(self._media, keywords)) as item:
-            return await self._find(item, verify=item.options.verify)
+        options, number = library_options(self._media, keywords)
+        async with self._hashed(source, options) as hashed:
+            return await self._find(Item(hashed, options, number), verify=options.verify)
 
     async def forget(self, entry: HasMediaId | str) -> bool:
         """
@@ -272,5 +274,4 @@ class _EnsureJob:
     async def __call__(self, item: Any, move: ItemProgress) -> LibraryEntry:
         source, own = split_item(item)
         options, number = self._options(own) if own else self._common
-        options = attrs.evolve(options, progress=delta_callback(move, options.progress))
         return await self._ensure(source, options, number, move)

@@ -47,6 +47,10 @@ class Body(abc.ABC):
     prepared: tuple[str, int] | None = None  # MIME type and size that it is sent with, if it was judged already
     spent: str | None = None  # why there is nothing to read, and what to do; None if there is, or if it is empty
 
+    def in_memory(self, most: int) -> bool:
+        """Return whether it has all its bytes in memory, and `most` of them at most."""
+        return self.content is not None and self.size is not None and self.size <= most
+
     @abc.abstractmethod
     async def measure(self, limit: int, memory: int) -> int:
         """

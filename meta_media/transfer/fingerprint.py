@@ -91,6 +91,7 @@ async def fingerprint(
                 sha256, expected = await _known_or_hashed(body, digests, chunk_size)
         opened_source = OpenableSource(
             opening=lambda: contextlib.nullcontext(body),  # this block closes it
+            opened=body,
             name=origin.name or body.name,
             mime_type=origin.mime_type,
             sha256=expected,

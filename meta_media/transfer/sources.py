@@ -255,6 +255,7 @@ class OpenableSource(Source):
 
     opening: Callable[[], AbstractAsyncContextManager[Body]] = attrs.field(repr=False)
     file: str | os.PathLike[str] | None = attrs.field(default=None, repr=False)  # the path of a file on the disk
+    opened: Body | None = attrs.field(default=None, repr=False)  # what `opening` returns, if it is open already
 
     def open(self) -> AbstractAsyncContextManager[Body]:
         """See `Source`."""

@@ -27,9 +27,9 @@ from meta_media.transfer.adapters import Buffer
 from meta_media.transfer.background_writer import BackgroundWriter
 from meta_media.transfer.bodies import Body, ChunkSize, MemoryBody
 from meta_media.transfer.info import get_info
-from meta_media.transfer.progress import ProgressCallback, ProgressReporter
+from meta_media.transfer.progress import ItemProgress, ProgressCallback, ProgressReporter, delta_callback
 from meta_media.transfer.repackaging import repackaged
-from meta_media.transfer.sources import Source, source_for
+from meta_media.transfer.sources import OpenableSource, Source, source_for
 from meta_media.transfer.threads import file_deadline
 
 __all__ = ["SPOOL_MEMORY_SIZE", "FileContent", "UploadOptions", "inspect", "prepare", "upload", "upload_options"]
@@ -118,20 +118,31 @@ async def prepare(source: Source, body: Body, options: UploadOptions, memory: in
     return inspection.mime_type, size
 
 
-async def upload(call: Call, phone_number_id: str, source: object, options: UploadOptions) -> UploadedMedia:
-    """Send a source to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
-    if type(source) is bytes and len(source) <= _SMALL_SIZE and not options.repackage:  # nothing needs to be opened
-        return await _send(call, phone_number_id, _BYTES, MemoryBody(source), options, lambda _=0: _SMALL_SIZE)
+async def upload(
+    call: Call, phone_number_id: str, source: object, options: UploadOptions, item: ItemProgress | None = None
+) -> UploadedMedia:
+    """Send a source, as an `item` of a run, to a number's media. With `options.verify`, compare the SHA-256 that Meta stored."""
+    held = source.opened if isinstance(source, OpenableSource) else None
+    held = MemoryBody(source) if type(source) is bytes else held
+    if held is not None and held.in_memory(_SMALL_SIZE) and not options.repackage:  # nothing needs to be opened
+        origin = source if isinstance(source, Source) else _BYTES
+        return await _send(call, phone_number_id, origin, held, options, lambda _=0: _SMALL_SIZE, item)
     origin = source_for(call.settings, source, options.size)
     origin = repackaged(origin, options.mime_type, options.filename) if options.repackage else origin
     if origin.again is not None:  # downloads wait for uploads, and an upload must not wait for a download
         call.give_up_slot()
     async with file_deadline(call.settings.deadline), call.share() as chunk_size, origin.open() as body:
-        return await _send(call, phone_number_id, origin, body, options, chunk_size)
+        return await _send(call, phone_number_id, origin, body, options, chunk_size, item)
 
 
 async def _send(
-    call: Call, phone_number_id: str, origin: Source, body: Body, options: UploadOptions, chunk_size: Callable[..., int]
+    call: Call,
+    phone_number_id: str,
+    origin: Source,
+    body: Body,
+    options: UploadOptions,
+    chunk_size: Callable[..., int],
+    item: ItemProgress | None,
 ) -> UploadedMedia:
     """Send an opened source."""
     mime_type, size = await prepare(origin, body, options, chunk_size(SPOOL_MEMORY_SIZE))
@@ -139,7 +150,7 @@ async def _send(
     form = encode(_fields(mime_type, options), filename=filename, mime_type=mime_type)
     headers = {"Content-Type": form.content_type, "Content-Length": str(form.length(size))}
     request = graph_request("upload", "POST", call.settings, phone_number_id, "media", headers=headers)
-    content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size)
+    content = FileContent(form, size, origin.sha256 or body.sha256, options, chunk_size, item)
     begin: Content
     again, small = origin.again, size <= _SMALL_SIZE
     if small:
@@ -192,13 +203,19 @@ class FileContent:
     """
 
     def __init__(
-        self, form: Form, size: int, sha256: str | None, options: UploadOptions, chunk_size: ChunkSize
+        self,
+        form: Form,
+        size: int,
+        sha256: str | None,
+        options: UploadOptions,
+        chunk_size: ChunkSize,
+        item: ItemProgress | None = None,
     ) -> None:
         self._form = form
         self._size = size
         self._expected = sha256
         self._hashes = options.verify or sha256 is not None
-        self._progress = options.progress
+        self._progress = options.progress if item is None else delta_callback(item, options.progress)
         self._chunk_size = chunk_size
         self._digest: Any = None
 

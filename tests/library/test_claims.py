@@ -46,6 +46,15 @@ async def test_libraries_wait_for_each_other(emulator: Emulator, media: MediaApi
         await library._store.aclose()
 
 
+async def test_memory_needs_no_task(media: MediaApi) -> None:
+    """An upload to a store in memory is one task from end to end: nothing of it waits but for the request."""
+    library = MediaLibrary(media, MemoryStore())
+    await library.ensure(CONTENT)  # which connects
+    stepper = Stepper()
+    task = await stepper.run(lambda: library.ensure(SMALL))
+    assert (task.result().reused, stepper.tasks) == (False, [task])
+
+
 async def test_entry_that_comes_late(emulator: Emulator, library: MediaLibrary, store: HookedStore) -> None:
     """An entry that another process stored just before the claim is returned, and the claim is released."""
     entry = await library.ensure(CONTENT)
