@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
 import queue
 import random
 import socket
@@ -21,7 +23,7 @@ import httpx
 import pytest
 
 from meta_media import MediaApi, Settings
-from meta_media.errors import NetworkError
+from meta_media.errors import NetworkError, TransferTimeoutError
 from meta_media.http import connect as connect_module
 from meta_media.http.connect import connect, secure
 from meta_media.http.stream import NetworkStream
@@ -387,6 +389,20 @@ async def test_connect_timeout() -> None:
         with pytest.raises(httpx.ConnectTimeout):
             await connect(host, port, None, patient(connect=0.2))
         await none_added(before, descriptors)
+
+
+async def test_timeout_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout of the system's own is one of the connect phase, also where the deadline would be the first of ours."""
+
+    def give_up(*_: Any, **__: Any) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    replace_resolver(monkeypatch, give_up)
+    settings = Settings(base_url="https://slow.example", connect_timeout=20, deadline=10, max_retries=0)
+    async with MediaApi("token", "1", settings=settings) as api:
+        with pytest.raises(TransferTimeoutError, match="no progress") as caught:
+            await api.get_info("7")
+    assert (caught.value.phase, caught.value.retryable) == ("connect", True)
 
 
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
