@@ -118,7 +118,7 @@ class Settings:
         max_retries: Retries of a request, or of a download's transfer. Default: 2.
         backoff: Longest wait before the first retry, in seconds. It doubles for each further retry, up to 8; each wait is a
             random part of it. A `Retry-After` of up to a minute is added; a longer one raises the error at once. Default: 0.5.
-        uploads_per_second: Uploads per second and phone number, after a burst of as many. Default: None, no limit.
+        uploads_per_second: Uploads per second and phone number, evenly spaced. Default: None, no limit.
             360dialog allows 25.
         info_errors_per_hour: Failed lookups of media ids per hour and phone number. At this number, `get_info` raises
             `RateLimitError` without a request. Default: None, no limit. 360dialog blocks a number for half an hour at 20.

@@ -394,7 +394,7 @@ async def test_connect_timeout() -> None:
 async def test_timeout_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A timeout of the system's own is one of the connect phase, also where the deadline would be the first of ours."""
 
-    def give_up(*_: Any, **__: Any) -> None:
+    def give_up(*_: Any, **__: Any) -> list[Any]:
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     replace_resolver(monkeypatch, give_up)
