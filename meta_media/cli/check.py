@@ -118,7 +118,7 @@ async def check_message(
             wrong.append(error)
     if wrong and len(wrong) == len(recipients):
         raise wrong[0]
-    message = MediaMessage(to=Recipient.phone("15550001111"), media_id="", **fields)
+    message, mime_type = MediaMessage(to=Recipient.phone("15550001111"), media_id="", **fields), None
     if await run_in_thread(os.path.isfile, file):  # a pipe can be read only once
         verdict = await _judge(file, source_of(file), UploadOptions(repackage=repackage))
         if (found := verdict.inspection) is None or verdict.error is not None:
@@ -126,9 +126,9 @@ async def check_message(
         if kind not in {None, "document", found.kind}:
             cure = f"pass --kind {found.kind}, or leave it out"
             raise ConfigurationError(f"--kind {kind} is not for {found.mime_type}: {cure}")
-        kind = kind or found.kind
+        kind, mime_type = kind or found.kind, found.mime_type
     if kind is not None:
-        message.body(kind)
+        message.body(kind, mime_type)
 
 
 def _object(verdict: _Verdict) -> Mapping[str, Any]:

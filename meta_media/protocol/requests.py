@@ -168,7 +168,9 @@ class MediaMessage:
             kinds = " or ".join(f'"{other}"' for other, names in _FIELDS.items() if unfit[0] in names)
             raise ConfigurationError(f'{unfit[0]} is for kind={kinds} only, not for "{kind}"')
         if self.voice and (stated := stated_type(mime_type)) not in {None, _VOICE_TYPE}:
-            raise ConfigurationError(f"voice is for Opus in Ogg only, not for {stated}: leave voice out, or convert it")
+            raise ConfigurationError(
+                f"voice is for Opus in Ogg only, not for {stated}: leave it out, or convert the file"
+            )
         own: dict[str, Any] = {
             "messaging_product": "whatsapp",
             "recipient_type": "group" if self.to.kind == "group" else "individual",

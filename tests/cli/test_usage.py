@@ -94,6 +94,11 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [
+        (
+            ["song.mp3", "--voice"],
+            2,
+            "--voice is for Opus in Ogg only, not for audio/mpeg: leave it out, or convert the file",
+        ),
         (["clip.mp4", "--voice"], 2, '--voice is for --kind "audio" only, not for "video"'),
         (
             ["photo.jpg", "--kind", "sticker"],
@@ -112,7 +117,7 @@ def test_wrong_usage(shell: Shell, arguments: list[str], why: str) -> None:
 @needs_posix
 def test_messages_that_cannot_be_sent(shell: Shell, arguments: list[str], status: int, why: str) -> None:
     """What would fail each message is found before the file is uploaded: no server is asked."""
-    for name in ("clip.mp4", "note.ogg", "photo.jpg"):
+    for name in ("clip.mp4", "note.ogg", "photo.jpg", "song.mp3"):
         (shell.folder / name).write_bytes(SAMPLES[name].read_bytes())
     (shell.folder / "note.gif").write_bytes(b"GIF89a\1\0\1\0")
     (shell.folder / "photos").mkdir()

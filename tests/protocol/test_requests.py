@@ -438,7 +438,7 @@ def test_a_voice_note(mime_type: str | None) -> None:
 def test_what_is_no_voice_note(mime_type: str) -> None:
     """Sound of another type cannot be a voice note. As sound it can be sent."""
     with pytest.raises(
-        ConfigurationError, match=r"^voice is for Opus in Ogg only, not for audio/[a-z0-9]+: leave voice"
+        ConfigurationError, match=r"^voice is for Opus in Ogg only, not for audio/[a-z0-9]+: leave it out"
     ):
         message(voice=True).body("audio", mime_type)
     message(voice=False).body("audio", mime_type)
