@@ -191,6 +191,7 @@ async def test_a_session_by_keyboard(emulator: Emulator, media: MediaApi, chromi
             await page.evaluate("document.activeElement.blur()")
             await tab_to(page, "Activity")
             await press(page, "Enter")
+            assert await page.get_attribute("nav a[aria-current]", "href") == "#activity"
         await tab_to(page, "What happens")
         await press(page, "ArrowDown")
         await tab_to(page, "Plan fault")

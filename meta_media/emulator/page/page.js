@@ -340,7 +340,7 @@ addEventListener("drop", (event) => {
 });
 
 function markPart() {
-  const part = location.hash.startsWith("#m-") ? "#media" : location.hash || "#media";
+  const part = ["#conversations", "#activity"].find((other) => other === location.hash) ?? "#media";
   for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === part ? "page" : null;
 }
 addEventListener("hashchange", markPart);
