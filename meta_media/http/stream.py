@@ -267,10 +267,8 @@ class NetworkStream(asyncio.BufferedProtocol):
         size, sent = sum(map(len, pieces)), 0
         idle = not (self.received_any or self.unsent)
         if idle and self._tls is None and size <= _PIECE_SIZE:
-            try:
+            with contextlib.suppress(AttributeError, OSError):  # not on Windows; and `write` meets the error again
                 sent = self._socket.sendmsg(pieces)
-            except (AttributeError, OSError):  # not on Windows; and `write` meets the error again
-                sent = 0
         elif idle and size <= _ENCRYPTED_SIZE and len(pieces) <= _FEW_PIECES:
             for piece in filter(len, pieces):
                 self._tls.write(piece)

@@ -26,6 +26,7 @@ from meta_media import MediaApi, Settings
 from meta_media.errors import NetworkError, TransferTimeoutError
 from meta_media.http import connect as connect_module
 from meta_media.http.connect import connect, secure
+from meta_media.http.connection import RequestResponseCycle
 from meta_media.http.stream import NetworkStream
 from meta_media.http.timeouts import TransferTimeouts
 from tests.support.resolver import replace_resolver
@@ -754,6 +755,29 @@ async def test_tls_pieces_that_the_system_does_not_take(tls: ssl.SSLContext) -> 
             assert not stream.send([bytes(2**16)])
         with pytest.raises(httpx.WriteTimeout):
             await stream.write(memoryview(b""), patient(write=0.1))
+        stream.abort()
+
+
+async def test_tls_request_that_the_system_does_not_take(tls: ssl.SSLContext) -> None:
+    """A small request that is still in asyncio's buffer is waited for, up to the write timeout."""
+    with secured(tls) as (port, _):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        stream.pause_writing()  # as asyncio does while the system takes no more
+        cycle = RequestResponseCycle(stream, patient(write=0.1), lambda _: None)
+        with pytest.raises(httpx.WriteTimeout):
+            await cycle.send("GET", "/", [("Host", "127.0.0.1")], None)
+        stream.abort()
+
+
+async def test_tls_rest_of_a_record(tls: ssl.SSLContext) -> None:
+    """The rest of a record of which a reader wanted a part is there for the next one."""
+    with secured(tls) as (port, accepted):
+        stream = await connect("127.0.0.1", port, ssl.create_default_context(), patient())
+        connection = await asyncio.to_thread(accepted.get)
+        reading = asyncio.create_task(stream.readinto(memoryview(bytearray(10)), patient()))
+        await asyncio.sleep(0)  # it waits from now on
+        await asyncio.to_thread(connection.sendall, b"0123456789rest")
+        assert (await reading, bytes(await stream.read(patient(read=5)))) == (10, b"rest")
         stream.abort()
 
 
