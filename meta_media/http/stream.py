@@ -269,7 +269,7 @@ class NetworkStream(asyncio.BufferedProtocol):
         if idle and self._tls is None and size <= _PIECE_SIZE:
             with contextlib.suppress(AttributeError, OSError):  # not on Windows; and `write` meets the error again
                 sent = self._socket.sendmsg(pieces)
-        elif idle and size <= _ENCRYPTED_SIZE and len(pieces) <= _FEW_PIECES:
+        elif idle and self._tls is not None and size <= _ENCRYPTED_SIZE and len(pieces) <= _FEW_PIECES:
             for piece in filter(len, pieces):
                 self._tls.write(piece)
             self._send_encrypted()
