@@ -285,9 +285,7 @@ class NetworkStream(asyncio.BufferedProtocol):
                 timeouts.check_idle("write", before - self._pending)
 
     def _send_encrypted(self) -> None:
-        if (
-            self._outgoing.pending and not self._ended
-        ):  # uvloop raises where asyncio drops what is written after the end
+        if self._outgoing.pending and not self._ended:  # after the end, asyncio would drop it and uvloop raise
             self._transport.write(self._outgoing.read())
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
