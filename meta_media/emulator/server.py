@@ -246,7 +246,7 @@ class _FaultyCycle:
         self._over = True
         if how == "close":
             self.connection.transport.close()
-        elif how == "reset":
+        elif how == "reset" and not self.connection.lost.is_set():  # else the client has closed it meanwhile
             raw: socket.socket = self.connection.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.connection.transport.abort()

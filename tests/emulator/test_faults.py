@@ -536,6 +536,20 @@ async def test_a_steady_reader(world: World) -> None:
     await world.is_fine()
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_an_end_for_a_client_that_has_left(world: World, end: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that the client has closed meanwhile is not ended once more: nothing is logged as an error."""
+    world.emulator.fail("get_info", Fault(delay=30, end=end))
+    async with world.peer() as peer:
+        before = len(world.emulator.requests)
+        await peer.send(world.info)
+        await asyncio.sleep(0.1)  # time in which the request arrives: nothing tells that it waits
+        peer.hang_up()
+        await wait_until(lambda: len(world.emulator.requests) > before)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    await world.is_fine()
+
+
 @pytest.mark.parametrize("end", [None, "close", "reset", "stall"])
 async def test_an_early_reply(world: World, end: Any) -> None:
     """A response comes while the request's body is still on its way; then the rest is read, cut off or left unread."""
